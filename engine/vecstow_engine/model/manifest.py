@@ -1,0 +1,261 @@
+"""The manifest `metadata.json`: one collection's declared configuration.
+
+The five keys of schema 0 are exactly d-vecDB's and come first, in its order, indented by two spaces. Schema 1
+adds who declared the collection and when. Unknown keys are kept. Pure: `storage.manifests` does the disk.
+Format: docs/storage-format.md, "metadata.json".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from vecstow_engine.model.errors import DamagedFile, InvalidInput, NewerFormat, WrongShape
+from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.model.names import check_collection_name, is_collection_uid
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_BYTES_MAX: Final = 256 * 1024
+DIMENSION_MAX: Final = 65_536
+OWNER_CHARACTERS_MAX: Final = 256
+PAYLOAD_INDEXES_MAX: Final = 64
+PAYLOAD_FIELD_CHARACTERS_MAX: Final = 256
+PAYLOAD_INDEX_TYPES: Final = ("keyword", "integer", "float", "boolean")
+
+INDEX_BOUNDS: Final = {
+    "max_connections": (2, 512),
+    "ef_construction": (16, 2000),
+    "ef_search": (1, 1000),
+    "max_layer": (1, 32),
+}
+"""Inclusive bounds of each index setting, as d-vecDB's client has them."""
+
+
+class ManagedBy(StrEnum):
+    """Who declared the collection and may change its declaration."""
+
+    KUBERNETES = "kubernetes"
+    FILE = "file"
+    API = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexConfig:
+    """Settings of the HNSW graph (Malkov and Yashunin, arXiv:1603.09320)."""
+
+    max_connections: int = 16
+    """M: links per node above the lowest layer, which has twice as many."""
+    ef_construction: int = 200
+    """Size of the candidate list while a node is inserted."""
+    ef_search: int = 50
+    """Size of the candidate list while searching, unless a query brings its own."""
+    max_layer: int = 16
+    """Kept for d-vecDB's sake; hnswlib has no such setting."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in INDEX_BOUNDS.items():
+            check_integer(getattr(self, name), f"index_config.{name}", low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadIndex:
+    """A payload field that is declared to be indexed."""
+
+    field: str
+    type: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.field, str) or not 1 <= len(self.field) <= PAYLOAD_FIELD_CHARACTERS_MAX:
+            raise InvalidInput(f"payload_indexes: field {self.field!r} must be a string of 1 to 256 characters")
+        if self.type not in PAYLOAD_INDEX_TYPES:
+            raise InvalidInput(
+                f"payload_indexes: type {self.type!r} of field {self.field!r} is not one of "
+                + ", ".join(PAYLOAD_INDEX_TYPES)
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One collection's declared configuration; replace fields with `dataclasses.replace`."""
+
+    name: str
+    dimension: int
+    distance_metric: DistanceMetric
+    vector_type: VectorType = VectorType.FLOAT32
+    index_config: IndexConfig = field(default_factory=IndexConfig)
+    schema_version: int = SCHEMA_VERSION
+    collection_uid: str | None = None
+    """Set at the first write, after the data files are durable: then missing data files are damage."""
+    created_at: str | None = None
+    updated_at: str | None = None
+    owner: str | None = None
+    payload_indexes: tuple[PayloadIndex, ...] = ()
+    managed_by: ManagedBy = ManagedBy.API
+    resource_uid: str | None = None
+    generation: int | None = None
+    dropped_at: str | None = None
+    """The mark of a drop (UTC): the engine moves the folder to `.deleted/` when it sees it."""
+    unknown: dict[str, Any] = field(default_factory=dict)
+    """Keys that this release does not know, kept as they were."""
+
+    def __post_init__(self) -> None:
+        check_collection_name(self.name)
+        check_integer(self.dimension, "dimension", 1, DIMENSION_MAX)
+        if self.owner is not None and not (
+            isinstance(self.owner, str) and len(self.owner) <= OWNER_CHARACTERS_MAX
+        ):
+            raise InvalidInput(f"owner must be a string of at most {OWNER_CHARACTERS_MAX} characters")
+        if self.collection_uid is not None and not is_collection_uid(self.collection_uid):
+            raise InvalidInput(f"collection_uid {self.collection_uid!r} is not 32 lower-case hex digits")
+        _check_payload_indexes(self.payload_indexes)
+
+    @property
+    def shape(self) -> tuple[int, DistanceMetric, VectorType]:
+        """What can never change while the data stays."""
+        return self.dimension, self.distance_metric, self.vector_type
+
+
+def check_integer(value: object, name: str, low: int, high: int) -> int:
+    """Return `value` when it is an integer in [low, high]; raise WrongShape or InvalidInput otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongShape(f"{name} is {value!r}; it must be an integer from {low} to {high}")
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} is {value}; it must be from {low} to {high}")
+    return value
+
+
+def parse_metric(value: object) -> DistanceMetric:
+    """The metric of that exact name; raises InvalidInput naming the known ones."""
+    return _parse_enum(DistanceMetric, value, "distance_metric")
+
+
+def parse_vector_type(value: object) -> VectorType:
+    """The vector type of that exact name; raises InvalidInput naming the known ones."""
+    return _parse_enum(VectorType, value, "vector_type")
+
+
+def parse_index_config(value: object) -> IndexConfig:
+    """Settings from a mapping, None meaning the defaults; raises WrongShape or InvalidInput."""
+    if value is None:
+        return IndexConfig()
+    if not isinstance(value, dict):
+        raise WrongShape(f"index_config is {type(value).__name__}; it must be an object")
+    unknown = sorted(set(value) - set(INDEX_BOUNDS))
+    if unknown:
+        raise WrongShape(f"index_config has an unknown field {unknown[0]!r}; known: {', '.join(INDEX_BOUNDS)}")
+    return IndexConfig(**value)
+
+
+def parse_payload_indexes(value: object) -> tuple[PayloadIndex, ...]:
+    """Payload indexes from a list of {field, type}; raises WrongShape or InvalidInput."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise WrongShape("payload_indexes must be a list of objects with field and type")
+    for item in value:
+        if not isinstance(item, dict) or set(item) != {"field", "type"}:
+            raise WrongShape(f"payload_indexes: {item!r} must have exactly field and type")
+    return tuple(PayloadIndex(field=item["field"], type=item["type"]) for item in value)
+
+
+def parse_manifest(raw: bytes, file: str = "metadata.json") -> Manifest:
+    """The manifest that `raw` (UTF-8 JSON) holds, older schemas migrated in memory.
+
+    Raises DamagedFile for what is no manifest or breaks a limit, and NewerFormat for a later schema.
+    """
+    document = _decode(raw, file)
+    version = document.get("schema_version", 0)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerFormat(
+            f"{file} has schema_version {version}; this release reads up to {SCHEMA_VERSION}",
+            hint="run the release that wrote it, or a later one",
+        )
+    try:
+        return _from_document(document)
+    except KeyError as missing:
+        raise DamagedFile(f"key {missing} is missing", file=file) from missing
+    except (InvalidInput, TypeError) as broken:
+        raise DamagedFile(str(broken), file=file) from broken
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """The bytes of `metadata.json`: d-vecDB's five keys first, then schema 1's, then the unknown ones."""
+    document = manifest_document(manifest)
+    document.update(manifest.unknown)
+    return json.dumps(document, indent=2, ensure_ascii=False).encode()
+
+
+def manifest_document(manifest: Manifest) -> dict[str, Any]:
+    """The known keys of a manifest as a JSON-ready mapping, in file order."""
+    document: dict[str, Any] = {
+        "name": manifest.name,
+        "dimension": manifest.dimension,
+        "distance_metric": manifest.distance_metric.value,
+        "vector_type": manifest.vector_type.value,
+        "index_config": {name: getattr(manifest.index_config, name) for name in INDEX_BOUNDS},
+        "schema_version": SCHEMA_VERSION,
+        "collection_uid": manifest.collection_uid,
+        "created_at": manifest.created_at,
+        "updated_at": manifest.updated_at,
+        "owner": manifest.owner,
+        "payload_indexes": [dataclasses.asdict(index) for index in manifest.payload_indexes],
+        "managed_by": manifest.managed_by.value,
+        "resource_uid": manifest.resource_uid,
+        "generation": manifest.generation,
+    }
+    if manifest.dropped_at is not None:
+        document["dropped_at"] = manifest.dropped_at
+    return document
+
+
+_KNOWN_KEYS: Final = frozenset(f.name for f in dataclasses.fields(Manifest)) - {"unknown"}
+
+
+def _decode(raw: bytes, file: str) -> dict[str, Any]:
+    if len(raw) > MANIFEST_BYTES_MAX:
+        raise DamagedFile(f"{len(raw)} bytes; a manifest has at most {MANIFEST_BYTES_MAX}", file=file)
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as broken:
+        raise DamagedFile(f"not valid JSON: {broken}", file=file) from broken
+    if not isinstance(document, dict):
+        raise DamagedFile("not a JSON object", file=file)
+    return document
+
+
+def _from_document(document: dict[str, Any]) -> Manifest:
+    values: dict[str, Any] = {key: document[key] for key in _KNOWN_KEYS if key in document}
+    values |= {
+        "name": document["name"],
+        "dimension": document["dimension"],
+        "distance_metric": parse_metric(document["distance_metric"]),
+        "vector_type": parse_vector_type(document["vector_type"]),
+        "index_config": parse_index_config(document["index_config"]),
+        "schema_version": SCHEMA_VERSION,
+        "payload_indexes": parse_payload_indexes(document.get("payload_indexes")),
+        "managed_by": _parse_enum(ManagedBy, document.get("managed_by", ManagedBy.API), "managed_by"),
+        "unknown": {key: value for key, value in document.items() if key not in _KNOWN_KEYS},
+    }
+    return Manifest(**values)
+
+
+def _parse_enum(kind: type[_Enum], value: object, name: str) -> _Enum:
+    for member in kind:
+        if value == member.value:
+            return member
+    known = ", ".join(member.value for member in kind)
+    raise InvalidInput(f"{name} {value!r} is not one of {known}")
+
+
+def _check_payload_indexes(indexes: tuple[PayloadIndex, ...]) -> None:
+    if len(indexes) > PAYLOAD_INDEXES_MAX:
+        raise InvalidInput(f"payload_indexes has {len(indexes)} entries; at most {PAYLOAD_INDEXES_MAX}")
+    fields = [index.field for index in indexes]
+    for name in fields:
+        if fields.count(name) > 1:
+            raise InvalidInput(f"payload_indexes names field {name!r} twice")

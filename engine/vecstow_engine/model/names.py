@@ -1,0 +1,74 @@
+"""Names of collections, ids of points, uids of incarnations."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Final
+
+from vecstow_engine.model.errors import InvalidInput, WrongShape
+
+COLLECTION_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+"""`fullmatch` it: `$` would admit a trailing newline."""
+
+RESERVED_NAMES: Final = frozenset({"wal", "deleted", "restore", "import", "cleanup"})
+POINT_ID_CHARACTERS_MAX: Final = 256
+
+_COLLECTION = re.compile(COLLECTION_PATTERN)
+_UID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_collection_name(name: str) -> bool:
+    """Whether `name` may be a collection's (and so a folder's) name."""
+    return _COLLECTION.fullmatch(name) is not None and name not in RESERVED_NAMES
+
+
+def check_collection_name(name: object) -> str:
+    """Return `name`; raise InvalidInput or WrongShape when it is not a legal collection name."""
+    if not isinstance(name, str):
+        raise WrongShape(f"name is {type(name).__name__}; it must be a string")
+    if name in RESERVED_NAMES:
+        raise InvalidInput(f"name {name!r} is reserved", hint=f"reserved: {', '.join(sorted(RESERVED_NAMES))}")
+    if _COLLECTION.fullmatch(name) is None:
+        raise InvalidInput(
+            f"name {name[:80]!r} is not legal: 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+        )
+    return name
+
+
+def check_point_id(point_id: object, field: str = "id") -> str:
+    """Return `point_id`; raise InvalidInput or WrongShape when it cannot be a point's id."""
+    if not isinstance(point_id, str):
+        raise WrongShape(f"{field} is {type(point_id).__name__}; ids are strings")
+    if not 1 <= len(point_id) <= POINT_ID_CHARACTERS_MAX:
+        raise InvalidInput(f"{field} has {len(point_id)} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed")
+    if not _is_unicode(point_id):
+        raise InvalidInput(f"{field} {point_id!r} is not valid Unicode")
+    if "." in point_id and any(segment in (".", "..") for segment in point_id.split("/")):
+        raise InvalidInput(f"{field} {point_id!r} has a path segment '.' or '..', which URLs cannot carry")
+    return point_id
+
+
+def new_point_id() -> str:
+    """A random UUID, as d-vecDB makes them."""
+    return str(uuid.uuid4())
+
+
+def new_collection_uid() -> str:
+    """A random uid for one incarnation of a collection: 32 lower-case hex digits."""
+    return uuid.uuid4().hex
+
+
+def is_collection_uid(uid: object) -> bool:
+    """Whether `uid` has the form of a collection uid."""
+    return isinstance(uid, str) and _UID.fullmatch(uid) is not None
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
