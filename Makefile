@@ -1,0 +1,77 @@
+# One way to do a thing: what CI runs is what a person runs.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PY := .venv/bin/python
+# Named here only: the program that writes the lock files is no part of the environment.
+UV := uv==0.13.9
+PYTHON ?=
+export PYTHON
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## make .venv from the locked versions (nothing the second time)
+	@sh scripts/setup.sh
+
+.PHONY: demo
+demo: setup ## declare, fill, kill and reopen a collection of real embeddings
+	@$(PY) examples/demo.py
+
+.PHONY: test
+test: setup ## run the whole test suite
+	$(PY) -m pytest
+
+.PHONY: test-unit
+test-unit: setup ## run the fast tests alone
+	$(PY) -m pytest tests/unit
+
+.PHONY: coverage
+coverage: setup ## run the whole test suite and report branch coverage
+	$(PY) -m pytest --cov --cov-report=term
+
+.PHONY: check
+check: lint types layers ## run lint, types and layers
+
+.PHONY: lint
+lint: setup ## check style and formatting
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+.PHONY: types
+types: setup ## check the types, strictly
+	$(PY) -m mypy
+
+.PHONY: layers
+layers: setup ## check that each layer imports only what lies below it
+	@.venv/bin/lint-imports
+
+.PHONY: format
+format: setup ## format the code and mend what ruff can mend
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+.PHONY: bench
+bench: setup ## measure speed; writes a table and JSON (ARGS="--help" for more)
+	$(PY) -m benchmarks $(ARGS)
+
+# The locks name versions and hashes, never where they come from: that is pip's configuration.
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links $(ARGS)
+
+.PHONY: lock
+lock: ## write the lock files anew (ARGS="--upgrade" takes newer versions)
+	@test -x .venv-lock/bin/uv || { $${PYTHON:-python3} -m venv .venv-lock && .venv-lock/bin/pip install --quiet '$(UV)'; }
+	$(LOCK) --all-extras --group dev pyproject.toml --output-file requirements.lock
+	$(LOCK) --group pyproject.toml:build --constraints requirements.lock --output-file requirements-build.lock
+
+.PHONY: ci
+ci: check coverage demo ## run what CI runs
+
+.PHONY: clean
+clean: ## remove .venv and everything that was made
+	rm -rf .venv .venv-lock build dist .coverage .coverage.* htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} + ; find . -name '*.egg-info' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""REST over the service: routes, the envelope, the HTTP codes. Decides nothing about data."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours in memory: the graph and the exact index. May import model alone, and touches no file."""
