@@ -1,6 +1,7 @@
 # One way to do a thing: what CI runs is what a person runs.
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 SHELL := /bin/sh
 PY := .venv/bin/python
 # Named here only: the program that writes the lock files is no part of the environment.
@@ -68,7 +69,7 @@ lock: ## write the lock files anew (ARGS="--upgrade" takes newer versions)
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock --output-file requirements-build.lock
 
 .PHONY: ci
-ci: check coverage demo ## run what CI runs
+ci: check demo coverage ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

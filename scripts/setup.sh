@@ -100,7 +100,7 @@ fi
 
 python=$(choose_python)
 [ -n "$python" ] || fail "no Python 3.11 or newer found. Install one, or name it: make setup PYTHON=/path/to/python3"
-missing=$(debian_packages_missing)
+missing=$(debian_packages_missing | sed 's/ $//')
 [ -z "$missing" ] || install_missing "$missing"
 
 rm -f "$stamp"
