@@ -47,7 +47,7 @@ types: setup ## check the types, strictly
 
 .PHONY: layers
 layers: setup ## check that each layer imports only what lies below it
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 .PHONY: format
 format: setup ## format the code and mend what ruff can mend

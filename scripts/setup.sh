@@ -82,6 +82,9 @@ install_locked() {
     pip="$venv/bin/python -m pip --disable-pip-version-check --quiet"
     say "installing the locked versions, hnswlib from source: a minute or two"
     $pip install --require-hashes --only-binary :all: -r requirements-build.lock
+    # hnswlib is compiled for this very processor; a wheel in pip's cache may be for another one.
+    awk '/^[^ ]/ {chosen = /^hnswlib==/} chosen' requirements.lock >"$venv/hnswlib.lock"
+    $pip install --require-hashes --no-build-isolation --no-deps --no-cache-dir -r "$venv/hnswlib.lock"
     $pip install --require-hashes --no-build-isolation --no-deps -r requirements.lock
     $pip install --no-build-isolation --no-deps --editable .
     $pip check
