@@ -1,0 +1,175 @@
+"""From a decoded JSON document to a `Filter`; what is not one is refused with its path and a hint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.filters.nodes import And, Condition, Filter, Node, Not, Or, Scalar
+
+DEPTH_MAX: Final = 16
+"""How deep `$and`, `$or` and `$not` may nest; the filter itself is the first level."""
+CONDITIONS_MAX: Final = 256
+"""Conditions (one operator on one field) in a whole filter."""
+IN_VALUES_MAX: Final = 1_000
+"""Values in one `$in` or `$nin`."""
+FIELD_CHARACTERS_MAX: Final = 1_024
+VALUE_CHARACTERS_SHOWN: Final = 80
+"""How much of a refused value a message repeats."""
+
+LOGICAL: Final = ("$and", "$or", "$not")
+
+
+def parse_filter(document: object) -> Filter:
+    """The filter that `document` (decoded JSON) describes; an empty mapping matches every point.
+
+    Raises InvalidInput that names the path (`filter.tenant.$gt`), the value and what to write instead.
+    """
+    if not isinstance(document, Mapping):
+        _refuse("filter", document, "a filter is an object", 'write {"field": value}')
+    return Filter(_Parser().parse(document, "filter", depth=1))
+
+
+class _Parser:
+    """Counts the conditions of one filter while it is parsed."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+
+    def parse(self, document: Mapping[Any, Any], path: str, depth: int) -> Node:
+        if depth > DEPTH_MAX:
+            _refuse(path, document, f"nested deeper than {DEPTH_MAX} levels", "flatten $and, $or and $not")
+        parts: list[Node] = []
+        for key, value in document.items():
+            _check_key(key, path)
+            if key.startswith("$"):
+                parts.append(self._logical(key, value, f"{path}.{key}", depth))
+            else:
+                parts.extend(self._field(key, value, f"{path}.{key[:VALUE_CHARACTERS_SHOWN]}"))
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+    def _logical(self, name: str, value: object, path: str, depth: int) -> Node:
+        if name not in LOGICAL:
+            _refuse_operator(name, path, among=LOGICAL)
+        if name == "$not":
+            return Not(self._part(value, path, depth))
+        if not isinstance(value, list) or not value:
+            _refuse(
+                path, value, "a list of one filter or more is needed", f'write {{"{name}": [{{…}}, {{…}}]}}'
+            )
+        parts = tuple(self._part(part, f"{path}[{at}]", depth) for at, part in enumerate(value))
+        return And(parts) if name == "$and" else Or(parts)
+
+    def _part(self, value: object, path: str, depth: int) -> Node:
+        if not isinstance(value, Mapping) or not value:
+            _refuse(path, value, "a filter of one condition or more is needed", 'write {"field": value}')
+        return self.parse(value, path, depth + 1)
+
+    def _field(self, name: str, value: object, path: str) -> list[Node]:
+        if not isinstance(value, Mapping):
+            return [self._condition(name, "$eq", value, path)]
+        operators = [key for key in value if isinstance(key, str) and key.startswith("$")]
+        if not operators:
+            _refuse(
+                path,
+                value,
+                "an object is no value to compare with",
+                f'use dots to reach into it: {{"{name[:VALUE_CHARACTERS_SHOWN]}.key": value}}',
+            )
+        if len(operators) < len(value):
+            _refuse(path, value, "operators and fields are mixed", "give each its own condition under $and")
+        return [self._condition(name, key, value[key], f"{path}.{key}") for key in operators]
+
+    def _condition(self, field: str, name: str, operand: object, path: str) -> Condition:
+        self._conditions += 1
+        if self._conditions > CONDITIONS_MAX:
+            _refuse(path, operand, f"more than {CONDITIONS_MAX} conditions", "use $in for many values")
+        check = _OPERANDS.get(name)
+        if check is None:
+            _refuse_operator(name, path, among=tuple(_OPERANDS))
+        return Condition(field, name, check(operand, path))
+
+
+def _check_key(key: object, path: str) -> None:
+    if not isinstance(key, str):
+        _refuse(path, key, "a field's name is a string", "quote it")
+    if len(key) > FIELD_CHARACTERS_MAX:
+        _refuse(path, key, f"a field's name has at most {FIELD_CHARACTERS_MAX} characters", "shorten it")
+
+
+def _scalar(value: object, path: str) -> Scalar:
+    if isinstance(value, float) and not math.isfinite(value):
+        _refuse(path, value, "not a finite number", "no payload holds one")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    hint = "use $in for one of several values, or $contains for a list that holds a value"
+    if isinstance(value, Mapping):
+        hint = "use dots to reach into an object"
+    _refuse(path, value, "only a string, a number, true, false or null can be compared with", hint)
+
+
+def _scalars(value: object, path: str) -> tuple[Scalar, ...]:
+    if not isinstance(value, list):
+        _refuse(path, value, "a list of values is needed", "write [value, value]")
+    if len(value) > IN_VALUES_MAX:
+        hint = "split it over several searches, or filter on a field that groups them"
+        _refuse(path, value, f"more than {IN_VALUES_MAX} values", hint)
+    return tuple(_scalar(item, f"{path}[{at}]") for at, item in enumerate(value))
+
+
+def _orderable(value: object, path: str) -> Scalar:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        _refuse(path, value, "only numbers and strings have an order", "compare other values with $eq or $in")
+    return _scalar(value, path)
+
+
+def _boolean(value: object, path: str) -> Scalar:
+    if not isinstance(value, bool):
+        _refuse(path, value, "true or false is needed", "true matches points that have the field")
+    return value
+
+
+_OPERANDS: Final[dict[str, Callable[[object, str], Scalar | tuple[Scalar, ...]]]] = {
+    "$eq": _scalar,
+    "$ne": _scalar,
+    "$in": _scalars,
+    "$nin": _scalars,
+    "$gt": _orderable,
+    "$gte": _orderable,
+    "$lt": _orderable,
+    "$lte": _orderable,
+    "$exists": _boolean,
+    "$contains": _scalar,
+}
+"""Every operator that a field may have, with the check of what stands behind it."""
+
+
+def _refuse_operator(name: str, path: str, among: tuple[str, ...]) -> NoReturn:
+    hint = f"known here: {', '.join(among)}"
+    if name in _OPERANDS:
+        hint = f'an operator stands under a field: {{"field": {{"{name}": value}}}}'
+    elif name in LOGICAL:
+        hint = f'{name} stands outside of the field: {{"{name}": {"{…}" if name == "$not" else "[{…}]"}}}'
+    raise InvalidInput(f"{path}: unknown operator {_shown(name)}", hint=hint, details={"path": path})
+
+
+def _refuse(path: str, value: object, reason: str, hint: str) -> NoReturn:
+    raise InvalidInput(f"{path} is {_shown(value)}: {reason}", hint=hint, details={"path": path})
+
+
+def _shown(value: object) -> str:
+    """The value as a short text; a large one is named by its kind, never rendered whole."""
+    if isinstance(value, str):
+        cut = value[:VALUE_CHARACTERS_SHOWN]
+        return repr(cut) + ("…" if len(value) > len(cut) else "")
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} keys"
+    if isinstance(value, list):
+        return f"a list of {len(value)} values"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return str(value)
+    return type(value).__name__
