@@ -1,1 +1,17 @@
-"""Nearest neighbours in memory: the graph and the exact index. May import model alone, and touches no file."""
+"""Nearest neighbours in memory: the graph, the exact index beside it, and what joins the two.
+
+Charter: vectors go in as float32 rows under labels, and labels with distances come out. A module here may
+import the standard library, numpy, hnswlib and `vecstow_engine.model`, and other modules of this package.
+It touches no file, except that `HnswGraph.save` and `HnswGraph.load` hand a path to hnswlib; it starts no
+thread of its own (hnswlib starts some within a call), and knows nothing of ids, payloads or logs.
+
+    vector_index   one collection's index: graph, tail and backlog behind one interface, safe to share
+    graph          hnswlib behind a small interface; the caller guards it
+    rebuild        a second graph that is built while the first one serves
+    tail           rows that are not in the graph yet, searched exactly
+    backlog        labels whose rows are only on disk yet
+    exact          distances and exact search: the oracle of everything approximate
+    label_table    where each label is, by slot
+    hits           answers, and how labels are made of slots and generations
+    turns          the lock that serves whoever asked first
+"""

@@ -1,0 +1,39 @@
+"""Labels whose rows are only on disk yet: after a restart without a fresh snapshot of the graph."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from vecstow_engine.index.hits import Labels
+
+
+class Backlog:
+    """A queue of labels. Removed labels stay in it: who reads it asks the label table. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Labels] = deque()
+
+    def add(self, labels: Labels) -> None:
+        """Append labels, of which the backlog keeps the array."""
+        if len(labels):
+            self._batches.append(labels)
+
+    def peek(self, count: int) -> Labels:
+        """The first labels, at most `count`, and of one batch."""
+        return self._batches[0][:count] if self._batches else np.empty(0, dtype=np.uint64)
+
+    def skip(self, count: int) -> None:
+        """Drop the first `count` labels, of one batch, as `peek` returned them."""
+        if count:
+            rest = self._batches.popleft()[count:]
+            if len(rest):
+                self._batches.appendleft(rest)
+
+    def snapshot(self) -> list[Labels]:
+        """The labels of this moment, batch by batch."""
+        return list(self._batches)
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)

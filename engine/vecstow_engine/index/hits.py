@@ -1,0 +1,83 @@
+"""Answers of a search, and the labels in them.
+
+A label is `generation << 32 | slot` as uint64: what hnswlib stores beside a row. A slot's generation is
+raised when the slot is reused, so a label names one row for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Rows: TypeAlias = npt.NDArray[np.float32]
+"""Vectors as rows, C-contiguous, shape (n, dimension)."""
+Labels: TypeAlias = npt.NDArray[np.uint64]
+
+NO_LABEL: Final = np.uint64(2**64 - 1)
+"""Stands where a query has fewer than k answers; greater than every label, so it sorts last."""
+_SLOT_BITS: Final = np.uint64(32)
+_SLOT_MASK: Final = np.uint64(0xFFFF_FFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The nearest labels of some queries, nearest first, padded with NO_LABEL and infinity."""
+
+    labels: Labels
+    """uint64, shape (queries, k)."""
+    distances: Rows
+    """float32, shape (queries, k)."""
+
+    @classmethod
+    def none(cls, queries: int, k: int) -> Hits:
+        """Padding alone."""
+        return cls(np.full((queries, k), NO_LABEL), np.full((queries, k), np.inf, dtype=np.float32))
+
+    @property
+    def k(self) -> int:
+        """How many places each query has, padding included."""
+        return int(self.labels.shape[1])
+
+
+def merge(a: Hits, b: Hits, k: int) -> Hits:
+    """The k nearest of both for each query; equal distances are ordered by label.
+
+    `a` and `b` answer the same queries and share no label; each may have any number of places.
+    """
+    labels = np.concatenate((a.labels, b.labels), axis=1)
+    distances = np.concatenate((a.distances, b.distances), axis=1)
+    return ordered(Hits(labels, distances), k)
+
+
+def ordered(hits: Hits, k: int) -> Hits:
+    """The k nearest places of `hits`, which may be in any order, padded when there are fewer."""
+    order = np.lexsort((hits.labels, hits.distances), axis=-1)[:, :k]
+    labels = np.take_along_axis(hits.labels, order, axis=1)
+    distances = np.take_along_axis(hits.distances, order, axis=1)
+    missing = k - order.shape[1]
+    if missing <= 0:
+        return Hits(labels, distances)
+    padding = Hits.none(len(order), missing)
+    return Hits(
+        np.concatenate((labels, padding.labels), axis=1),
+        np.concatenate((distances, padding.distances), axis=1),
+    )
+
+
+def make_labels(slots: npt.ArrayLike, generations: npt.ArrayLike) -> Labels:
+    """Labels of slots (below 2**32) and their generations (below 2**32 - 1), shape (n,)."""
+    high = np.asarray(generations, dtype=np.uint64) << _SLOT_BITS
+    return np.atleast_1d(high | np.asarray(slots, dtype=np.uint64))
+
+
+def slots_of(labels: Labels) -> npt.NDArray[np.uint32]:
+    """The slot in each label."""
+    return (labels & _SLOT_MASK).astype(np.uint32)
+
+
+def generations_of(labels: Labels) -> npt.NDArray[np.uint32]:
+    """The generation in each label."""
+    return (labels >> _SLOT_BITS).astype(np.uint32)

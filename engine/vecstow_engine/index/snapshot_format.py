@@ -1,0 +1,72 @@
+"""hnswlib's file format, as far as the labels and the deleted marks in it.
+
+hnswlib tells no caller which labels are marked deleted, and believes what a file says of its own sizes: read
+with another dimension, it reads past the end of its memory. Both are answered by reading the file's header
+and level 0. Little-endian, written by hnswlib 0.8.0 (`HierarchicalNSW::saveIndex`):
+
+    8 * 6       offset of level 0 (0), capacity, elements, element bytes, label offset, data offset
+    4 + 4       greatest level (signed), entry point
+    8 * 5       links above level 0 (M), links at level 0 (2 M), M, level factor (double), ef_construction
+    elements *  u16 number of links, u16 flags (bit 0: deleted), 2 M * u32 links, d * f32 values, u64 label
+    then for each element u32 bytes of its links above level 0, and these links
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstow_engine.index.hits import Labels
+from vecstow_engine.model.errors import DamagedFile
+
+_HEADER: Final = struct.Struct("<6QiI3QdQ")
+_DELETED: Final = 1
+_FLAGS_OFFSET: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotContent:
+    """What a saved graph says of itself."""
+
+    max_connections: int
+    ef_construction: int
+    labels: Labels
+    """Every label, deleted ones included, in the order of insertion."""
+    deleted: npt.NDArray[np.bool_]
+    """Which of them are marked deleted."""
+
+
+def read_content(path: str, dimension: int) -> SnapshotContent:
+    """What the graph saved at `path` holds; raises DamagedFile when its sizes contradict each other."""
+    with Path(path).open("rb") as file:
+        raw = file.read(_HEADER.size)
+    if len(raw) < _HEADER.size:
+        raise DamagedFile(f"{len(raw)} bytes; a saved graph has at least {_HEADER.size}", file=path)
+    _, _, count, element_bytes, label_offset, data_offset, _, _, _, links, m, _, ef = _HEADER.unpack(raw)
+    expected_bytes = element_size(m, dimension)
+    if (links, element_bytes, data_offset, label_offset) != (
+        2 * m,
+        expected_bytes,
+        4 + 8 * m,
+        expected_bytes - 8,
+    ):
+        raise DamagedFile(
+            f"not a graph of {dimension} dimensions (M {m}, {element_bytes} bytes an element)", file=path
+        )
+    if Path(path).stat().st_size < _HEADER.size + count * (element_bytes + 4):
+        raise DamagedFile(f"too short for its {count} elements", file=path)
+    if count == 0:
+        return SnapshotContent(m, ef, np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.bool_))
+    elements = np.memmap(path, np.uint8, "r", _HEADER.size, (count, element_bytes))
+    labels = np.ascontiguousarray(elements[:, label_offset:]).view("<u8").astype(np.uint64).ravel()
+    return SnapshotContent(m, ef, labels, (elements[:, _FLAGS_OFFSET] & _DELETED).astype(np.bool_))
+
+
+def element_size(max_connections: int, dimension: int) -> int:
+    """Bytes of one element at level 0: counters, links, vector and label."""
+    return 4 + 2 * max_connections * 4 + 4 * dimension + 8
