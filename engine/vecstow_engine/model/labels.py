@@ -1,0 +1,29 @@
+"""Labels: what the index calls a point. `generation << 32 | slot`, so a slot that is used again has a new one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SLOT_BITS: Final = 32
+SLOT_MAX: Final = (1 << SLOT_BITS) - 1
+
+
+def make_labels(
+    slots: NDArray[np.integer], generations: NDArray[np.uint32] | int
+) -> NDArray[np.uint64]:
+    """Labels, shape (n,), of slots and their generations."""
+    high = np.asarray(generations, np.uint64) << np.uint64(SLOT_BITS)
+    return np.asarray(high | slots.astype(np.uint64), np.uint64)
+
+
+def slots_of(labels: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The slots of labels, shape (n,)."""
+    return (labels & np.uint64(SLOT_MAX)).astype(np.int64)
+
+
+def generations_of(labels: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """The generations of labels, shape (n,)."""
+    return (labels >> np.uint64(SLOT_BITS)).astype(np.uint32)

@@ -1,0 +1,165 @@
+"""Copies of one collection on the same volume, and collections made from such copies.
+
+A backup has the form of a data directory with one collection: `<backup>/<collection>/` and
+`<backup>/wal/<uid>/`. Files that are never written again are hard links, the others copies. The caller holds checkpoints
+back meanwhile, so that only the log changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import check_collection_name, new_collection_uid
+from vecstow_engine.storage import files, rows
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import identity_of
+from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
+from vecstow_engine.storage.points import Meta, rewrite_meta
+from vecstow_engine.storage.recovery import open_store
+
+STAGING: Final = ".staging"
+"""Collections being made beside the served ones; what a crash leaves there is removed at the next start."""
+
+
+def make_backup(layout: Layout, manifest: Manifest) -> Path:
+    """Copy one collection as it lies on the disk, durably; returns the backup's folder."""
+    target = layout.backups / f"{manifest.name}-{timestamp()}"
+    unnamed = files.temporary(target)
+    files.make_folder(layout.backups)
+    if target.exists():
+        raise Conflict(f"backup {target} exists", hint="wait a second, and call again")
+    files.remove_tree(unnamed)
+    files.make_folder(unnamed)
+    _copy_collection(layout, Layout(unnamed), manifest)
+    files.rename(unnamed, target)
+    return target
+
+
+def backup_collection_name(path: Path) -> str:
+    """The one collection that a backup holds; raises NotFound."""
+    names = [manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}")]
+    if len(names) != 1:
+        raise NotFound(f"{path} is no backup: it holds {len(names)} collections")
+    return names[0]
+
+
+def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manifest:
+    """Make a collection from a backup, with a uid of its own; the backup stays as it is.
+
+    Raises NotFound, Conflict when the name is taken, DamagedFile when the backup cannot be opened.
+    """
+    source_name = backup_collection_name(backup)
+    name = check_collection_name(new_name or source_name)
+    if layout.collection(name).exists():
+        raise Conflict(f"collection {name!r} exists", collection=name, hint="restore it under a new name")
+    staging = Layout(layout.data / STAGING / f"{name}-{new_collection_uid()}")
+    files.make_folder(layout.data / STAGING)
+    try:
+        _copy_tree(backup, staging.data)
+        manifest = _settle_copy(staging, source_name, name)
+        with manifests_locked(layout):
+            if layout.collection(name).exists():
+                raise Conflict(f"collection {name!r} exists", collection=name)
+            files.rename(staging.collection(source_name), layout.collection(name))
+    finally:
+        files.remove_tree(staging.data)
+    return manifest
+
+
+def path_below(layout: Layout, given: str, roots: tuple[Path, ...]) -> Path:
+    """The path that a caller named, absolute or relative to the data directory; it must lie below one of `roots`.
+
+    Raises InvalidInput for one that leads out of them, NotFound when nothing is there.
+    """
+    if "\0" in given:
+        raise InvalidInput("a path holds no NUL character")
+    path = Path(os.path.normpath(layout.data / given))
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root.resolve()) and resolved != root.resolve() for root in roots):
+        raise InvalidInput(f"path {given!r} lies outside of " + ", ".join(str(root) for root in roots))
+    if not path.is_dir():
+        raise NotFound(f"path {given!r} is no folder")
+    return path
+
+
+def _copy_collection(source: Layout, target: Layout, manifest: Manifest) -> None:
+    folder = target.collection(manifest.name)
+    files.make_folder(folder)
+    found = source.collection(manifest.name)
+    for name, transfer in _TRANSFERS.items():
+        if (found / name).exists():
+            transfer(found / name, folder / name)
+    files.sync_folder(folder)
+    if manifest.collection_uid is not None:
+        _copy_log(source.log(manifest.collection_uid), target)
+
+
+def _copy_log(source: Path, target: Layout) -> None:
+    if not source.is_dir():
+        return
+    files.make_folder(target.logs)
+    folder = target.log(source.name)
+    files.make_folder(folder)
+    segments = sorted(path for path in source.iterdir() if path.suffix == ".log")
+    for path in segments[:-1]:
+        files.link_file(path, folder / path.name)
+    for path in segments[-1:]:
+        files.copy_file(path, folder / path.name)
+    files.sync_folder(folder)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    files.make_folder(target)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            _copy_tree(path, target / path.name)
+        elif path.is_file():
+            files.copy_file(path, target / path.name)
+    files.sync_folder(target)
+
+
+def _settle_copy(staging: Layout, source_name: str, name: str) -> Manifest:
+    """Bring a copied collection to rest: log applied, then name and uid of its own in every file."""
+    folder = staging.collection(source_name)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise DamagedFile("it is missing", file=str(folder / MANIFEST))
+    handles = HandleCache(8)
+    try:
+        opened = open_store(staging, manifest, handles)
+        if opened.store is not None:
+            opened.store.checkpoint()
+    finally:
+        handles.close()
+    uid = new_collection_uid() if opened.store is not None else None
+    fresh = dataclasses.replace(
+        manifest, name=name, collection_uid=uid, dropped_at=None, updated_at=rfc3339()
+    )
+    if opened.store is not None and uid is not None:
+        _stamp(folder, fresh, uid, opened.store.meta)
+    write_manifest(folder, fresh)
+    return fresh
+
+
+def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:
+    fd = files.open_existing(folder / ROWS)
+    try:
+        files.write_at(fd, 0, [rows.encode_header(identity_of(manifest, uid))])
+        files.sync(fd)
+    finally:
+        os.close(fd)
+    rewrite_meta(folder / POINTS, dataclasses.replace(meta, uid=uid, name=manifest.name))
+    files.remove(folder / INDEX)
+
+
+_TRANSFERS: Final = {
+    MANIFEST: files.link_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
+    POINTS + "-wal": files.copy_file,
+}  # fmt: skip
+

@@ -1,0 +1,100 @@
+"""Data files of a collection that has none yet: the first write's, and those of a bulk load.
+
+Order of a first use: data files durable, then the manifest with their uid, then (with the write itself) the first
+log segment. A crash in between leaves a manifest without uid and files without points, which the next one replaces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from vecstow_engine.model.batch import PointBatch
+from vecstow_engine.model.errors import NotFound
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import new_collection_uid
+from vecstow_engine.storage import files
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import Identity, identity_of
+from vecstow_engine.storage.layers import Layers
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout
+from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.manifests import update_manifest, write_manifest
+from vecstow_engine.storage.points import Meta, StoredPoint, create_points, write_points
+from vecstow_engine.storage.rows import RowsFile, create_rows, row_checksums
+from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.store import Store
+
+
+def first_use(layout: Layout, name: str, handles: HandleCache) -> tuple[Manifest, Store]:
+    """Make the data files of an empty collection; raises DiskFull, or NotFound when its manifest has gone."""
+    meta: Meta | None = None
+
+    def decide(found: Manifest | None) -> Manifest | None:
+        nonlocal meta
+        if found is None or found.dropped_at is not None:
+            raise NotFound(f"collection {name!r} does not exist", collection=name)
+        identity = identity_of(found, new_collection_uid())
+        meta = _create_files(layout.collection(name), identity)
+        return dataclasses.replace(found, collection_uid=identity.uid)
+
+    try:
+        _, manifest = update_manifest(layout, name, decide)
+    except files.SyncFailed:
+        raise
+    except OSError as error:
+        raise files.as_storage_error(error, f"creating the files of {name}") from error
+    assert manifest is not None and manifest.collection_uid is not None and meta is not None
+    identity = identity_of(manifest, manifest.collection_uid)
+    layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)
+    return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta, handles)
+
+
+def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> Manifest:
+    """Fill a new folder with a whole collection, its manifest last; returns that manifest.
+
+    The folder must not be served meanwhile. An id that comes again replaces its point.
+    """
+    identity = identity_of(manifest, new_collection_uid())
+    files.make_folder(folder.parent)
+    files.make_folder(folder)
+    _create_files(folder, identity)
+    rows = RowsFile(folder / ROWS, identity.stride)
+    try:
+        _load_batches(folder, rows, batches)
+    finally:
+        rows.close()
+    manifest = dataclasses.replace(manifest, collection_uid=identity.uid)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _create_files(folder: Path, identity: Identity) -> Meta:
+    meta = Meta(identity.uid, identity.name)
+    create_rows(folder / ROWS, identity)
+    create_points(folder / POINTS, meta)
+    return meta
+
+
+def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -> None:
+    slots_by_id: dict[str, int] = {}
+    next_slot = 0
+    for sequence, batch in enumerate(batches, start=1):
+        slots = np.arange(next_slot, next_slot + len(batch.ids), dtype=np.int64)
+        next_slot += len(batch.ids)
+        rows.write(slots, batch.rows)
+        rows.sync()
+        freed = [slots_by_id[i] for i in batch.ids if i in slots_by_id]
+        slots_by_id.update(zip(batch.ids, slots.tolist(), strict=True))
+        points = (
+            StoredPoint(slot, point_id, sequence, 1, checksum, payload)
+            for slot, point_id, checksum, payload in zip(
+                slots.tolist(), batch.ids, row_checksums(batch.rows).tolist(), batch.payloads, strict=True
+            )
+        )
+        write_points(folder / POINTS, freed, points, applied=sequence, checkpoints=1)
+
+

@@ -1,0 +1,111 @@
+"""Where a record begins.
+
+    0.2.1   u64 16 | 16 bytes of the id | u64 dimension | dimension * f32 | u8 0 or 1 | metadata when 1
+    0.2.6   u32 length of what follows | the same, with the metadata as u64 length and JSON
+
+All little-endian. The 16 known bytes of "16" and the dimension make a
+head that chance does not make.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.storage.dvecdb.source import Source
+
+FORMAT_UNFRAMED: Final = "0.2.1"
+FORMAT_FRAMED: Final = "0.2.6"
+FRAME_BYTES: Final = 4
+HEAD_BYTES: Final = 8 + 16 + 8
+METADATA_BYTES_MAX: Final = 1024 * 1024
+"""Far above the payload that a point may have here; what is larger is reported and skipped."""
+
+_DIMENSION_MAX: Final = 65_536
+_ID_LENGTH: Final = struct.pack("<Q", 16)
+_HEAD: Final = struct.Struct("<Q16sQ")
+_FRAME: Final = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A record's beginning: `offset` is its first byte, `body` the first byte of its id's length."""
+
+    offset: int
+    body: int
+    id: bytes
+    length: int | None
+    """Bytes from `body` on, as the frame says; None without a frame."""
+
+    @property
+    def format(self) -> str:
+        """The release whose form the record has."""
+        return FORMAT_UNFRAMED if self.length is None else FORMAT_FRAMED
+
+
+def fixed_bytes(dimension: int) -> int:
+    """Bytes of a record without frame and metadata: the head, the vector and the byte 0 or 1."""
+    return HEAD_BYTES + 4 * dimension + 1
+
+
+def detect(first_bytes: bytes) -> tuple[str, int] | None:
+    """The format and the dimension of a file that begins with `first_bytes` (36 or more), or None.
+
+    None also stands for a file that is empty, filled with zeros only, or damaged at its start.
+    """
+    for name, at in ((FORMAT_UNFRAMED, 0), (FORMAT_FRAMED, FRAME_BYTES)):
+        if len(first_bytes) >= at + HEAD_BYTES:
+            id_length, _, dimension = _HEAD.unpack_from(first_bytes, at)
+            if id_length == 16 and 1 <= dimension <= _DIMENSION_MAX:
+                return name, dimension
+    return None
+
+
+def head_at(source: Source, offset: int, dimension: int) -> Head | None:
+    """The head that begins exactly at `offset`, or None."""
+    raw = source.read(offset, FRAME_BYTES + HEAD_BYTES)
+    point_id = _id_at(raw, 0, dimension)
+    if point_id is not None:
+        return Head(offset, offset, point_id, None)
+    point_id = _id_at(raw, FRAME_BYTES, dimension)
+    if point_id is None:
+        return None
+    (length,) = _FRAME.unpack_from(raw)
+    if not 0 <= length - fixed_bytes(dimension) <= METADATA_BYTES_MAX + 8:
+        return None
+    return Head(offset, offset + FRAME_BYTES, point_id, length)
+
+
+def next_head(source: Source, start: int, stop: int, dimension: int) -> Head | None:
+    """The first head whose body begins in [start, stop), or None."""
+    while True:
+        at = source.find(_ID_LENGTH, start, stop + len(_ID_LENGTH) - 1)
+        if at < 0:
+            return None
+        if _id_at(source.read(at, HEAD_BYTES), 0, dimension) is not None:
+            return _framed(source, at, dimension) or head_at(source, at, dimension)
+        start = at + 1
+
+
+def _id_at(raw: bytes, at: int, dimension: int) -> bytes | None:
+    if len(raw) < at + HEAD_BYTES:
+        return None
+    id_length, point_id, found = _HEAD.unpack_from(raw, at)
+    return bytes(point_id) if id_length == 16 and found == dimension else None
+
+
+def _framed(source: Source, body: int, dimension: int) -> Head | None:
+    """The head with its frame, when the four bytes before `body` fit the record that follows."""
+    if body < FRAME_BYTES:
+        return None
+    head = head_at(source, body - FRAME_BYTES, dimension)
+    if head is None or head.length is None:
+        return None
+    metadata_bytes = head.length - fixed_bytes(dimension)
+    tag = source.read(body + fixed_bytes(dimension) - 1, 1 + 8)
+    if metadata_bytes == 0:
+        return head if tag[:1] == b"\0" else None
+    if metadata_bytes < 8:
+        return None
+    return head if tag == b"\1" + struct.pack("<Q", metadata_bytes - 8) else None

@@ -1,0 +1,241 @@
+"""Every write to the volume: the only module that calls `os` for writing.
+
+Tests replace these functions to inject faults. Errors are the OSErrors of the calls, unchanged; a failed sync
+is never retried here. Rule 2 of the disk: write a temporary file, sync it, rename it, sync the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
+
+FILE_MODE: Final = 0o640
+FOLDER_MODE: Final = 0o750
+TEMPORARY_SUFFIX: Final = ".tmp"
+COPY_BYTES: Final = 1 << 20
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class SyncFailed(OSError):
+    """Raised when a sync of something that has its name already failed: it must never be tried again."""
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether an OSError says that the volume, or the quota, is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def as_storage_error(error: OSError, operation: str) -> VecstowError:
+    """The typed error for an OSError of a write that changed nothing."""
+    if is_no_room(error):
+        return DiskFull(
+            f"the volume is full while {operation}; nothing was changed",
+            operation=operation,
+            hint="delete or compact collections, or enlarge the volume; writes resume by themselves",
+        )
+    return StorageError(f"{operation} failed: {error}", operation=operation)
+
+
+def open_new(path: Path) -> int:
+    """Create `path`, which must not exist, for reading and writing."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+
+def open_existing(path: Path) -> int:
+    """Open `path`, which must exist, for reading and writing."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def open_or_create(path: Path) -> int:
+    """Open `path` for reading and writing, created if need be."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+
+def write_at(fd: int, offset: int, parts: Sequence[bytes | bytearray | memoryview]) -> int:
+    """Write all `parts` one after the other at `offset`; returns the number of bytes. Short writes go on."""
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    total = sum(len(view) for view in views)
+    position = offset
+    while views:
+        written = os.pwritev(fd, views[:_IOV_MAX], position)
+        position += written
+        views = _drop_bytes(views, written)
+    return total
+
+
+def data_sync(fd: int) -> None:
+    """fdatasync: the data and the length are durable when this returns."""
+    with _sync_errors():
+        os.fdatasync(fd)
+
+
+def sync(fd: int) -> None:
+    """fsync: data, length and metadata are durable when this returns."""
+    with _sync_errors():
+        os.fsync(fd)
+
+
+def truncate(fd: int, length: int) -> None:
+    """Cut or extend the open file to `length` bytes."""
+    os.ftruncate(fd, length)
+
+
+def allocate(fd: int, length: int) -> None:
+    """Reserve blocks for the first `length` bytes, which grow the file."""
+    os.posix_fallocate(fd, 0, length)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync the folder, so that the names in it are durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file that another writer closed."""
+    fd = open_existing(path)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folders(folder: Path) -> None:
+    """Create `folder` and what is missing above it; for the root of a volume, before anything is in it."""
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder`, and its name durably; nothing happens when it is there."""
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def temporary(path: Path) -> Path:
+    """The name under which `path`'s next content is written."""
+    return path.with_name(path.name + TEMPORARY_SUFFIX)
+
+
+def publish(temporary_path: Path, path: Path) -> None:
+    """Rename a synced temporary file to its name, and make the name durable."""
+    os.rename(temporary_path, path)
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, parts: Sequence[bytes]) -> None:
+    """Make `parts` the whole content of `path`, durably; on an error the old content stays."""
+    with new_file(path) as fd:
+        write_at(fd, 0, parts)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """A descriptor of the temporary file of `path`; on leaving it is synced and gets its name.
+
+    An error inside, or in the sync, throws the temporary file away: it had no name yet.
+    """
+    unnamed = temporary(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unnamed)
+    fd = open_new(unnamed)
+    try:
+        try:
+            yield fd
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        remove(unnamed)
+        raise
+    publish(unnamed, path)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename, then sync both parents."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def remove(path: Path) -> None:
+    """Unlink `path` if it is there; the removal is not durable until the folder is synced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` and all below it, and make that durable; nothing happens when it is not there."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes to a new, synced file; the folder is for the caller to sync."""
+    fd = open_new(target)
+    try:
+        with source.open("rb") as stream:
+            _copy_stream(stream, fd)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file that is never written again; the folder is for the caller to sync."""
+    os.link(source, target)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Hold flock(2) on `path`, created if need be; waits for whoever has it."""
+    fd = open_or_create(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+_IOV_MAX: Final = 1024
+
+
+@contextlib.contextmanager
+def _sync_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SyncFailed(error.errno, f"{error.strerror} (sync)") from error
+
+
+def _drop_bytes(views: list[memoryview], count: int) -> list[memoryview]:
+    for index, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[index + 1 :]]
+        count -= len(view)
+    return []
+
+
+def _copy_stream(stream: IO[bytes], fd: int) -> None:
+    offset = 0
+    for block in _blocks(stream):
+        offset += write_at(fd, offset, [block])
+
+
+def _blocks(stream: IO[bytes]) -> Iterable[bytes]:
+    return iter(lambda: stream.read(COPY_BYTES), b"")

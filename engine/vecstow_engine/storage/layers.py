@@ -1,0 +1,183 @@
+"""The layers of one collection: active overlay, frozen overlay, point table, rows. Which point lies where.
+
+The newest layer that knows an id decides. `lock` guards the structures in memory and is never held over I/O; only the
+thread that commits changes which points are live, so what it looked up stays true until it applies it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.model.errors import Unavailable
+from vecstow_engine.model.labels import make_labels
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layout import POINTS, ROWS
+from vecstow_engine.storage.overlay import Entry, Overlay
+from vecstow_engine.storage.points import PointTable
+from vecstow_engine.storage.records import Delete, Effect, Upsert
+from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
+from vecstow_engine.storage.slots import SlotTable
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an effect did to the set of live points: the index follows."""
+
+    added: NDArray[np.uint64]
+    """Labels of new rows, shape (n,)."""
+    rows: NDArray[np.uint8]
+    """Their stored bytes, shape (n, stride)."""
+    removed: NDArray[np.uint64]
+    """Labels that are no longer live."""
+    existed: list[bool]
+    """For each id of the effect, whether it was there before."""
+
+
+class Layers:
+    """The structures in memory and the files below them; `Store` writes through it, `View` reads."""
+
+    def __init__(
+        self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, generation: int
+    ) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.slots = slots
+        self.active = Overlay(generation)
+        self.frozen: Overlay | None = None
+        self.withheld: dict[int, str] = {}
+        """Slot to reason: points that fail their checks. Bounded by the number of points."""
+        self.lock = threading.RLock()
+        self._handles = handles
+
+    def table(self) -> AbstractContextManager[PointTable]:
+        """The point table, open for the length of a with block."""
+        return self._handles.borrow((self.identity.uid, "points"), lambda: PointTable(self.folder / POINTS))
+
+    def rows(self) -> AbstractContextManager[RowsFile]:
+        """The rows file, open for the length of a with block."""
+        key = self.identity.uid, "rows"
+        return self._handles.borrow(key, lambda: RowsFile(self.folder / ROWS, self.identity.stride))
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._handles.discard((self.identity.uid, "points"))
+        self._handles.discard((self.identity.uid, "rows"))
+
+    def overlays(self) -> list[Overlay]:
+        """Newest first."""
+        return [self.active] if self.frozen is None else [self.active, self.frozen]
+
+    def entry_at(self, slot: int) -> Entry | None:
+        """The overlays' entry at a slot."""
+        for overlay in self.overlays():
+            if (entry := overlay.by_slot.get(slot)) is not None:
+                return entry
+        return None
+
+    def split(self, ids: Sequence[str]) -> tuple[dict[str, Entry | None], list[str]]:
+        """What the overlays know of `ids` (None: deleted), and the ids that only the table may have."""
+        known: dict[str, Entry | None] = {}
+        older = []
+        with self.lock:
+            overlays = self.overlays()
+            for point_id in ids:
+                for overlay in overlays:
+                    if point_id in overlay.by_id:
+                        known[point_id] = overlay.by_id[point_id]
+                        break
+                else:
+                    older.append(point_id)
+        return known, older
+
+    def live_slots(self, ids: Sequence[str]) -> dict[str, int]:
+        """The slots of those ids that are live; raises Unavailable when the table's row of one is damaged."""
+        known, older = self.split(ids)
+        slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
+        if older:
+            with self.table() as table:
+                found = table.by_ids(older)
+            for point_id, point in found.items():
+                if point is None:
+                    raise self.withheld_error(point_id, None)
+                slots[point_id] = point.slot
+        return slots
+
+    def apply(self, effect: Effect, sequence: int, live: dict[str, int]) -> Applied:
+        """Bring a logged effect into the active overlay. `live` has the slots of its ids, and is kept true."""
+        if isinstance(effect, Delete):
+            return self._apply_delete(effect, sequence, live)
+        return self._apply_upsert(effect, sequence, live)
+
+    def withhold(self, slot: int, generation: int, reason: str) -> None:
+        """Serve this point no more, if it is still the one that failed its checks."""
+        with self.lock:
+            if self.slots.generation(slot) == generation:
+                self.withheld.setdefault(slot, reason)
+
+    def withhold_row(self, slot: int, generation: int) -> None:
+        """The stored row of a point fails its checksum."""
+        offset = HEADER_BYTES + slot * self.identity.stride
+        self.withhold(slot, generation, f"{ROWS}: the row at byte {offset} fails its checksum")
+
+    def withhold_point(self, slot: int) -> None:
+        """The table's row of a point fails its checksum."""
+        self.withhold(slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum")
+
+    def withheld_error(self, point_id: str, slot: int | None) -> Unavailable:
+        """What a reader of a withheld point is told."""
+        reason = self.withheld.get(slot) if slot is not None else None
+        return Unavailable(
+            f"point {point_id!r} is withheld: {reason or f'{POINTS}: it fails its checksum'}",
+            collection=self.identity.name,
+            hint=f"vecstow check {self.identity.name}",
+        )
+
+    def _apply_upsert(self, effect: Upsert, sequence: int, live: dict[str, int]) -> Applied:
+        checksums = row_checksums(effect.rows)
+        last_place = {point_id: line for line, point_id in enumerate(effect.ids)}
+        lines = list(last_place.values())
+        existed = [point_id in live for point_id in effect.ids]
+        with self.lock:
+            overlay = self.active
+            removed = [self._vacate(live[point_id]) for point_id in last_place if point_id in live]
+            slots = self.slots.allocate(len(lines))
+            self.slots.occupy(slots, overlay.generation, checksums[lines])
+            for point_id, line, slot in zip(last_place, lines, slots.tolist(), strict=True):
+                overlay.put(
+                    Entry(
+                        point_id, sequence, slot, overlay.generation, int(checksums[line]),
+                        effect.payloads[line], effect.rows, line,
+                    )
+                )  # fmt: skip
+                live[point_id] = slot
+            overlay.last_sequence = sequence
+        rows = effect.rows if len(lines) == len(effect.ids) else effect.rows[lines]
+        return Applied(make_labels(slots, overlay.generation), rows, np.array(removed, np.uint64), existed)
+
+    def _apply_delete(self, effect: Delete, sequence: int, live: dict[str, int]) -> Applied:
+        existed = [point_id in live for point_id in effect.ids]
+        removed = []
+        with self.lock:
+            for point_id in effect.ids:
+                if (slot := live.pop(point_id, None)) is not None:
+                    removed.append(self._vacate(slot))
+                    self.active.delete(point_id)
+            self.active.last_sequence = sequence
+        no_rows = np.zeros((0, self.identity.stride), np.uint8)
+        return Applied(np.zeros(0, np.uint64), no_rows, np.array(removed, np.uint64), existed)
+
+    def _vacate(self, slot: int) -> int:
+        """Free a live slot; returns the label that it had."""
+        label = self.slots.generation(slot) << 32 | slot
+        self.slots.vacate(slot)
+        self.active.give_up(slot)
+        self.withheld.pop(slot, None)
+        return label

@@ -1,0 +1,192 @@
+"""The write-ahead log of one collection: append, sync, rotate, trim.
+
+Not thread-safe: the caller lets one thread write at a time. The log does not know what its records mean.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
+from vecstow_engine.storage import files
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
+from vecstow_engine.storage.segment import Record, SegmentHeader, encode_header, encode_record
+
+
+@dataclass(slots=True)
+class _Active:
+    """The segment that grows."""
+
+    path: Path
+    seed: int
+    bytes: int
+    fd: int | None = None
+
+
+class Log:
+    """Appends records to the newest segment; acknowledges nothing before `fdatasync` returned.
+
+    `last` is the newest sequence in the log, `synced` the newest known durable; they differ only while an
+    append runs, or for ever after a sync failed (`broken` then says why, and no write is taken).
+    """
+
+    def __init__(
+        self, folder: Path, identity: Identity, *, applied: int = 0, carried: Sequence[Record] = ()
+    ) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.last = carried[-1].sequence if carried else applied
+        self.synced = self.last
+        self.broken: str | None = None
+        self._first = applied + 1
+        self._carried = tuple(carried)
+        self._active: _Active | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the growing segment, header included; 0 before the first write of this process."""
+        return self._active.bytes if self._active else 0
+
+    def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Log each (type, payload) as one record, all with one sync; returns their sequences.
+
+        Raises DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an earlier one did).
+        """
+        self._refuse_if_broken()
+        self.resume()
+        active = self._opened()
+        parts, sequences = self._encode(payloads, active.seed)
+        self._write(active, parts)
+        self._sync(active)
+        self.last = self.synced = sequences[-1]
+        return sequences
+
+    def resume(self) -> None:
+        """Go on after recovery (rule 7): a new segment with every record that was found, then the old ones go.
+
+        The page cache may have shown what the disk does not have, so nothing found is appended to. Does
+        nothing when the log is already growing. Raises as `start_segment`.
+        """
+        if self._active is None:
+            self._refuse_if_broken()
+            self._start(self._first, self._carried)
+            self._carried = ()
+            self._remove_all_but_active()
+
+    def start_segment(self) -> None:
+        """Go on in a new segment, durable before it has its name. On an error the log goes on where it was.
+
+        Raises DiskFull, StorageError, or ReadOnly when the name could not be made durable.
+        """
+        self._refuse_if_broken()
+        self._start(self.last + 1, ())
+
+    def segments(self) -> list[Path]:
+        """The segment files, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if path.name.endswith(SEGMENT_SUFFIX))
+
+    def trim(self, applied: int) -> None:
+        """Remove the segments that lie wholly at or below `applied`, oldest first; never the newest."""
+        paths = self.segments()
+        for path, following in zip(paths, paths[1:], strict=False):
+            if int(following.stem) > applied + 1:
+                break
+            files.remove(path)  # not synced: a segment that comes back holds nothing above `applied`
+
+    def close(self) -> None:
+        """Close the descriptor; the next append opens it again."""
+        if self._active is not None and self._active.fd is not None:
+            os.close(self._active.fd)
+            self._active.fd = None
+
+    def _start(self, first: int, carried: Sequence[Record]) -> None:
+        header = SegmentHeader(self.identity, first, self.synced, secrets.randbits(32))
+        parts = [encode_header(header)]
+        for record in carried:
+            parts += [
+                encode_record(header.seed, record.sequence, record.previous, self.synced, record.type, record.payload),
+                record.payload,
+            ]
+        path = self.folder / segment_name(first)
+        try:
+            files.make_folder(self.folder.parent)
+            files.make_folder(self.folder)
+            files.replace_file(path, parts)
+        except files.SyncFailed as error:
+            self.broken = f"the name of segment {path.name} could not be made durable: {error}"
+            raise self._read_only() from error
+        except OSError as error:
+            raise files.as_storage_error(error, "starting a log segment") from error
+        self.close()
+        self._active = _Active(path, header.seed, sum(map(len, parts)))
+
+    def _remove_all_but_active(self) -> None:
+        for path in self.segments():
+            if self._active is not None and path != self._active.path:
+                files.remove(path)
+
+    def _refuse_if_broken(self) -> None:
+        if self.broken is not None:
+            raise self._read_only()
+
+    def _read_only(self) -> ReadOnly:
+        return ReadOnly(
+            f"the collection takes no writes: {self.broken}",
+            collection=self.identity.name,
+            hint="restart the engine: it replays the log in a new process",
+        )
+
+    def _opened(self) -> _Active:
+        active = self._active
+        assert active is not None
+        if active.fd is None:
+            active.fd = files.open_existing(active.path)
+        return active
+
+    def _encode(self, payloads: Sequence[tuple[int, bytes]], seed: int) -> tuple[list[bytes], list[int]]:
+        parts: list[bytes] = []
+        sequences = []
+        previous = self.last
+        for record_type, payload in payloads:
+            sequence = previous + 1
+            parts += [encode_record(seed, sequence, previous, self.synced, record_type, payload), payload]
+            sequences.append(sequence)
+            previous = sequence
+        return parts, sequences
+
+    def _write(self, active: _Active, parts: Sequence[bytes]) -> None:
+        assert active.fd is not None
+        try:
+            written = files.write_at(active.fd, active.bytes, parts)
+        except OSError as error:
+            self._cut_partial_append(active, error)
+            raise files.as_storage_error(error, "appending to the log") from error
+        active.bytes += written
+
+    def _cut_partial_append(self, active: _Active, cause: OSError) -> None:
+        """Nothing of a failed append may stay: a later record would follow a hole."""
+        assert active.fd is not None
+        try:
+            files.truncate(active.fd, active.bytes)
+            files.data_sync(active.fd)
+        except OSError as error:
+            self.broken = f"after {cause} its log could not be cut back: {error}"
+
+    def _sync(self, active: _Active) -> None:
+        assert active.fd is not None
+        try:
+            files.data_sync(active.fd)
+        except OSError as error:
+            self.broken = f"a sync of {active.path.name} failed: {error}"
+            raise OutcomeUnknown(
+                f"outcome unknown: the sync of this write failed ({error})",
+                collection=self.identity.name,
+                hint="read it back after a restart of the engine",
+            ) from error

@@ -1,0 +1,97 @@
+"""The payloads of log records: upserts and deletes as effects, ready to apply. Pure.
+
+Format: docs/storage-format.md, "The log". Encoded before logging, decoded on replay; no policy in between.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.storage.segment import DELETE, UPSERT, Record
+
+NO_PAYLOAD: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Points as they will stand in the files."""
+
+    ids: list[str]
+    rows: NDArray[np.uint8]
+    """Shape (n, stride): stored bytes."""
+    payloads: list[bytes | None]
+    all_new: bool = False
+    """The ids were made for these points, so none can be live; not logged, replay looks them up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Ids to remove; those that are not there do no harm."""
+
+    ids: list[str]
+
+
+Effect: TypeAlias = Upsert | Delete
+
+
+def encode_effect(effect: Effect) -> tuple[int, bytes]:
+    """The record type and payload of an effect."""
+    if isinstance(effect, Delete):
+        ids = [point_id.encode() for point_id in effect.ids]
+        return DELETE, b"".join([struct.pack("<I", len(ids)), _lengths(ids, "<u2"), *ids])
+    ids = [point_id.encode() for point_id in effect.ids]
+    count, stride = effect.rows.shape
+    payload_lengths = np.fromiter(
+        (NO_PAYLOAD if payload is None else len(payload) for payload in effect.payloads), "<u4", count
+    )
+    parts = [struct.pack("<II", count, stride), _lengths(ids, "<u2"), payload_lengths.tobytes()]
+    parts.append(np.ascontiguousarray(effect.rows).tobytes())
+    payloads = [payload for payload in effect.payloads if payload is not None]
+    return UPSERT, b"".join([*parts, *ids, *payloads])
+
+
+def decode_effect(record: Record) -> Effect:
+    """The effect that a checksummed record holds."""
+    raw = record.payload
+    (count,) = struct.unpack_from("<I", raw)
+    if record.type == DELETE:
+        lengths = np.frombuffer(raw, "<u2", count, 4)
+        return Delete(_texts(raw, 4 + 2 * count, lengths))
+    (stride,) = struct.unpack_from("<I", raw, 4)
+    id_lengths = np.frombuffer(raw, "<u2", count, 8)
+    payload_lengths = np.frombuffer(raw, "<u4", count, 8 + 2 * count)
+    rows_at = 8 + 6 * count
+    rows = np.frombuffer(raw, np.uint8, count * stride, rows_at).reshape(count, stride)
+    ids_at = rows_at + count * stride
+    payloads_at = ids_at + int(id_lengths.sum())
+    return Upsert(
+        _texts(raw, ids_at, id_lengths), rows, _payloads(raw, payloads_at, payload_lengths)
+    )
+
+
+def _lengths(items: Sequence[bytes], dtype: str) -> bytes:
+    return np.fromiter(map(len, items), dtype, len(items)).tobytes()
+
+
+def _texts(raw: bytes, start: int, lengths: NDArray[np.uint16]) -> list[str]:
+    ends = list(accumulate(lengths.tolist(), initial=start))
+    return [raw[begin:end].decode() for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def _payloads(raw: bytes, start: int, lengths: NDArray[np.uint32]) -> list[bytes | None]:
+    payloads: list[bytes | None] = []
+    position = start
+    for length in lengths.tolist():
+        if length == NO_PAYLOAD:
+            payloads.append(None)
+        else:
+            payloads.append(raw[position : position + length])
+            position += length
+    return payloads

@@ -1,0 +1,213 @@
+"""Opening a collection from the volume alone: match its files, read its log back, apply what is newer.
+
+Observe, decide, act: nothing is written before every check has passed. Raises DamagedFile (quarantine), Foreign or
+NewerFormat; a collection that never held data opens as None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import files, rows
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layers import Layers
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout, timestamp
+from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.manifests import update_manifest
+from vecstow_engine.storage.points import Meta, PointTable, settle
+from vecstow_engine.storage.records import decode_effect
+from vecstow_engine.storage.replay import FoundSegment, Verdict, follow, read_log
+from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.store import Store
+
+TORN_TAIL_BYTES_MAX: Final = 64 << 20
+"""A longer torn tail is not copied aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A collection as recovery found it."""
+
+    manifest: Manifest
+    store: Store | None
+    """None: it never held data; its files come with the first write."""
+    warnings: tuple[str, ...] = ()
+    wal_missing: bool = False
+    replayed: int = 0
+    """Records that were newer than the last checkpoint."""
+
+
+def open_store(
+    layout: Layout,
+    manifest: Manifest,
+    handles: HandleCache,
+    *,
+    is_rival: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Opened:
+    """Open one collection. `is_rival`: another folder claims the same uid; `progress` gets replayed records."""
+    folder = layout.collection(manifest.name)
+    identity = _match_files(layout, folder, manifest)
+    if identity is None:
+        return Opened(manifest, None)
+    settle(folder / POINTS)
+    meta, slots = _read_points(folder, identity)
+    segments = read_log(layout.log(identity.uid))
+    _refuse_strangers(segments, identity, manifest.name if is_rival else None)
+    verdict = follow(segments, meta.applied)
+    served = dataclasses.replace(identity, name=manifest.name)
+    log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
+    store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, handles)
+    _replay(store, verdict, progress)
+    warnings = [*verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
+    renamed = bool(segments) and segments[-1].header is not None and segments[-1].header.identity.name != manifest.name
+    if verdict.records or renamed:
+        warnings += _resume(log)
+    return Opened(
+        _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
+        wal_missing=not segments, replayed=len(verdict.records),
+    )  # fmt: skip
+
+
+def _match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
+    """The identity that header and manifest agree on; None when there is no data and never was."""
+    rows_path, points_path = folder / ROWS, folder / POINTS
+    if not _has_content(rows_path):
+        _refuse_missing(rows_path, manifest, expected=_has_content(points_path))
+        return None
+    identity = _read_rows_header(rows_path, manifest, has_points=_has_content(points_path))
+    if manifest.collection_uid not in (None, identity.uid):
+        raise DamagedFile(
+            f"it belongs to incarnation {identity.uid}, but the manifest says {manifest.collection_uid}",
+            file=str(rows_path), offset=12,
+        )  # fmt: skip
+    if identity.shape != manifest.shape:
+        raise DamagedFile(
+            f"it holds {_words(identity.shape)}, but the manifest says {_words(manifest.shape)}",
+            file=str(rows_path), offset=28, hint="put the manifest right",
+        )  # fmt: skip
+    if not _has_content(points_path):
+        _refuse_missing(points_path, manifest, expected=bool(read_log(layout.log(identity.uid))))
+        return None
+    return identity
+
+
+def _read_rows_header(path: Path, manifest: Manifest, *, has_points: bool) -> Identity:
+    try:
+        return rows.read_header(path)
+    except DamagedFile:
+        with path.open("rb") as stream:
+            is_ours = stream.read(8) == rows.MAGIC
+        if is_ours or manifest.collection_uid is not None or has_points:
+            raise
+    raise Foreign(
+        f"{path} was not written by Vecstow; it is left as it is",
+        collection=manifest.name,
+        details={"file": str(path), "offset": 0},
+        hint=f"vecstow import {manifest.name} --orphan {path.parent}",
+    )
+
+
+def _refuse_missing(path: Path, manifest: Manifest, *, expected: bool) -> None:
+    if expected or manifest.collection_uid is not None:
+        raise DamagedFile(
+            "it is missing or empty, though the collection held data", file=str(path),
+            hint="restore the file or a backup of the collection",
+        )  # fmt: skip
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _words(shape: tuple[object, ...]) -> str:
+    return "dimension {}, {}, {}".format(*shape)
+
+
+def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
+    table = PointTable(folder / POINTS)
+    try:
+        meta = table.meta()
+        if meta.uid != identity.uid:
+            raise DamagedFile(
+                f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}", file=str(table.path)
+            )
+        slots = table.slots(meta)
+    finally:
+        table.close()
+    rows_path = folder / ROWS
+    size = os.stat(rows_path).st_size
+    capacity = (size - rows.HEADER_BYTES) // identity.stride
+    if len(slots.slots) and slots.slots[-1] >= capacity:
+        raise DamagedFile(
+            f"it ends at byte {size}, but a live row stands at slot {slots.slots[-1]}", file=str(rows_path), offset=size
+        )
+    return meta, SlotTable(slots)
+
+
+def _refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
+    headed = [segment for segment in segments if segment.header is not None]
+    for segment in headed:
+        if segment.header is not None and segment.header.identity.uid != identity.uid:
+            raise DamagedFile(
+                f"it belongs to incarnation {segment.header.identity.uid}, not {identity.uid}",
+                file=str(segment.path), offset=12,
+            )  # fmt: skip
+    newest = headed[-1].header if headed else None
+    owner = newest.identity.name if newest is not None else identity.name
+    if rival is not None and owner != rival:
+        raise DamagedFile(
+            f"its uid {identity.uid} is also claimed by another folder, and the log belongs to {owner!r}", file=rival
+        )
+
+
+def _replay(store: Store, verdict: Verdict, progress: Callable[[int, int], None]) -> None:
+    for done, record in enumerate(verdict.records):
+        store.replay(decode_effect(record), record.sequence)
+        progress(done + 1, len(verdict.records))
+
+
+def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[str]:
+    """Copy torn tails away before their segments go: normal after a crash, but evidence."""
+    warnings = []
+    for segment in torn:
+        warnings.append(f"{segment.path}: torn tail of {len(segment.tail)} bytes at byte {segment.valid_bytes}")
+        if len(segment.tail) <= TORN_TAIL_BYTES_MAX:
+            folder = layout.quarantine / f"{name}-{timestamp()}"
+            try:
+                files.make_folder(layout.quarantine)
+                files.make_folder(folder)
+                files.replace_file(folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}", [segment.tail])
+            except OSError as error:
+                warnings.append(f"{segment.path}: the torn tail could not be set aside: {error}")
+    return warnings
+
+
+def _resume(log: Log) -> list[str]:
+    try:
+        log.resume()
+    except DiskFull as error:
+        return [f"the log goes on with the first write that finds room: {error.message}"]
+    return []
+
+
+def _with_uid(layout: Layout, manifest: Manifest, uid: str) -> Manifest:
+    """A manifest that was written by hand, or lost and written anew, takes the header's uid."""
+    if manifest.collection_uid is not None:
+        return manifest
+
+    def decide(found: Manifest | None) -> Manifest | None:
+        return found and dataclasses.replace(found, collection_uid=uid)
+
+    return update_manifest(layout, manifest.name, decide)[1] or manifest

@@ -1,0 +1,135 @@
+"""`vectors.bin`: one header page, then rows of fixed stride; row number = slot.
+
+Reads and writes by position, never by mmap. Which rows are live, and their checksums, stand in `points.db`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.storage import files
+from vecstow_engine.storage.identity import Identity, pack_identity, unpack_identity
+
+MAGIC: Final = b"VSTWROWS"
+VERSION: Final = 1
+HEADER_BYTES: Final = 4096
+_HEADER = struct.Struct("<8sI16sIBB2xIB64s")
+_CHECKSUM = struct.Struct("<I")
+_READ_GAP_ROWS: Final = 8
+"""Rows between two wanted ones that are cheaper to read than to skip."""
+
+
+def encode_header(identity: Identity) -> bytes:
+    """The header page of a rows file."""
+    uid, dimension, metric, vector_type, name_length, name = pack_identity(identity)
+    body = _HEADER.pack(
+        MAGIC, VERSION, uid, dimension, metric, vector_type, identity.stride, name_length, name
+    ).ljust(HEADER_BYTES - 4, b"\0")
+    return body + _CHECKSUM.pack(crc32c(body))
+
+
+def decode_header(raw: bytes, file: str) -> Identity:
+    """Read a header page; raises DamagedFile or NewerFormat."""
+    if len(raw) < HEADER_BYTES or raw[:8] != MAGIC:
+        raise DamagedFile("no header page", file=file, offset=0)
+    body = raw[: HEADER_BYTES - 4]
+    if _CHECKSUM.unpack_from(raw, HEADER_BYTES - 4)[0] != crc32c(body):
+        raise DamagedFile("the header page fails its checksum", file=file, offset=0)
+    _, version, uid, dimension, metric, vector_type, stride, length, name = _HEADER.unpack_from(body)
+    if version > VERSION:
+        raise NewerFormat(f"{file} has version {version}; this release reads up to {VERSION}")
+    identity = unpack_identity(uid, dimension, metric, vector_type, length, name, file)
+    if stride != identity.stride:
+        raise DamagedFile(f"stride {stride} does not fit the shape", file=file, offset=36)
+    return identity
+
+
+def read_header(path: Path) -> Identity:
+    """The identity in the header page of `path`."""
+    with path.open("rb", buffering=0) as stream:
+        return decode_header(stream.read(HEADER_BYTES), str(path))
+
+
+def create_rows(path: Path, identity: Identity) -> None:
+    """Make an empty rows file, durably."""
+    files.replace_file(path, [encode_header(identity)])
+
+
+class RowsFile:
+    """An open rows file."""
+
+    def __init__(self, path: Path, stride: int) -> None:
+        self.path = path
+        self.stride = stride
+        self._fd = files.open_existing(path)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def offset(self, slot: int) -> int:
+        """Where the row of `slot` begins."""
+        return HEADER_BYTES + slot * self.stride
+
+    def read(self, slots: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """The stored bytes of `slots`, shape (n, stride), in their order; rows beyond the end are zeros."""
+        rows = np.zeros((len(slots), self.stride), np.uint8)
+        order = np.argsort(slots, kind="stable")
+        wanted = np.asarray(slots, np.int64)[order]
+        for begin, end in _runs(wanted, _READ_GAP_ROWS):
+            first = int(wanted[begin])
+            count = int(wanted[end - 1]) - first + 1
+            block = np.zeros((count, self.stride), np.uint8)
+            _read_full(self._fd, block, self.offset(first))
+            rows[order[begin:end]] = block[wanted[begin:end] - first]
+        return rows
+
+    def write(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+        """Write each row at its slot; not durable before `sync`."""
+        order = np.argsort(slots, kind="stable")
+        wanted = slots[order]
+        for begin, end in _runs(wanted, 0):
+            block = np.ascontiguousarray(rows[order[begin:end]])
+            files.write_at(self._fd, self.offset(int(wanted[begin])), [block.data])
+
+    def sync(self) -> None:
+        """Make all writes durable; raises files.SyncFailed, after which the file must not be trusted."""
+        files.sync(self._fd)
+
+
+def row_checksums(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """CRC32C of each stored row, shape (n,)."""
+    return np.fromiter((crc32c(row) for row in np.ascontiguousarray(rows)), np.uint32, len(rows))
+
+
+def _runs(sorted_slots: NDArray[np.int64], gap: int) -> Iterator[tuple[int, int]]:
+    """Bounds of the runs in which neighbours lie at most `gap` rows apart; bounded to 1,024 rows each."""
+    if not len(sorted_slots):
+        return
+    breaks = np.flatnonzero(np.diff(sorted_slots) > gap + 1) + 1
+    edges = [0, *breaks.tolist(), len(sorted_slots)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        for start in range(begin, end, _RUN_ROWS_MAX):
+            yield start, min(start + _RUN_ROWS_MAX, end)
+
+
+_RUN_ROWS_MAX: Final = 1024
+
+
+def _read_full(fd: int, block: NDArray[np.uint8], offset: int) -> None:
+    view = memoryview(block.reshape(-1))
+    while len(view):
+        count = os.preadv(fd, [view], offset)
+        if count == 0:
+            return
+        view = view[count:]
+        offset += count

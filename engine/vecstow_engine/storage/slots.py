@@ -1,0 +1,83 @@
+"""Which slots are live, with which generation and row checksum: a few bytes a row, in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.storage.points import Slots
+
+
+class SlotTable:
+    """Arrays by slot, and the slots that may be given out. Not thread-safe: the store guards it."""
+
+    def __init__(self, found: Slots | None = None) -> None:
+        self._high_water = 0
+        self._generations = np.zeros(0, np.uint32)
+        self._row_checksums = np.zeros(0, np.uint32)
+        self._free: deque[int] = deque()
+        self.live_count = 0
+        if found is not None and len(found.slots):
+            self._load(found)
+
+    def allocate(self, count: int) -> NDArray[np.int64]:
+        """Slots that no live row and no unfinished checkpoint knows, shape (count,)."""
+        reused = [self._free.popleft() for _ in range(min(count, len(self._free)))]
+        fresh = count - len(reused)
+        slots = np.array([*reused, *range(self._high_water, self._high_water + fresh)], np.int64)
+        self._high_water += fresh
+        self._grow(self._high_water)
+        return slots
+
+    def occupy(
+        self, slots: NDArray[np.int64], generation: int, row_checksums: NDArray[np.uint32]
+    ) -> None:
+        """Make allocated slots live."""
+        self._generations[slots] = generation
+        self._row_checksums[slots] = row_checksums
+        self.live_count += len(slots)
+
+    def vacate(self, slot: int) -> None:
+        """No longer live; not free before `release`."""
+        self._generations[slot] = 0
+        self.live_count -= 1
+
+    def release(self, slots: list[int]) -> None:
+        """Give vacated slots out again: the checkpoint that freed them is durable."""
+        self._free.extend(slots)
+
+    def generations(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
+        """The generation of each slot; 0 where it is not live."""
+        known = slots < self._high_water
+        return np.where(known, self._generations[np.where(known, slots, 0)], 0) if self._high_water else np.zeros(
+            len(slots), np.uint32
+        )
+
+    def generation(self, slot: int) -> int:
+        """The generation of a slot; 0 when it is not live."""
+        return int(self._generations[slot]) if slot < self._high_water else 0
+
+    def row_checksums(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
+        """The CRC32C that each live slot's row must have."""
+        return self._row_checksums[slots]
+
+    def live(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Live slots, ascending, and their generations."""
+        slots = np.flatnonzero(self._generations[: self._high_water])
+        return slots, self._generations[slots]
+
+    def _load(self, found: Slots) -> None:
+        self._high_water = int(found.slots[-1]) + 1
+        self._grow(self._high_water)
+        self._generations[found.slots] = found.generations
+        self._row_checksums[found.slots] = found.row_checksums
+        self.live_count = len(found.slots)
+        self._free.extend(np.flatnonzero(self._generations[: self._high_water] == 0).tolist())
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._generations):
+            size = max(size, len(self._generations) * 3 // 2)
+            self._generations = np.pad(self._generations, (0, size - len(self._generations)))
+            self._row_checksums = np.pad(self._row_checksums, (0, size - len(self._row_checksums)))

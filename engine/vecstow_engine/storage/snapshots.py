@@ -1,0 +1,67 @@
+"""`index.bin`: recorded before it gets its name, verified before hnswlib sees it (rules 13 and 14).
+
+hnswlib answers wrongly, or crashes, on a damaged file, and reports no error when the disk is full: so size and
+CRC32C are checked on both sides. Either of the two recorded entries is valid: a crash may fall between record and
+rename.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from crc32c import crc32c
+
+from vecstow_engine.model.errors import StorageError
+from vecstow_engine.storage import files
+from vecstow_engine.storage.layout import INDEX, POINTS
+from vecstow_engine.storage.points import PointTable, SnapshotEntry, write_snapshot
+
+READ_BYTES: Final = 1 << 20
+
+
+def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[SnapshotEntry | None, str]:
+    """The entry that the present index.bin has, or None and the reason why it cannot be used."""
+    path = folder / INDEX
+    entries = table.snapshots()
+    if not path.exists():
+        return None, f"{INDEX} is missing" if entries else ""
+    size = path.stat().st_size
+    if not any(entry.bytes == size for entry in entries):
+        return None, f"{INDEX} has {size} bytes, which no recorded snapshot has"
+    crc = file_crc(path)
+    for entry in entries:
+        if (entry.bytes, entry.crc) == (size, crc):
+            if entry.sequence > applied:
+                return None, f"{INDEX} contains sequence {entry.sequence}, but only {applied} is applied"
+            return entry, ""
+    return None, f"{INDEX} fails its checksum"
+
+
+def install_snapshot(folder: Path, entry: SnapshotEntry) -> None:
+    """Give a saved temporary snapshot its name; what it contains must be applied durably.
+
+    Raises StorageError when its size is not what the graph said, DiskFull, or files.SyncFailed.
+    """
+    temporary = snapshot_temporary(folder)
+    size = temporary.stat().st_size
+    if size != entry.bytes:
+        files.remove(temporary)
+        raise StorageError(f"{temporary} has {size} bytes, not {entry.bytes}: the disk may be full")
+    files.sync_file(temporary)
+    write_snapshot(folder / POINTS, entry)
+    files.publish(temporary, folder / INDEX)
+
+
+def snapshot_temporary(folder: Path) -> Path:
+    """Where a snapshot is written before it has its name."""
+    return files.temporary(folder / INDEX)
+
+
+def file_crc(path: Path) -> int:
+    """CRC32C of a whole file, read in blocks."""
+    crc = 0
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(READ_BYTES):
+            crc = crc32c(block, crc)
+    return crc

@@ -1,0 +1,159 @@
+"""One collection's durable state: its log and its layers as one thing.
+
+`commit` logs and syncs a group of effects, then applies them; one thread at a time. `checkpoint` empties the
+overlay into the files (rule 8 of the disk). `_writing` is held over log append and apply, and for the moment of freezing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.model.errors import ReadOnly, StorageError
+from vecstow_engine.storage import files
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layers import Applied, Layers
+from vecstow_engine.storage.layout import POINTS
+from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.overlay import Overlay
+from vecstow_engine.storage.points import Meta, write_points
+from vecstow_engine.storage.records import Effect, Upsert, encode_effect
+from vecstow_engine.storage.view import View
+
+CHECKPOINT_ROWS: Final = 4096
+"""Rows gathered in memory at a time while a checkpoint writes them."""
+
+
+class Store:
+    """The files and the overlay of one collection in use. Made by `recovery.open_store`."""
+
+    def __init__(self, layers: Layers, log: Log, meta: Meta, handles: HandleCache) -> None:
+        self.layers = layers
+        self.view = View(layers)
+        self.log = log
+        self.meta = meta
+        self.failure: str | None = None
+        """Why a checkpoint can never succeed again in this process."""
+        self._handles = handles
+        self._writing = threading.Lock()
+
+    @property
+    def identity(self) -> Identity:
+        """Which incarnation of which collection this is."""
+        return self.layers.identity
+
+    @property
+    def count(self) -> int:
+        """Live points, the withheld among them."""
+        return self.layers.slots.live_count
+
+    @property
+    def overlay_bytes(self) -> int:
+        """Memory that waits for checkpoints."""
+        return sum(overlay.bytes for overlay in self.layers.overlays())
+
+    @property
+    def last_sequence(self) -> int:
+        """The newest sequence that readers see."""
+        return self.log.last
+
+    @property
+    def broken(self) -> str | None:
+        """Why no more writes are taken in this process; None while they are."""
+        return self.log.broken or self.failure
+
+    def commit(self, effects: Sequence[Effect]) -> list[Applied]:
+        """Log all effects with one sync, then apply them; every refusal comes before anything was logged.
+
+        Raises DiskFull, ReadOnly, OutcomeUnknown, or Unavailable for an id whose table row is damaged.
+        """
+        encoded = [encode_effect(effect) for effect in effects]
+        with self._writing, self._log_handle():
+            if self.failure is not None:
+                raise ReadOnly(f"the collection takes no writes: {self.failure}", collection=self.identity.name)
+            live = self._live_slots(effects)
+            sequences = self.log.append(encoded)
+            return [
+                self.layers.apply(effect, sequence, live)
+                for effect, sequence in zip(effects, sequences, strict=True)
+            ]
+
+    def replay(self, effect: Effect, sequence: int) -> None:
+        """Apply an effect that was found in the log."""
+        self.layers.apply(effect, sequence, self.layers.live_slots(effect.ids))
+
+    def checkpoint(self) -> bool:
+        """Empty the overlay into the files. False when there was nothing to do.
+
+        Raises DiskFull: try again later, nothing is lost. Any other error ends the writes of this process:
+        what was not synced can no longer be told from what was.
+        """
+        if not self._freeze():
+            return False
+        try:
+            self._write_frozen()
+        except files.SyncFailed as error:
+            self.failure = f"a checkpoint's sync failed: {error}"
+            raise StorageError(self.failure, collection=self.identity.name) from error
+        except OSError as error:
+            raise files.as_storage_error(error, "writing a checkpoint") from error
+        except StorageError as error:
+            self.failure = f"a checkpoint failed: {error}"
+            raise
+        self.log.trim(self.meta.applied)
+        return True
+
+    def close(self) -> None:
+        """Close every descriptor; the store must not be used again."""
+        self._handles.discard((self.identity.uid, "log"))
+        self.layers.close()
+
+    def _live_slots(self, effects: Sequence[Effect]) -> dict[str, int]:
+        ids = [i for effect in effects if not (isinstance(effect, Upsert) and effect.all_new) for i in effect.ids]
+        return self.layers.live_slots(ids) if ids else {}
+
+    def _freeze(self) -> bool:
+        if self.layers.frozen is not None:
+            return True
+        with self._writing:
+            active = self.layers.active
+            if not active.last_sequence:
+                return False
+            with self._log_handle():
+                self.log.start_segment()
+            with self.layers.lock:
+                self.layers.frozen = active
+                self.layers.active = Overlay(active.generation + 1)
+        return True
+
+    def _write_frozen(self) -> None:
+        frozen = self.layers.frozen
+        assert frozen is not None
+        self._write_rows(frozen)
+        entries = sorted(frozen.live(), key=lambda entry: entry.slot)
+        self.meta = write_points(
+            self.layers.folder / POINTS, frozen.freed, (entry.stored() for entry in entries),
+            applied=frozen.last_sequence, checkpoints=frozen.generation,
+        )  # fmt: skip
+        with self.layers.lock:
+            self.layers.slots.release(frozen.freed)
+            self.layers.frozen = None
+
+    def _write_rows(self, frozen: Overlay) -> None:
+        entries = sorted(frozen.live(), key=lambda entry: entry.slot)
+        with self.layers.rows() as rows:
+            for start in range(0, len(entries), CHECKPOINT_ROWS):
+                part = entries[start : start + CHECKPOINT_ROWS]
+                slots = np.fromiter((entry.slot for entry in part), np.int64, len(part))
+                rows.write(slots, np.stack([entry.row for entry in part]))
+            rows.sync()
+
+    def _log_handle(self) -> AbstractContextManager[Log]:
+        return self._handles.borrow((self.identity.uid, "log"), lambda: self.log)
+
+

@@ -1,0 +1,109 @@
+"""Dropped collections: moved to `.deleted/` by one rename, listed, restored, purged (promise 5).
+
+The log stays under its uid until the purge, so a restore loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecstow_engine.model.errors import Conflict, DamagedFile, NotFound
+from vecstow_engine.model.manifest import Manifest, parse_manifest
+from vecstow_engine.model.names import check_collection_name, new_collection_uid
+from vecstow_engine.storage import files
+from vecstow_engine.storage.layout import MANIFEST, TIME_FORMAT, Layout, rfc3339, timestamp
+from vecstow_engine.storage.manifests import manifests_locked, write_manifest
+
+_FOLDER = re.compile(r"(?P<name>.+)-(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<uid>[0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedCollection:
+    """One collection in `.deleted/`."""
+
+    name: str
+    uid: str
+    path: Path
+    deleted_at: datetime.datetime
+
+    @property
+    def age_hours(self) -> float:
+        """Hours since the drop."""
+        return (datetime.datetime.now(datetime.UTC) - self.deleted_at).total_seconds() / 3600
+
+
+def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
+    """Move a collection's folder away, durably; the name is free when this returns."""
+    target = layout.deleted / f"{name}-{timestamp()}-{uid or new_collection_uid()}"
+    with manifests_locked(layout):
+        files.make_folder(layout.deleted)
+        files.rename(layout.collection(name), target)
+    return target
+
+
+def list_deleted(layout: Layout) -> list[DeletedCollection]:
+    """Everything in `.deleted/`, newest first."""
+    return sorted(_deleted(layout), key=lambda deleted: deleted.deleted_at, reverse=True)
+
+
+def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifest:
+    """Give a dropped collection its place back, under `new_name` if given; returns its manifest.
+
+    The mark of the drop goes first: a crash in between leaves it in `.deleted/`, to be restored again. Raises
+    NotFound, Conflict when the name is taken, DamagedFile.
+    """
+    found = next((deleted for deleted in list_deleted(layout) if deleted.path == path), None)
+    if found is None:
+        raise NotFound(f"{path} is no dropped collection of this volume", hint="vecstow ls --deleted")
+    name = check_collection_name(new_name or found.name)
+    with manifests_locked(layout):
+        target = layout.collection(name)
+        if target.exists():
+            raise Conflict(f"collection {name!r} exists", collection=name, hint="restore it under a new name")
+        manifest = _read_deleted_manifest(path)
+        restored = dataclasses.replace(manifest, name=name, dropped_at=None, updated_at=rfc3339())
+        write_manifest(path, restored)
+        files.rename(path, target)
+    return restored
+
+
+def purge(layout: Layout, deleted: DeletedCollection) -> None:
+    """Remove a dropped collection for good: its log first, so that a crash leaves something to purge again."""
+    if not _is_claimed(layout, deleted.uid):
+        files.remove_tree(layout.log(deleted.uid))
+    files.remove_tree(deleted.path)
+
+
+def _is_claimed(layout: Layout, uid: str) -> bool:
+    """Whether a folder in its place has this uid: a copy, or a restore that a crash cut."""
+    for folder in layout.data.iterdir():
+        try:
+            raw = (folder / MANIFEST).read_bytes()
+        except OSError:
+            continue
+        if uid.encode() in raw:
+            return True
+    return False
+
+
+def _deleted(layout: Layout) -> Iterator[DeletedCollection]:
+    if not layout.deleted.is_dir():
+        return
+    for path in layout.deleted.iterdir():
+        match = _FOLDER.fullmatch(path.name)
+        if match is not None and path.is_dir():
+            moment = datetime.datetime.strptime(match["time"], TIME_FORMAT).replace(tzinfo=datetime.UTC)
+            yield DeletedCollection(match["name"], match["uid"], path, moment)
+
+
+def _read_deleted_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    try:
+        return parse_manifest(file.read_bytes(), str(file))
+    except FileNotFoundError as error:
+        raise DamagedFile("it is missing", file=str(file)) from error

@@ -1,0 +1,158 @@
+"""Reads of one collection: the point table seen through the overlays, from any thread.
+
+What fails its checks is withheld and never returned. A read that a checkpoint overtook is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.model.batch import Point
+from vecstow_engine.model.errors import StorageError
+from vecstow_engine.model.labels import generations_of, make_labels, slots_of
+from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.storage.layers import Layers
+from vecstow_engine.storage.overlay import Entry
+from vecstow_engine.storage.points import StoredPoint
+from vecstow_engine.storage.rows import row_checksums
+
+READ_ATTEMPTS_MAX: Final = 5
+
+_Found: TypeAlias = Entry | StoredPoint
+
+
+class View:
+    """What readers see of a collection's layers."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+
+    def labels(self) -> NDArray[np.uint64]:
+        """Labels of all points that may be served, ascending by slot."""
+        with self._layers.lock:
+            slots, generations = self._layers.slots.live()
+            if withheld := self._layers.withheld:
+                served = ~np.isin(slots, np.fromiter(withheld, np.int64, len(withheld)))
+                slots, generations = slots[served], generations[served]
+        return make_labels(slots, generations)
+
+    def get(self, ids: Sequence[str]) -> list[Point | None]:
+        """The points of `ids`, None where there is none; raises Unavailable for a withheld one."""
+        for _ in range(READ_ATTEMPTS_MAX):
+            found = self._find(ids)
+            rows = self._rows_of([point for point in found.values()])
+            vectors = decode_rows(rows, self._layers.identity.vector_type)
+            bad = self._first_bad(found, rows)
+            if bad is None:
+                points = {i: Point(i, v, p.payload) for (i, p), v in zip(found.items(), vectors, strict=True)}
+                return [points.get(point_id) for point_id in ids]
+            if self._layers.slots.generation(bad.slot) == bad.generation:
+                self._layers.withhold_row(bad.slot, bad.generation)
+                raise self._layers.withheld_error(bad.id, bad.slot)
+        raise StorageError("the points changed under each attempt to read them")
+
+    def resolve(self, labels: Sequence[int]) -> list[tuple[str, bytes | None] | None]:
+        """(id, payload) of each label, None where it is no longer live or is withheld."""
+        answers: list[tuple[str, bytes | None] | None] = [None] * len(labels)
+        wanted: dict[int, list[int]] = {}
+        with self._layers.lock:
+            for position, label in enumerate(labels):
+                slot = label & 0xFFFFFFFF
+                if not self._is_served(slot, label >> 32):
+                    continue
+                entry = self._layers.entry_at(slot)
+                if entry is not None:
+                    answers[position] = (entry.id, entry.payload)
+                else:
+                    wanted.setdefault(slot, []).append(position)
+        for slot, point in self._table_points(list(wanted)).items():
+            for position in wanted[slot]:
+                if point is not None and point.generation == labels[position] >> 32:
+                    answers[position] = (point.id, point.payload)
+        return answers
+
+    def vectors(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Decoded rows, shape (n, d); NaN for a row that fails its checksum, which is withheld from now on."""
+        slots = slots_of(labels)
+        with self._layers.lock:
+            entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
+            checksums = self._layers.slots.row_checksums(slots)
+        rows = self._read(slots, entries)
+        vectors = decode_rows(rows, self._layers.identity.vector_type)
+        bad = np.flatnonzero(row_checksums(rows) != checksums)
+        if len(bad):
+            vectors = vectors.copy()
+            vectors[bad] = np.nan
+            for slot, generation in zip(slots[bad].tolist(), generations_of(labels[bad]).tolist(), strict=True):
+                self._layers.withhold_row(slot, generation)
+        return vectors
+
+    def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
+        """(label, id, payload) of every point that is served, in no particular order."""
+        with self._layers.lock:
+            fresh = {entry.slot: entry for overlay in self._layers.overlays() for entry in overlay.live()}
+        for entry in fresh.values():
+            if self._is_served(entry.slot, entry.generation):
+                yield entry.generation << 32 | entry.slot, entry.id, entry.payload
+        with self._layers.table() as table:
+            for slot, point in table.scan():
+                if point is None:
+                    self._layers.withhold_point(slot)
+                elif slot not in fresh and self._is_served(slot, point.generation):
+                    yield point.generation << 32 | slot, point.id, point.payload
+
+    def _find(self, ids: Sequence[str]) -> dict[str, _Found]:
+        known, older = self._layers.split(ids)
+        found: dict[str, _Found] = {i: entry for i, entry in known.items() if entry is not None}
+        if older:
+            with self._layers.table() as table:
+                stored = table.by_ids(older)
+            for point_id, point in stored.items():
+                if point is None:
+                    raise self._layers.withheld_error(point_id, None)
+                found[point_id] = point
+        for point_id, point in found.items():
+            if point.slot in self._layers.withheld:
+                raise self._layers.withheld_error(point_id, point.slot)
+        return found
+
+    def _rows_of(self, found: Sequence[_Found]) -> NDArray[np.uint8]:
+        slots = np.fromiter((point.slot for point in found), np.int64, len(found))
+        with self._layers.lock:
+            entries = [p if isinstance(p, Entry) else self._layers.entry_at(p.slot) for p in found]
+        return self._read(slots, entries)
+
+    def _read(self, slots: NDArray[np.int64], entries: Sequence[Entry | None]) -> NDArray[np.uint8]:
+        """Stored rows, shape (n, stride): from the overlay's entry where there is one, else from the file."""
+        rows = np.zeros((len(slots), self._layers.identity.stride), np.uint8)
+        on_disk = np.fromiter((entry is None for entry in entries), bool, len(entries))
+        for line, entry in enumerate(entries):
+            if entry is not None:
+                rows[line] = entry.row
+        if on_disk.any():
+            with self._layers.rows() as file:
+                rows[on_disk] = file.read(slots[on_disk])
+        return rows
+
+    def _first_bad(self, found: dict[str, _Found], rows: NDArray[np.uint8]) -> _Found | None:
+        for point, checksum in zip(found.values(), row_checksums(rows).tolist(), strict=True):
+            if point.row_checksum != checksum:
+                return point
+        return None
+
+    def _table_points(self, slots: Sequence[int]) -> dict[int, StoredPoint | None]:
+        if not slots:
+            return {}
+        with self._layers.table() as table:
+            found = table.by_slots(slots)
+        for slot, point in found.items():
+            if point is None:
+                self._layers.withhold_point(slot)
+        return found
+
+    def _is_served(self, slot: int, generation: int) -> bool:
+        return self._layers.slots.generation(slot) == generation and slot not in self._layers.withheld

@@ -1,0 +1,134 @@
+"""The data directory as a whole: one engine per volume, its id, its file system, its reserve of space."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import uuid
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.model.errors import VolumeRefused
+from vecstow_engine.storage import files
+from vecstow_engine.storage.layout import Layout
+
+NETWORK_FILE_SYSTEMS: Final = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x517B: "SMB", 0x01021997: "9p"}
+"""statfs(2) f_type: on these neither flock nor fsync can be relied on."""
+RESERVE_SHARE_MAX: Final = 0.02
+"""The reserve takes at most this share of the volume's size."""
+
+
+class Volume:
+    """An opened data directory: locked for this process until `close`."""
+
+    def __init__(self, layout: Layout, reserve_bytes: int, *, allow_network: bool = False) -> None:
+        self.layout = layout
+        self._reserve_bytes = reserve_bytes
+        _prepare(layout.data)
+        if not allow_network:
+            _refuse_network(layout.data)
+        self._lock_fd = _take_lock(layout.lock)
+        try:
+            self.id = self._read_id()
+            self.fill_reserve()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the volume free for another engine."""
+        os.close(self._lock_fd)
+
+    def release_reserve(self) -> bool:
+        """Give up the reserved bytes, so that a delete, drop, purge or checkpoint finds room. False when spent."""
+        try:
+            if self.layout.reserve.stat().st_size == 0:
+                return False
+            fd = files.open_existing(self.layout.reserve)
+        except FileNotFoundError:
+            return False
+        try:
+            files.truncate(fd, 0)
+        finally:
+            os.close(fd)
+        return True
+
+    def fill_reserve(self) -> bool:
+        """Reserve the bytes (again) when there is ample room; True when they are reserved."""
+        stats = os.statvfs(self.layout.data)
+        wanted = min(self._reserve_bytes, int(stats.f_blocks * stats.f_frsize * RESERVE_SHARE_MAX))
+        if wanted == 0:
+            return True
+        path = self.layout.reserve
+        if path.exists() and path.stat().st_size >= wanted:
+            return True
+        if stats.f_bavail * stats.f_frsize < 4 * wanted:
+            return False
+        return _allocate(path, wanted)
+
+    def _read_id(self) -> str:
+        path = self.layout.volume_id
+        try:
+            text = path.read_text().strip()
+        except FileNotFoundError:
+            text = ""
+        if not text:
+            text = uuid.uuid4().hex
+            files.replace_file(path, [text.encode() + b"\n"])
+        return text
+
+
+def file_system_type(path: Path) -> int:
+    """statfs(2)'s f_type of the file system that `path` lies on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if libc.statfs(os.fsencode(path), buffer) != 0:
+        raise OSError(ctypes.get_errno(), "statfs failed", str(path))
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def _prepare(data: Path) -> None:
+    try:
+        files.make_folders(data)
+    except OSError as error:
+        raise VolumeRefused(f"data directory {data} cannot be made: {error}") from error
+    if not os.access(data, os.R_OK | os.W_OK | os.X_OK):
+        raise VolumeRefused(f"data directory {data} is not writable for user id {os.getuid()}")
+
+
+def _refuse_network(data: Path) -> None:
+    kind = NETWORK_FILE_SYSTEMS.get(file_system_type(data))
+    if kind is not None:
+        raise VolumeRefused(
+            f"data directory {data} lies on {kind}; locks and syncs cannot be relied on there",
+            hint="use local or block storage, or --allow-network-file-system at your own risk",
+        )
+
+
+def _take_lock(path: Path) -> int:
+    fd = files.open_or_create(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(fd, 32).decode(errors="replace").strip()
+        os.close(fd)
+        raise VolumeRefused(
+            f"{path} is held: another engine (process {holder or 'unknown'}) uses this volume",
+            hint="stop that engine first; two engines on one volume would destroy it",
+        ) from error
+    files.truncate(fd, 0)
+    files.write_at(fd, 0, [f"{os.getpid()}\n".encode()])
+    return fd
+
+
+def _allocate(path: Path, wanted: int) -> bool:
+    fd = files.open_or_create(path)
+    try:
+        files.allocate(fd, wanted)
+    except OSError:
+        files.truncate(fd, 0)
+        return False
+    finally:
+        os.close(fd)
+    return True
