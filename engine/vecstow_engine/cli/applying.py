@@ -1,0 +1,216 @@
+"""`vecstow apply`: declare collections from YAML, on a volume or over REST, as kubectl does in a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from vecstow_engine.cli.options import DataOrNone, Json, UrlOrNone, choose_place
+from vecstow_engine.cli.output import print_json, print_line, print_note
+from vecstow_engine.model.errors import Conflict, InvalidInput, VecstowError
+from vecstow_engine.model.manifest import ManagedBy, Manifest, manifest_document, parse_manifest
+from vecstow_engine.model.resource import manifest_from_resource, parse_resource
+
+if TYPE_CHECKING:
+    from vecstow_engine.cli.client import Client
+    from vecstow_engine.cli.documents import Document
+    from vecstow_engine.storage.layout import Layout
+
+_MANIFEST_KEYS: Final = tuple(field.name for field in dataclasses.fields(Manifest))
+Declare = Callable[[dict[str, Any]], "Outcome"]
+"""Brings one valid resource about."""
+
+
+class Outcome(StrEnum):
+    """What became of one resource."""
+
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    CONFIGURED = "configured"
+    PAUSED = "paused"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One resource's outcome, with the reason of a refusal."""
+
+    source: str
+    name: str
+    outcome: Outcome
+    error: VecstowError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The result as a JSON-ready mapping."""
+        return {
+            "source": self.source,
+            "name": self.name,
+            "outcome": self.outcome.value,
+            "message": self.error and self.error.message,
+            "hint": self.error and self.error.hint,
+        }
+
+
+def apply_command(
+    files: Annotated[
+        list[Path],
+        typer.Option(
+            "--filename", "-f", metavar="FILE|DIR", help="YAML or JSON; a folder's files; - for stdin."
+        ),
+    ],
+    data: DataOrNone = None,
+    url: UrlOrNone = None,
+    as_json: Json = False,
+) -> None:
+    """Declare collections from VectorCollection files.
+
+    They are the resources that kubectl applies in a cluster.
+
+    With --data the manifests are written on the volume, whether an engine runs there or not; with --url the
+    engine is asked. Applying the same again changes nothing. A shape (dimension, metric, type) never changes.
+
+    \b
+    Examples:
+      vecstow apply -f collection.yaml --data ./data
+      vecstow apply -f declarations/ --url http://127.0.0.1:3030
+    """
+    from vecstow_engine.cli.documents import read_documents
+
+    place = choose_place(data, url)
+    documents = list(read_documents(files))
+    if not documents:
+        raise InvalidInput("nothing to apply: no document in " + ", ".join(str(file) for file in files))
+    results = []
+    with _on_volume(place) if isinstance(place, Path) else _on_engine(place) as declare:
+        for result in _apply_each(documents, declare):
+            results.append(result)
+            if not as_json:
+                _print_result(result)
+    if as_json:
+        print_json([result.document() for result in results])
+    if any(result.outcome is Outcome.REFUSED for result in results):
+        raise typer.Exit(1)
+
+
+def _apply_each(documents: list[Document], declare: Declare) -> Iterator[Result]:
+    seen: dict[str, str] = {}
+    for document in documents:
+        name = _name(document.content)
+        try:
+            resource = parse_resource(document.content)
+            name = resource.collection_name
+            if name in seen:
+                raise Conflict(f"collection {name!r} is declared in {seen[name]} already")
+            seen[name] = document.source
+            outcome = Outcome.PAUSED if resource.paused else declare(document.content)
+            yield Result(document.source, name, outcome)
+        except VecstowError as error:
+            yield Result(document.source, name, Outcome.REFUSED, error)
+
+
+def _name(content: Any) -> str:
+    """What to call a resource that may be no valid one."""
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else "-"
+
+
+def _print_result(result: Result) -> None:
+    line = f"vectorcollection/{result.name} {result.outcome}"
+    if result.error is None:
+        print_line(line)
+        return
+    print_note(f"{line}: {result.source}: {result.error.message}")
+    if result.error.hint:
+        print_note(f"hint: {result.error.hint}")
+
+
+@contextmanager
+def _on_volume(data: Path) -> Iterator[Declare]:
+    from vecstow_engine.storage import files
+    from vecstow_engine.storage.layout import Layout
+
+    for folder in reversed((data, *data.parents)):
+        files.make_folder(folder)
+    layout = Layout(data)
+    yield lambda resource: _declare_on_volume(layout, resource)
+
+
+def _declare_on_volume(layout: Layout, resource: dict[str, Any]) -> Outcome:
+    from vecstow_engine.storage.manifests import update_manifest
+
+    before, after = update_manifest(
+        layout,
+        parse_resource(resource).collection_name,
+        lambda existing: manifest_from_resource(resource, ManagedBy.FILE, existing),
+    )
+    if before is None:
+        return Outcome.CREATED
+    return Outcome.UNCHANGED if before == after else Outcome.CONFIGURED
+
+
+@contextmanager
+def _on_engine(url: str) -> Iterator[Declare]:
+    from vecstow_engine.cli.client import Client
+
+    with Client(url) as client:
+        yield lambda resource: _declare_over_rest(client, resource)
+
+
+def _declare_over_rest(client: Client, resource: dict[str, Any]) -> Outcome:
+    name = parse_resource(resource).collection_name
+    existing = _described(client, name)
+    wanted = manifest_from_resource(resource, ManagedBy.API, existing)
+    if existing is None:
+        client.post("collections", document=_creation(wanted))
+        return Outcome.CREATED
+    changed = [
+        field
+        for field, key in (
+            ("index", "index_config"),
+            ("owner", "owner"),
+            ("payloadIndexes", "payload_indexes"),
+        )
+        if getattr(wanted, key) != getattr(existing, key)
+    ]
+    if changed:
+        raise Conflict(
+            f"spec.{changed[0]} differs from what collection {name!r} has, and REST changes no settings",
+            hint="apply it on the volume, which an engine may be serving: vecstow apply -f FILE --data DIR",
+        )
+    return Outcome.UNCHANGED
+
+
+def _creation(manifest: Manifest) -> dict[str, Any]:
+    document = manifest_document(manifest)
+    wanted = (
+        "name",
+        "dimension",
+        "distance_metric",
+        "vector_type",
+        "index_config",
+        "owner",
+        "payload_indexes",
+    )
+    return {key: document[key] for key in wanted if document[key] not in (None, [])}
+
+
+def _described(client: Client, name: str) -> Manifest | None:
+    from vecstow_engine.cli.client import RequestRefused
+
+    try:
+        description = client.get("collections", name)
+    except RequestRefused as refused:
+        if refused.status == 404:
+            return None
+        raise
+    declared = {key: description[key] for key in _MANIFEST_KEYS if key in description}
+    return parse_manifest(json.dumps(declared).encode(), f"{client.url}'s description of {name!r}")

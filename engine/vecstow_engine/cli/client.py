@@ -1,0 +1,156 @@
+"""REST for the commands: one request, one answer, and the server's own words when it refuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from vecstow_engine.model.errors import InvalidInput, Unavailable, VecstowError
+
+CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 600.0
+"""Compaction and imports answer when they are done."""
+MESSAGEPACK: Final = "application/msgpack"
+RETRY_SECONDS_DEFAULT: Final = 1.0
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Unreachable(Unavailable):
+    """Raised when no engine answers at the address, or what answers is none."""
+
+
+class RequestRefused(VecstowError):
+    """Raised when the engine answered with an error; carries its message, hint and HTTP status."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        hint: str | None = None,
+        details: dict[str, object] | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details, retry_after_seconds=retry_after_seconds)
+        self.status = status
+
+
+class Client:
+    """A connection to one engine; use it as a context manager.
+
+    With `patience_seconds` a call goes on asking that long while the engine is away (no answer) or says when
+    to come back (Retry-After); each call must then be one that may be sent twice.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_seconds: float = 0.0,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidInput(f"--url {url!r} is no address; it must be like http://127.0.0.1:3030")
+        self.url = url.rstrip("/")
+        self.patience_seconds = patience_seconds
+        self._sleep = sleep
+        self._now = now
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            # Reading the certificates takes longer than most requests.
+            verify=parts.scheme == "https",
+            # A proxy that is meant for the world cannot reach this machine's loopback.
+            trust_env=parts.hostname not in _LOOPBACK,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, *segments: str, **parameters: str | int) -> Any:
+        """The data of `GET /segment/segment`."""
+        return self._patiently("GET", segments, params=parameters)
+
+    def post(self, *segments: str, document: object = None, **parameters: str | int) -> Any:
+        """The data of a POST with `document` as its JSON body."""
+        return self._patiently("POST", segments, params=parameters, json=document)
+
+    def post_messagepack(self, *segments: str, body: bytes) -> Any:
+        """The data of a POST with a body that is MessagePack already."""
+        return self._patiently("POST", segments, content=body, headers={"Content-Type": MESSAGEPACK})
+
+    def delete(self, *segments: str) -> Any:
+        """The data of a DELETE."""
+        return self._patiently("DELETE", segments)
+
+    def _patiently(self, method: str, segments: tuple[str, ...], **request: Any) -> Any:
+        path = "/" + "/".join(quote(segment, safe="") for segment in segments)
+        deadline = self._now() + self.patience_seconds
+        while True:
+            try:
+                return self._once(method, path, request)
+            except (Unreachable, RequestRefused) as error:
+                wait = _wait_seconds(error)
+                if wait is None or self._now() + wait > deadline:
+                    raise
+            self._sleep(wait)
+
+    def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Any:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"no answer from {self.url}: {str(error) or type(error).__name__}",
+                hint="is an engine running there? Start one with: vecstow serve --data ./data",
+            ) from error
+        return _data(self.url, response)
+
+
+def _data(url: str, response: httpx.Response) -> Any:
+    """The envelope's data; raises RequestRefused, or Unreachable when there is no envelope."""
+    try:
+        envelope = response.json()
+        success = envelope["success"]
+    except (ValueError, TypeError, KeyError):
+        raise Unreachable(
+            f"{url} answered {response.status_code} {response.reason_phrase}, but not as a Vecstow engine",
+            hint="check --url and VECSTOW_URL",
+        ) from None
+    if success and response.is_success:
+        return envelope["data"]
+    details = envelope.get("details")
+    details = details if isinstance(details, dict) else {}
+    raise RequestRefused(
+        str(envelope.get("message") or envelope.get("error") or response.reason_phrase),
+        status=response.status_code,
+        hint=details.get("hint"),
+        details=details,
+        retry_after_seconds=_retry_after(response),
+    )
+
+
+def _retry_after(response: httpx.Response) -> int | None:
+    value = response.headers.get("Retry-After", "")
+    return int(value) if value.isdecimal() else None
+
+
+def _wait_seconds(error: VecstowError) -> float | None:
+    """Seconds until the same request is worth sending again; None when it is not."""
+    if isinstance(error, Unreachable):
+        return RETRY_SECONDS_DEFAULT
+    if error.retry_after_seconds is not None:
+        return float(error.retry_after_seconds)
+    return None

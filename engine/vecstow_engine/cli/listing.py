@@ -1,0 +1,123 @@
+"""`vecstow ls` and `vecstow show`: what is there, from an engine or from the volume alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vecstow_engine.cli.options import Collection, DataOrNone, Json, UrlOrNone, choose_place
+from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
+from vecstow_engine.model.names import check_collection_name
+
+
+def ls_command(
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="List what was dropped and can be restored. Needs an engine.")
+    ] = False,
+    data: DataOrNone = None,
+    url: UrlOrNone = None,
+    as_json: Json = False,
+) -> None:
+    """List the collections.
+
+    With --data, vectors are those of the last checkpoint; the log may hold newer ones.
+
+    \b
+    Examples:
+      vecstow ls
+      vecstow ls --data ./data --json
+    """
+    place = choose_place(data, url)
+    if deleted:
+        _print_deleted(place, as_json)
+        return
+    found = _from_volume(place) if isinstance(place, Path) else _from_engine(place)
+    if as_json:
+        print_json(found)
+    elif not found:
+        print_line("no collections")
+    else:
+        print_table(
+            ("name", "vectors#", "dimension#", "metric", "type", "managed by", "state"),
+            (
+                (
+                    entry["name"], entry["vector_count"], entry.get("dimension"),
+                    entry.get("distance_metric"), entry.get("vector_type"), entry.get("managed_by"),
+                    entry["state"],
+                )
+                for entry in found
+            ),
+        )  # fmt: skip
+
+
+def show_command(
+    name: Collection, data: DataOrNone = None, url: UrlOrNone = None, as_json: Json = False
+) -> None:
+    """Show one collection: its declaration, and how it is.
+
+    \b
+    Examples:
+      vecstow show packages
+      vecstow show packages --data ./data
+    """
+    check_collection_name(name)
+    place = choose_place(data, url)
+    if isinstance(place, Path):
+        from vecstow_engine.cli.volume import describe
+
+        found = describe(place, name)
+    else:
+        from vecstow_engine.cli.client import Client
+
+        with Client(place) as client:
+            found = client.get("collections", name)
+    if as_json:
+        print_json(found)
+    else:
+        print_facts(_facts(found))
+
+
+def _from_engine(url: str) -> list[dict[str, Any]]:
+    from vecstow_engine.cli.client import Client
+
+    with Client(url) as client:
+        return [client.get("collections", name) for name in client.get("collections")]
+
+
+def _from_volume(data: Path) -> list[dict[str, Any]]:
+    from vecstow_engine.cli.volume import describe_all
+
+    return describe_all(data)
+
+
+def _print_deleted(place: Path | str, as_json: bool) -> None:
+    if isinstance(place, Path):
+        raise typer.BadParameter("--deleted asks an engine: leave --data away")
+    from vecstow_engine.cli.client import Client
+
+    with Client(place) as client:
+        found = client.get("collections", "deleted")
+    if as_json:
+        print_json(found)
+    elif not found:
+        print_line("nothing was dropped")
+    else:
+        print_table(
+            ("name", "deleted", "age in hours#", "path"),
+            (
+                (entry["name"], entry["deleted_timestamp"], f"{entry['age_hours']:.1f}", entry["path"])
+                for entry in found
+            ),
+        )
+
+
+def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Names with blanks for underscores; settings in a mapping as `name value`."""
+    for key, value in found.items():
+        if isinstance(value, dict) and value:
+            value = ", ".join(f"{setting} {chosen}" for setting, chosen in value.items())
+        if value not in (None, "", [], {}):
+            yield key.replace("_", " "), value

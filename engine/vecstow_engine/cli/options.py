@@ -1,0 +1,47 @@
+"""The options that several commands share, and which volume or engine they mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+URL_DEFAULT: Final = "http://127.0.0.1:3030"
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="VECSTOW_URL", metavar="URL", help="The engine's address."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+UrlOrNone = Annotated[
+    str | None,
+    typer.Option(
+        "--url", metavar="URL", help=f"Ask this engine. [env var: VECSTOW_URL; default: {URL_DEFAULT}]"
+    ),
+]
+DataOrNone = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="Use this data directory, without an engine. [env var: VECSTOW_DATA]"
+    ),
+]
+Collection = Annotated[str, typer.Argument(metavar="NAME", help="The collection.", show_default=False)]
+
+
+def choose_place(data: Path | None, url: str | None) -> Path | str:
+    """A data directory (Path) or an engine's address (str).
+
+    An option wins over the environment, and there VECSTOW_URL over VECSTOW_DATA: a running engine knows more
+    than its volume shows.
+    """
+    if data is not None and url is not None:
+        raise typer.BadParameter("--data and --url exclude each other")
+    if data is not None or url is not None:
+        return data or url or URL_DEFAULT
+    if address := os.environ.get("VECSTOW_URL"):
+        return address
+    if folder := os.environ.get("VECSTOW_DATA"):
+        return Path(folder)
+    return URL_DEFAULT

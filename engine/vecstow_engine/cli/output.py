@@ -1,0 +1,97 @@
+"""What the commands print: tables and lines for people, one JSON document for programs, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from vecstow_engine.model.errors import VecstowError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH: Final = 4096
+"""Columns of a table that no terminal limits: nothing is cut for `grep` and `awk`."""
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document and a newline to stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """Write one line to stdout."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def print_note(text: str) -> None:
+    """Write one line about the work, not part of its result, to stderr."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table to stdout: one line per row, plain when stdout is no terminal.
+
+    A column whose name ends in `#` holds numbers and is set to the right; the sign is not printed.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.rstrip("#"), justify="right" if column.endswith("#") else "left", no_wrap=True
+        )
+    for row in rows:
+        table.add_row(*(printable(_cell(value)) for value in row))
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Write names and values to stdout, one pair per line, values in one column."""
+    pairs = [(name, printable(_cell(value))) for name, value in facts]
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        sys.stdout.write(f"{name + ':':<{width + 1}} {value}\n")
+
+
+def print_error(error: VecstowError) -> None:
+    """Write the error in one line to stderr, and its hint in another."""
+    sys.stderr.write(f"vecstow: {printable(error.message)}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {printable(error.hint)}\n")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or a wide page without colour where there is none."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: what is stored must not steer the reader's terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

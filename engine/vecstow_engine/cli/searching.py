@@ -1,0 +1,109 @@
+"""`vecstow search`: the nearest points to a vector, a row of a file, or a point that is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
+from vecstow_engine.cli.output import print_json, print_table
+from vecstow_engine.model.errors import InvalidInput, NotFound
+from vecstow_engine.model.names import check_collection_name
+
+if TYPE_CHECKING:
+    from vecstow_engine.cli.client import Client
+
+
+def search_command(
+    name: Collection,
+    vector: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="The vector as a JSON list, or - to read it from stdin."),
+    ] = None,
+    npy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")
+    ] = None,
+    row: Annotated[int, typer.Option(min=0, help="Which row of the .npy file.")] = 0,
+    point_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many hits.")] = 10,
+    ef: Annotated[
+        int | None, typer.Option(min=1, help="Candidates of this query; more find better, and take longer.")
+    ] = None,
+    filter_json: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
+    ] = None,
+    url: Url = URL_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Find the points nearest to a vector, nearest first.
+
+    The vector comes from one of --vector, --npy and --id. A filter maps payload fields to values, or to
+    operators such as $gt and $in.
+
+    \b
+    Examples:
+      vecstow search packages --id borgbackup-doc --limit 5
+      vecstow search packages --npy questions.npy --row 7 --filter '{"section": "net"}'
+    """
+    check_collection_name(name)
+    if sum(source is not None for source in (vector, npy, point_id)) != 1:
+        raise typer.BadParameter("give exactly one of --vector, --npy and --id")
+    from vecstow_engine.cli.client import Client
+
+    query: dict[str, Any] = {"limit": limit}
+    if ef is not None:
+        query["ef_search"] = ef
+    if filter_json is not None:
+        query["filter"] = _json(filter_json, "--filter")
+    with Client(url) as client:
+        query["vector"] = _vector(client, name, vector, npy, row, point_id)
+        hits = client.post("collections", name, "search", document=query)
+    if as_json:
+        print_json(hits)
+    else:
+        print_table(
+            ("distance#", "id", "payload"),
+            ((f"{hit['distance']:.4f}", hit["id"], hit["metadata"]) for hit in hits),
+        )
+
+
+def _vector(
+    client: Client, name: str, text: str | None, npy: Path | None, row: int, point_id: str | None
+) -> list[float]:
+    if text is not None:
+        return _json_vector(sys.stdin.read() if text == "-" else text)
+    if npy is not None:
+        return _row(npy, row)
+    found = client.post("collections", name, "vectors", "get", document={"ids": [point_id]})
+    if not found or found[0] is None:
+        raise NotFound(f"collection {name!r} has no point {point_id!r}")
+    return list(found[0]["data"])
+
+
+def _json_vector(text: str) -> list[float]:
+    values = _json(text, "--vector")
+    if not isinstance(values, list):
+        raise InvalidInput("--vector must be a JSON list of numbers")
+    return values
+
+
+def _row(npy: Path, row: int) -> list[float]:
+    from vecstow_engine.cli.rows import as_float32, open_vectors
+
+    rows = open_vectors(npy)
+    if row >= len(rows):
+        raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
+    return [float(value) for value in as_float32(rows[row])]
+
+
+def _json(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as broken:
+        raise InvalidInput(f"{option} is no valid JSON: {broken}") from broken

@@ -1,0 +1,180 @@
+"""The client of the commands: the engine's own words, patience where it is asked for, and no other surprises."""
+
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from vecstow_engine.cli.client import Client, RequestRefused, Unreachable
+from vecstow_engine.model.errors import InvalidInput
+
+
+@dataclass
+class Script:
+    """A server that gives the prepared answers in order, and keeps what it was asked."""
+
+    answers: list
+    url: str = ""
+    asked: list = field(default_factory=list)
+
+
+@contextmanager
+def scripted(*answers):
+    """Each answer is (status, headers, body); a body that is no bytes is sent as JSON."""
+    script = Script(list(answers))
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            length = int(self.headers.get("Content-Length", 0))
+            script.asked.append((self.command, self.path, self.rfile.read(length), self.headers))
+            status, headers, body = script.answers.pop(0)
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_):
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        script.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield script
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def done(data):
+    return 200, {}, {"success": True, "data": data, "error": None}
+
+
+def refused(status, message, headers=None, **details):
+    body = {"success": False, "data": None, "error": message, "message": message, "details": details}
+    return status, headers or {}, body
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self):
+        self.time = 0.0
+        self.slept = []
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+def test_the_data_of_the_envelope_is_the_answer():
+    with scripted(done(["a", "b"])) as script, Client(script.url) as client:
+        assert client.get("collections") == ["a", "b"]
+    assert script.asked[0][:2] == ("GET", "/collections")
+
+
+def test_a_name_is_one_segment_of_the_path_whatever_it_has():
+    with scripted(done({})) as script, Client(script.url + "/") as client:
+        client.get("collections", "a/b c?d", "stats")
+    assert script.asked[0][1] == "/collections/a%2Fb%20c%3Fd/stats"
+
+
+def test_documents_go_as_json_and_packed_bodies_as_messagepack():
+    with scripted(done(None), done(None)) as script, Client(script.url) as client:
+        client.post("hold", document={"seconds": 1})
+        client.post_messagepack("collections", "a", "vectors", "batch", body=b"\x80")
+    (_, _, first, first_headers), (_, _, second, second_headers) = script.asked
+    assert (json.loads(first), first_headers["Content-Type"]) == ({"seconds": 1}, "application/json")
+    assert (second, second_headers["Content-Type"]) == (b"\x80", "application/msgpack")
+
+
+def test_a_refusal_has_the_engines_message_hint_and_status():
+    answer = refused(409, "collection 'a' exists", hint="choose another name", kind="Conflict")
+    with scripted(answer) as script, Client(script.url) as client, pytest.raises(RequestRefused) as error:
+        client.post("collections", document={})
+    assert (error.value.status, error.value.message, error.value.hint) == (
+        409,
+        "collection 'a' exists",
+        "choose another name",
+    )
+
+
+def test_no_engine_at_the_address_says_how_to_start_one():
+    with scripted() as script:
+        pass
+    with Client(script.url) as client, pytest.raises(Unreachable, match="no answer from") as error:
+        client.get("collections")
+    assert "vecstow serve" in error.value.hint
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"[]", b'{"detail": "Not Found"}', b"null"])
+def test_what_answers_but_is_no_engine_is_named(body):
+    with scripted((502, {}, body)) as script, Client(script.url) as client:
+        with pytest.raises(Unreachable, match=r"answered 502 Bad Gateway, but not as a Vecstow engine"):
+            client.get("collections")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:3030", "ftp://host", "http://", "", "http:///x"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(InvalidInput, match="must be like http"):
+        Client(url)
+
+
+def test_a_busy_engine_is_waited_for_as_long_as_it_says():
+    clock = Clock()
+    answers = (
+        refused(429, "busy", {"Retry-After": "3"}),
+        refused(503, "replay", {"Retry-After": "2"}),
+        done(1),
+    )
+    with scripted(*answers) as script:
+        with Client(script.url, patience_seconds=60, sleep=clock.sleep, now=clock.now) as client:
+            assert client.get("stats") == 1
+    assert clock.slept == [3.0, 2.0]
+
+
+def test_patience_ends():
+    clock = Clock()
+    answers = [refused(429, "busy", {"Retry-After": "3"})] * 3
+    with scripted(*answers) as script:
+        with Client(script.url, patience_seconds=7, sleep=clock.sleep, now=clock.now) as client:
+            with pytest.raises(RequestRefused, match="busy"):
+                client.get("stats")
+    assert clock.slept == [3.0, 3.0]
+
+
+def test_without_patience_a_busy_engine_is_an_error_at_once():
+    with scripted(refused(429, "busy", {"Retry-After": "3"})) as script, Client(script.url) as client:
+        with pytest.raises(RequestRefused) as error:
+            client.get("stats")
+    assert error.value.retry_after_seconds == 3
+
+
+def test_an_engine_that_is_away_is_waited_for():
+    clock = Clock()
+    with scripted() as gone:
+        pass
+    with Client(gone.url, patience_seconds=2.5, sleep=clock.sleep, now=clock.now) as client:
+        with pytest.raises(Unreachable):
+            client.get("stats")
+    assert clock.slept == [1.0, 1.0]
+
+
+def test_a_refusal_that_says_nothing_of_coming_back_is_not_repeated():
+    clock = Clock()
+    with scripted(refused(503, "outcome unknown"), done(1)) as script:
+        with Client(script.url, patience_seconds=60, sleep=clock.sleep, now=clock.now) as client:
+            with pytest.raises(RequestRefused, match="outcome unknown"):
+                client.get("stats")
+    assert clock.slept == []

@@ -1,0 +1,137 @@
+"""What `import` reads: vectors, ids and payloads that belong together, or an error with file and line."""
+
+import gzip
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from vecstow_engine.cli.rows import BATCH_BYTES_MAX, batch_rows, batches, open_source, open_vectors
+from vecstow_engine.model.errors import InvalidInput, WrongShape
+
+
+@pytest.fixture
+def npy(tmp_path):
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.arange(20, dtype=np.float16).reshape(5, 4))
+    return path
+
+
+def write_lines(path, lines):
+    raw = "".join(line + "\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+def payload_lines(count=5):
+    return [json.dumps({"id": f"p{n}", "size": n}) for n in range(count)]
+
+
+def read(npy, payload=None, ids=None, id_field="id", rows=2):
+    return list(batches(open_source(npy, payload, ids, id_field), rows))
+
+
+def test_rows_without_ids_have_their_number_as_id(npy):
+    """A second import of the same file then replaces each row by itself."""
+    found = read(npy)
+    assert [batch.ids for batch in found] == [["0", "1"], ["2", "3"], ["4"]]
+    assert [batch.start for batch in found] == [0, 2, 4]
+    assert all(batch.payloads is None for batch in found)
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz"])
+def test_payload_lines_bring_ids_and_keep_the_rest_as_payload(npy, tmp_path, name):
+    found = read(npy, write_lines(tmp_path / name, payload_lines()))
+    assert [batch.ids for batch in found] == [["p0", "p1"], ["p2", "p3"], ["p4"]]
+    assert found[1].payloads == [{"size": 2}, {"size": 3}]
+
+
+def test_an_ids_file_leaves_the_payload_whole(npy, tmp_path):
+    ids = write_lines(tmp_path / "ids.txt", ["a", "b/c", "é", "d ", "e"])
+    found = read(npy, write_lines(tmp_path / "p.jsonl", payload_lines()), ids)
+    assert [point_id for batch in found for point_id in batch.ids] == ["a", "b/c", "é", "d ", "e"]
+    assert found[0].payloads == [{"id": "p0", "size": 0}, {"id": "p1", "size": 1}]
+
+
+def test_numbered_rows_leave_the_payload_whole(npy, tmp_path):
+    found = read(npy, write_lines(tmp_path / "p.jsonl", payload_lines()), id_field=None)
+    assert found[0].ids == ["0", "1"]
+    assert found[0].payloads == [{"id": "p0", "size": 0}, {"id": "p1", "size": 1}]
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_float_type_and_order_is_sent_as_float32_in_c_order(tmp_path, dtype, order):
+    rows = np.array([[0.5, -1.25, 3.0], [4.0, 5.5, -6.0]])
+    np.save(tmp_path / "v.npy", np.asarray(rows, dtype=dtype, order=order))
+    [batch] = read(tmp_path / "v.npy")
+    sent = msgspec.msgpack.decode(batch.body())
+    assert sent["vectors"] == rows.astype("<f4").tobytes()
+    assert sent["ids"] == ["0", "1"]
+    assert sent["metadata"] is None
+
+
+def test_a_value_beyond_float32_becomes_infinite_without_a_warning(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([[1e300, 0.0]]))
+    [batch] = read(tmp_path / "v.npy")
+    assert np.isinf(batch.vectors[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        pytest.param(np.zeros(4, np.float32), "rows and columns", id="one dimension"),
+        pytest.param(np.zeros((0, 4), np.float32), "none of them empty", id="no rows"),
+        pytest.param(np.zeros((2, 0), np.float32), "none of them empty", id="no columns"),
+        pytest.param(np.zeros((2, 4), np.int8), "dtype int8", id="integers"),
+        pytest.param(np.zeros((2, 4), np.complex64), "dtype complex64", id="complex"),
+        pytest.param(np.zeros((2, 4), np.longdouble), "must be float16", id="long double"),
+    ],
+)
+def test_an_array_of_another_form_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "v.npy", array)
+    with pytest.raises(WrongShape, match=message):
+        open_vectors(tmp_path / "v.npy")
+
+
+def test_a_pickle_is_refused_unread(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InvalidInput, match=r"no \.npy file that can be mapped"):
+        open_vectors(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_npy_is_refused(tmp_path, content):
+    (tmp_path / "v.npy").write_bytes(content)
+    with pytest.raises(InvalidInput):
+        open_vectors(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_another_number_of_lines_than_rows_is_refused_before_anything_is_sent(npy, tmp_path, count):
+    payload = write_lines(tmp_path / "p.jsonl", payload_lines(count))
+    with pytest.raises(InvalidInput, match=rf"has {count} lines, but .* has 5 rows"):
+        open_source(npy, payload, None, "id")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param("{", "p.jsonl line 2 is no valid JSON", id="broken"),
+        pytest.param("[1]", "p.jsonl line 2 must be a JSON object", id="a list"),
+        pytest.param('{"size": 1}', "p.jsonl line 2 has no 'id'", id="no id"),
+        pytest.param('{"id": 7}', "p.jsonl line 2: id is int; ids are strings", id="id a number"),
+        pytest.param('{"id": "a/../b"}', "path segment", id="id that no URL carries"),
+    ],
+)
+def test_a_bad_payload_line_is_named(npy, tmp_path, line, message):
+    lines = payload_lines()
+    lines[1] = line
+    with pytest.raises((InvalidInput, WrongShape), match=message):
+        read(npy, write_lines(tmp_path / "p.jsonl", lines))
+
+
+def test_a_batch_is_as_large_as_wanted_unless_that_were_too_many_bytes():
+    assert batch_rows(384, 1000) == 1000
+    assert batch_rows(65_536, 1000) == BATCH_BYTES_MAX // (4 * 65_536) == 64
