@@ -1,0 +1,137 @@
+"""Routes of collections as a whole: create, describe, drop, restore, import, maintain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Response
+
+from vecstow_engine.api.context import CollectionName, InContext
+from vecstow_engine.api.schemas import (
+    BackedUp,
+    CleanupBody,
+    CollectionStats,
+    CreateBody,
+    Deleted,
+    Description,
+    Envelope,
+    ImportBody,
+    Named,
+    RestoreBody,
+)
+from vecstow_engine.model.manifest import (
+    Manifest,
+    parse_index_config,
+    parse_metric,
+    parse_payload_indexes,
+    parse_vector_type,
+)
+from vecstow_engine.model.names import check_collection_name
+
+router = APIRouter(prefix="/collections", tags=["collections"])
+
+
+@router.post("", response_model=Envelope[Named], summary="Create a collection")
+async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] | None = None) -> Response:
+    """With `?if_exists=ok` an existing collection of the same shape is no error."""
+    manifest = Manifest(
+        name=body.name,
+        dimension=body.dimension,
+        distance_metric=parse_metric(body.distance_metric),
+        vector_type=parse_vector_type(body.vector_type or "Float32"),
+        index_config=parse_index_config(body.index_config),
+        owner=body.owner,
+        payload_indexes=parse_payload_indexes(body.payload_indexes),
+    )
+    made = await context.workers.quick(context.engine.create, manifest, exist_ok=if_exists == "ok")
+    message = "created" if made else "exists already, with the same shape"
+    return context.reply({"name": body.name, "message": message})
+
+
+@router.get("", response_model=Envelope[list[str]], summary="List the collections")
+async def names(context: InContext) -> Response:
+    """Their names, sorted."""
+    return context.reply(await context.workers.quick(context.engine.collection_names))
+
+
+@router.get("/deleted", response_model=Envelope[list[Deleted]], summary="List what can be restored")
+async def deleted(context: InContext) -> Response:
+    """Dropped collections whose retention has not ended."""
+    return context.reply(await context.workers.quick(context.engine.deleted))
+
+
+@router.post("/restore", response_model=Envelope[Named], summary="Restore a dropped collection")
+async def restore(context: InContext, body: RestoreBody) -> Response:
+    """Everything that was acknowledged before the drop comes back; backups can be restored too."""
+    if body.new_name is not None:
+        check_collection_name(body.new_name)
+    name = await context.workers.long(context.engine.restore, body.backup_path, body.new_name)
+    return context.reply({"name": name, "message": "restored"})
+
+
+@router.post("/cleanup", response_model=Envelope[list[str]], summary="Remove dropped collections for good")
+async def cleanup(context: InContext, body: Annotated[CleanupBody | None, Body()] = None) -> Response:
+    """Those dropped longer ago than `retention_hours`; the answer lists them."""
+    hours = (body or CleanupBody()).retention_hours
+    return context.reply(await context.workers.long(context.engine.cleanup, hours))
+
+
+@router.post("/import", response_model=Envelope[Named], summary="Import a folder that d-vecDB wrote")
+async def import_orphan(context: InContext, body: ImportBody) -> Response:
+    """The path must lie under the data directory, or under a folder that the server allows imports from."""
+    await context.workers.long(
+        context.engine.import_orphan,
+        orphaned_path=body.orphaned_path,
+        collection_name=check_collection_name(body.collection_name),
+        dimension=body.dimension,
+        distance_metric=parse_metric(body.distance_metric),
+        vector_type=parse_vector_type(body.vector_type),
+    )
+    return context.reply({"name": body.collection_name, "message": "imported"})
+
+
+@router.get("/{collection}", response_model=Envelope[Description], summary="Describe a collection")
+async def describe(context: InContext, name: CollectionName) -> Response:
+    """Its manifest, how many vectors it has, how many of them the graph holds, its state and why."""
+    return context.reply(await context.workers.quick(context.engine.describe, name))
+
+
+@router.get("/{collection}/stats", response_model=Envelope[CollectionStats], summary="Size up a collection")
+async def stats(context: InContext, name: CollectionName) -> Response:
+    """Counts, and sizes in bytes."""
+    return context.reply(await context.workers.quick(context.engine.stats, name))
+
+
+@router.delete("/{collection}", response_model=Envelope[Named], summary="Drop a collection")
+async def drop(context: InContext, name: CollectionName) -> Response:
+    """It rests in `.deleted/` until its retention ends; the name is free at once."""
+    await context.workers.quick(context.engine.drop, name)
+    return context.reply({"name": name, "message": "dropped; POST /collections/restore brings it back"})
+
+
+@router.delete(
+    "/{collection}/hard-delete", response_model=Envelope[Named], summary="Delete a collection for good"
+)
+async def hard_delete(context: InContext, name: CollectionName) -> Response:
+    """Nothing of it can be restored."""
+    await context.workers.quick(context.engine.hard_delete, name)
+    return context.reply({"name": name, "message": "deleted for good"})
+
+
+@router.post("/{collection}/backup", response_model=Envelope[BackedUp], summary="Back up a collection")
+async def backup(context: InContext, name: CollectionName) -> Response:
+    """A copy on the same volume, with everything acknowledged before it began."""
+    path = await context.workers.long(context.engine.backup, name)
+    return context.reply({"collection": name, "backup_path": path, "message": "backed up"})
+
+
+@router.post("/{collection}/compact", response_model=Envelope[dict[str, Any]], summary="Give space back")
+async def compact(context: InContext, name: CollectionName) -> Response:
+    """Rewrite the collection's files without the rows of deleted points."""
+    return context.reply(await context.workers.long(context.engine.compact, name))
+
+
+@router.post("/{collection}/check", response_model=Envelope[dict[str, Any]], summary="Check a collection")
+async def check(context: InContext, name: CollectionName) -> Response:
+    """Read every file and every row, and list what is wrong."""
+    return context.reply(await context.workers.long(context.engine.check, name))

@@ -1,0 +1,61 @@
+"""What FastAPI's routes share: the engine, the threads, the answer's format, the collection's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Response
+from fastapi import Request as FastRequest
+
+from vecstow_engine.api.envelope import Answer, success
+from vecstow_engine.api.media import Media, media_of_answer
+from vecstow_engine.api.paths import parse_query, unquote_segment
+from vecstow_engine.api.workers import Workers
+from vecstow_engine.model.names import check_collection_name
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+
+class Context:
+    """One request's view of the application."""
+
+    def __init__(self, request: FastRequest) -> None:
+        self.engine: Engine = request.app.state.engine
+        self.workers: Workers = request.app.state.workers
+        self._media = wanted_media(request)
+
+    def reply(self, data: Any) -> Response:
+        """`data` in the envelope, in the format that the client asked for."""
+        return response_of(success(data, self._media))
+
+
+def wanted_media(request: FastRequest) -> Media:
+    """The format that the request's Accept header asks for."""
+    accept = request.headers.get("accept")
+    return media_of_answer(None if accept is None else accept.encode("latin-1"))
+
+
+def response_of(answer: Answer) -> Response:
+    """The Starlette response that sends `answer` as it is."""
+    response = Response(answer.body, answer.status, media_type=answer.media.decode())
+    response.raw_headers.extend(answer.headers)
+    return response
+
+
+async def _context(request: FastRequest) -> Context:
+    return Context(request)
+
+
+async def _collection_name(collection: str) -> str:
+    return check_collection_name(unquote_segment(collection))
+
+
+async def refuse_unknown_query(request: FastRequest) -> None:
+    """Raise InvalidInput for a query parameter that the route does not take."""
+    known = tuple(field.alias for field in request.scope["route"].dependant.query_params)
+    parse_query(request.scope["query_string"], known)
+
+
+InContext = Annotated[Context, Depends(_context)]
+CollectionName = Annotated[str, Depends(_collection_name)]

@@ -1,0 +1,246 @@
+"""What every request passes first: the raw path, the limits, the clock; then a hot route or FastAPI.
+
+A pure ASGI middleware (https://asgi.readthedocs.io/en/latest/specs/www.html). It reads the whole body before
+any route runs, so that no route can forget a limit, and nothing that a route raises gets past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from vecstow_engine.api.bodies import Bodies, Disconnected, Receive
+from vecstow_engine.api.envelope import Answer, failure
+from vecstow_engine.api.errors import UnsupportedMedia, internal_error
+from vecstow_engine.api.media import Media
+from vecstow_engine.api.metrics import HttpMetrics
+from vecstow_engine.api.paths import raw_path
+from vecstow_engine.api.point_routes import Match, find_point_route
+from vecstow_engine.api.request import BODILESS_METHODS, Request
+from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.model.errors import Busy, InvalidInput, Recovering, Unavailable, VecstowError
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+ALWAYS_ANSWERED: Final = frozenset(
+    {"/health/live", "/health/ready", "/ready", "/health", "/health/check", "/metrics", "/openapi.json"}
+)
+"""Paths that answer while the volume is being discovered, and however busy the server is."""
+_DISCARD_SECONDS: Final = 5.0
+_DISCARDING_MAX: Final = 32
+_UNKNOWN_ROUTE: Final = "unknown"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Dispatcher:
+    """The middleware itself; `app` is FastAPI's router behind it."""
+
+    def __init__(self, app: App, *, engine: Engine, settings: HttpSettings, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._bodies = Bodies(settings)
+        self._in_flight = 0
+        self._discarding = 0
+        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=lambda: self._bodies.held_bytes)
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request; other scopes (the lifespan) go on to the app."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        self._in_flight += 1
+        try:
+            await self._serve(exchange)
+        except Disconnected:
+            exchange.status = 499
+        finally:
+            self._in_flight -= 1
+            self._record(exchange)
+
+    async def _serve(self, exchange: _Exchange) -> None:
+        try:
+            await self._route(exchange)
+        except VecstowError as error:
+            await self._refuse(exchange, error)
+        except asyncio.CancelledError:
+            await self._refuse(exchange, Unavailable("the server is shutting down"))
+        except Exception:
+            log.exception("request failed", method=exchange.scope["method"], path=exchange.path)
+            await self._refuse(exchange, internal_error())
+
+    async def _route(self, exchange: _Exchange) -> None:
+        exchange.path = path = raw_path(exchange.scope["raw_path"])
+        exchange.request = request = Request(exchange.scope, path)
+        exchange.body_read = not request.has_body
+        exchange.match = match = find_point_route(request.method, path)
+        if path not in ALWAYS_ANSWERED:
+            self._check_open()
+        body_bytes_max = self._settings.small_body_bytes_max
+        if match is not None:
+            exchange.route = match.route.template
+            body_bytes_max = self._engine.settings.limits.body_bytes_max
+        await self._read_body(exchange, request, body_bytes_max)
+        try:
+            if match is not None:
+                await exchange.answer(await match.answer(self._engine, request))
+            else:
+                await self._hand_on(exchange, request)
+        finally:
+            self._bodies.release(request.body)
+
+    def _check_open(self) -> None:
+        if self._in_flight > self._settings.requests_in_flight_max:
+            limit = self._settings.requests_in_flight_max
+            raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
+        if not self._engine.ready:
+            raise Recovering("the volume is being discovered", retry_after_seconds=1)
+
+    async def _read_body(self, exchange: _Exchange, request: Request, bytes_max: int) -> None:
+        if not request.has_body:
+            return
+        if request.method not in BODILESS_METHODS:
+            request.body_media  # noqa: B018 - a body in a format that nobody reads is not waited for
+        request.body = await self._bodies.read(exchange.receive, request.declared_bytes, bytes_max)
+        exchange.body_read = True
+        if request.body and request.method in BODILESS_METHODS:
+            self._bodies.release(request.body)
+            raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
+
+    async def _hand_on(self, exchange: _Exchange, request: Request) -> None:
+        if request.body and request.body_media is not Media.JSON:
+            raise UnsupportedMedia("this route reads application/json alone")
+        scope = exchange.scope
+        scope["path"] = request.path
+        await self._app(scope, _Replay(request.body, exchange.receive), exchange.send)
+        route = scope.get("route")
+        exchange.route = getattr(route, "path", _UNKNOWN_ROUTE)
+
+    async def _refuse(self, exchange: _Exchange, error: VecstowError) -> None:
+        if exchange.started:
+            raise error
+        media = exchange.request.answer_media if exchange.request else Media.JSON
+        answer = failure(error, media)
+        if exchange.body_read:
+            await exchange.answer(answer)
+            return
+        answer.headers = [*answer.headers, (b"connection", b"close")]
+        await exchange.answer(answer, last=False)
+        await self._discard(exchange)
+        await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _discard(self, exchange: _Exchange) -> None:
+        """Read on for a while without keeping anything.
+
+        A connection closed over unread bytes is reset, and most clients then never see the answer.
+        """
+        if self._discarding >= _DISCARDING_MAX:
+            return
+        self._discarding += 1
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                message = await exchange.receive()
+                while message["type"] == "http.request" and message.get("more_body", False):
+                    message = await exchange.receive()
+        except TimeoutError:
+            return
+        finally:
+            self._discarding -= 1
+
+    def _record(self, exchange: _Exchange) -> None:
+        seconds = perf_counter() - exchange.began
+        method = exchange.scope["method"]
+        self._metrics.observe(exchange.route, method, exchange.status, seconds)
+        if exchange.status >= 500:
+            write = log.warning
+        elif exchange.match is not None or method == "GET":
+            write = log.debug
+        else:
+            write = log.info
+        write(
+            "request",
+            method=method,
+            path=exchange.path,
+            status=exchange.status,
+            duration_ms=round(seconds * 1000, 3),
+        )
+
+
+class _Exchange:
+    """One request and what became of it."""
+
+    __slots__ = (
+        "_send",
+        "began",
+        "body_read",
+        "match",
+        "path",
+        "receive",
+        "request",
+        "route",
+        "scope",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.began = perf_counter()
+        self.path = ""
+        self.route = _UNKNOWN_ROUTE
+        self.request: Request | None = None
+        self.match: Match | None = None
+        self.body_read = False
+        self.started = False
+        self.status = 500
+
+    async def send(self, message: Any) -> None:
+        """Pass an ASGI message on, keeping the status."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+        await self._send(message)
+
+    async def answer(self, answer: Answer, *, last: bool = True) -> None:
+        """Send a whole answer; with `last` False the connection's fate stays open."""
+        self.started = True
+        self.status = answer.status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [
+                    (b"content-type", answer.media),
+                    (b"content-length", b"%d" % len(answer.body)),
+                    *answer.headers,
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": not last})
+
+
+class _Replay:
+    """A `receive` that gives the body that was read already, then what the client does next."""
+
+    def __init__(self, body: bytes | bytearray, receive: Receive) -> None:
+        self._body: bytes | None = bytes(body)
+        self._receive = receive
+
+    async def __call__(self) -> Any:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}

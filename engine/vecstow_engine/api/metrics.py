@@ -1,0 +1,83 @@
+"""HTTP metrics, named by Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units,
+`_total` for counters. What the engine knows is asked at scrape time, by `collector`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+DURATION_BUCKETS_SECONDS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class HttpMetrics:
+    """Counts and times requests by route; label objects are looked up once per combination."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._requests = Counter(
+            "vecstow_http_requests_total",
+            "HTTP requests answered.",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "vecstow_http_request_duration_seconds",
+            "Time from the first byte of a request's headers handled to its answer sent.",
+            ("route", "method"),
+            buckets=DURATION_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._histograms: dict[tuple[str, str], Histogram] = {}
+
+    def watch(self, *, in_flight: Callable[[], float], body_bytes: Callable[[], float]) -> None:
+        """Register the gauges that the dispatcher keeps by itself."""
+        gauge = Gauge("vecstow_http_requests_in_flight", "Requests being answered.", registry=self.registry)
+        gauge.set_function(in_flight)
+        gauge = Gauge(
+            "vecstow_http_body_memory_bytes", "Memory that large request bodies take.", registry=self.registry
+        )
+        gauge.set_function(body_bytes)
+
+    def observe(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is a template, never a path as it was sent."""
+        if method not in _METHODS:
+            method = "other"
+        counter = self._counters.get((route, method, status))
+        if counter is None:
+            counter = self._requests.labels(route, method, str(status))
+            self._counters[route, method, status] = counter
+        counter.inc()
+        histogram = self._histograms.get((route, method))
+        if histogram is None:
+            histogram = self._histograms[route, method] = self._durations.labels(route, method)
+        histogram.observe(seconds)

@@ -1,0 +1,172 @@
+"""The OpenAPI document: FastAPI's, and the hot routes beside it, which FastAPI does not see."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
+from vecstow_engine.api.schemas import ErrorEnvelope
+
+Schema = dict[str, Any]
+
+DESCRIPTION: Final = """\
+Collections of vectors that come back from their volume alone. Every answer is
+`{"success", "data", "error"}`; an error also has `message` and `details`, and a real status.
+Names and ids in a path are percent-encoded once: `docs%2Fa.md` is one id."""
+
+_ERRORS: Final = {
+    "400": "A value breaks a limit, or the body cannot be read; nothing was changed",
+    "404": "No such collection or point",
+    "409": "It exists, or something else owns or holds it",
+    "413": "The body or the batch is larger than the limit",
+    "415": "The content type is not read here",
+    "422": "Missing, unknown or mistyped fields",
+    "429": "Too busy: try again after Retry-After seconds",
+    "503": "Not ready, read-only, quarantined or foreign",
+    "507": "The volume is full; nothing was changed",
+}
+
+_ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 256, "example": "docs/a.md"}
+_VECTOR: Final[Schema] = {"type": "array", "items": {"type": "number"}, "example": [0.1, 0.2, 0.3]}
+_BIN: Final[Schema] = {"type": "string", "format": "binary"}
+_METADATA: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": 12}}
+_FILTER: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": {"$lt": 20}}}
+_INTEGER_OR_NULL: Final[Schema] = {"type": ["integer", "null"], "minimum": 1}
+
+
+def _object(required: tuple[str, ...], **properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+_NULL_OR_ID: Final[Schema] = {**_ID, "type": ["string", "null"]}
+_POINT_IN: Final = _object(("data",), id=_NULL_OR_ID, data=_VECTOR, metadata=_METADATA)
+_POINT_OUT: Final = _object(("id", "data", "metadata"), id=_ID, data=_VECTOR, metadata=_METADATA)
+_IDS: Final[Schema] = {"type": "array", "items": _ID}
+_SEARCH_OPTIONS: Final = {"limit": _INTEGER_OR_NULL, "ef_search": _INTEGER_OR_NULL, "filter": _FILTER}
+
+COMPONENTS: Final[dict[str, Schema]] = {
+    "Point": _POINT_IN,
+    "PackedPoint": _object(("data",), id=_NULL_OR_ID, data=_BIN, metadata=_METADATA),
+    "Batch": _object(
+        ("vectors",), vectors={"type": "array", "items": {"$ref": "#/components/schemas/Point"}}
+    ),
+    "PackedBatch": _object(
+        ("vectors",),
+        ids={"type": ["array", "null"], "items": _ID},
+        vectors={**_BIN, "description": "n * d little-endian float32"},
+        metadata={"type": ["array", "null"], "items": _METADATA},
+    ),
+    "Search": _object(("vector",), vector=_VECTOR, **_SEARCH_OPTIONS),
+    "PackedSearch": _object(("vector",), vector=_BIN, **_SEARCH_OPTIONS),
+    "Ids": _object(("ids",), ids=_IDS),
+    "StoredPoint": _POINT_OUT,
+    "Hit": _object(
+        ("id", "distance", "metadata"),
+        id=_ID,
+        distance={"type": "number", "example": 0.12},
+        metadata=_METADATA,
+    ),
+}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_ID_AND_MESSAGE: Final = _object(("id", "message"), id=_ID, message={"type": "string"})
+_ID_AND_DELETED: Final = _object(("id", "deleted"), id=_ID, deleted={"type": "boolean"})
+_POINT_OR_NULL: Final[Schema] = {"anyOf": [_ref("StoredPoint"), {"type": "null"}]}
+
+_OPERATIONS: Final[dict[tuple[str, str], tuple[str, str | None, str | None, Schema]]] = {
+    ("POST", "/vectors"): (
+        "Insert or replace a point; without an id one is made",
+        "Point",
+        "PackedPoint",
+        _ID,
+    ),
+    ("POST", "/vectors/batch"): ("Insert points, all or none", "Batch", "PackedBatch", _IDS),
+    ("POST", "/search"): (
+        "Find the nearest points, nearest first",
+        "Search",
+        "PackedSearch",
+        {"type": "array", "items": _ref("Hit")},
+    ),
+    ("GET", "/vectors/{id}"): ("Get a point", None, None, _ref("StoredPoint")),
+    ("PUT", "/vectors/{id}"): ("Store a point under this id", "Point", "PackedPoint", _ID_AND_MESSAGE),
+    ("DELETE", "/vectors/{id}"): ("Delete a point", None, None, _ID_AND_MESSAGE),
+    ("POST", "/vectors/get"): ("Get points by ids", "Ids", "Ids", {"type": "array", "items": _POINT_OR_NULL}),
+    ("POST", "/vectors/delete"): (
+        "Delete points by ids",
+        "Ids",
+        "Ids",
+        {"type": "array", "items": _ID_AND_DELETED},
+    ),
+}
+
+
+def document(app: FastAPI) -> Schema:
+    """The whole document, made at the first call."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(COMPONENTS)
+        schemas["ErrorEnvelope"] = ErrorEnvelope.model_json_schema()
+        for route in POINT_ROUTES:
+            schema["paths"].setdefault(route.template, {})[route.method.lower()] = _operation(route)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                _add_errors(operation)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _operation(route: PointRoute) -> Schema:
+    summary, json_body, packed_body, data = _OPERATIONS[
+        route.method, route.template.removeprefix("/collections/{collection}")
+    ]
+    operation: Schema = {
+        "tags": ["points"],
+        "summary": summary,
+        "operationId": f"{route.handler.__name__.lstrip('_')}_point_route",
+        "parameters": [
+            _parameter("path", name) for name in ("collection", "id") if f"{{{name}}}" in route.template
+        ],
+        "responses": {"200": {"description": "Successful Response", "content": _content(_envelope(data))}},
+    }
+    operation["parameters"] += [_parameter("query", name) for name in route.query]
+    if json_body and packed_body:
+        content = {
+            "application/json": {"schema": _ref(json_body)},
+            "application/msgpack": {"schema": _ref(packed_body)},
+        }
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _parameter(place: str, name: str) -> Schema:
+    kind = {"type": "string"} if place == "path" else {"type": "integer", "minimum": 1}
+    return {"name": name, "in": place, "required": place == "path", "schema": kind}
+
+
+def _envelope(data: Schema) -> Schema:
+    return _object(("success", "data", "error"), success={"const": True}, data=data, error={"type": "null"})
+
+
+def _content(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+
+
+def _add_errors(operation: Schema) -> None:
+    for status, description in _ERRORS.items():
+        operation["responses"][status] = {
+            "description": description,
+            "content": {"application/json": {"schema": _ref("ErrorEnvelope")}},
+        }

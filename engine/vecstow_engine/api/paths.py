@@ -1,0 +1,76 @@
+"""The raw path of a request: split at its slashes first, unquoted once afterwards.
+
+So `docs%2Fa.md` is one id, and no escape can add a segment. What is unquoted is a name or an id, and is
+checked as such before use: none can hold a path that leaves the data directory.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from vecstow_engine.api.errors import Malformed
+from vecstow_engine.model.errors import InvalidInput
+
+_BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_QUERY_FIELDS_MAX: Final = 32
+
+
+def raw_path(scope_path: bytes) -> str:
+    """The path as it was sent; raises Malformed when it is not ASCII."""
+    try:
+        return scope_path.decode("ascii")
+    except UnicodeDecodeError as broken:
+        raise Malformed("the path has bytes that are not ASCII", hint="percent-encode them") from broken
+
+
+def unquote_segment(segment: str) -> str:
+    """One path segment with its escapes undone; raises Malformed for bad escapes and bad UTF-8."""
+    if "%" not in segment:
+        return segment
+    if _BROKEN_ESCAPE.search(segment):
+        raise Malformed(f"path segment {segment[:80]!r} has a broken percent escape")
+    try:
+        return unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeDecodeError as broken:
+        raise Malformed(f"path segment {segment[:80]!r} is not valid UTF-8") from broken
+
+
+def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The query's parameters; raises InvalidInput for unknown or repeated ones, Malformed for bad escapes."""
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_QUERY_FIELDS_MAX,
+        )
+    except ValueError as broken:
+        raise Malformed("the query string cannot be read") from broken
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise InvalidInput(
+                f"unknown query parameter {name[:80]!r}; known here: {known}", details={"field": name[:80]}
+            )
+        if name in values:
+            raise InvalidInput(f"query parameter {name!r} is given twice", details={"field": name})
+        values[name] = value
+    return values
+
+
+def query_integer(values: dict[str, str], name: str) -> int | None:
+    """A query parameter as an integer, None when absent; raises InvalidInput."""
+    text = values.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidInput(
+            f"query parameter {name} is {text[:80]!r}; it must be a whole number", details={"field": name}
+        )
+    return int(text)

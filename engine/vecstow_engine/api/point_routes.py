@@ -1,0 +1,155 @@
+"""The hot routes: points and search. Found by the segments of the path, answered without FastAPI.
+
+`docs/api.md` and `openapi.py` describe them beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
+from vecstow_engine.api.envelope import Answer, success
+from vecstow_engine.api.errors import MethodNotAllowed
+from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
+from vecstow_engine.api.rendering import hits_answer, point_answer, points_answer
+from vecstow_engine.api.request import Request
+from vecstow_engine.model.errors import NotFound
+from vecstow_engine.model.names import check_collection_name, check_point_id
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+Handler = Callable[["Engine", Request, str, str], Awaitable[Answer]]
+SEARCH_QUERY: Final = ("limit", "ef_search")
+
+
+@dataclass(frozen=True, slots=True)
+class PointRoute:
+    """One operation on points: its template, as metrics and OpenAPI name it, and who answers."""
+
+    method: str
+    template: str
+    handler: Handler
+    takes_body: bool = True
+    query: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route and the raw segments that the path gave for it."""
+
+    route: PointRoute
+    collection: str
+    point_id: str
+
+    async def answer(self, engine: Engine, request: Request) -> Answer:
+        """Unquote, check the query, and hand over to the route's handler."""
+        name = check_collection_name(unquote_segment(self.collection))
+        if request.query and not self.route.query:
+            parse_query(request.query, ())
+        return await self.route.handler(engine, request, name, self.point_id)
+
+
+async def _insert(engine: Engine, request: Request, name: str, _: str) -> Answer:
+    manifest = engine.collection(name).manifest
+    ids = await engine.upsert(name, read_point(request.body, request.body_media, manifest))
+    return success(ids[0], request.answer_media)
+
+
+async def _insert_batch(engine: Engine, request: Request, name: str, _: str) -> Answer:
+    manifest = engine.collection(name).manifest
+    points_max = engine.settings.limits.batch_points_max
+    batch = await read_batch(request.body, request.body_media, manifest, points_max)
+    return success(await engine.upsert(name, batch), request.answer_media)
+
+
+async def _search(engine: Engine, request: Request, name: str, _: str) -> Answer:
+    manifest = engine.collection(name).manifest
+    query: dict[str, int | None] = {}
+    if request.query:
+        values = parse_query(request.query, SEARCH_QUERY)
+        query = {field: query_integer(values, field) for field in SEARCH_QUERY}
+    search = read_search(request.body, request.body_media, manifest, query)
+    return hits_answer(await engine.search(name, search), request.answer_media)
+
+
+async def _get(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+    point_id = check_point_id(unquote_segment(raw_id))
+    [point] = await engine.get_points(name, [point_id])
+    if point is None:
+        raise _no_such_point(name, point_id)
+    return point_answer(point, request.answer_media)
+
+
+async def _put(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+    point_id = check_point_id(unquote_segment(raw_id))
+    manifest = engine.collection(name).manifest
+    batch = read_point(request.body, request.body_media, manifest, path_id=point_id)
+    await engine.upsert(name, batch)
+    return success({"id": point_id, "message": "stored"}, request.answer_media)
+
+
+async def _delete(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+    point_id = check_point_id(unquote_segment(raw_id))
+    [was_there] = await engine.delete_points(name, [point_id])
+    if not was_there:
+        raise _no_such_point(name, point_id)
+    return success({"id": point_id, "message": "deleted"}, request.answer_media)
+
+
+async def _get_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
+    ids = read_ids(request.body, request.body_media, engine.settings.limits.batch_points_max)
+    points = await engine.get_points(name, [check_point_id(point_id, "ids") for point_id in ids])
+    return points_answer(points, request.answer_media)
+
+
+async def _delete_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
+    ids = read_ids(request.body, request.body_media, engine.settings.limits.batch_points_max)
+    there = await engine.delete_points(name, [check_point_id(point_id, "ids") for point_id in ids])
+    rows = [{"id": point_id, "deleted": was} for point_id, was in zip(ids, there, strict=True)]
+    return success(rows, request.answer_media)
+
+
+def _no_such_point(name: str, point_id: str) -> NotFound:
+    return NotFound(
+        f"collection {name!r} has no point with id {point_id!r}", collection=name, details={"id": point_id}
+    )
+
+
+_ROOT: Final = "/collections/{collection}"
+_BY_ID: Final = f"{_ROOT}/vectors/{{id}}"
+SEARCH: Final = PointRoute("POST", f"{_ROOT}/search", _search, query=SEARCH_QUERY)
+INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)
+BY_WORD: Final = {
+    "batch": PointRoute("POST", f"{_ROOT}/vectors/batch", _insert_batch),
+    "get": PointRoute("POST", f"{_ROOT}/vectors/get", _get_many),
+    "delete": PointRoute("POST", f"{_ROOT}/vectors/delete", _delete_many),
+}
+BY_METHOD: Final = {
+    "GET": PointRoute("GET", _BY_ID, _get, takes_body=False),
+    "PUT": PointRoute("PUT", _BY_ID, _put),
+    "DELETE": PointRoute("DELETE", _BY_ID, _delete, takes_body=False),
+}
+POINT_ROUTES: Final = (SEARCH, INSERT, *BY_WORD.values(), *BY_METHOD.values())
+
+
+def find_point_route(method: str, path: str) -> Match | None:
+    """The route of a raw path, None when the path is no point route's; raises MethodNotAllowed."""
+    segments = path.split("/")
+    if len(segments) == 4 and segments[1] == "collections" and segments[3] in ("search", "vectors"):
+        route = SEARCH if segments[3] == "search" else INSERT
+        if method != "POST":
+            raise MethodNotAllowed(method, path, "POST")
+        return Match(route, segments[2], "")
+    if len(segments) == 5 and segments[1] == "collections" and segments[3] == "vectors":
+        return _find_by_id(method, path, segments)
+    return None
+
+
+def _find_by_id(method: str, path: str, segments: list[str]) -> Match:
+    word = BY_WORD.get(segments[4]) if method == "POST" else BY_METHOD.get(method)
+    if word is None:
+        raise MethodNotAllowed(method, path, ", ".join(BY_METHOD))
+    return Match(word, segments[2], segments[4])

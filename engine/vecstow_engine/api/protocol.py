@@ -1,0 +1,158 @@
+"""uvicorn's HTTP/1.1 protocol with bounds on what a connection may hold: uvicorn itself sets none of these.
+
+Extends `HttpToolsProtocol` at its parser callbacks, which the locked version of uvicorn fixes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from vecstow_engine.api.envelope import Answer, failure
+from vecstow_engine.api.errors import Malformed
+from vecstow_engine.api.media import Media
+from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.model.errors import Busy
+
+_STALL_CHECKS: Final = 2
+
+
+class _HeadersTooLarge(Exception):
+    """Raised inside the parser, which then refuses the request."""
+
+
+class _TooManyPipelined(Exception):
+    """Raised inside the parser, which then refuses the request."""
+
+
+def bounded_protocol(settings: HttpSettings) -> type[asyncio.Protocol]:
+    """A protocol class whose connections share `settings` and one account of who is idle."""
+    idle: OrderedDict[BoundedProtocol, None] = OrderedDict()
+    return type("BoundProtocol", (BoundedProtocol,), {"settings": settings, "idle": idle})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. It is idle when no request of it is being read past its headers or answered."""
+
+    settings: HttpSettings
+    idle: OrderedDict[BoundedProtocol, None]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Admit the connection; over the limit, the one that is idle for longest makes room."""
+        super().connection_made(transport)
+        self._header_bytes = 0
+        self._header_clock: asyncio.TimerHandle | None = None
+        self._stall_clock: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.settings.connections_max and not self._make_room():
+            self._refuse(Busy(f"{self.settings.connections_max} connections are open, the limit"))
+            return
+        self.idle[self] = None
+        self._start_header_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection and its clocks."""
+        self.idle.pop(self, None)
+        _cancel(self._header_clock)
+        _cancel(self._stall_clock)
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins: its headers have their time from now."""
+        self._header_bytes = 0
+        self._start_header_clock()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Count a piece of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """From here on the request, not the connection, has the limits."""
+        _cancel(self._header_clock)
+        if len(self.pipeline) >= self.settings.pipelined_max:
+            raise _TooManyPipelined
+        self.idle.pop(self, None)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """The connection is idle again unless more requests wait in it."""
+        super().on_response_complete()
+        if self.pipeline or not self.cycle.response_complete:
+            self.flow.pause_reading()
+        elif not self.transport.is_closing():
+            self.idle[self] = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser refused, in the envelope."""
+        self._refuse(Malformed("not a valid HTTP/1.1 request, or one whose headers are too large"))
+
+    def pause_writing(self) -> None:
+        """The client reads slower than it is written to: watch that it reads at all."""
+        super().pause_writing()
+        self._watch_progress(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        _cancel(self._stall_clock)
+        super().resume_writing()
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.settings.header_bytes_max:
+            raise _HeadersTooLarge
+
+    def _start_header_clock(self) -> None:
+        _cancel(self._header_clock)
+        self._header_clock = self.loop.call_later(self.settings.header_seconds_max, self._headers_late)
+
+    def _headers_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _watch_progress(self, unread_bytes: int) -> None:
+        self._stall_clock = self.loop.call_later(
+            self.settings.write_stall_seconds_max, self._check_progress, unread_bytes
+        )
+
+    def _check_progress(self, unread_bytes: int) -> None:
+        now_unread_bytes = self.transport.get_write_buffer_size()
+        if now_unread_bytes >= unread_bytes:
+            self.transport.abort()
+        else:
+            self._watch_progress(now_unread_bytes)
+
+    def _make_room(self) -> bool:
+        if not self.idle:
+            return False
+        oldest, _ = self.idle.popitem(last=False)
+        oldest.transport.close()
+        return True
+
+    def _refuse(self, error: Any) -> None:
+        self.transport.write(_wire(failure(error, Media.JSON)))
+        self.transport.close()
+
+
+def _cancel(clock: asyncio.TimerHandle | None) -> None:
+    if clock is not None:
+        clock.cancel()
+
+
+def _wire(answer: Answer) -> bytes:
+    headers = [
+        (b"content-type", answer.media),
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"connection", b"close"),
+        *answer.headers,
+    ]
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+    return STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body

@@ -1,0 +1,78 @@
+"""Running the application: the socket first, then the engine beside it, and an orderly end.
+
+SIGTERM and SIGINT: accept no more connections, finish what is in flight within the grace, stop the engine,
+exit 0.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvicorn
+
+from vecstow_engine.api.app import create_app
+from vecstow_engine.api.protocol import bounded_protocol
+from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.model.errors import VecstowError
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def serve(engine: Engine, host: str, port: int, settings: HttpSettings | None = None) -> int:
+    """Serve until a signal comes; returns the exit code. Call `configure_logging` before."""
+    settings = settings or HttpSettings()
+    run = _Run()
+    app = create_app(engine, settings, on_start_failure=run.fail)
+    run.server = server = uvicorn.Server(_config(app, host, port, settings))
+    # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    log.info("listening", host=host, port=port)
+    server.run()
+    log.info("stopped", exit_code=run.exit_code)
+    return run.exit_code
+
+
+class _Run:
+    """What decides the exit code."""
+
+    def __init__(self) -> None:
+        self.server: uvicorn.Server | None = None
+        self.exit_code = EXIT_OK
+
+    def fail(self, reason: Exception) -> None:
+        """The engine did not start: say why, and stop the server."""
+        self.exit_code = EXIT_REFUSED
+        if isinstance(reason, VecstowError):
+            log.error("the data directory cannot be served", reason=reason.message, hint=reason.hint)
+        else:
+            log.error("the engine did not start", exc_info=reason)
+        if self.server is not None:
+            self.server.should_exit = True
+
+
+def _config(app: object, host: str, port: int, settings: HttpSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        loop="uvloop",
+        http=bounded_protocol(settings),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=settings.backlog,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+    )

@@ -1,0 +1,116 @@
+"""Routes of the server as a whole: health, state, holds, figures."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from fastapi import Request as FastRequest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from vecstow_engine.api.context import InContext
+from vecstow_engine.api.media import Media, encode
+from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
+from vecstow_engine.model.errors import Recovering, Unavailable
+
+router = APIRouter()
+
+
+@router.get("/health/live", response_model=Envelope[str], tags=["health"], summary="Liveness")
+async def live(context: InContext) -> Response:
+    """Answers from the first moment; fails only when a restart would help."""
+    if not context.engine.live:
+        raise Unavailable("the engine stopped working", hint="restart it; the log has the reason")
+    return context.reply("OK")
+
+
+@router.get("/ready", response_model=Envelope[str], tags=["health"], summary="Readiness")
+async def ready(context: InContext) -> Response:
+    """200 once the volume is discovered; a collection in replay does not hide the others."""
+    _check_ready(context)
+    return context.reply("OK")
+
+
+@router.get(
+    "/health/ready", response_model=Envelope[str], tags=["health"], summary="Every collection's readiness"
+)
+async def all_ready(context: InContext) -> Response:
+    """200 when no collection is recovering; for people and tests, not for probes."""
+    _check_ready(context)
+    if not context.engine.all_ready:
+        waiting = context.engine.not_ready()
+        raise Recovering(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
+    return context.reply("OK")
+
+
+@router.get("/health", response_model=Envelope[str], tags=["health"], summary="Health, as d-vecDB says it")
+@router.get(
+    "/health/check", response_model=Envelope[str], tags=["health"], summary="Health, as d-vecDB says it"
+)
+async def health(context: InContext) -> Response:
+    """`OK` once the volume is discovered."""
+    _check_ready(context)
+    return context.reply("OK")
+
+
+@router.get("/stats", response_model=Envelope[ServerStats], tags=["server"], summary="Totals of the server")
+async def stats(context: InContext) -> Response:
+    """Counts, and sizes in bytes."""
+    return context.reply(await context.workers.quick(context.engine.server_stats))
+
+
+@router.get(
+    "/state", response_model=Envelope[dict[str, Any]], tags=["server"], summary="State for the operator"
+)
+async def state(context: InContext, request: FastRequest) -> Response:
+    """Identity of the engine and state of each collection; 304 while the ETag is the client's."""
+    document = await context.workers.quick(context.engine.state_document)
+    digest = hashlib.blake2b(encode(document, Media.JSON), digest_size=16)
+    etag = f'"{digest.hexdigest()}"'
+    if etag in _tags(request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers={"etag": etag})
+    response = context.reply(document)
+    response.headers["etag"] = etag
+    return response
+
+
+@router.post(
+    "/state/refresh", response_model=Envelope[str], tags=["server"], summary="Look at the manifests again"
+)
+async def refresh(context: InContext, findings: Annotated[dict[str, Any] | None, Body()] = None) -> Response:
+    """The sidecar's poke after it wrote manifests; its findings come out again in GET /state."""
+    await context.workers.quick(context.engine.refresh, findings or {})
+    return context.reply("refreshed")
+
+
+@router.post(
+    "/hold", response_model=Envelope[Hold], tags=["server"], summary="Hold the files still for a copy"
+)
+async def hold(context: InContext, body: Annotated[HoldBody | None, Body()] = None) -> Response:
+    """Writes go on; only the log changes until the hold ends or is released."""
+    until = await context.workers.long(context.engine.hold, (body or HoldBody()).seconds)
+    return context.reply({"until": until, "message": "holding"})
+
+
+@router.delete("/hold", response_model=Envelope[Hold], tags=["server"], summary="Release the hold")
+async def release_hold(context: InContext) -> Response:
+    """No error when there is none."""
+    await context.workers.quick(context.engine.release_hold)
+    return context.reply({"until": None, "message": "released"})
+
+
+@router.get("/metrics", tags=["server"], summary="Metrics for Prometheus", response_class=Response)
+async def metrics(context: InContext, request: FastRequest) -> Response:
+    """Text in Prometheus' exposition format, without the envelope."""
+    text = await context.workers.quick(generate_latest, request.app.state.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _check_ready(context: InContext) -> None:
+    if not context.engine.ready:
+        raise Recovering("the volume is being discovered", retry_after_seconds=1)
+
+
+def _tags(if_none_match: str) -> list[str]:
+    return [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]

@@ -1,0 +1,37 @@
+"""Settings of the HTTP server: every one bounds something that a client could otherwise use up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """How the server listens and what it grants a client."""
+
+    backlog: int = 1024
+    """Connections that the kernel holds before they are accepted."""
+    connections_max: int = 512
+    """Open connections; beyond it the one idle for longest is closed. Half of the usual 1,024 descriptors."""
+    requests_in_flight_max: int = 512
+    """Requests being read or answered; beyond it the answer is 429. Health and metrics are not counted."""
+    pipelined_max: int = 64
+    """Requests of one connection that wait behind the first."""
+    header_bytes_max: int = 65_536
+    """Request line and headers of one request."""
+    header_seconds_max: float = 20.0
+    """Time for the headers to arrive; also what a fresh connection may stay silent."""
+    keep_alive_seconds: int = 75
+    """Idle time after which a connection is closed; longer than clients and proxies keep theirs."""
+    body_seconds_max: float = 30.0
+    """Time for a body to arrive, to which every 64 KiB received add one second."""
+    body_memory_bytes_max: int = 256 * 1024 * 1024
+    """Bytes of all request bodies in memory; beyond it large bodies are answered 429."""
+    small_body_bytes_max: int = 1024 * 1024
+    """Largest body of a route that takes no vectors."""
+    write_stall_seconds_max: float = 60.0
+    """Time without progress after which an answer that nobody reads is dropped."""
+    shutdown_grace_seconds: int = 20
+    """Time after SIGTERM for requests in flight, before they are answered 503."""
+    metrics_collections_max: int = 100
+    """Collections with a label of their own in /metrics; the others are summed up as `_other`."""

@@ -1,0 +1,178 @@
+"""An engine in memory with the service's methods: what the API is tested against, without a disk.
+
+Search is exact. Everything else does the least that lets a test see what the API asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
+from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
+from vecstow_engine.model.manifest import Manifest, manifest_document
+from vecstow_engine.model.vectors import decode_rows
+
+
+@dataclass
+class FakeCollection:
+    """A manifest and its points."""
+
+    manifest: Manifest
+    points: dict[str, Point] = field(default_factory=dict)
+
+
+class FakeEngine:
+    """The facade's methods over dictionaries; `fails` makes the next search raise."""
+
+    def __init__(self) -> None:
+        limits = SimpleNamespace(body_bytes_max=2_000_000, batch_points_max=1000)
+        self.settings: Any = SimpleNamespace(limits=limits)
+        self.collections: dict[str, FakeCollection] = {}
+        self.dropped: dict[str, FakeCollection] = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.ready = True
+        self.all_ready = True
+        self.live = True
+        self.fails: Exception | None = None
+        self.starts = 0
+        self.stops = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        if isinstance(self.fails, VecstowError):
+            raise self.fails
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def not_ready(self) -> dict[str, str]:
+        return {"docs": "recovering"}
+
+    def collection(self, name: str) -> FakeCollection:
+        if name not in self.collections:
+            raise NotFound(f"no collection {name!r}", collection=name)
+        return self.collections[name]
+
+    def collection_names(self) -> list[str]:
+        return sorted(self.collections)
+
+    def create(self, manifest: Manifest, *, exist_ok: bool = False) -> bool:
+        there = self.collections.get(manifest.name)
+        if there is not None:
+            if exist_ok and there.manifest.shape == manifest.shape:
+                return False
+            raise Conflict(f"collection {manifest.name!r} exists", collection=manifest.name)
+        self.collections[manifest.name] = FakeCollection(manifest)
+        return True
+
+    def describe(self, name: str) -> dict[str, object]:
+        collection = self.collection(name)
+        count = len(collection.points)
+        live = {"vector_count": count, "indexed": count, "state": "ready", "reason": None, "progress": None}
+        return manifest_document(collection.manifest) | live
+
+    def stats(self, name: str) -> dict[str, object]:
+        collection = self.collection(name)
+        return {
+            "name": name,
+            "vector_count": len(collection.points),
+            "dimension": collection.manifest.dimension,
+            "index_size": 0,
+            "memory_usage": 0,
+        }
+
+    def drop(self, name: str) -> None:
+        self.collection(name)
+        self.dropped[name] = self.collections.pop(name)
+
+    def hard_delete(self, name: str) -> None:
+        self.collection(name)
+        del self.collections[name]
+
+    def deleted(self) -> list[dict[str, object]]:
+        return [
+            {"name": name, "path": f".deleted/{name}-1-u", "deleted_timestamp": 1, "age_hours": 0.0}
+            for name in self.dropped
+        ]
+
+    def restore(self, backup_path: str, new_name: str | None) -> str:
+        for name in list(self.dropped):
+            if backup_path == f".deleted/{name}-1-u":
+                self.collections[new_name or name] = self.dropped.pop(name)
+                return new_name or name
+        raise NotFound(f"no backup {backup_path!r}")
+
+    def cleanup(self, retention_hours: float) -> list[str]:
+        self.calls.append(("cleanup", retention_hours))
+        names, self.dropped = sorted(self.dropped), {}
+        return names
+
+    def backup(self, name: str) -> str:
+        self.collection(name)
+        return f".backups/{name}-1"
+
+    def compact(self, name: str) -> dict[str, object]:
+        self.collection(name)
+        return {"progress": 1.0}
+
+    def check(self, name: str) -> dict[str, object]:
+        self.collection(name)
+        return {"problems": []}
+
+    def import_orphan(self, **values: Any) -> None:
+        self.calls.append(("import", values))
+
+    def hold(self, seconds: float) -> str:
+        self.calls.append(("hold", seconds))
+        return "2026-01-01T00:01:00Z"
+
+    def release_hold(self) -> None:
+        self.calls.append(("release_hold",))
+
+    def server_stats(self) -> dict[str, object]:
+        return {
+            "total_vectors": sum(len(collection.points) for collection in self.collections.values()),
+            "total_collections": len(self.collections),
+            "memory_usage": 1,
+            "disk_usage": 2,
+            "uptime_seconds": 3,
+        }
+
+    def state_document(self) -> dict[str, Any]:
+        rows = [
+            {"name": name, "state": "ready", "vector_count": len(collection.points)}
+            for name, collection in sorted(self.collections.items())
+        ]
+        return {"engine": "fake", "volume_id": "v", "collections": rows}
+
+    def refresh(self, findings: dict[str, Any]) -> None:
+        self.calls.append(("refresh", findings))
+
+    async def upsert(self, name: str, points: PointBatch) -> list[str]:
+        collection = self.collection(name)
+        vectors = decode_rows(points.rows, collection.manifest.vector_type)
+        for point_id, vector, payload in zip(points.ids, vectors, points.payloads, strict=True):
+            collection.points[point_id] = Point(point_id, vector, payload)
+        return points.ids
+
+    async def delete_points(self, name: str, ids: list[str]) -> list[bool]:
+        points = self.collection(name).points
+        return [points.pop(point_id, None) is not None for point_id in ids]
+
+    async def get_points(self, name: str, ids: list[str]) -> list[Point | None]:
+        points = self.collection(name).points
+        return [points.get(point_id) for point_id in ids]
+
+    async def search(self, name: str, query: SearchQuery) -> list[Hit]:
+        if self.fails is not None:
+            raise self.fails
+        self.calls.append(("search", query))
+        hits = [
+            Hit(point.id, float(np.linalg.norm(point.vector - query.vector)), point.payload)
+            for point in self.collection(name).points.values()
+        ]
+        return sorted(hits, key=lambda hit: hit.distance)[: query.limit]
