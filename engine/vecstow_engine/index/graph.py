@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import Hits, Labels, Rows, merge, ordered
+from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows, ordered
 from vecstow_engine.index.label_table import LabelTable
 from vecstow_engine.index.snapshot_format import element_size, read_content
 from vecstow_engine.model.manifest import IndexConfig
@@ -29,7 +29,6 @@ _GROWTH: Final = 1.5
 _CAPACITY_MIN: Final = 256
 _OVERFETCH: Final = 3
 """Candidates per answer from the L2 graph for Manhattan: recall 0.981 at ef 50 on 384-dimensional text."""
-_ROW_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _SPACES: Final = {
     DistanceMetric.COSINE: "ip",
     DistanceMetric.DOT_PRODUCT: "ip",
@@ -103,32 +102,46 @@ class HnswGraph:
     def search(self, queries: Rows, k: int, ef: int, threads: int) -> Hits:
         """The k nearest live labels of prepared queries (q, dimension), padded to k places.
 
-        `ef` is the size of the candidate list for this call alone, at least k.
+        `ef` is the size of the candidate list for this call alone, at least k. An answer has fewer than
+        min(k, live_count) labels where the graph leads to no more, as it may among many equal or deleted
+        rows: `short` finds these queries, `search_among` completes them.
         """
         wanted = min(k, self.live_count)
         if wanted == 0 or len(queries) == 0:
             return Hits.none(len(queries), k)
         if self._metric is DistanceMetric.MANHATTAN:
             wanted = min(_OVERFETCH * wanted, self.live_count)
-        found = self._candidates(queries, wanted, ef, threads)
+        self._index.set_ef(max(ef, wanted))
+        found = self._reached(queries, wanted, threads)
         if self._metric is DistanceMetric.MANHATTAN:
             found = self._reranked(queries, found)
         return ordered(found, k)
 
-    def _candidates(self, queries: Rows, k: int, ef: int, threads: int) -> Hits:
-        self._index.set_ef(max(ef, k))
+    def short(self, hits: Hits) -> npt.NDArray[np.intp]:
+        """The queries whose answer has fewer labels than there are to find."""
+        wanted = min(hits.k, self.live_count)
+        return (
+            np.flatnonzero(hits.labels[:, wanted - 1] == NO_LABEL) if wanted else np.empty(0, dtype=np.intp)
+        )
+
+    def search_among(self, queries: Rows, labels: Labels, k: int) -> Hits:
+        """The k nearest among these labels exactly, deleted and unknown ones passed over."""
+        live = labels[self.contains(labels)]
+        return exact.nearest(self._metric, queries, self.rows(live), live, k)
+
+    def _reached(self, queries: Rows, k: int, threads: int) -> Hits:
         try:
             return self._measured(*self._index.knn_query(queries, k, num_threads=threads))
         except RuntimeError:
-            # Some query reaches fewer than k rows; hnswlib does not say which.
-            parts = [self._candidates_of_one(queries[i : i + 1], k) for i in range(len(queries))]
-            return Hits(
-                np.concatenate([p.labels for p in parts]), np.concatenate([p.distances for p in parts])
-            )
+            # Some query reaches fewer than k rows, and hnswlib says neither which nor how many.
+            if len(queries) == 1:
+                return self._reached_by_one(queries, k)
+        parts = [self._reached(queries[i : i + 1], k, 1) for i in range(len(queries))]
+        return Hits(np.concatenate([p.labels for p in parts]), np.concatenate([p.distances for p in parts]))
 
-    def _candidates_of_one(self, query: Rows, k: int) -> Hits:
-        """As `_candidates` for one query that may reach fewer than k rows: the rest is searched exactly."""
-        low, high = 0, k
+    def _reached_by_one(self, query: Rows, k: int) -> Hits:
+        """All that one query reaches, fewer than k, padded: by bisection."""
+        low, high = 0, k - 1
         reached = Hits.none(1, 0)
         while low < high:
             middle = (low + high + 1) // 2
@@ -137,20 +150,7 @@ class HnswGraph:
                 low = middle
             except RuntimeError:
                 high = middle - 1
-        if reached.k == k:
-            return reached
-        return merge(reached, self._exact_beyond(query, reached.labels[0], k), k)
-
-    def _exact_beyond(self, query: Rows, reached: Labels, k: int) -> Hits:
-        """Exact search among the live rows that the graph did not lead to."""
-        labels = np.setdiff1d(self.live_labels(), reached, assume_unique=True)
-        hits = Hits.none(1, k)
-        block = max(1, _ROW_BLOCK_BYTES // (4 * self._dimension))
-        space = DistanceMetric.EUCLIDEAN if self._metric is DistanceMetric.MANHATTAN else self._metric
-        for start in range(0, len(labels), block):
-            part = labels[start : start + block]
-            hits = merge(hits, exact.nearest(space, query, self.rows(part), part, k), k)
-        return hits
+        return ordered(reached, k)
 
     def _measured(self, labels: Labels, raw: Rows) -> Hits:
         """hnswlib's results as ours: it gives 1 - dot, or the square of the L2 norm."""
@@ -162,12 +162,13 @@ class HnswGraph:
     def _reranked(self, queries: Rows, found: Hits) -> Hits:
         """The same labels with Manhattan distances."""
         labels, positions = np.unique(found.labels, return_inverse=True)
-        rows = self.rows(labels)
-        for query, line, at in zip(
-            queries, found.distances, positions.reshape(found.labels.shape), strict=True
-        ):
-            line[:] = exact.distances(self._metric, query[None], rows[at])[0]
-        return found
+        positions = positions.reshape(found.labels.shape)
+        rows = self.rows(labels[labels != NO_LABEL])
+        distances = np.full_like(found.distances, np.inf)
+        for i, query in enumerate(queries):
+            real = positions[i] < len(rows)
+            distances[i, real] = exact.distances(self._metric, query[None], rows[positions[i, real]])[0]
+        return Hits(found.labels, distances)
 
     def _reserve(self, added: int) -> None:
         needed = self._index.element_count + added
