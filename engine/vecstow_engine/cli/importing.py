@@ -117,4 +117,4 @@ def _import_orphan(
     if as_json:
         print_json(answer)
     else:
-        print_line(answer["message"])
+        print_line(f"{answer['name']}: {answer['message']}")

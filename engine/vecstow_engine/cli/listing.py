@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,10 +109,22 @@ def _print_deleted(place: Path | str, as_json: bool) -> None:
         print_table(
             ("name", "deleted", "age in hours#", "path"),
             (
-                (entry["name"], entry["deleted_timestamp"], f"{entry['age_hours']:.1f}", entry["path"])
+                (
+                    entry["name"],
+                    _moment(entry["deleted_timestamp"]),
+                    f"{entry['age_hours']:.1f}",
+                    entry["path"],
+                )
                 for entry in found
             ),
         )
+
+
+def _moment(timestamp: object) -> object:
+    """Seconds since 1970 as a date and time, UTC."""
+    if isinstance(timestamp, int | float):
+        return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return timestamp
 
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -69,7 +69,7 @@ def restore_command(
     if as_json:
         print_json(answer)
     else:
-        print_line(str(answer["message"]))
+        print_line(f"{answer['name']}: {answer['message']}")
 
 
 def hold_command(
