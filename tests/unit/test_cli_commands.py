@@ -13,7 +13,6 @@ import uvicorn
 
 from tests.unit.fake_engine import FakeEngine
 from vecstow_engine.api.app import create_app
-from vecstow_engine.cli.main import main
 from vecstow_engine.model.manifest import IndexConfig, Manifest, PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
 
@@ -49,19 +48,6 @@ def engine(server, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
-    """Runs one command; returns its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def embeddings(tmp_path):
     """Five rows with payload: a .npy and a .jsonl file."""
     rows = np.arange(15, dtype=np.float32).reshape(5, 3)
@@ -71,13 +57,13 @@ def embeddings(tmp_path):
     return tmp_path / "rows.npy", tmp_path / "rows.jsonl"
 
 
-def import_rows(run, embeddings, *options):
+def import_rows(vecstow, embeddings, *options):
     npy, payload = embeddings
-    return run("import", "docs", npy, "--payload", payload, *options)
+    return vecstow("import", "docs", npy, "--payload", payload, *options)
 
 
-def test_import_brings_every_row_with_its_payload_and_prints_the_rate(engine, run, embeddings):
-    code, out, _ = import_rows(run, embeddings, "--batch", 2)
+def test_import_brings_every_row_with_its_payload_and_prints_the_rate(engine, vecstow, embeddings):
+    code, out, _ = import_rows(vecstow, embeddings, "--batch", 2)
     assert code == 0
     assert out.startswith("docs: 5 vectors acknowledged in ")
     assert "vectors/s" in out
@@ -87,45 +73,45 @@ def test_import_brings_every_row_with_its_payload_and_prints_the_rate(engine, ru
     assert json.loads(points["p3"].payload) == {"size": 3}
 
 
-def test_import_as_json_tells_what_was_done(engine, run, embeddings):
-    code, out, err = import_rows(run, embeddings, "--json")
+def test_import_as_json_tells_what_was_done(engine, vecstow, embeddings):
+    code, out, err = import_rows(vecstow, embeddings, "--json")
     report = json.loads(out)
     assert (code, err) == (0, "")
     assert (report["rows"], report["skipped"], report["acknowledged"]) == (5, 0, 5)
     assert report["vectors_per_second"] > 0
 
 
-def test_import_resumes_where_it_was_interrupted(engine, run, embeddings):
+def test_import_resumes_where_it_was_interrupted(engine, vecstow, embeddings):
     """Rows are acknowledged in order, so the last id of a batch stands for all before it."""
-    import_rows(run, embeddings)
+    import_rows(vecstow, embeddings)
     for point_id in ("p3", "p4"):
         del engine.collections["docs"].points[point_id]
-    report = json.loads(import_rows(run, embeddings, "--batch", 2, "--resume", "--json")[1])
+    report = json.loads(import_rows(vecstow, embeddings, "--batch", 2, "--resume", "--json")[1])
     assert (report["skipped"], report["acknowledged"]) == (2, 3)
     assert len(engine.collections["docs"].points) == 5
 
 
-def test_import_of_another_dimension_is_refused_before_anything_is_sent(engine, run, tmp_path):
+def test_import_of_another_dimension_is_refused_before_anything_is_sent(engine, vecstow, tmp_path):
     np.save(tmp_path / "v.npy", np.ones((2, 4), np.float32))
-    code, _, err = run("import", "docs", tmp_path / "v.npy")
+    code, _, err = vecstow("import", "docs", tmp_path / "v.npy")
     assert code == 1
     assert err == "vecstow: the file's rows have 4 values, but collection 'docs' has dimension 3\n"
     assert engine.collections["docs"].points == {}
 
 
-def test_import_names_the_rows_of_a_refused_batch_and_how_to_go_on(engine, run, tmp_path):
+def test_import_names_the_rows_of_a_refused_batch_and_how_to_go_on(engine, vecstow, tmp_path):
     rows = np.ones((5, 3), np.float32)
     rows[3, 1] = np.nan
     np.save(tmp_path / "v.npy", rows)
-    code, _, err = run("import", "docs", tmp_path / "v.npy", "--batch", 2)
+    code, _, err = vecstow("import", "docs", tmp_path / "v.npy", "--batch", 2)
     assert code == 1
     assert err.startswith("vecstow: rows 2 to 3: ")
     assert "--resume" in err
     assert sorted(engine.collections["docs"].points) == ["0", "1"]
 
 
-def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, run):
-    code, out, _ = run(
+def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
+    code, out, _ = vecstow(
         "import", "old", "--orphan", "/data/old", "--dimension", 8, "--metric", "Cosine", "--type", "Int8"
     )
     assert (code, out) == (0, "old: imported\n")
@@ -150,15 +136,15 @@ def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, run):
         pytest.param(["ls", "--nonsense"], id="unknown option"),
     ],
 )
-def test_wrong_usage_exits_with_two(engine, run, arguments):
-    code, out, err = run(*arguments)
+def test_wrong_usage_exits_with_two(engine, vecstow, arguments):
+    code, out, err = vecstow(*arguments)
     assert (code, out) == (2, "")
     assert "Usage: vecstow" in err
 
 
-def test_search_prints_the_nearest_first(engine, run, embeddings):
-    import_rows(run, embeddings)
-    code, out, _ = run("search", "docs", "--vector", "[3, 4, 5]", "--limit", 2)
+def test_search_prints_the_nearest_first(engine, vecstow, embeddings):
+    import_rows(vecstow, embeddings)
+    code, out, _ = vecstow("search", "docs", "--vector", "[3, 4, 5]", "--limit", 2)
     assert code == 0
     assert [line.split() for line in out.splitlines()] == [
         ["distance", "id", "payload"],
@@ -168,17 +154,21 @@ def test_search_prints_the_nearest_first(engine, run, embeddings):
 
 
 @pytest.mark.parametrize("source", ["row", "id", "stdin"])
-def test_search_takes_its_vector_from_a_file_a_point_or_stdin(engine, run, embeddings, source, monkeypatch):
-    import_rows(run, embeddings)
+def test_search_takes_its_vector_from_a_file_a_point_or_stdin(
+    engine, vecstow, embeddings, source, monkeypatch
+):
+    import_rows(vecstow, embeddings)
     monkeypatch.setattr("sys.stdin", io.StringIO("[6, 7, 8]"))
     options = {"row": ["--npy", embeddings[0], "--row", 2], "id": ["--id", "p2"], "stdin": ["--vector", "-"]}
-    code, out, _ = run("search", "docs", *options[source], "--json")
+    code, out, _ = vecstow("search", "docs", *options[source], "--json")
     assert code == 0
     assert json.loads(out)[0] == {"id": "p2", "distance": 0.0, "metadata": {"size": 2}}
 
 
-def test_search_hands_limit_ef_and_filter_on(engine, run):
-    run("search", "docs", "--vector", "[1,2,3]", "--limit", 7, "--ef", 90, "--filter", '{"size": {"$gt": 1}}')
+def test_search_hands_limit_ef_and_filter_on(engine, vecstow):
+    vecstow(
+        "search", "docs", "--vector", "[1,2,3]", "--limit", 7, "--ef", 90, "--filter", '{"size": {"$gt": 1}}'
+    )
     [(_, query)] = engine.calls
     assert (query.limit, query.ef_search) == (7, 90)
     assert query.filter is not None
@@ -197,75 +187,75 @@ def test_search_hands_limit_ef_and_filter_on(engine, run):
         pytest.param(["--npy", "none.npy"], "none.npy", id="missing file"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_line_on_stderr(engine, run, arguments, message):
-    code, out, err = run("search", "docs", *arguments)
+def test_a_search_that_cannot_be_is_one_line_on_stderr(engine, vecstow, arguments, message):
+    code, out, err = vecstow("search", "docs", *arguments)
     assert (code, out) == (1, "")
     assert err.startswith("vecstow: ")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_a_row_beyond_the_file_is_refused(engine, run, embeddings):
-    code, _, err = run("search", "docs", "--npy", embeddings[0], "--row", 5)
+def test_a_row_beyond_the_file_is_refused(engine, vecstow, embeddings):
+    code, _, err = vecstow("search", "docs", "--npy", embeddings[0], "--row", 5)
     assert code == 1
     assert "--row is 5" in err
     assert "rows 0 to 4" in err
 
 
-def test_ls_lists_what_the_engine_has(engine, run):
+def test_ls_lists_what_the_engine_has(engine, vecstow):
     engine.create(Manifest(name="more", dimension=8, distance_metric=DistanceMetric.COSINE))
-    code, out, _ = run("ls")
+    code, out, _ = vecstow("ls")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["name", "docs", "more"]
-    assert [entry["name"] for entry in json.loads(run("ls", "--json")[1])] == ["docs", "more"]
+    assert [entry["name"] for entry in json.loads(vecstow("ls", "--json")[1])] == ["docs", "more"]
 
 
-def test_ls_of_nothing_says_so(engine, run):
+def test_ls_of_nothing_says_so(engine, vecstow):
     engine.collections.clear()
-    assert run("ls")[:2] == (0, "no collections\n")
-    assert run("ls", "--json")[1] == "[]\n"
+    assert vecstow("ls")[:2] == (0, "no collections\n")
+    assert vecstow("ls", "--json")[1] == "[]\n"
 
 
-def test_ls_deleted_shows_the_path_that_restore_takes(engine, run):
+def test_ls_deleted_shows_the_path_that_restore_takes(engine, vecstow):
     engine.drop("docs")
-    code, out, _ = run("ls", "--deleted")
+    code, out, _ = vecstow("ls", "--deleted")
     path = out.splitlines()[1].split()[-1]
     assert code == 0
-    assert run("restore", path, "--new-name", "again")[:2] == (0, "again: restored\n")
+    assert vecstow("restore", path, "--new-name", "again")[:2] == (0, "again: restored\n")
     assert "again" in engine.collections
 
 
-def test_show_prints_declaration_and_state(engine, run):
-    code, out, _ = run("show", "docs")
+def test_show_prints_declaration_and_state(engine, vecstow):
+    code, out, _ = vecstow("show", "docs")
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert code == 0
     assert facts["dimension"].strip() == "3"
     assert facts["index config"].strip().startswith("max_connections 16")
-    assert json.loads(run("show", "docs", "--json")[1])["state"] == "ready"
+    assert json.loads(vecstow("show", "docs", "--json")[1])["state"] == "ready"
 
 
-def test_show_of_an_unknown_collection_is_refused(engine, run):
-    code, out, err = run("show", "nothing")
+def test_show_of_an_unknown_collection_is_refused(engine, vecstow):
+    code, out, err = vecstow("show", "nothing")
     assert (code, out) == (1, "")
     assert err.startswith("vecstow: no collection 'nothing'")
 
 
 @pytest.mark.parametrize("name", ["../etc", "a/b", "wal", "."])
-def test_an_illegal_name_is_refused_before_the_engine_is_asked(engine, run, name):
+def test_an_illegal_name_is_refused_before_the_engine_is_asked(engine, vecstow, name):
     for command in ("show", "compact", "backup"):
-        code, _, err = run(command, name)
+        code, _, err = vecstow(command, name)
         assert code == 1
         assert repr(name) in err
 
 
-def test_backup_and_compact_print_what_the_engine_says(engine, run):
-    assert run("backup", "docs")[:2] == (0, "docs is copied to .backups/docs-1\n")
-    assert json.loads(run("compact", "docs", "--json")[1]) == {"progress": 1.0}
+def test_backup_and_compact_print_what_the_engine_says(engine, vecstow):
+    assert vecstow("backup", "docs")[:2] == (0, "docs is copied to .backups/docs-1\n")
+    assert json.loads(vecstow("compact", "docs", "--json")[1]) == {"progress": 1.0}
 
 
-def test_hold_and_its_release(engine, run):
-    assert run("hold", "--seconds", 30)[:2] == (0, "held until 2026-01-01T00:01:00Z\n")
-    assert run("hold", "--release")[:2] == (0, "the hold is released\n")
+def test_hold_and_its_release(engine, vecstow):
+    assert vecstow("hold", "--seconds", 30)[:2] == (0, "held until 2026-01-01T00:01:00Z\n")
+    assert vecstow("hold", "--release")[:2] == (0, "the hold is released\n")
     assert engine.calls == [("hold", 30.0), ("release_hold",)]
 
 
@@ -282,38 +272,38 @@ spec:
 """
 
 
-def test_apply_over_rest_creates_then_leaves_unchanged(engine, run, tmp_path):
+def test_apply_over_rest_creates_then_leaves_unchanged(engine, vecstow, tmp_path):
     (tmp_path / "c.yaml").write_text(RESOURCE)
-    assert run("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages created\n")
+    assert vecstow("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages created\n")
     made = engine.collections["packages"].manifest
     assert (made.dimension, made.owner) == (4, "examples")
     assert made.index_config == IndexConfig(ef_search=80)
     assert made.payload_indexes == (PayloadIndex("section", "keyword"),)
-    assert run("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages unchanged\n")
+    assert vecstow("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages unchanged\n")
 
 
-def test_apply_over_rest_refuses_what_rest_cannot_change(engine, run, tmp_path):
+def test_apply_over_rest_refuses_what_rest_cannot_change(engine, vecstow, tmp_path):
     (tmp_path / "c.yaml").write_text(RESOURCE)
-    run("apply", "-f", tmp_path)
+    vecstow("apply", "-f", tmp_path)
     (tmp_path / "c.yaml").write_text(RESOURCE.replace("efSearch: 80", "efSearch: 90"))
-    code, out, err = run("apply", "-f", tmp_path)
+    code, out, err = vecstow("apply", "-f", tmp_path)
     assert (code, out) == (1, "")
     assert "spec.index differs" in err
     assert "--data" in err
 
 
-def test_apply_goes_on_after_a_refusal_and_exits_with_one(engine, run, tmp_path):
+def test_apply_goes_on_after_a_refusal_and_exits_with_one(engine, vecstow, tmp_path):
     bad = RESOURCE.replace("dimension: 4", "dimension: 0").replace("packages", "bad")
     (tmp_path / "c.yaml").write_text(f"{bad}---\n{RESOURCE}")
-    code, out, err = run("apply", "-f", tmp_path / "c.yaml")
+    code, out, err = vecstow("apply", "-f", tmp_path / "c.yaml")
     assert (code, out) == (1, "vectorcollection/packages created\n")
     assert "vectorcollection/bad refused" in err
     assert "c.yaml, document 1: spec.dimension is 0; it must be from 1 to 65536" in err
 
 
-def test_apply_as_json_has_every_resource(engine, run, tmp_path):
+def test_apply_as_json_has_every_resource(engine, vecstow, tmp_path):
     (tmp_path / "c.yaml").write_text(f"{RESOURCE}---\n{RESOURCE}")
-    code, out, err = run("apply", "-f", tmp_path / "c.yaml", "--json")
+    code, out, err = vecstow("apply", "-f", tmp_path / "c.yaml", "--json")
     first, second = json.loads(out)
     assert (code, err) == (1, "")
     assert (first["outcome"], first["message"]) == ("created", None)
@@ -321,17 +311,17 @@ def test_apply_as_json_has_every_resource(engine, run, tmp_path):
     assert "is declared in" in second["message"]
 
 
-def test_apply_leaves_a_paused_resource_alone(engine, run, tmp_path):
+def test_apply_leaves_a_paused_resource_alone(engine, vecstow, tmp_path):
     (tmp_path / "c.yaml").write_text(RESOURCE + "  paused: true\n")
-    assert run("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages paused\n")
+    assert vecstow("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages paused\n")
     assert "packages" not in engine.collections
 
 
-def test_an_engine_that_is_not_there_is_one_line_and_a_hint(run, monkeypatch):
+def test_an_engine_that_is_not_there_is_one_line_and_a_hint(vecstow, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("VECSTOW_URL", f"http://127.0.0.1:{port}")
-    code, out, err = run("ls")
+    code, out, err = vecstow("ls")
     assert (code, out) == (1, "")
     assert err.splitlines()[0].startswith(f"vecstow: no answer from http://127.0.0.1:{port}")
     assert err.splitlines()[1].startswith("hint: ")
