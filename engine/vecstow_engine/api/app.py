@@ -50,6 +50,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Figures are at /metrics; nothing is sent anywhere, whatever the environment says.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=_lifespan(engine, on_start_failure),
         dependencies=[Depends(refuse_unknown_query)],
     )

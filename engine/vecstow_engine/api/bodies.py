@@ -14,7 +14,6 @@ Receive = Callable[[], Awaitable[Any]]
 
 FREE_BYTES: Final = 65_536
 """A body up to this size is not counted: searches go on while large uploads fill the budget."""
-_BYTES_PER_SECOND_MIN: Final = 65_536
 
 
 class Disconnected(Exception):
@@ -27,6 +26,7 @@ class Bodies:
     def __init__(self, settings: HttpSettings) -> None:
         self._memory_bytes_max = settings.body_memory_bytes_max
         self._seconds_max = settings.body_seconds_max
+        self._bytes_per_second_min = settings.body_bytes_per_second_min
         self.held_bytes = 0
 
     async def read(self, receive: Receive, declared_bytes: int | None, bytes_max: int) -> bytes | bytearray:
@@ -46,7 +46,9 @@ class Bodies:
                     return body
                 return await self._read_on(receive, message, bytes_max, clock)
         except TimeoutError as late:
-            raise SlowBody(f"the body did not arrive at {_BYTES_PER_SECOND_MIN} bytes/s or more") from late
+            raise SlowBody(
+                f"the body did not arrive in time; at least {self._bytes_per_second_min} bytes/s are needed"
+            ) from late
 
     def release(self, body: bytes | bytearray) -> None:
         """Give back what `body` held."""
@@ -68,7 +70,7 @@ class Bodies:
                 body += chunk
                 if not message.get("more_body", False):
                     return body
-                clock.reschedule(started + size / _BYTES_PER_SECOND_MIN)
+                clock.reschedule(started + size / self._bytes_per_second_min)
                 message = await _next(receive)
         except BaseException:
             self._give(size)

@@ -7,6 +7,7 @@ any route runs, so that no route can forget a limit, and nothing that a route ra
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,8 @@ _DISCARDING_MAX: Final = 32
 _UNKNOWN_ROUTE: Final = "unknown"
 
 log = structlog.stdlib.get_logger(__name__)
+# Asked on hot routes before anything is put together for a line that nobody wants.
+_stdlib_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
@@ -164,10 +167,12 @@ class Dispatcher:
         self._metrics.observe(exchange.route, method, exchange.status, seconds)
         if exchange.status >= 500:
             write = log.warning
-        elif exchange.match is not None or method == "GET":
+        elif exchange.match is None and method != "GET":
+            write = log.info
+        elif _stdlib_log.isEnabledFor(logging.DEBUG):
             write = log.debug
         else:
-            write = log.info
+            return
         write(
             "request",
             method=method,

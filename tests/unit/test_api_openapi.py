@@ -1,0 +1,82 @@
+"""The OpenAPI document describes every route, and its bodies are those that are decoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.asgi_client import docs_service
+from vecstow_engine.api import collection_routes, server_routes, shapes
+from vecstow_engine.api.openapi import COMPONENTS
+from vecstow_engine.api.point_routes import POINT_ROUTES
+
+
+async def fetch() -> dict:
+    client, _ = docs_service()
+    return (await client.call("GET", "/openapi.json")).json
+
+
+async def test_every_route_is_described():
+    document = await fetch()
+    described = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    hot = {(route.method.lower(), route.template) for route in POINT_ROUTES}
+    cold = {
+        (method.lower(), route.path)
+        for router in (collection_routes.router, server_routes.router)
+        for route in router.routes
+        for method in route.methods
+    }
+    assert described == hot | cold
+
+
+async def test_every_operation_has_a_summary_and_its_errors():
+    document = await fetch()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], (method, path)
+            assert {"200", "400", "404", "503"} <= set(operation["responses"])
+
+
+async def test_every_reference_leads_somewhere():
+    document = await fetch()
+    names = set(document["components"]["schemas"])
+
+    def references(node):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"].removeprefix("#/components/schemas/")
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    assert set(references(document)) <= names
+
+
+async def test_operation_ids_are_unique():
+    document = await fetch()
+    ids = [
+        operation["operationId"] for methods in document["paths"].values() for operation in methods.values()
+    ]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("name", "struct"),
+    [
+        ("Point", shapes.JsonPoint),
+        ("Batch", shapes.JsonBatch),
+        ("Search", shapes.JsonSearch),
+        ("PackedPoint", shapes.PackedPoint),
+        ("PackedBatch", shapes.PackedBatch),
+        ("PackedSearch", shapes.PackedSearch),
+        ("Ids", shapes.IdList),
+    ],
+)
+def test_described_fields_are_the_decoded_ones(name, struct):
+    schema = COMPONENTS[name]
+    assert set(schema["properties"]) == set(struct.__struct_fields__)
+    defaults = len(struct.__struct_defaults__)
+    assert set(schema["required"]) == set(
+        struct.__struct_fields__[: len(struct.__struct_fields__) - defaults]
+    )
