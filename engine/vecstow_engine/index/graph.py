@@ -58,7 +58,7 @@ class HnswGraph:
         self._metric = metric
         self._dimension = dimension
         self.max_connections = m
-        self.ef_construction = ef_construction
+        self.ef_construction = max(ef_construction, m)
         self._index = hnswlib.Index(_SPACES[metric], dimension)
         self._table = LabelTable()
         self._row = struct.Struct(f"{dimension}f")
@@ -171,7 +171,7 @@ class HnswGraph:
         return Hits(found.labels, distances)
 
     def _reserve(self, added: int) -> None:
-        needed = self._index.element_count + added
+        needed = self.row_count + added
         if needed > self._index.max_elements:
             self._index.resize_index(max(needed, int(self._index.max_elements * _GROWTH)))
 
@@ -181,6 +181,11 @@ class HnswGraph:
         return _SPACES[self._metric]
 
     @property
+    def row_count(self) -> int:
+        """Rows, deleted ones included."""
+        return int(self._index.element_count)
+
+    @property
     def live_count(self) -> int:
         """Labels that a search may return."""
         return self._table.count(_LIVE)
@@ -188,20 +193,19 @@ class HnswGraph:
     @property
     def deleted_count(self) -> int:
         """Rows that are still in the graph though their labels are marked deleted."""
-        return int(self._index.element_count) - self.live_count
+        return self.row_count - self.live_count
 
     @property
     def deleted_share(self) -> float:
         """Deleted rows among all rows, 0 to 1."""
-        total = int(self._index.element_count)
-        return self.deleted_count / total if total else 0.0
+        return self.deleted_count / self.row_count if self.row_count else 0.0
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory, about: what is touched, not what is reserved."""
         links_above = (4 * self.max_connections + 20) // max(1, self.max_connections - 1)
         element = element_size(self.max_connections, self._dimension) + _ELEMENT_OVERHEAD_BYTES + links_above
-        return int(self._index.element_count) * element + _INDEX_OVERHEAD_BYTES + self._table.bytes
+        return self.row_count * element + _INDEX_OVERHEAD_BYTES + self._table.bytes
 
     def built_with(self, config: IndexConfig) -> bool:
         """Whether these settings would make the same graph."""

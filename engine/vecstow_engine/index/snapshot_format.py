@@ -47,13 +47,16 @@ def read_content(path: str, dimension: int) -> SnapshotContent:
         raw = file.read(_HEADER.size)
     if len(raw) < _HEADER.size:
         raise DamagedFile(f"{len(raw)} bytes; a saved graph has at least {_HEADER.size}", file=path)
-    _, _, count, element_bytes, label_offset, data_offset, _, _, _, links, m, _, ef = _HEADER.unpack(raw)
-    expected_bytes = element_size(m, dimension)
-    if (links, element_bytes, data_offset, label_offset) != (
+    level0_offset, _, count, element_bytes, label_offset, data_offset, _, _, _, links, m, _, ef = (
+        _HEADER.unpack(raw)
+    )
+    size = element_size(m, dimension)
+    if (level0_offset, links, element_bytes, data_offset, label_offset) != (
+        0,
         2 * m,
-        expected_bytes,
+        size,
         4 + 8 * m,
-        expected_bytes - 8,
+        size - 8,
     ):
         raise DamagedFile(
             f"not a graph of {dimension} dimensions (M {m}, {element_bytes} bytes an element)", file=path

@@ -99,6 +99,9 @@ class Tail:
             removed += 1
             if chunk.count == 0 and chunk.full:
                 del self._chunks[number]
+        if not self._positions and self._chunks:
+            self._chunks.clear()
+            self._next += -self._next % self._chunk_rows
         return removed
 
     def peek(self, count: int) -> tuple[Rows, Labels]:

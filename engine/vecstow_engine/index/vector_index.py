@@ -365,7 +365,10 @@ class VectorIndex:
     def deleted_share(self) -> float:
         """Deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
         graph = self._graph
-        return 0.0 if graph is None else graph.deleted_share
+        if graph is None or not graph.row_count:
+            return 0.0
+        with self._state:
+            return 1 - self._table.count(_GRAPH) / graph.row_count
 
     @property
     def memory_bytes(self) -> int:

@@ -1,0 +1,83 @@
+"""The tail is searched exactly, hands out the oldest first, and frees its memory."""
+
+import numpy as np
+import pytest
+
+from vecstow_engine.index import exact, tail
+from vecstow_engine.index.hits import NO_LABEL
+from vecstow_engine.index.tail import Tail
+from vecstow_engine.model.metrics import DistanceMetric
+
+ROWS = np.random.default_rng(11).standard_normal((50, 4)).astype(np.float32)
+LABELS = np.arange(100, 150, dtype=np.uint64)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    """Seven rows a chunk, so that fifty rows make eight."""
+    monkeypatch.setattr(tail, "_CHUNK_BYTES", 7 * 4 * 4)
+
+
+def filled(metric=DistanceMetric.EUCLIDEAN):
+    queue = Tail(metric, 4)
+    for start in range(0, 50, 9):
+        part = slice(start, start + 9)
+        queue.add(exact.prepare(metric, ROWS[part]), LABELS[part])
+    return queue
+
+
+@pytest.mark.parametrize("metric", [pytest.param(metric, id=metric.value) for metric in DistanceMetric])
+def test_search_is_the_exact_search_over_all_chunks(metric):
+    found = filled(metric).search(exact.prepare(metric, ROWS[:3]), 8)
+    rows = exact.prepare(metric, ROWS)
+    expected = exact.nearest(metric, rows[:3], rows, LABELS, 8)
+    assert np.array_equal(found.labels, expected.labels)
+    assert np.allclose(found.distances, expected.distances, atol=1e-6)
+
+
+def test_removed_labels_are_not_found():
+    queue = filled()
+    assert queue.remove(np.array([100, 120, 999], dtype=np.uint64)) == 2
+    assert queue.count == 48
+    assert not np.isin(queue.search(ROWS, 48).labels, [100, 120]).any()
+    assert queue.search(ROWS[:1], 50).labels[0, 48:].tolist() == [NO_LABEL] * 2
+
+
+def test_pop_gives_the_oldest_first_and_every_row_once():
+    queue = filled()
+    queue.remove(LABELS[3:5])
+    seen = [queue.pop(6) for _ in range(9)]
+    assert np.concatenate([labels for _, labels in seen]).tolist() == [*LABELS[:3], *LABELS[5:]]
+    assert np.array_equal(np.concatenate([rows for rows, _ in seen]), np.delete(ROWS, [3, 4], axis=0))
+    assert queue.count == 0
+
+
+def test_peek_removes_nothing():
+    queue = filled()
+    queue.peek(20)
+    assert queue.count == 50
+
+
+def test_memory_is_freed_chunk_by_chunk():
+    queue = filled()
+    full = queue.bytes
+    queue.pop(28)
+    assert 0 < queue.bytes < full / 2
+    queue.pop(50)
+    assert queue.bytes <= 7 * (4 * 4 + 9)
+
+
+def test_rows_can_be_added_after_the_tail_ran_empty():
+    queue = filled()
+    queue.pop(50)
+    queue.add(ROWS[:5], LABELS[:5])
+    assert queue.search(ROWS[:5], 1).labels.ravel().tolist() == LABELS[:5].tolist()
+
+
+def test_a_snapshot_does_not_see_later_changes():
+    queue = filled()
+    moment = queue.snapshot()
+    queue.remove(LABELS[:40])
+    queue.add(ROWS[:1], np.array([999], dtype=np.uint64))
+    found = moment.search(ROWS, 50).labels
+    assert sorted(found[0].tolist()) == LABELS.tolist()
