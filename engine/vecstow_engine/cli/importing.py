@@ -38,7 +38,7 @@ def import_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the rows that an interrupted import brought.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one request.")] = 1000,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Rows in one request.")] = 1000,
     patience: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="How long to wait for a busy or restarting engine."),
@@ -46,7 +46,7 @@ def import_command(
     orphan: Annotated[
         str | None, typer.Option(metavar="PATH", help="Import this d-vecDB folder, on the engine's side.")
     ] = None,
-    dimension: Annotated[int | None, typer.Option(min=1, help="Of the d-vecDB folder.")] = None,
+    dimension: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the d-vecDB folder.")] = None,
     metric: Annotated[DistanceMetric | None, typer.Option(help="Of the d-vecDB folder.")] = None,
     vector_type: Annotated[
         VectorType, typer.Option("--type", help="What the d-vecDB folder becomes.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,15 +18,18 @@ from vecstow_engine.cli.listing import ls_command, show_command
 from vecstow_engine.cli.options import Json
 from vecstow_engine.cli.output import print_error, print_json, print_line
 from vecstow_engine.cli.searching import search_command
+from vecstow_engine.cli.serving import serve_command
 from vecstow_engine.cli.upkeep import backup_command, compact_command, hold_command, restore_command
 from vecstow_engine.model.errors import VecstowError
+
+CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="vecstow",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -46,8 +49,8 @@ def root(
 
     \b
     Getting started:
-      vecstow apply -f collection.yaml --data ./data   declare a collection on a volume
-      vecstow serve --data ./data                      serve the volume on port 3030
+      vecstow serve --data ./data                      serve a volume on port 3030
+      vecstow apply -f collection.yaml --data ./data   declare a collection on it
       vecstow import NAME vectors.npy                  bring embeddings in
       vecstow search NAME --npy question.npy           ask
 
@@ -68,6 +71,7 @@ def version_command(as_json: Json = False) -> None:
         print_line(f"vecstow {__version__}")
 
 
+app.command("serve")(serve_command)
 app.command("apply")(apply_command)
 app.command("ls")(ls_command)
 app.command("show")(show_command)
@@ -82,6 +86,7 @@ app.command("version")(version_command)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command (default: the process's arguments); always ends in SystemExit."""
+    _forget_service_link()
     try:
         app(args=arguments, prog_name="vecstow")
     except VecstowError as error:
@@ -98,3 +103,9 @@ def main(arguments: list[str] | None = None) -> None:
             )
         )
     raise SystemExit(1)
+
+
+def _forget_service_link() -> None:
+    """Beside a Service named `vecstow` Kubernetes sets VECSTOW_PORT to tcp://address:port: no setting."""
+    if os.environ.get("VECSTOW_PORT", "").startswith("tcp://"):
+        del os.environ["VECSTOW_PORT"]

@@ -27,13 +27,14 @@ def search_command(
     npy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")
     ] = None,
-    row: Annotated[int, typer.Option(min=0, help="Which row of the .npy file.")] = 0,
+    row: Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")] = 0,
     point_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many hits.")] = 10,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")] = 10,
     ef: Annotated[
-        int | None, typer.Option(min=1, help="Candidates of this query; more find better, and take longer.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
     ] = None,
     filter_json: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")

@@ -73,7 +73,9 @@ def restore_command(
 
 
 def hold_command(
-    seconds: Annotated[float | None, typer.Option(min=1, help="End the hold after this time.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="N", min=1, help="End the hold after this time.")
+    ] = None,
     release: Annotated[bool, typer.Option("--release", help="End the hold now.")] = False,
     url: Url = URL_DEFAULT,
     as_json: Json = False,

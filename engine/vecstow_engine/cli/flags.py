@@ -1,0 +1,151 @@
+"""Options made from settings: every field of a settings dataclass is one flag and one environment variable.
+
+`checkpoint_bytes: int = 4` with a docstring below it becomes `--checkpoint-bytes` and
+VECSTOW_CHECKPOINT_BYTES with that default and that help. A flag wins over the environment. The dataclass is
+the only place where a setting is named.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+
+import typer
+
+from vecstow_engine.model.errors import InvalidInput
+
+PREFIX: Final = "VECSTOW_"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One setting as the command line has it."""
+
+    field: str
+    group: str
+    """What the group is for: the docstring's first line of the settings class."""
+    annotation: Any
+    default: object
+    """dataclasses.MISSING: the flag must be given, or the default is found at run time."""
+    required: bool
+    help: str
+
+    @property
+    def option(self) -> str:
+        """Such as `--checkpoint-bytes`."""
+        return "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Such as `VECSTOW_CHECKPOINT_BYTES`."""
+        return PREFIX + self.field.upper()
+
+    def parameter(self) -> inspect.Parameter:
+        """The parameter of a command that typer reads this flag from."""
+        low, high = self._bounds()
+        option = typer.Option(
+            self.option, envvar=self.variable, help=self.help, min=low, max=high, metavar=self._metavar()
+        )
+        default = inspect.Parameter.empty if self.required else self._none_or_default()
+        annotation = self.annotation if default is not None else self.annotation | None
+        return inspect.Parameter(
+            self.field,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[annotation, option],
+        )
+
+    def _none_or_default(self) -> object:
+        return None if self.default is dataclasses.MISSING else self.default
+
+    def _metavar(self) -> str | None:
+        names = {int: "N", float: "X", str: "TEXT", Path: "DIR", Path | None: "DIR"}
+        return names.get(self.annotation)
+
+    def _bounds(self) -> tuple[int | None, int | None]:
+        if self.field == "port":
+            return 1, 65_535
+        if self.annotation not in (int, float):
+            return None, None
+        # A limit of nothing would refuse everything.
+        return int(self.annotation is int and self.field.endswith(("_max", "_threads"))), None
+
+
+def flags(*kinds: type) -> list[Flag]:
+    """The flags of settings classes, the groups in them included, in the order of their fields."""
+    return [flag for kind in kinds for flag in _flags_of(kind)]
+
+
+def takes_flags(wanted: Iterable[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a command that gets every flag's value by its field's name."""
+    parameters = [flag.parameter() for flag in wanted]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def gather(kind: type[_T], values: Mapping[str, Any]) -> _T:
+    """An instance of a settings class from values by field; None leaves a field's default.
+
+    Raises InvalidInput for a number that is infinite or none.
+    """
+    chosen: dict[str, Any] = {}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(hints[field.name]):
+            chosen[field.name] = gather(hints[field.name], values)
+        elif (value := values.get(field.name)) is not None:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidInput(f"{field.name} is {value}; it must be a finite number")
+            chosen[field.name] = value
+    return kind(**chosen)
+
+
+def _flags_of(kind: type) -> Iterator[Flag]:
+    hints = get_type_hints(kind)
+    helps = _field_docstrings(kind)
+    group = inspect.getdoc(kind) or ""
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags_of(hints[field.name])
+            continue
+        yield Flag(
+            field=field.name,
+            group=group.splitlines()[0] if group else "",
+            annotation=hints[field.name],
+            default=field.default,
+            required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            help=helps.get(field.name, ""),
+        )
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """The string below each field; Python keeps them in the source alone."""
+    try:
+        tree = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    body = next(
+        node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
+    found = {}
+    for field, below in pairwise(body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
