@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -15,13 +15,9 @@ from vecstow_engine.api.envelope import Answer, failure
 from vecstow_engine.api.errors import Malformed
 from vecstow_engine.api.media import Media
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.model.errors import Busy
+from vecstow_engine.model.errors import Busy, VecstowError
 
-_STALL_CHECKS: Final = 2
-
-
-class _HeadersTooLarge(Exception):
-    """Raised inside the parser, which then refuses the request."""
+_BAD_REQUEST: Final = Malformed("not a valid HTTP/1.1 request, or one whose headers are too large")
 
 
 class _TooManyPipelined(Exception):
@@ -43,6 +39,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection; over the limit, the one that is idle for longest makes room."""
         super().connection_made(transport)
+        self._reading_headers = True
         self._header_bytes = 0
         self._header_clock: asyncio.TimerHandle | None = None
         self._stall_clock: asyncio.TimerHandle | None = None
@@ -59,29 +56,32 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._stall_clock)
         super().connection_lost(exc)
 
-    def on_message_begin(self) -> None:
-        """A request begins: its headers have their time from now."""
-        self._header_bytes = 0
-        self._start_header_clock()
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Count a piece of the request line."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header."""
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+    def data_received(self, data: bytes) -> None:
+        """Count what arrives outside of bodies: the parser keeps an unfinished header, however long."""
+        if self._reading_headers:
+            self._header_bytes += len(data)
+            if self._header_clock is None:
+                self._start_header_clock()
+            if self._header_bytes - len(data) > self.settings.header_bytes_max:
+                self._refuse(_BAD_REQUEST)
+                return
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """From here on the request, not the connection, has the limits."""
+        self._reading_headers = False
+        self._header_bytes = 0
         _cancel(self._header_clock)
+        self._header_clock = None
         if len(self.pipeline) >= self.settings.pipelined_max:
             raise _TooManyPipelined
         self.idle.pop(self, None)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes are another request's headers."""
+        self._reading_headers = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The connection is idle again unless more requests wait in it."""
@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused, in the envelope."""
-        self._refuse(Malformed("not a valid HTTP/1.1 request, or one whose headers are too large"))
+        self._refuse(_BAD_REQUEST)
 
     def pause_writing(self) -> None:
         """The client reads slower than it is written to: watch that it reads at all."""
@@ -105,17 +105,14 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._stall_clock)
         super().resume_writing()
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self.settings.header_bytes_max:
-            raise _HeadersTooLarge
-
     def _start_header_clock(self) -> None:
-        _cancel(self._header_clock)
         self._header_clock = self.loop.call_later(self.settings.header_seconds_max, self._headers_late)
 
     def _headers_late(self) -> None:
-        if not self.transport.is_closing():
+        if self not in self.idle:
+            # An earlier request is still being answered: that takes the time that it takes.
+            self._start_header_clock()
+        elif not self.transport.is_closing():
             self.transport.close()
 
     def _watch_progress(self, unread_bytes: int) -> None:
@@ -137,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         oldest.transport.close()
         return True
 
-    def _refuse(self, error: Any) -> None:
+    def _refuse(self, error: VecstowError) -> None:
         self.transport.write(_wire(failure(error, Media.JSON)))
         self.transport.close()
 
