@@ -100,7 +100,7 @@ def test_nothing_moves_while_the_fork_point_is_held():
     vectors = VectorIndex(
         DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG, lambda labels: ROWS[slots_of(labels)], flat_rows_max=0
     )
-    vectors._turn = turns = WatchedTurns()
+    vectors._state.turn = turns = WatchedTurns()
     vectors.add(ROWS[:300], LABELS[:300])
     vectors.advance(100)
     with ThreadPoolExecutor(1) as pool, vectors.fork_point() as graph:

@@ -23,11 +23,12 @@ def clustered(count, seed=1):
 
 
 def built(metric, rows, config=CONFIG, capacity=0, generation=1):
+    """A graph of these rows, made by one thread: two would make another one each time."""
     graph = HnswGraph(metric, DIMENSION, config, capacity)
     labels = make_labels(np.arange(len(rows)), np.full(len(rows), generation))
     prepared = exact.prepare(metric, rows)
     for start in range(0, len(rows), 500):
-        graph.add(prepared[start : start + 500], labels[start : start + 500], 2)
+        graph.add(prepared[start : start + 500], labels[start : start + 500], 1)
     return graph, prepared, labels
 
 

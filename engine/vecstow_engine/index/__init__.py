@@ -5,13 +5,17 @@ import the standard library, numpy, hnswlib and `vecstow_engine.model`, and othe
 It touches no file, except that `HnswGraph.save` and `HnswGraph.load` hand a path to hnswlib; it starts no
 thread of its own (hnswlib starts some within a call), and knows nothing of ids, payloads or logs.
 
-    vector_index   one collection's index: graph, tail and backlog behind one interface, safe to share
-    graph          hnswlib behind a small interface; the caller guards it
-    rebuild        a second graph that is built while the first one serves
-    tail           rows that are not in the graph yet, searched exactly
-    backlog        labels whose rows are only on disk yet
-    exact          distances and exact search: the oracle of everything approximate
-    label_table    where each label is, by slot
-    hits           answers, and how labels are made of slots and generations
-    turns          the lock that serves whoever asked first
+    vector_index       one collection's index: all of the below behind one interface, safe to share
+      searching        one search over graph, tail and backlog
+      moving, slices   rows into the graph, a slice at a time, and how long a slice may be
+      state            what these share, and the two locks over it
+    graph              hnswlib behind a small interface; the caller guards it
+    snapshot_format    the labels and marks in a graph that hnswlib saved
+    rebuild            a second graph that is built while the first one serves
+    tail               rows that are not in the graph yet, searched exactly
+    backlog            labels whose rows are only on disk yet
+    exact              distances and exact search: the oracle of everything approximate
+    label_table        where each label is, by slot
+    hits               answers, and how labels are made of slots and generations
+    turns              the lock that serves whoever asked first
 """

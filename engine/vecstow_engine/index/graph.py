@@ -29,7 +29,7 @@ _GROWTH: Final = 1.5
 _CAPACITY_MIN: Final = 256
 _OVERFETCH: Final = 3
 """Candidates per answer from the L2 graph for Manhattan: recall 0.981 at ef 50 on 384-dimensional text."""
-_SPACES: Final = {
+SPACES: Final = {
     DistanceMetric.COSINE: "ip",
     DistanceMetric.DOT_PRODUCT: "ip",
     DistanceMetric.EUCLIDEAN: "l2",
@@ -59,8 +59,9 @@ class HnswGraph:
         self._dimension = dimension
         self.max_connections = m
         self.ef_construction = max(ef_construction, m)
-        self._index = hnswlib.Index(_SPACES[metric], dimension)
+        self._index = hnswlib.Index(SPACES[metric], dimension)
         self._table = LabelTable()
+        self._deleted = 0
         self._row = struct.Struct(f"{dimension}f")
 
     def add(self, rows: Rows, labels: Labels, threads: int) -> None:
@@ -72,7 +73,9 @@ class HnswGraph:
             return
         self.mark_deleted(self._table.occupants(labels))
         self._reserve(len(labels))
+        known = self.row_count
         self._index.add_items(rows, labels, num_threads=threads)
+        self._deleted -= known + len(labels) - self.row_count
         self._table.put(labels, _LIVE)
 
     def mark_deleted(self, labels: Labels) -> None:
@@ -80,6 +83,7 @@ class HnswGraph:
         live = labels[self.contains(labels)]
         for label in live.tolist():
             self._index.mark_deleted(label)
+        self._deleted += len(live)
         self._table.discard(live)
 
     def contains(self, labels: Labels) -> npt.NDArray[np.bool_]:
@@ -178,7 +182,7 @@ class HnswGraph:
     @property
     def space(self) -> str:
         """hnswlib's name of the distance, for the record of a saved graph."""
-        return _SPACES[self._metric]
+        return SPACES[self._metric]
 
     @property
     def row_count(self) -> int:
@@ -193,12 +197,12 @@ class HnswGraph:
     @property
     def deleted_count(self) -> int:
         """Rows that are still in the graph though their labels are marked deleted."""
-        return self.row_count - self.live_count
+        return self._deleted
 
     @property
     def deleted_share(self) -> float:
         """Deleted rows among all rows, 0 to 1."""
-        return self.deleted_count / self.row_count if self.row_count else 0.0
+        return self._deleted / max(1, self._deleted + self.live_count)
 
     @property
     def memory_bytes(self) -> int:
@@ -243,5 +247,6 @@ class HnswGraph:
         graph = cls.__new__(cls)
         graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)
         graph._index.load_index(path, max_elements=max(element_count_max, len(content.labels)))
+        graph._deleted = int(content.deleted.sum())
         graph._table.put(content.labels[~content.deleted], _LIVE)
         return graph

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from vecstow_engine.index.backlog import Backlog
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import Labels, Rows
+from vecstow_engine.index.hits import Labels
 
 
 class Rebuild:
-    """The graph to come, what it still lacks, and what was removed since its last slice.
+    """The graph to come and what it still lacks.
 
-    While `insert` runs, others may call `note_added` and `note_removed`: they touch different things.
+    While a slice is inserted into `graph`, others may call `note_added` and `note_removed`: they leave it be.
     """
 
     def __init__(self, graph: HnswGraph, labels: Labels) -> None:
@@ -20,19 +20,15 @@ class Rebuild:
         self._removed: list[Labels] = []
 
     def note_added(self, labels: Labels) -> None:
-        """Labels that have entered the serving graph meanwhile."""
+        """Labels that have entered the serving graph."""
         self.todo.add(labels)
 
     def note_removed(self, labels: Labels) -> None:
-        """Labels that have been removed meanwhile; hnswlib must not mark while it inserts."""
+        """Labels that have been removed; they are marked after the slice."""
         self._removed.append(labels)
 
-    def insert(self, rows: Rows, labels: Labels, threads: int) -> None:
-        """Insert one slice; nobody searches this graph yet, so no lock is needed."""
-        self.graph.add(rows, labels, threads)
-
-    def settle(self) -> None:
-        """Mark what was removed, between two slices. What is still to do is checked when its turn comes."""
+    def mark_removed(self) -> None:
+        """Between two slices: mark what was removed. What is still to do is checked when its turn comes."""
         removed, self._removed = self._removed, []
         for labels in removed:
             self.graph.mark_deleted(labels)
