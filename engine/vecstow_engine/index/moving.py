@@ -1,0 +1,142 @@
+"""What moves rows into the graph, slice by slice, and builds it anew."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from vecstow_engine.index import exact
+from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.hits import Labels, Rows
+from vecstow_engine.index.rebuild import Rebuild
+from vecstow_engine.index.slices import SliceMeter
+from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
+from vecstow_engine.model.manifest import IndexConfig
+
+
+class Mover:
+    """The only one that adds to the graph of an index; one slice at a time, whoever asks for it."""
+
+    def __init__(self, state: IndexState, slice_seconds: float) -> None:
+        self._state = state
+        self._meter = SliceMeter(slice_seconds)
+        self._moving = threading.Lock()
+        """Taken before the locks of the state."""
+        self._rebuild_is_next = False
+
+    def advance(self, rows_max: int, threads: int) -> int:
+        """Move one slice; returns how many labels were dealt with, 0 when there is nothing to do.
+
+        Tail before backlog, because it costs memory; a rebuild takes turns with both.
+        Raises what `fetch` raises, and then nothing has changed.
+        """
+        with self._moving:
+            state = self._state
+            if state.flat:
+                return self._load_backlog(rows_max)
+            rows = min(rows_max, self._meter.rows(threads))
+            if state.rebuild is not None and (self._rebuild_is_next or not state.outside_graph):
+                self._rebuild_is_next = False
+                return self._advance_rebuild(state.rebuild, rows, threads)
+            self._rebuild_is_next = True
+            if state.tail.count:
+                return self._move_tail(rows, threads)
+            return self._move_backlog(rows, threads)
+
+    def adopt(self, graph: HnswGraph) -> None:
+        """Serve a loaded graph; raises RuntimeError when there is one already."""
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            if state.graph is not None:
+                raise RuntimeError("this index has a graph already")
+            labels = graph.live_labels()
+            graph.mark_deleted(labels[state.table.known(labels)])
+            state.table.put(graph.live_labels(), GRAPH)
+            state.graph = graph
+
+    def start_rebuild(self, config: IndexConfig) -> None:
+        """Build the graph anew in later slices, instead of a rebuild that is under way."""
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            state.config = config
+            if state.graph is None:
+                return
+            state.apply_removals()
+            labels = state.graph.live_labels()
+            graph = HnswGraph(state.metric, state.dimension, config, len(labels) * 9 // 8)
+            state.rebuild = Rebuild(graph, labels)
+
+    def _load_backlog(self, rows_max: int) -> int:
+        """Flat: rows from disk join the tail, which is all the index there is."""
+        state = self._state
+        taken, labels, rows = self._take_backlog(rows_max)
+        with state.lock:
+            stayed = state.table.places(labels) == BACKLOG
+            state.tail.add(rows[stayed], labels[stayed])
+            state.table.put(labels[stayed], TAIL)
+            state.backlog.skip(taken)
+        return taken
+
+    def _move_tail(self, rows_max: int, threads: int) -> int:
+        state = self._state
+        with state.turn:
+            with state.lock:
+                rows, labels = state.tail.peek(rows_max)
+            self._insert(rows, labels, threads)
+            with state.lock:
+                state.settle(labels, TAIL)
+                state.tail.remove(labels)
+        return len(labels)
+
+    def _move_backlog(self, rows_max: int, threads: int) -> int:
+        state = self._state
+        taken, labels, rows = self._take_backlog(rows_max)
+        with state.turn:
+            self._insert(rows, labels, threads)
+            with state.lock:
+                state.settle(labels, BACKLOG)
+                state.backlog.skip(taken)
+        return taken
+
+    def _take_backlog(self, rows_max: int) -> tuple[int, Labels, Rows]:
+        """How many labels to skip afterwards, the live ones of them, and their prepared rows. No locks."""
+        state = self._state
+        with state.lock:
+            labels = state.backlog.peek(rows_max)
+            live = labels[state.table.places(labels) == BACKLOG]
+        rows = np.empty((0, state.dimension), dtype=np.float32)
+        if len(live):
+            rows = exact.prepare(state.metric, state.fetch(live))
+        return len(labels), live, rows
+
+    def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
+        """With the turn held."""
+        state = self._state
+        if state.graph is None:
+            state.graph = HnswGraph(state.metric, state.dimension, state.config, state.outside_graph)
+        with self._meter.measure(len(labels)):
+            state.graph.add(rows, labels, threads)
+
+    def _advance_rebuild(self, rebuild: Rebuild, rows_max: int, threads: int) -> int:
+        """One slice of the graph to come. Nobody searches it yet, so inserting holds no lock."""
+        state = self._state
+        with state.turn:
+            with state.lock:
+                state.apply_removals()
+                labels = rebuild.todo.peek(rows_max)
+                live = labels[state.table.places(labels) == GRAPH]
+            assert state.graph is not None
+            rows = state.graph.rows(live)
+        with self._meter.measure(len(live)):
+            rebuild.graph.add(rows, live, threads)
+        with state.turn, state.lock:
+            state.apply_removals()
+            rebuild.mark_removed()
+            rebuild.todo.skip(len(labels))
+            old = state.graph
+            if not rebuild.todo:
+                state.graph, state.rebuild = rebuild.graph, None
+        # A large graph takes a while to free, so its last reference goes here, without a lock.
+        del old
+        return max(1, len(labels))

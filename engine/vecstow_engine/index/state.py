@@ -1,0 +1,112 @@
+"""What the parts of one index share, and the two locks over it.
+
+A label is in one place at a time: in the tail, in the backlog or in the graph. `turn` guards hnswlib's graph
+and is held for a slice or a search; `lock` guards everything else and is held for moments. Whoever takes both
+takes `turn` first.
+
+A row moves with the turn held from before it is inserted until it has left the tail. So whoever has the turn
+sees each label in exactly one place, while adding and removing need the short lock alone: what is removed
+from the graph is noted, and marked in it by whoever has the turn next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.index.backlog import Backlog
+from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.hits import Labels, Rows
+from vecstow_engine.index.label_table import LabelTable
+from vecstow_engine.index.rebuild import Rebuild
+from vecstow_engine.index.tail import Tail
+from vecstow_engine.index.turns import Turns
+from vecstow_engine.model.manifest import IndexConfig
+from vecstow_engine.model.metrics import DistanceMetric
+
+Fetch = Callable[[Labels], Rows]
+"""Rows (n, dimension) of live labels that are durable on disk. Called without any lock; may raise."""
+
+TAIL: Final = 1
+BACKLOG: Final = 2
+GRAPH: Final = 3
+
+FLAT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Above it, searching all rows takes longer than searching a graph."""
+_REMOVALS_NOTED_MAX: Final = 256
+
+
+class IndexState:
+    """The places of one index. A method says which locks its caller holds."""
+
+    def __init__(
+        self, metric: DistanceMetric, dimension: int, config: IndexConfig, fetch: Fetch, flat_rows_max: int
+    ) -> None:
+        self.metric = metric
+        self.dimension = dimension
+        self.config = config
+        self.fetch = fetch
+        self.turn = Turns()
+        self.lock = threading.Lock()
+        self.table = LabelTable()
+        self.tail = Tail(metric, dimension)
+        self.backlog = Backlog()
+        self.graph: HnswGraph | None = None
+        self.rebuild: Rebuild | None = None
+        self._removed: list[Labels] = []
+        self._flat_rows_max = min(flat_rows_max, FLAT_BYTES_MAX // (4 * dimension))
+
+    @property
+    def flat(self) -> bool:
+        """Whether there are too few rows for a graph, so that the tail is where they belong. Any locks."""
+        return self.graph is None and self.outside_graph <= self._flat_rows_max
+
+    @property
+    def outside_graph(self) -> int:
+        """Labels in the tail and the backlog. Any locks."""
+        return self.table.count(TAIL) + self.table.count(BACKLOG)
+
+    @property
+    def removals_noted(self) -> int:
+        """Labels that the graph has yet to be told of. `lock`."""
+        return sum(len(labels) for labels in self._removed)
+
+    def remove(self, labels: Labels) -> None:
+        """Forget labels, wherever they are; unknown ones are passed over. No locks."""
+        with self.lock:
+            places = self.table.places(labels)
+            self.tail.remove(labels[places == TAIL])
+            if (places == GRAPH).any():
+                self._removed.append(labels[places == GRAPH])
+            self.table.discard(labels)
+            many = len(self._removed) > _REMOVALS_NOTED_MAX
+        if many:
+            with self.turn, self.lock:
+                self.apply_removals()
+
+    def apply_removals(self) -> None:
+        """Mark in the graph what was removed from it since the last time. Both locks."""
+        removed, self._removed = self._removed, []
+        if not removed or self.graph is None:
+            return
+        labels = np.concatenate(removed)
+        self.graph.mark_deleted(labels)
+        if self.rebuild is not None:
+            self.rebuild.note_removed(labels)
+
+    def settle(self, labels: Labels, source: int) -> None:
+        """A slice has been inserted: its labels have moved, but for those removed meanwhile. Both locks."""
+        assert self.graph is not None
+        stayed = self.table.places(labels) == source
+        self.graph.mark_deleted(labels[~stayed])
+        self.table.put(labels[stayed], GRAPH)
+        if self.rebuild is not None:
+            self.rebuild.note_added(labels[stayed])
+
+    def still_live(self, labels: Labels) -> Labels:
+        """Those of the labels that were not removed, wherever they are. No locks."""
+        with self.lock:
+            return labels[self.table.known(labels)]
