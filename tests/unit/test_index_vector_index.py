@@ -184,7 +184,7 @@ def test_a_graph_that_leads_to_too_few_rows_is_completed_exactly(metric, monkeyp
     rows = exact.prepare(metric, ROWS[20:900])
     expected = exact.nearest(metric, exact.prepare(metric, ROWS[:2]), rows, LABELS[20:900], 30)
     assert np.array_equal(found.labels[1], expected.labels[1])
-    assert np.mean(found.labels[0] == expected.labels[0]) > 0.9
+    assert len(set(found.labels[0].tolist()) & set(expected.labels[0].tolist())) >= 27
 
 
 def test_what_fetch_raises_comes_out_and_changes_nothing():

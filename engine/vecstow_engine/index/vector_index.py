@@ -37,7 +37,7 @@ class VectorIndex:
         fetch: Fetch,
         *,
         threads: int = 2,
-        slice_seconds: float = 0.03,
+        slice_seconds: float = 0.02,
         flat_rows_max: int = FLAT_ROWS_MAX,
     ) -> None:
         self._threads = threads
