@@ -23,6 +23,7 @@ class FakeCollection:
 
     manifest: Manifest
     points: dict[str, Point] = field(default_factory=dict)
+    changed_at: float | None = None
 
 
 class FakeEngine:
@@ -38,6 +39,7 @@ class FakeEngine:
         self.all_ready = True
         self.live = True
         self.fails: Exception | None = None
+        self.registry = SimpleNamespace(collections=lambda: list(self.collections.values()))
         self.starts = 0
         self.stops = 0
 
@@ -144,7 +146,12 @@ class FakeEngine:
 
     def state_document(self) -> dict[str, Any]:
         rows = [
-            {"name": name, "state": "ready", "vector_count": len(collection.points)}
+            {
+                "name": name,
+                "state": "ready",
+                "vector_count": len(collection.points),
+                "log_bytes": 100,
+            }
             for name, collection in sorted(self.collections.items())
         ]
         return {"engine": "fake", "volume_id": "v", "collections": rows}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -66,6 +68,14 @@ async def test_collections_are_counted_by_state_and_sized_up_to_a_bound():
     assert samples["vecstow_collections", (("state", "quarantined"),)] == 0
     assert samples["vecstow_collection_vectors", (("collection", "docs"),)] == 3
     assert samples["vecstow_collection_vectors", (("collection", "_other"),)] == 1
+    assert samples["vecstow_collection_wal_bytes", (("collection", "_other"),)] == 100
+
+
+async def test_the_oldest_change_without_a_checkpoint_has_an_age():
+    client, engine = docs_service()
+    assert (await scrape(client))["vecstow_checkpoint_lag_seconds", ()] == 0
+    engine.collection("docs").changed_at = time.monotonic() - 5
+    assert 5 <= (await scrape(client))["vecstow_checkpoint_lag_seconds", ()] < 60
 
 
 async def test_before_discovery_only_the_readiness_is_known():

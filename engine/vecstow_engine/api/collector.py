@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,15 @@ OTHER: Final = "_other"
 """The label that sums up collections beyond the bound; no legal collection name begins with `_`."""
 
 
+PER_COLLECTION: Final = (
+    ("vecstow_collection_vectors", "Live vectors.", "vector_count"),
+    ("vecstow_collection_indexed_vectors", "Live vectors that the graph holds.", "indexed"),
+    ("vecstow_collection_wal_bytes", "Bytes of the write-ahead log.", "log_bytes"),
+    ("vecstow_collection_overlay_bytes", "Memory of changes that no checkpoint has.", "overlay_bytes"),
+)
+"""Name, help and the key in a row of the engine's state."""
+
+
 class EngineCollector(Collector):
     """Gauges of the volume and its collections; the largest collections have a label of their own."""
 
@@ -30,21 +40,29 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One pass over the collections' states."""
-        ready = GaugeMetricFamily("vecstow_ready", "Whether the volume is discovered.")
-        ready.add_metric([], float(self._engine.ready))
-        yield ready
+        yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.ready)
         if not self._engine.ready:
             return
-        rows = self._engine.state_document()["collections"]
+        rows: Any = self._engine.state_document()["collections"]
         yield _by_state(rows)
-        yield from self._per_collection(rows)
+        yield from (self._per_collection(rows, *family) for family in PER_COLLECTION)
+        yield _gauge(
+            "vecstow_checkpoint_lag_seconds",
+            "Age of the oldest change that no checkpoint has; 0 when there is none.",
+            self._checkpoint_lag_seconds(),
+        )
 
-    def _per_collection(self, rows: Any) -> Iterator[GaugeMetricFamily]:
-        vectors = GaugeMetricFamily("vecstow_collection_vectors", "Live vectors.", labels=["collection"])
-        counts = {row["name"]: row["vector_count"] for row in rows}
-        for name, count in bounded(counts, self._collections_max).items():
-            vectors.add_metric([name], count)
-        yield vectors
+    def _per_collection(self, rows: Any, name: str, text: str, key: str) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, text, labels=["collection"])
+        values = {row["name"]: row.get(key, 0) for row in rows}
+        for collection, value in bounded(values, self._collections_max).items():
+            family.add_metric([collection], value)
+        return family
+
+    def _checkpoint_lag_seconds(self) -> float:
+        now = time.monotonic()
+        changed_at = [collection.changed_at for collection in self._engine.registry.collections()]
+        return max((now - moment for moment in changed_at if moment is not None), default=0.0)
 
 
 def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:
@@ -54,6 +72,12 @@ def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:
     ordered = sorted(values, key=lambda name: (-values[name], name))
     kept = {name: values[name] for name in ordered[:collections_max]}
     return kept | {OTHER: sum(values[name] for name in ordered[collections_max:])}
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text)
+    family.add_metric([], float(value))
+    return family
 
 
 def _by_state(rows: Any) -> GaugeMetricFamily:
