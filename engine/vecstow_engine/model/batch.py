@@ -57,7 +57,9 @@ class PointBatch:
         rows = check_vectors(manifest, vectors)
         all_new = ids is None or not any(ids)
         checked = [new_point_id() for _ in range(count)] if ids is None else _check_ids(ids)
-        encoded = [None] * count if payloads is None else [_encode_payload(p, i) for i, p in enumerate(payloads)]
+        encoded: list[bytes | None] = (
+            [None] * count if payloads is None else [_encode_payload(p, i) for i, p in enumerate(payloads)]
+        )
         return cls(checked, rows, encoded, all_new)
 
 
@@ -119,7 +121,9 @@ def check_vectors(manifest: Manifest, vectors: NDArray[np.float32]) -> NDArray[n
         _check_float16(vectors)
     rows = encode_rows(vectors, manifest.vector_type)
     if manifest.distance_metric is DistanceMetric.COSINE:
-        stored = vectors if manifest.vector_type is VectorType.FLOAT32 else decode_rows(rows, manifest.vector_type)
+        stored = (
+            vectors if manifest.vector_type is VectorType.FLOAT32 else decode_rows(rows, manifest.vector_type)
+        )
         zeros = np.flatnonzero(~stored.any(axis=1))
         if len(zeros):
             raise InvalidInput(
@@ -153,7 +157,9 @@ def _check_ids(ids: Sequence[str | None]) -> list[str]:
         check_point_id(point_id, f"vectors[{index}].id")
         first = places.setdefault(point_id, index)
         if first != index:
-            raise InvalidInput(f"id {point_id!r} stands twice in the batch: vectors[{first}] and vectors[{index}]")
+            raise InvalidInput(
+                f"id {point_id!r} stands twice in the batch: vectors[{first}] and vectors[{index}]"
+            )
         checked.append(point_id)
     return checked
 

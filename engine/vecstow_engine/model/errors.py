@@ -1,23 +1,23 @@
 """Every error that Vecstow raises on purpose.
 
-    VecstowError
-    ├── InvalidInput            a value that breaks a stated limit
-    │   └── WrongShape          a body or file with missing, unknown or mistyped fields
-    ├── TooLarge                more bytes or items than the limit allows
-    ├── NotFound                no such collection, point, backup or path
-    ├── Conflict                it exists already, or something else owns or holds it
-    ├── Busy                    a queue or buffer is at its limit; nothing was logged
-    ├── Unavailable             the collection or the volume cannot answer now
-    │   ├── Recovering          the write-ahead log is being replayed
-    │   ├── ReadOnly            a sync failed: no more writes until the next start
-    │   ├── Quarantined         damage was found; nothing is served
-    │   └── Foreign             the data files are another program's
-    ├── DiskFull                the volume has no room; nothing was changed
-    ├── OutcomeUnknown          the sync of this very write failed
-    └── StorageError            a file is not what it must be
-        ├── DamagedFile         content that fails its checks
-        ├── NewerFormat         written by a later release
-        └── VolumeRefused       the data directory cannot be used (lock, network file system)
+VecstowError
+├── InvalidInput            a value that breaks a stated limit
+│   └── WrongShape          a body or file with missing, unknown or mistyped fields
+├── TooLarge                more bytes or items than the limit allows
+├── NotFound                no such collection, point, backup or path
+├── Conflict                it exists already, or something else owns or holds it
+├── Busy                    a queue or buffer is at its limit; nothing was logged
+├── Unavailable             the collection or the volume cannot answer now
+│   ├── Recovering          the write-ahead log is being replayed
+│   ├── ReadOnly            a sync failed: no more writes until the next start
+│   ├── Quarantined         damage was found; nothing is served
+│   └── Foreign             the data files are another program's
+├── DiskFull                the volume has no room; nothing was changed
+├── OutcomeUnknown          the sync of this very write failed
+└── StorageError            a file is not what it must be
+    ├── DamagedFile         content that fails its checks
+    ├── NewerFormat         written by a later release
+    └── VolumeRefused       the data directory cannot be used (lock, network file system)
 """
 
 from __future__ import annotations

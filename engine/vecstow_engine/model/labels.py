@@ -11,9 +11,7 @@ SLOT_BITS: Final = 32
 SLOT_MAX: Final = (1 << SLOT_BITS) - 1
 
 
-def make_labels(
-    slots: NDArray[np.integer], generations: NDArray[np.uint32] | int
-) -> NDArray[np.uint64]:
+def make_labels(slots: NDArray[np.integer], generations: NDArray[np.uint32] | int) -> NDArray[np.uint64]:
     """Labels, shape (n,), of slots and their generations."""
     high = np.asarray(generations, np.uint64) << np.uint64(SLOT_BITS)
     return np.asarray(high | slots.astype(np.uint64), np.uint64)

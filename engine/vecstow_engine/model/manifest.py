@@ -71,7 +71,9 @@ class PayloadIndex:
 
     def __post_init__(self) -> None:
         if not isinstance(self.field, str) or not 1 <= len(self.field) <= PAYLOAD_FIELD_CHARACTERS_MAX:
-            raise InvalidInput(f"payload_indexes: field {self.field!r} must be a string of 1 to 256 characters")
+            raise InvalidInput(
+                f"payload_indexes: field {self.field!r} must be a string of 1 to 256 characters"
+            )
         if self.type not in PAYLOAD_INDEX_TYPES:
             raise InvalidInput(
                 f"payload_indexes: type {self.type!r} of field {self.field!r} is not one of "
@@ -147,7 +149,9 @@ def parse_index_config(value: object) -> IndexConfig:
         raise WrongShape(f"index_config is {type(value).__name__}; it must be an object")
     unknown = sorted(set(value) - set(INDEX_BOUNDS))
     if unknown:
-        raise WrongShape(f"index_config has an unknown field {unknown[0]!r}; known: {', '.join(INDEX_BOUNDS)}")
+        raise WrongShape(
+            f"index_config has an unknown field {unknown[0]!r}; known: {', '.join(INDEX_BOUNDS)}"
+        )
     return IndexConfig(**value)
 
 

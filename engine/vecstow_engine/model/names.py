@@ -28,7 +28,9 @@ def check_collection_name(name: object) -> str:
     if not isinstance(name, str):
         raise WrongShape(f"name is {type(name).__name__}; it must be a string")
     if name in RESERVED_NAMES:
-        raise InvalidInput(f"name {name!r} is reserved", hint=f"reserved: {', '.join(sorted(RESERVED_NAMES))}")
+        raise InvalidInput(
+            f"name {name!r} is reserved", hint=f"reserved: {', '.join(sorted(RESERVED_NAMES))}"
+        )
     if _COLLECTION.fullmatch(name) is None:
         raise InvalidInput(
             f"name {name[:80]!r} is not legal: 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
@@ -41,7 +43,9 @@ def check_point_id(point_id: object, field: str = "id") -> str:
     if not isinstance(point_id, str):
         raise WrongShape(f"{field} is {type(point_id).__name__}; ids are strings")
     if not 1 <= len(point_id) <= POINT_ID_CHARACTERS_MAX:
-        raise InvalidInput(f"{field} has {len(point_id)} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed")
+        raise InvalidInput(
+            f"{field} has {len(point_id)} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed"
+        )
     if not _is_unicode(point_id):
         raise InvalidInput(f"{field} {point_id!r} is not valid Unicode")
     if "." in point_id and any(segment in (".", "..") for segment in point_id.split("/")):

@@ -19,6 +19,7 @@ from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 from vecstow_engine.storage.points import Meta, rewrite_meta
 from vecstow_engine.storage.recovery import open_store
@@ -62,14 +63,24 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manife
     files.make_folder(layout.data / STAGING)
     try:
         _copy_tree(backup, staging.data)
-        manifest = _settle_copy(staging, source_name, name)
+        manifest, applied = settle_copy(staging, source_name, name)
         with manifests_locked(layout):
             if layout.collection(name).exists():
                 raise Conflict(f"collection {name!r} exists", collection=name)
             files.rename(staging.collection(source_name), layout.collection(name))
+        begin_log(layout, manifest, applied)
     finally:
         files.remove_tree(staging.data)
     return manifest
+
+
+def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
+    """The first log segment of a collection that was made whole, with `applied` contained in its point table."""
+    if manifest.collection_uid is not None:
+        identity = identity_of(manifest, manifest.collection_uid)
+        log = Log(layout.log(identity.uid), identity, applied=applied)
+        log.resume()
+        log.close()
 
 
 def path_below(layout: Layout, given: str, roots: tuple[Path, ...]) -> Path:
@@ -124,8 +135,11 @@ def _copy_tree(source: Path, target: Path) -> None:
     files.sync_folder(target)
 
 
-def _settle_copy(staging: Layout, source_name: str, name: str) -> Manifest:
-    """Bring a copied collection to rest: log applied, then name and uid of its own in every file."""
+def settle_copy(staging: Layout, source_name: str, name: str) -> tuple[Manifest, int]:
+    """Bring a copied collection to rest: log applied, then name and uid of its own in every file.
+
+    Returns its manifest, and the sequence that is applied.
+    """
     folder = staging.collection(source_name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -144,7 +158,7 @@ def _settle_copy(staging: Layout, source_name: str, name: str) -> Manifest:
     if opened.store is not None and uid is not None:
         _stamp(folder, fresh, uid, opened.store.meta)
     write_manifest(folder, fresh)
-    return fresh
+    return fresh, opened.store.meta.applied if opened.store is not None else 0
 
 
 def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:
@@ -162,4 +176,3 @@ _TRANSFERS: Final = {
     MANIFEST: files.link_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
     POINTS + "-wal": files.copy_file,
 }  # fmt: skip
-

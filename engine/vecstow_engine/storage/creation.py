@@ -53,8 +53,8 @@ def first_use(layout: Layout, name: str, handles: HandleCache) -> tuple[Manifest
     return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta, handles)
 
 
-def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> Manifest:
-    """Fill a new folder with a whole collection, its manifest last; returns that manifest.
+def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> tuple[Manifest, int]:
+    """Fill a new folder with a whole collection, its manifest last; returns it and the sequence applied.
 
     The folder must not be served meanwhile. An id that comes again replaces its point.
     """
@@ -64,12 +64,12 @@ def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -
     _create_files(folder, identity)
     rows = RowsFile(folder / ROWS, identity.stride)
     try:
-        _load_batches(folder, rows, batches)
+        applied = _load_batches(folder, rows, batches)
     finally:
         rows.close()
     manifest = dataclasses.replace(manifest, collection_uid=identity.uid)
     write_manifest(folder, manifest)
-    return manifest
+    return manifest, applied
 
 
 def _create_files(folder: Path, identity: Identity) -> Meta:
@@ -79,9 +79,9 @@ def _create_files(folder: Path, identity: Identity) -> Meta:
     return meta
 
 
-def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -> None:
+def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -> int:
     slots_by_id: dict[str, int] = {}
-    next_slot = 0
+    next_slot = sequence = 0
     for sequence, batch in enumerate(batches, start=1):
         slots = np.arange(next_slot, next_slot + len(batch.ids), dtype=np.int64)
         next_slot += len(batch.ids)
@@ -96,5 +96,4 @@ def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -
             )
         )
         write_points(folder / POINTS, freed, points, applied=sequence, checkpoints=1)
-
-
+    return sequence

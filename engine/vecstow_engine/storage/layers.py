@@ -129,7 +129,9 @@ class Layers:
 
     def withhold_point(self, slot: int) -> None:
         """The table's row of a point fails its checksum."""
-        self.withhold(slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum")
+        self.withhold(
+            slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum"
+        )
 
     def withheld_error(self, point_id: str, slot: int | None) -> Unavailable:
         """What a reader of a withheld point is told."""

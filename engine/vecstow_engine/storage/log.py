@@ -24,7 +24,7 @@ class _Active:
 
     path: Path
     seed: int
-    bytes: int
+    size: int
     fd: int | None = None
 
 
@@ -48,9 +48,9 @@ class Log:
         self._active: _Active | None = None
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of the growing segment, header included; 0 before the first write of this process."""
-        return self._active.bytes if self._active else 0
+        return self._active.size if self._active else 0
 
     def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
         """Log each (type, payload) as one record, all with one sync; returns their sequences.
@@ -111,7 +111,9 @@ class Log:
         parts = [encode_header(header)]
         for record in carried:
             parts += [
-                encode_record(header.seed, record.sequence, record.previous, self.synced, record.type, record.payload),
+                encode_record(
+                    header.seed, record.sequence, record.previous, self.synced, record.type, record.payload
+                ),
                 record.payload,
             ]
         path = self.folder / segment_name(first)
@@ -164,17 +166,17 @@ class Log:
     def _write(self, active: _Active, parts: Sequence[bytes]) -> None:
         assert active.fd is not None
         try:
-            written = files.write_at(active.fd, active.bytes, parts)
+            written = files.write_at(active.fd, active.size, parts)
         except OSError as error:
             self._cut_partial_append(active, error)
             raise files.as_storage_error(error, "appending to the log") from error
-        active.bytes += written
+        active.size += written
 
     def _cut_partial_append(self, active: _Active, cause: OSError) -> None:
         """Nothing of a failed append may stay: a later record would follow a hole."""
         assert active.fd is not None
         try:
-            files.truncate(active.fd, active.bytes)
+            files.truncate(active.fd, active.size)
             files.data_sync(active.fd)
         except OSError as error:
             self.broken = f"after {cause} its log could not be cut back: {error}"

@@ -35,7 +35,7 @@ class Entry:
     @property
     def row(self) -> NDArray[np.uint8]:
         """The stored bytes, shape (stride,)."""
-        return self._block[self._line]
+        return np.asarray(self._block[self._line])
 
     def stored(self) -> StoredPoint:
         """The row that it becomes in the point table."""

@@ -232,6 +232,7 @@ class PointTable:
         with self._lock, _wrapped(self.path):
             return self._connection.execute(statement, values).fetchall()
 
+
 def write_points(
     path: Path, freed: Iterable[int], points: Iterable[StoredPoint], applied: int, checkpoints: int
 ) -> Meta:
@@ -263,7 +264,15 @@ def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
         connection.execute("DELETE FROM snapshots WHERE crc = ?", (entry.crc,))
         connection.execute(
             "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (entry.crc, entry.bytes, entry.sequence, entry.space, entry.max_connections, entry.library, entry.checksum),
+            (
+                entry.crc,
+                entry.bytes,
+                entry.sequence,
+                entry.space,
+                entry.max_connections,
+                entry.library,
+                entry.checksum,
+            ),
         )
         connection.execute(
             "DELETE FROM snapshots WHERE crc NOT IN (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
@@ -280,6 +289,13 @@ def rewrite_meta(path: Path, meta: Meta) -> None:
         _write_meta(connection, meta)
         connection.execute("DELETE FROM snapshots")
         connection.execute("COMMIT")
+        _make_durable(connection, path)
+
+
+def vacuum(path: Path) -> None:
+    """Rewrite the table without its free pages; durable when this returns."""
+    with _wrapped(path), _writer(path) as connection:
+        connection.execute("VACUUM")
         _make_durable(connection, path)
 
 
@@ -316,7 +332,9 @@ def _damaged_when(path: Path, *errors: type[Exception]) -> Iterator[None]:
 def _delete_slots(connection: sqlite3.Connection, slots: Iterable[int]) -> tuple[int, int]:
     removed = removed_sum = 0
     for slot in slots:
-        for (checksum,) in connection.execute("DELETE FROM points WHERE slot = ? RETURNING checksum", (slot,)):
+        for (checksum,) in connection.execute(
+            "DELETE FROM points WHERE slot = ? RETURNING checksum", (slot,)
+        ):
             removed += 1
             removed_sum += checksum
     return removed, removed_sum
@@ -388,8 +406,14 @@ def _wrapped(path: Path) -> Iterator[None]:
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
     name = getattr(error, "sqlite_errorname", "") or ""
     if name == "SQLITE_FULL":
-        return DiskFull(f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint")
-    if name in ("SQLITE_CORRUPT", "SQLITE_NOTADB") or "malformed" in str(error) or "no such table" in str(error):
+        return DiskFull(
+            f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
+        )
+    if (
+        name in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+        or "malformed" in str(error)
+        or "no such table" in str(error)
+    ):
         return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
 
@@ -400,5 +424,3 @@ _Item = TypeVar("_Item")
 def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(items), IDS_PER_STATEMENT):
         yield items[start : start + IDS_PER_STATEMENT]
-
-

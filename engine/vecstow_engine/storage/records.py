@@ -71,9 +71,7 @@ def decode_effect(record: Record) -> Effect:
     rows = np.frombuffer(raw, np.uint8, count * stride, rows_at).reshape(count, stride)
     ids_at = rows_at + count * stride
     payloads_at = ids_at + int(id_lengths.sum())
-    return Upsert(
-        _texts(raw, ids_at, id_lengths), rows, _payloads(raw, payloads_at, payload_lengths)
-    )
+    return Upsert(_texts(raw, ids_at, id_lengths), rows, _payloads(raw, payloads_at, payload_lengths))
 
 
 def _lengths(items: Sequence[bytes], dtype: str) -> bytes:

@@ -18,13 +18,13 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
-from vecstow_engine.storage.layers import Layers
+from vecstow_engine.storage.layers import Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.points import Meta, PointTable, settle
 from vecstow_engine.storage.records import decode_effect
-from vecstow_engine.storage.replay import FoundSegment, Verdict, follow, read_log
+from vecstow_engine.storage.replay import FoundSegment, follow, read_log
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 
@@ -52,8 +52,12 @@ def open_store(
     *,
     is_rival: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_applied: Callable[[Applied], None] = lambda applied: None,
 ) -> Opened:
-    """Open one collection. `is_rival`: another folder claims the same uid; `progress` gets replayed records."""
+    """Open one collection. `is_rival`: another folder claims the same uid.
+
+    `progress` gets the number of replayed records and of all; `on_applied` what each one changed.
+    """
     folder = layout.collection(manifest.name)
     identity = _match_files(layout, folder, manifest)
     if identity is None:
@@ -66,9 +70,15 @@ def open_store(
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, handles)
-    _replay(store, verdict, progress)
+    for done, record in enumerate(verdict.records, start=1):
+        on_applied(store.replay(decode_effect(record), record.sequence))
+        progress(done, len(verdict.records))
     warnings = [*verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
-    renamed = bool(segments) and segments[-1].header is not None and segments[-1].header.identity.name != manifest.name
+    renamed = (
+        bool(segments)
+        and segments[-1].header is not None
+        and segments[-1].header.identity.name != manifest.name
+    )
     if verdict.records or renamed:
         warnings += _resume(log)
     return Opened(
@@ -151,7 +161,9 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
     capacity = (size - rows.HEADER_BYTES) // identity.stride
     if len(slots.slots) and slots.slots[-1] >= capacity:
         raise DamagedFile(
-            f"it ends at byte {size}, but a live row stands at slot {slots.slots[-1]}", file=str(rows_path), offset=size
+            f"it ends at byte {size}, but a live row stands at slot {slots.slots[-1]}",
+            file=str(rows_path),
+            offset=size,
         )
     return meta, SlotTable(slots)
 
@@ -168,27 +180,26 @@ def _refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, riva
     owner = newest.identity.name if newest is not None else identity.name
     if rival is not None and owner != rival:
         raise DamagedFile(
-            f"its uid {identity.uid} is also claimed by another folder, and the log belongs to {owner!r}", file=rival
+            f"its uid {identity.uid} is also claimed by another folder, and the log belongs to {owner!r}",
+            file=rival,
         )
-
-
-def _replay(store: Store, verdict: Verdict, progress: Callable[[int, int], None]) -> None:
-    for done, record in enumerate(verdict.records):
-        store.replay(decode_effect(record), record.sequence)
-        progress(done + 1, len(verdict.records))
 
 
 def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[str]:
     """Copy torn tails away before their segments go: normal after a crash, but evidence."""
     warnings = []
     for segment in torn:
-        warnings.append(f"{segment.path}: torn tail of {len(segment.tail)} bytes at byte {segment.valid_bytes}")
+        warnings.append(
+            f"{segment.path}: torn tail of {len(segment.tail)} bytes at byte {segment.valid_bytes}"
+        )
         if len(segment.tail) <= TORN_TAIL_BYTES_MAX:
             folder = layout.quarantine / f"{name}-{timestamp()}"
             try:
                 files.make_folder(layout.quarantine)
                 files.make_folder(folder)
-                files.replace_file(folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}", [segment.tail])
+                files.replace_file(
+                    folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}", [segment.tail]
+                )
             except OSError as error:
                 warnings.append(f"{segment.path}: the torn tail could not be set aside: {error}")
     return warnings

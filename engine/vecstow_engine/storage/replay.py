@@ -24,7 +24,6 @@ from vecstow_engine.storage.segment import (
     iterate_records,
 )
 
-
 _SEGMENT_NAME = re.compile(r"[0-9]{20}\.log")
 
 
@@ -108,7 +107,9 @@ def _plausible_offsets(raw: bytes, start: int) -> list[int]:
     """Offsets whose fixed fields could be a record header's, by eight vectorised passes."""
     found: list[int] = []
     for shift in range(8):
-        words = np.frombuffer(raw, dtype="<u8", offset=start + shift, count=max(0, len(raw) - start - shift) // 8)
+        words = np.frombuffer(
+            raw, dtype="<u8", offset=start + shift, count=max(0, len(raw) - start - shift) // 8
+        )
         if len(words) < RECORD_HEADER_BYTES // 8:
             continue
         sequence, previous, synced, kind = words[1:-3], words[2:-2], words[3:-1], words[4:]

@@ -101,6 +101,12 @@ class RowsFile:
             block = np.ascontiguousarray(rows[order[begin:end]])
             files.write_at(self._fd, self.offset(int(wanted[begin])), [block.data])
 
+    def truncate(self, rows: int) -> None:
+        """Cut the file behind its first `rows` rows, durably; it does not grow."""
+        if os.fstat(self._fd).st_size > self.offset(rows):
+            files.truncate(self._fd, self.offset(rows))
+            files.sync(self._fd)
+
     def sync(self) -> None:
         """Make all writes durable; raises files.SyncFailed, after which the file must not be trusted."""
         files.sync(self._fd)
@@ -126,7 +132,7 @@ _RUN_ROWS_MAX: Final = 1024
 
 
 def _read_full(fd: int, block: NDArray[np.uint8], offset: int) -> None:
-    view = memoryview(block.reshape(-1))
+    view = block.reshape(-1).data
     while len(view):
         count = os.preadv(fd, [view], offset)
         if count == 0:

@@ -31,9 +31,7 @@ class SlotTable:
         self._grow(self._high_water)
         return slots
 
-    def occupy(
-        self, slots: NDArray[np.int64], generation: int, row_checksums: NDArray[np.uint32]
-    ) -> None:
+    def occupy(self, slots: NDArray[np.int64], generation: int, row_checksums: NDArray[np.uint32]) -> None:
         """Make allocated slots live."""
         self._generations[slots] = generation
         self._row_checksums[slots] = row_checksums
@@ -48,11 +46,32 @@ class SlotTable:
         """Give vacated slots out again: the checkpoint that freed them is durable."""
         self._free.extend(slots)
 
+    def shrink(self) -> int:
+        """Forget the free slots at the end; returns how many slots remain. The others are given out lowest first."""
+        free = sorted(self._free)
+        while free and free[-1] == self._high_water - 1:
+            self._high_water = free.pop()
+        self._free = deque(free)
+        return self._high_water
+
+    @property
+    def free_count(self) -> int:
+        """Slots that can be given out without growing the file."""
+        return len(self._free)
+
+    def highest_live(self, count: int) -> NDArray[np.int64]:
+        """The `count` highest live slots, or all when there are fewer."""
+        return (
+            np.flatnonzero(self._generations[: self._high_water])[-count:] if count else np.zeros(0, np.int64)
+        )
+
     def generations(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
         """The generation of each slot; 0 where it is not live."""
         known = slots < self._high_water
-        return np.where(known, self._generations[np.where(known, slots, 0)], 0) if self._high_water else np.zeros(
-            len(slots), np.uint32
+        return (
+            np.where(known, self._generations[np.where(known, slots, 0)], 0)
+            if self._high_water
+            else np.zeros(len(slots), np.uint32)
         )
 
     def generation(self, slot: int) -> int:
@@ -61,7 +80,7 @@ class SlotTable:
 
     def row_checksums(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
         """The CRC32C that each live slot's row must have."""
-        return self._row_checksums[slots]
+        return np.asarray(self._row_checksums[slots], np.uint32)
 
     def live(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """Live slots, ascending, and their generations."""

@@ -38,19 +38,26 @@ def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[Snaps
     return None, f"{INDEX} fails its checksum"
 
 
-def install_snapshot(folder: Path, entry: SnapshotEntry) -> None:
-    """Give a saved temporary snapshot its name; what it contains must be applied durably.
-
-    Raises StorageError when its size is not what the graph said, DiskFull, or files.SyncFailed.
-    """
+def describe_snapshot(
+    folder: Path, *, expected_bytes: int, sequence: int, space: str, max_connections: int, library: str
+) -> SnapshotEntry:
+    """The entry of a saved temporary snapshot, synced; raises StorageError when it is cut, and removes it then."""
     temporary = snapshot_temporary(folder)
     size = temporary.stat().st_size
-    if size != entry.bytes:
+    if size != expected_bytes:
         files.remove(temporary)
-        raise StorageError(f"{temporary} has {size} bytes, not {entry.bytes}: the disk may be full")
+        raise StorageError(f"{temporary} has {size} bytes, not {expected_bytes}: the disk may be full")
     files.sync_file(temporary)
+    return SnapshotEntry(file_crc(temporary), size, sequence, space, max_connections, library)
+
+
+def install_snapshot(folder: Path, entry: SnapshotEntry) -> None:
+    """Record a described snapshot, then give it its name; what it contains must be applied durably.
+
+    Raises DiskFull, or StorageError or files.SyncFailed, after which the files must not be written again.
+    """
     write_snapshot(folder / POINTS, entry)
-    files.publish(temporary, folder / INDEX)
+    files.publish(snapshot_temporary(folder), folder / INDEX)
 
 
 def snapshot_temporary(folder: Path) -> Path:

@@ -7,21 +7,22 @@ overlay into the files (rule 8 of the disk). `_writing` is held over log append 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import numpy as np
 
 from vecstow_engine.model.errors import ReadOnly, StorageError
+from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
-from vecstow_engine.storage.layout import POINTS
+from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.overlay import Overlay
-from vecstow_engine.storage.points import Meta, write_points
+from vecstow_engine.storage.points import Meta, vacuum, write_points
 from vecstow_engine.storage.records import Effect, Upsert, encode_effect
 from vecstow_engine.storage.view import View
 
@@ -75,7 +76,9 @@ class Store:
         encoded = [encode_effect(effect) for effect in effects]
         with self._writing, self._log_handle():
             if self.failure is not None:
-                raise ReadOnly(f"the collection takes no writes: {self.failure}", collection=self.identity.name)
+                raise ReadOnly(
+                    f"the collection takes no writes: {self.failure}", collection=self.identity.name
+                )
             live = self._live_slots(effects)
             sequences = self.log.append(encoded)
             return [
@@ -83,9 +86,9 @@ class Store:
                 for effect, sequence in zip(effects, sequences, strict=True)
             ]
 
-    def replay(self, effect: Effect, sequence: int) -> None:
+    def replay(self, effect: Effect, sequence: int) -> Applied:
         """Apply an effect that was found in the log."""
-        self.layers.apply(effect, sequence, self.layers.live_slots(effect.ids))
+        return self.layers.apply(effect, sequence, self.layers.live_slots(effect.ids))
 
     def checkpoint(self) -> bool:
         """Empty the overlay into the files. False when there was nothing to do.
@@ -95,18 +98,57 @@ class Store:
         """
         if not self._freeze():
             return False
-        try:
+        with self.fatal_errors("a checkpoint"):
             self._write_frozen()
-        except files.SyncFailed as error:
-            self.failure = f"a checkpoint's sync failed: {error}"
-            raise StorageError(self.failure, collection=self.identity.name) from error
-        except OSError as error:
-            raise files.as_storage_error(error, "writing a checkpoint") from error
-        except StorageError as error:
-            self.failure = f"a checkpoint failed: {error}"
-            raise
         self.log.trim(self.meta.applied)
         return True
+
+    def relocate(self, count_max: int) -> Applied | None:
+        """Write points of the highest slots anew, so that they come to lie in free lower ones; None when none would.
+
+        Then a checkpoint frees the space that `truncate` gives back. The caller lets the index follow.
+        """
+        with self._writing, self._log_handle():
+            with self.layers.lock:
+                self.layers.slots.shrink()
+                slots = self.layers.slots.highest_live(min(count_max, self.layers.slots.free_count))
+                labels = make_labels(slots, self.layers.slots.generations(slots))
+                lower = int((slots >= self.count).sum())
+            labels = labels[len(labels) - lower :]
+            effect = self.view.as_upsert(labels)
+            if not effect.ids:
+                return None
+            live = self.layers.live_slots(effect.ids)
+            (sequence,) = self.log.append([encode_effect(effect)])
+            return self.layers.apply(effect, sequence, live)
+
+    def truncate(self) -> int:
+        """Give back the rows file's free end and the point table's free pages; returns the bytes that remain."""
+        with self.fatal_errors("compaction"):
+            with self.layers.lock:
+                rows_kept = self.layers.slots.shrink()
+            with self.layers.rows() as rows:
+                rows.truncate(rows_kept)
+            vacuum(self.layers.folder / POINTS)
+        return self.bytes_on_disk()
+
+    def bytes_on_disk(self) -> int:
+        """Size of rows file and point table."""
+        return sum((self.layers.folder / name).stat().st_size for name in (ROWS, POINTS))
+
+    @contextmanager
+    def fatal_errors(self, operation: str) -> Iterator[None]:
+        """A failed sync inside ends the writes of this process; a full disk does not."""
+        try:
+            yield
+        except files.SyncFailed as error:
+            self.failure = f"{operation} failed: {error}"
+            raise StorageError(self.failure, collection=self.identity.name) from error
+        except OSError as error:
+            raise files.as_storage_error(error, operation) from error
+        except StorageError as error:
+            self.failure = f"{operation} failed: {error}"
+            raise
 
     def close(self) -> None:
         """Close every descriptor; the store must not be used again."""
@@ -114,7 +156,9 @@ class Store:
         self.layers.close()
 
     def _live_slots(self, effects: Sequence[Effect]) -> dict[str, int]:
-        ids = [i for effect in effects if not (isinstance(effect, Upsert) and effect.all_new) for i in effect.ids]
+        ids = [
+            i for effect in effects if not (isinstance(effect, Upsert) and effect.all_new) for i in effect.ids
+        ]
         return self.layers.live_slots(ids) if ids else {}
 
     def _freeze(self) -> bool:
@@ -155,5 +199,3 @@ class Store:
 
     def _log_handle(self) -> AbstractContextManager[Log]:
         return self._handles.borrow((self.identity.uid, "log"), lambda: self.log)
-
-

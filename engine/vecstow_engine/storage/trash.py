@@ -73,7 +73,7 @@ def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifes
 
 
 def purge(layout: Layout, deleted: DeletedCollection) -> None:
-    """Remove a dropped collection for good: its log first, so that a crash leaves something to purge again."""
+    """Remove a dropped collection for good: its log first, so that a crash leaves what can be purged."""
     if not _is_claimed(layout, deleted.uid):
         files.remove_tree(layout.log(deleted.uid))
     files.remove_tree(deleted.path)

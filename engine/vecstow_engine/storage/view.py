@@ -18,6 +18,7 @@ from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.overlay import Entry
 from vecstow_engine.storage.points import StoredPoint
+from vecstow_engine.storage.records import Upsert
 from vecstow_engine.storage.rows import row_checksums
 
 READ_ATTEMPTS_MAX: Final = 5
@@ -44,7 +45,7 @@ class View:
         """The points of `ids`, None where there is none; raises Unavailable for a withheld one."""
         for _ in range(READ_ATTEMPTS_MAX):
             found = self._find(ids)
-            rows = self._rows_of([point for point in found.values()])
+            rows = self._rows_of(list(found.values()))
             vectors = decode_rows(rows, self._layers.identity.vector_type)
             bad = self._first_bad(found, rows)
             if bad is None:
@@ -76,7 +77,7 @@ class View:
         return answers
 
     def vectors(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Decoded rows, shape (n, d); NaN for a row that fails its checksum, which is withheld from now on."""
+        """Decoded rows, shape (n, d); NaN for a row that fails its checksum: it is withheld from now on."""
         slots = slots_of(labels)
         with self._layers.lock:
             entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
@@ -87,9 +88,24 @@ class View:
         if len(bad):
             vectors = vectors.copy()
             vectors[bad] = np.nan
-            for slot, generation in zip(slots[bad].tolist(), generations_of(labels[bad]).tolist(), strict=True):
+            for slot, generation in zip(
+                slots[bad].tolist(), generations_of(labels[bad]).tolist(), strict=True
+            ):
                 self._layers.withhold_row(slot, generation)
         return vectors
+
+    def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
+        """The points of these labels as an effect that writes them anew, without those that fail their checks."""
+        slots = slots_of(labels)
+        points = self.resolve(labels.tolist())
+        with self._layers.lock:
+            entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
+            checksums = self._layers.slots.row_checksums(slots)
+        rows = self._read(slots, entries)
+        good = row_checksums(rows) == checksums
+        kept = [line for line, point in enumerate(points) if point is not None and good[line]]
+        found = [point for line, point in enumerate(points) if point is not None and good[line]]
+        return Upsert([i for i, _ in found], rows[kept], [payload for _, payload in found])
 
     def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
         """(label, id, payload) of every point that is served, in no particular order."""
@@ -115,9 +131,9 @@ class View:
                 if point is None:
                     raise self._layers.withheld_error(point_id, None)
                 found[point_id] = point
-        for point_id, point in found.items():
-            if point.slot in self._layers.withheld:
-                raise self._layers.withheld_error(point_id, point.slot)
+        for point_id, answer in found.items():
+            if answer.slot in self._layers.withheld:
+                raise self._layers.withheld_error(point_id, answer.slot)
         return found
 
     def _rows_of(self, found: Sequence[_Found]) -> NDArray[np.uint8]:

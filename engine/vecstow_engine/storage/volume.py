@@ -13,7 +13,13 @@ from vecstow_engine.model.errors import VolumeRefused
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 
-NETWORK_FILE_SYSTEMS: Final = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x517B: "SMB", 0x01021997: "9p"}
+NETWORK_FILE_SYSTEMS: Final = {
+    0x6969: "NFS",
+    0xFF534D42: "CIFS",
+    0xFE534D42: "SMB2",
+    0x517B: "SMB",
+    0x01021997: "9p",
+}
 """statfs(2) f_type: on these neither flock nor fsync can be relied on."""
 RESERVE_SHARE_MAX: Final = 0.02
 """The reserve takes at most this share of the volume's size."""
@@ -41,7 +47,7 @@ class Volume:
         os.close(self._lock_fd)
 
     def release_reserve(self) -> bool:
-        """Give up the reserved bytes, so that a delete, drop, purge or checkpoint finds room. False when spent."""
+        """Give up the reserved bytes, so that a delete, drop or checkpoint finds room. False when spent."""
         try:
             if self.layout.reserve.stat().st_size == 0:
                 return False

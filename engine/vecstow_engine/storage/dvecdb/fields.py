@@ -1,8 +1,8 @@
 """What the records of a file say about its metadata fields together, and how a reading becomes values.
 
-A field that was one kind in other records is read as that kind again. Counts are weights: a record that can be
-read in two ways speaks for each by half, and since a wrong reading takes values for keys, the right keys are
-the ones that come again.
+A field that was one kind in other records is read as that kind again. Counts are weights: a record that can
+be read in two ways speaks for each as far as it is likely, and since a wrong reading takes values for keys,
+the right keys are the ones that come again.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vecstow_engine.storage.dvecdb.untagged import ANY_KIND, Kind, Known, Reading, Step
+from vecstow_engine.storage.dvecdb.untagged import WIDE_KINDS, Kind, Options, Reading, Step, look_of
 
 FIELDS_MAX: Final = 20_000
 """Fields that are remembered: keys can be data, and memory is bounded."""
 SHARE_MIN: Final = 0.01
 """A kind that fewer of a field's values have is not expected again."""
-MARGIN: Final = 3.0
-"""Natural logarithm of how much likelier the best reading must be to raise no doubt."""
-SMALL_MAX: Final = 1 << 53
-"""Integers below it are certain: as float64 they would be subnormal, or NaN when negative."""
-REAL_MIN, REAL_MAX = 1e-40, 1e40
-"""Magnitudes in which 8 bytes look like a float64: a ninth of all, and nearly all floats that people store."""
 
-_PRIOR: Final[dict[Kind, float]] = {"null": -1.5, "boolean": -0.1, "array": -0.3, "object": -0.3}
+_PRIOR_COSTS: Final[dict[Kind, float]] = {
+    "string": 0.0,
+    "number": 0.0,
+    "zero": 0.0,
+    "boolean": 0.3,
+    "array": 0.3,
+    "object": 0.3,
+    "null": 3.0,  # it takes no byte, so it fits everywhere
+}
 _U64: Final = struct.Struct("<Q")
 _I64: Final = struct.Struct("<q")
 _F64: Final = struct.Struct("<d")
@@ -37,72 +39,78 @@ Doubtful = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Numbers:
-    """How a field's numbers look, one by one."""
+    """How a field's numbers look, one by one: see `look_of`."""
 
     small: float = 0
     negative: float = 0
     real: float = 0
+    tiny: float = 0
     other: float = 0
 
 
 @dataclass(slots=True)
-class Fields(Known):
-    """Kinds and numbers of each field, by path."""
+class Fields(Options):
+    """The kinds and the numbers of each field, by path."""
 
-    records: float = 0
+    records: int = 0
     _weights: dict[str, dict[Kind, float]] = field(default_factory=dict)
     _numbers: dict[str, _Numbers] = field(default_factory=dict)
-    _expected: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
+    _options: dict[str, tuple[tuple[Kind, float], ...]] = field(default_factory=dict)
 
-    def kinds(self, path: str) -> tuple[Kind, ...]:
-        """The kinds that this field had, the most frequent first; none for a new field."""
-        expected = self._expected.get(path)
-        if expected is None:
+    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        """The kinds that this field had; none for a new field."""
+        found = self._options.get(path)
+        if found is None:
             weights = self._weights.get(path, {})
-            least = SHARE_MIN * sum(weights.values())
-            ranked = sorted(weights, key=lambda kind: -weights[kind])
-            expected = tuple(kind for kind in ranked if weights[kind] >= least)
-            self._expected[path] = expected
-        return expected
+            least = max(SHARE_MIN * sum(weights.values()), SHARE_MIN)
+            likely = {kind for kind in _PRIOR_COSTS if weights.get(kind, 0.0) >= least}
+            if likely & WIDE_KINDS:
+                likely.add("zero")
+            found = tuple((kind, self._cost(weights, kind)) for kind in _PRIOR_COSTS if kind in likely)
+            self._options[path] = found
+        return found
+
+    def anything(self) -> Options:
+        """The same knowledge, but new fields, and new kinds of known ones, are possible at a cost."""
+        return _Anything(self)
 
     def learn(self, readings: list[Reading]) -> None:
-        """Take in the readings of one record, each with an equal share."""
-        share = 1 / len(readings)
+        """Take in one record: each of its readings counts by how likely it is beside the others."""
+        if not readings:
+            return
         self.records += 1
-        for reading in readings:
-            for step in _distinct(reading):
-                if step.path not in self._weights and len(self._weights) >= FIELDS_MAX:
-                    continue
-                weights = self._weights.setdefault(step.path, {})
-                weights[step.kind] = weights.get(step.kind, 0) + share
-                self._expected.pop(step.path, None)
-                if step.kind == "number":
-                    self._learn_number(step, share)
-
-    def rank(self, readings: list[Reading]) -> list[tuple[float, Reading]]:
-        """The readings with their log-likelihood, the likeliest first; equal ones in the order given."""
-        scored = [(sum(map(self._likelihood, _distinct(reading))), reading) for reading in readings]
-        return sorted(scored, key=lambda pair: -pair[0])
+        shares = [math.exp(readings[0].cost - reading.cost) for reading in readings]
+        for share, reading in zip(shares, readings, strict=True):
+            self._learn_reading(reading, share / sum(shares))
 
     def values(self, reading: Reading, doubtful: Doubtful) -> dict[str, Any]:
         """The map that a reading stands for; tells what is in doubt."""
-        steps = iter(reading.steps())
-        return self._map(steps, _top_level_count(reading), doubtful)
+        return self._map(iter(reading.steps()), reading.count, doubtful)
 
-    def _likelihood(self, step: Step) -> float:
-        prior = _PRIOR.get(step.kind, 0.0)
-        if not self.records:
-            return prior
-        weights = self._weights.get(step.path, {})
-        weight = weights.get(step.kind, 0.0)
-        if step.kind == "zero":
-            weight = sum(weights.values()) - weights.get("null", 0.0) - weights.get("boolean", 0.0)
-        return prior + math.log((weight + 0.5) / (self.records + 1))
+    def cost(self, path: str, kind: Kind) -> float:
+        """What it costs that a record has this field with this kind."""
+        return self._cost(self._weights.get(path, {}), kind)
 
-    def _learn_number(self, step: Step, share: float) -> None:
-        numbers = self._numbers.setdefault(step.path, _Numbers())
-        look = _look(step.value)
-        setattr(numbers, look, getattr(numbers, look) + share)
+    def _cost(self, weights: dict[Kind, float], kind: Kind) -> float:
+        weight = weights.get(kind, 0.0)
+        if kind == "zero":
+            weight = sum(weight for known, weight in weights.items() if known in WIDE_KINDS)
+        return -math.log((weight + 0.5) / (self.records + 1)) if self.records else 0.0
+
+    def _learn_reading(self, reading: Reading, share: float) -> None:
+        counted = set()
+        for step in reading.steps():
+            if step.path not in self._weights and len(self._weights) >= FIELDS_MAX:
+                continue
+            if step.kind == "number":
+                numbers = self._numbers.setdefault(step.path, _Numbers())
+                look = look_of(step.value)
+                setattr(numbers, look, getattr(numbers, look) + share)
+            if (step.path, step.kind) not in counted:  # a long array is no stronger evidence
+                counted.add((step.path, step.kind))
+                weights = self._weights.setdefault(step.path, {})
+                weights[step.kind] = weights.get(step.kind, 0.0) + share
+        self._options.clear()
 
     def _map(self, steps: Iterator[Step], count: int, doubtful: Doubtful) -> dict[str, Any]:
         found = {}
@@ -124,64 +132,52 @@ class Fields(Known):
 
     def _zero(self, path: str, doubtful: Doubtful) -> Any:
         weights = self._weights.get(path, {})
-        kinds = [kind for kind in self.kinds(path) if kind in ("number", "string", "array", "object")]
+        kinds = [kind for kind, _ in self.options(path) if kind in WIDE_KINDS and kind != "zero"]
         if not kinds:
-            doubtful(path, 'eight zeros: read as 0, may be "", [] or {}; no other value of the field says which')
+            doubtful(
+                path, 'eight zeros: read as 0, may be "", [] or {}; no other value of the field says which'
+            )
             return 0
         kind = max(kinds, key=lambda kind: weights[kind])
         if len(kinds) > 1:
             doubtful(path, f"eight zeros in a field that is {' or '.join(sorted(kinds))}: read as {kind}")
         if kind == "number":
-            numbers = self._numbers.get(path, _Numbers())
-            return 0.0 if numbers.real > numbers.small + numbers.other else 0
+            numbers = self._numbers[path]
+            return 0.0 if numbers.real > numbers.small + numbers.tiny + numbers.other else 0
         return {"string": "", "array": [], "object": {}}[kind]
 
     def _number(self, path: str, word: int, doubtful: Doubtful) -> int | float:
         raw = _U64.pack(word)
         signed: int = _I64.unpack(raw)[0]
         real: float = _F64.unpack(raw)[0]
-        look = _look(word)
+        look = look_of(word)
         if look in ("small", "negative"):
             return signed
         numbers = self._numbers.get(path, _Numbers())
-        if look == "other" and numbers.real and math.isfinite(real):
-            doubtful(path, "a number that may be a very large integer or a float: the field has both looks")
-        if math.isfinite(real) and numbers.real >= numbers.other and (look == "real" or numbers.real):
-            return real
-        if look == "real" and not numbers.real and not numbers.other:
-            return real
+        if look == "tiny" and not numbers.real:
+            return word
+        if math.isfinite(real) and (look == "real" or numbers.real):
+            if look != "real":
+                doubtful(path, "a number that may be a huge integer or a float: the field has both")
+            if numbers.real >= numbers.other:
+                return real
         if signed < 0:
             doubtful(path, "an integer that may be negative or above 2**63")
             return signed if numbers.negative else word
         return word
 
 
-def choose(ranked: list[tuple[float, Reading]]) -> tuple[Reading, bool]:
-    """The likeliest reading, and whether it is likely enough to be sure."""
-    best = ranked[0]
-    return best[1], len(ranked) == 1 or best[0] - ranked[1][0] >= MARGIN
+class _Anything(Options):
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._options: dict[str, tuple[tuple[Kind, float], ...]] = {}
 
-
-def _look(word: int) -> str:
-    """What a number's bytes look like: `small`, `negative`, `real` or `other`."""
-    if word < SMALL_MAX:
-        return "small"
-    if word >= (1 << 64) - SMALL_MAX:
-        return "negative"
-    real = abs(_F64.unpack(_U64.pack(word))[0])
-    return "real" if REAL_MIN < real < REAL_MAX else "other"
-
-
-def _distinct(reading: Reading) -> Iterator[Step]:
-    """The steps, those within arrays once per field and kind: a long array is no stronger evidence."""
-    seen = set()
-    for step in reading.steps():
-        if "[]" in step.path:
-            if (step.path, step.kind) in seen:
-                continue
-            seen.add((step.path, step.kind))
-        yield step
-
-
-def _top_level_count(reading: Reading) -> int:
-    raise NotImplementedError
+    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        found = self._options.get(path)
+        if found is None:
+            found = tuple(
+                (kind, prior + self._fields.cost(path, kind)) for kind, prior in _PRIOR_COSTS.items()
+            )
+            if len(self._options) < FIELDS_MAX:
+                self._options[path] = found
+        return found

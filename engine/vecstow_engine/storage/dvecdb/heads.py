@@ -3,13 +3,13 @@
     0.2.1   u64 16 | 16 bytes of the id | u64 dimension | dimension * f32 | u8 0 or 1 | metadata when 1
     0.2.6   u32 length of what follows | the same, with the metadata as u64 length and JSON
 
-All little-endian. The 16 known bytes of "16" and the dimension make a
-head that chance does not make.
+All little-endian. The 16 bytes of "16" and the dimension are what a head is known by.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,10 +21,13 @@ FRAME_BYTES: Final = 4
 HEAD_BYTES: Final = 8 + 16 + 8
 METADATA_BYTES_MAX: Final = 1024 * 1024
 """Far above the payload that a point may have here; what is larger is reported and skipped."""
+KEY_BYTES_MAX: Final = 1024
+"""Of a key that is not suspicious."""
 
 _DIMENSION_MAX: Final = 65_536
 _ID_LENGTH: Final = struct.pack("<Q", 16)
 _HEAD: Final = struct.Struct("<Q16sQ")
+_COUNT_AND_KEY: Final = struct.Struct("<QQ")
 _FRAME: Final = struct.Struct("<I")
 
 
@@ -77,15 +80,41 @@ def head_at(source: Source, offset: int, dimension: int) -> Head | None:
     return Head(offset, offset + FRAME_BYTES, point_id, length)
 
 
-def next_head(source: Source, start: int, stop: int, dimension: int) -> Head | None:
-    """The first head whose body begins in [start, stop), or None."""
-    while True:
-        at = source.find(_ID_LENGTH, start, stop + len(_ID_LENGTH) - 1)
-        if at < 0:
-            return None
-        if _id_at(source.read(at, HEAD_BYTES), 0, dimension) is not None:
-            return _framed(source, at, dimension) or head_at(source, at, dimension)
-        start = at + 1
+def heads(source: Source, start: int, stop: int, dimension: int) -> Iterator[Head]:
+    """Every head whose body begins in [start, stop), in file order; metadata may hold what looks like one.
+
+    None begins before `start`: a frame that would is left out, and its record stands without it.
+    """
+    at = source.find(_ID_LENGTH, start, stop + len(_ID_LENGTH) - 1)
+    while at >= 0:
+        framed = _framed(source, at, dimension) if at >= start + FRAME_BYTES else None
+        head = framed or head_at(source, at, dimension)
+        if head is not None:
+            yield head
+        at = source.find(_ID_LENGTH, at + 1, stop + len(_ID_LENGTH) - 1)
+
+
+def next_record(source: Source, start: int, stop: int, dimension: int) -> Head | None:
+    """The first head in [start, stop) that a record of its form follows, or None."""
+    found = heads(source, start, stop, dimension)
+    return next((head for head in found if is_followed(source, head, dimension)), None)
+
+
+def is_followed(source: Source, head: Head, dimension: int) -> bool:
+    """Whether what stands behind the vector may stand there: a key of 16 letters and a number are no record."""
+    if head.length is not None:
+        return True
+    start = head.body + fixed_bytes(dimension)
+    tag, rest = source.read(start - 1, 1), source.read(start, 16)
+    if len(rest) < 16:
+        return True
+    (count, key_bytes) = _COUNT_AND_KEY.unpack(rest)
+    if tag == b"\0" or (tag == b"\1" and count == 0):
+        end = start + 8 * (tag == b"\1")
+        return not source.read(end, HEAD_BYTES).strip(b"\0") or head_at(source, end, dimension) is not None
+    if tag != b"\1" or count > METADATA_BYTES_MAX:
+        return False
+    return rest[8:9] == b"{" or key_bytes <= KEY_BYTES_MAX
 
 
 def _id_at(raw: bytes, at: int, dimension: int) -> bytes | None:

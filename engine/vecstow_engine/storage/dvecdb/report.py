@@ -14,7 +14,7 @@ LISTED_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ForeignPoint:
-    """One record: `vector` is float32 (dimension,), finite and read-only; `offset` is where the record begins."""
+    """One record: `vector` is float32 (dimension,), finite and read-only; the record begins at `offset`."""
 
     id: str
     vector: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""A file read by blocks: memory stays bounded, and a disk's error is an exception (through mmap it is a signal)."""
+"""A file read by blocks: memory stays bounded, and an error of the disk is an exception, not a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata that d-vecDB 0.2.1 stored without types: every way in which its bytes can be read as a map.
+"""Metadata that d-vecDB 0.2.1 stored without types: the likeliest ways to read its bytes as a map.
 
 A map is a u64 count, then that many keys (u64 length, UTF-8) each with a value:
 
@@ -9,39 +9,57 @@ A map is a u64 count, then that many keys (u64 length, UTF-8) each with a value:
     array           u64 count, items
     object          u64 count, keys with values
 
-A reading must come out exactly where the record ends, which leaves one reading nearly always. The search goes
-depth first, with the readings first that the same field had in other records, and counts its steps.
+A reading must come out where the record ends, which leaves one sensible reading nearly always. Each choice
+has a cost, the negative logarithm of how likely it is; the cheapest unfinished reading is continued first
+(Dijkstra's search), so that readings come out in order, and the steps are counted.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 Kind: TypeAlias = Literal["null", "boolean", "number", "string", "array", "object", "zero"]
 """`zero` is 8 bytes of zeros: 0, 0.0, "", [] or {}, all the same until the field's other values are known."""
 
 WIDE_KINDS: Final[frozenset[Kind]] = frozenset({"number", "string", "array", "object", "zero"})
-ANY_KIND: Final[tuple[Kind, ...]] = ("string", "number", "boolean", "object", "array", "null")
-"""In the order of trying: a string proves itself by its text; null needs no byte, so it is the last resort."""
 
+MARGIN: Final = 3.0
+"""How much more the next reading must cost to raise no doubt: it is then a twentieth as likely."""
 DEPTH_MAX: Final = 32
 READINGS_MAX: Final = 16
-STEPS_BASE: Final = 4_000
 STEPS_AFTER_FIRST: Final = 500
-"""Steps spent on looking for a second reading when there is one."""
-STEPS_BYTES: Final = 256
-"""Bytes of text whose check counts as one more step."""
+TEXT_BYTES_PER_STEP: Final = 256
+
+COST_ODD_TEXT: Final = 6.0
+"""Of control characters (tabs and newlines apart), and of a key that is empty or not printable."""
+COST_ODD_NUMBER: Final = 2.0
+"""Of a number that looks like neither a small integer nor a usual float."""
+COST_MIXED: Final = 2.0
+"""Of an array's item that is not of the kind of the one before it."""
+SHARE_WITHIN_ARRAYS: Final = 0.2
+"""Of the cost that a key in an array's object counts with: the same keys come again and again there."""
 
 _U64: Final = struct.Struct("<Q")
+_F64: Final = struct.Struct("<d")
+_SMALL_MAX: Final = 1 << 53
+_REAL_MIN, _REAL_MAX = 1e-40, 1e40
 _KEY_BYTES_MAX: Final = 1024
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
+class Options(Protocol):
+    """What is expected of fields."""
+
+    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        """The kinds to try for a field, each with its cost; none for a field that cannot be there."""
+
+
 class Step(NamedTuple):
-    """One value of a reading, linked to the one before it; a shared tail costs nothing."""
+    """One value of a reading, linked to the one before it: readings share what they begin with."""
 
     key: str | None
     """None for an array's item."""
@@ -49,23 +67,16 @@ class Step(NamedTuple):
     """Keys from the top, joined by dots; `[]` stands for any item of an array."""
     kind: Kind
     value: Any
+    """A number's 8 bytes as u64; of an array or object the count."""
     before: Step | None
-
-
-class _Frame(NamedTuple):
-    """A map or an array that is still open."""
-
-    is_map: bool
-    remaining: int
-    path: str
-    depth: int
-    outer: _Frame | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read the bytes: the last step, and where it ends."""
+    """One way to read the bytes: its cost, how many keys are at the top, the last value, the end."""
 
+    cost: float
+    count: int
     last: Step | None
     end: int
 
@@ -79,133 +90,150 @@ class Reading:
         return steps[::-1]
 
 
-class Known:
-    """What other records say about fields. This one knows nothing; `fields.Fields` learns."""
+class _Frame(NamedTuple):
+    """A map or an array that is still open."""
 
-    def kinds(self, path: str) -> tuple[Kind, ...]:
-        """The kinds to try for a field, the likeliest first; none for a field that cannot be there."""
-        return ANY_KIND
+    is_map: bool
+    remaining: int
+    path: str
+    depth: int
+    item: Kind | None
+    """The kind of an array's last item."""
+    outer: _Frame | None
+
+
+_State: TypeAlias = tuple[float, int, int, _Frame | None, Step | None]
+"""Cost, tie-breaker (the youngest first), offset, what is open, what was read."""
 
 
 class Search:
-    """All readings of `raw` that end in [end_min, end_max]; `truncated` says that the steps ran out."""
+    """The readings of `raw` that end at `end_min` or later, as far as `steps_max` steps suffice."""
 
-    def __init__(self, raw: bytes, end_min: int, end_max: int, *, known: Known, lenient: bool = False) -> None:
+    def __init__(self, raw: bytes, end_min: int, expected: Options, steps_max: int) -> None:
         self._raw = raw
         self._end_min = end_min
-        self._end_max = end_max
-        self._known = known
-        self._lenient = lenient
-        self._steps = STEPS_BASE + len(raw) // 4
-        self.truncated = False
+        self._expected = expected
+        self._steps = steps_max
+        self._age = 0
+        self._open: list[_State] = []
 
     def run(self) -> list[Reading]:
-        """Up to READINGS_MAX readings, in the order of their likelihood field by field."""
-        if len(self._raw) < 8:
-            return []
+        """The cheapest reading and those within MARGIN of it, the cheapest first."""
         readings: list[Reading] = []
+        if len(self._raw) < 8 or self._word(0) * 8 > len(self._raw):
+            return readings
         count = self._word(0)
-        if count * 8 > len(self._raw):
-            return []
-        stack: list[tuple[int, _Frame | None, Step | None]] = [(8, _Frame(True, count, "", 1, None), None)]
-        while stack:
+        self._push(0.0, 8, _Frame(True, count, "", 1, None, None), None)
+        while self._open and self._steps > 0 and len(readings) < READINGS_MAX:
             self._steps -= 1
-            if self._steps < 0:
-                self.truncated = True
+            cost, _, at, frame, step = heapq.heappop(self._open)
+            if readings and cost > readings[0].cost + MARGIN:
                 break
-            at, frame, step = stack.pop()
             while frame is not None and frame.remaining == 0:
                 frame = frame.outer
             if frame is not None:
-                self._expand(stack, at, frame, step)
-            elif self._end_min <= at <= self._end_max:
-                readings.append(Reading(step, at))
+                self._expand(cost, at, frame, step)
+            elif at >= self._end_min:
+                readings.append(Reading(cost, count, step, at))
                 self._steps = min(self._steps, STEPS_AFTER_FIRST)
-                if len(readings) == READINGS_MAX:
-                    break
         return readings
 
-    def _expand(
-        self, stack: list[tuple[int, _Frame | None, Step | None]], at: int, frame: _Frame, step: Step | None
-    ) -> None:
-        """Push every way to read the next value of `frame`, the likeliest last."""
-        is_map, remaining, outer_path, depth, outer = frame
-        rest = _Frame(is_map, remaining - 1, outer_path, depth, outer)
+    def _push(self, cost: float, at: int, frame: _Frame, step: Step | None) -> None:
+        self._age -= 1
+        heapq.heappush(self._open, (cost, self._age, at, frame, step))
+
+    def _expand(self, cost: float, at: int, frame: _Frame, before: Step | None) -> None:
+        """Push every way to read the next value of `frame`."""
+        is_map, remaining, outer_path, depth, item, outer = frame
         key = None
         path = outer_path + "[]"
         if is_map:
             found = self._key(at)
             if found is None:
                 return
-            key, at = found
+            key, at, odd_cost = found
+            cost += odd_cost
             path = f"{outer_path}.{key}" if outer_path else key
-        for kind in reversed(self._candidates(at, path)):
+        share = SHARE_WITHIN_ARRAYS if "[]" in outer_path else 1.0
+        for kind, kind_cost in self._expected.options(path):
             read = self._value(kind, at, depth)
             if read is None:
                 continue
-            value, end = read
-            inner: _Frame = rest
+            value, end, odd_cost = read
+            total = cost + odd_cost + (kind_cost * share if is_map else _item_cost(kind, kind_cost, item))
+            rest = _Frame(is_map, remaining - 1, outer_path, depth, kind, outer)
+            step = Step(key, path, kind, value, before)
             if kind == "object" or kind == "array":
-                inner = _Frame(kind == "object", value, path, depth + 1, rest)
-            stack.append((end, inner, Step(key, path, kind, value, step)))
+                self._push(total, end, _Frame(kind == "object", value, path, depth + 1, None, rest), step)
+            else:
+                self._push(total, end, rest, step)
 
-    def _candidates(self, at: int, path: str) -> tuple[Kind, ...]:
-        kinds = self._known.kinds(path)
-        if at + 8 > len(self._raw) or self._word(at) != 0:
-            return kinds
-        # Eight zeros are one reading, whatever the wide kinds would make of them.
-        wide = [kind in WIDE_KINDS for kind in kinds]
-        if True not in wide:
-            return kinds
-        first = wide.index(True)
-        narrow = [kind for kind in kinds if kind not in WIDE_KINDS]
-        narrow.insert(sum(not is_wide for is_wide in wide[:first]), "zero")
-        return tuple(narrow)
-
-    def _value(self, kind: Kind, at: int, depth: int) -> tuple[Any, int] | None:
-        """The value and its end, or None when the bytes at `at` cannot be of that kind."""
+    def _value(self, kind: Kind, at: int, depth: int) -> tuple[Any, int, float] | None:
+        """The value, its end and its own cost; None when the bytes at `at` cannot be of that kind."""
         if kind == "null":
-            return None, at
+            return None, at, 0.0
         if kind == "boolean":
             byte = self._raw[at : at + 1]
-            return (byte == b"\1", at + 1) if byte in (b"\0", b"\1") and byte else None
-        if at + 8 > len(self._raw):
+            return (byte == b"\1", at + 1, 0.0) if byte in (b"\0", b"\1") else None
+        left = len(self._raw) - at - 8
+        if left < 0:
             return None
         word, at = self._word(at), at + 8
-        if kind == "number":
-            return word, at
-        if kind == "zero":
-            return (0, at) if word == 0 else None
-        left = len(self._raw) - at
-        if word == 0 or word > left + 16:
+        if (word == 0) != (kind == "zero"):
             return None
+        if kind == "number":
+            return word, at, COST_ODD_NUMBER if look_of(word) in ("tiny", "other") else 0.0
         if kind == "string":
-            text = self._text(at, word)
-            return None if text is None else (text, at + word)
-        fits = word * 8 <= left if kind == "object" else True
-        return (word, at) if fits and depth < DEPTH_MAX else None
+            return self._text(at, word)
+        # An item of an array may be null and take no byte, a key takes eight.
+        if kind != "zero" and (depth == DEPTH_MAX or word > (left // 8 if kind == "object" else left + 16)):
+            return None
+        return word, at, 0.0
 
-    def _key(self, at: int) -> tuple[str, int] | None:
+    def _key(self, at: int) -> tuple[str, int, float] | None:
         if at + 8 > len(self._raw):
             return None
         length = self._word(at)
-        if length > (len(self._raw) if self._lenient else _KEY_BYTES_MAX) or (length == 0 and not self._lenient):
-            return None
-        key = self._text(at + 8, length)
-        if key is None or (not self._lenient and not key.isprintable()):
-            return None
-        return key, at + 8 + length
+        found = self._text(at + 8, length)
+        if found is None or (found[2] == 0 and 0 < length <= _KEY_BYTES_MAX and found[0].isprintable()):
+            return found
+        return found[0], found[1], COST_ODD_TEXT
 
-    def _text(self, at: int, length: int) -> str | None:
-        raw = self._raw[at : at + length]
-        self._steps -= length // STEPS_BYTES
-        if len(raw) < length or (not self._lenient and _CONTROL.search(raw)):
+    def _text(self, at: int, length: int) -> tuple[str, int, float] | None:
+        if length > len(self._raw) - at:
             return None
+        raw = self._raw[at : at + length]
+        self._steps -= length // TEXT_BYTES_PER_STEP
         try:
-            return raw.decode()
+            return raw.decode(), at + length, COST_ODD_TEXT if _CONTROL.search(raw) else 0.0
         except UnicodeDecodeError:
             return None
 
     def _word(self, at: int) -> int:
         word: int = _U64.unpack_from(self._raw, at)[0]
         return word
+
+
+def look_of(word: int) -> Literal["small", "negative", "real", "tiny", "other"]:
+    """What a number's 8 bytes look like.
+
+    Integers below 2**53 are certain: as float64 they would be tiny beyond use, or NaN when negative.
+    Magnitudes from 1e-40 to 1e40 are nearly all floats that people store, and a ninth of all bit patterns.
+    Positive ones below that are large integers (times in nanoseconds), or floats like p-values.
+    """
+    if word < _SMALL_MAX:
+        return "small"
+    if word >= (1 << 64) - _SMALL_MAX:
+        return "negative"
+    real: float = _F64.unpack(_U64.pack(word))[0]
+    if _REAL_MIN < abs(real) < _REAL_MAX:
+        return "real"
+    return "tiny" if 0 < real < 1 else "other"
+
+
+def _item_cost(kind: Kind, cost: float, before: Kind | None) -> float:
+    """The cost of an array's item: nothing when it is like the one before."""
+    if before is None:
+        return cost
+    same = kind == before or ("zero" in (kind, before) and kind in WIDE_KINDS and before in WIDE_KINDS)
+    return 0.0 if same else cost + COST_MIXED

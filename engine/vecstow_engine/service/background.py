@@ -1,0 +1,216 @@
+"""The threads behind the requests: one moves rows into graphs, one looks after the files.
+
+Both go round the collections; their number does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from vecstow_engine.model.errors import DiskFull, VecstowError
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.settings import Settings
+from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage.volume import Volume
+
+UPKEEP_SECONDS: Final = 0.25
+ERROR_PAUSE_SECONDS: Final = 5.0
+RELOCATE_ROWS: Final = 4096
+SNAPSHOT_ROWS_MIN: Final = 5_000
+"""New rows below this number are not worth a snapshot while the engine runs."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Indexer:
+    """Moves rows from the tails and backlogs into the graphs, slice by slice."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._wake = threading.Event()
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._dirty: dict[Collection, None] = {}
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._thread.start()
+
+    def notify(self, collection: Collection) -> None:
+        """This collection may have rows to move."""
+        with self._lock:
+            self._dirty[collection] = None
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the slice at hand."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            while not self._stopping and (round_ := self._take_dirty()):
+                for collection in round_:
+                    self._advance(collection)
+
+    def _take_dirty(self) -> list[Collection]:
+        with self._lock:
+            return list(self._dirty)
+
+    def _advance(self, collection: Collection) -> None:
+        index = collection.index
+        with self._lock:
+            self._dirty.pop(collection, None)
+        if index is None or collection.dropping or self._stopping:
+            return
+        try:
+            if index.advance(threads=self._threads):
+                with self._lock:
+                    self._dirty[collection] = None
+        except (VecstowError, OSError) as error:
+            if collection.dropping:
+                return
+            log.error("rows could not be read for the index", collection=collection.name, reason=str(error))
+
+
+class Upkeep:
+    """Checkpoints, snapshots, rebuilds, the reserve, and what else the engine wants done now and then."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        volume: Volume,
+        gate: Gate,
+        collections: Callable[[], Iterable[Collection]],
+        also: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._gate = gate
+        self._collections = collections
+        self._also = also
+        self._stop = threading.Event()
+        self._paused_until: WeakKeyDictionary[Collection, float] = WeakKeyDictionary()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is under way; then the caller's thread makes the last checkpoints."""
+        self._stop.set()
+        self._thread.join()
+
+    def finish(self) -> None:
+        """Checkpoint everything, and snapshot what has changed; during a hold nothing, the log has it all."""
+        for collection in list(self._collections()):
+            with self._gate.passing() as free:
+                if free:
+                    self._attempt(collection, lambda c=collection: self._finish(c))  # type: ignore[misc]
+
+    def checkpoint(self, collection: Collection) -> bool:
+        """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock."""
+        store = collection.store
+        assert store is not None
+        collection.changed_at = None
+        started = time.monotonic()
+        try:
+            done = store.checkpoint()
+        except DiskFull:
+            collection.changed_at = time.monotonic()
+            if not self._volume.release_reserve():
+                raise
+            done = store.checkpoint()
+        if done:
+            log.info(
+                "checkpoint", collection=collection.name, applied=store.meta.applied, points=store.meta.points,
+                seconds=round(time.monotonic() - started, 3),
+            )  # fmt: skip
+        return done
+
+    def compact(self, collection: Collection) -> tuple[int, int]:
+        """Move rows into free slots, cut what is free, rebuild the graph; returns bytes before and after.
+
+        The caller holds the upkeep lock.
+        """
+        store, index = collection.store, collection.index
+        assert store is not None and index is not None
+        before = store.bytes_on_disk()
+        self.checkpoint(collection)
+        while (moved := store.relocate(RELOCATE_ROWS)) is not None:
+            collection.follow(moved)
+            self.checkpoint(collection)
+        after = store.truncate()
+        if index.deleted_share > 0:
+            index.start_rebuild(collection.manifest.index_config)
+        return before, after
+
+    def _run(self) -> None:
+        while not self._stop.wait(UPKEEP_SECONDS):
+            try:
+                for collection in list(self._collections()):
+                    self._look_after(collection)
+                self._volume.fill_reserve()
+                self._also()
+            except Exception as error:  # The thread must live; the error must show.
+                log.error("upkeep failed", reason=str(error), exc_info=error)
+
+    def _look_after(self, collection: Collection) -> None:
+        if self._stop.is_set() or self._paused_until.get(collection, 0) > time.monotonic():
+            return
+        task = self._due(collection)
+        if task is None:
+            return
+        with self._gate.passing() as free:
+            if free:
+                self._attempt(collection, task)
+
+    def _due(self, collection: Collection) -> Callable[[], object] | None:
+        """The most urgent thing to do for this collection."""
+        store, index = collection.store, collection.index
+        if store is None or index is None or store.broken is not None or collection.dropping:
+            return None
+        settings = self._settings
+        age = time.monotonic() - collection.changed_at if collection.changed_at is not None else 0.0
+        full = store.layers.active.bytes >= settings.storage.checkpoint_bytes
+        if store.layers.frozen is not None or full or age >= settings.storage.checkpoint_seconds:
+            return lambda: self.checkpoint(collection)
+        if index.deleted_share > settings.index.rebuild_deleted_ratio and not index.rebuilding:
+            return lambda: index.start_rebuild(collection.manifest.index_config)
+        if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
+            return lambda: take_snapshot(collection, lambda: self.checkpoint(collection))
+        return None
+
+    def _wants_snapshot(self, collection: Collection, rows_min: int) -> bool:
+        index = collection.index
+        if index is None or index.pending or index.rebuilding:
+            return False
+        grown = abs(index.indexed - collection.snapshot_count)
+        return grown >= max(
+            rows_min, int(collection.snapshot_count * self._settings.index.snapshot_growth_ratio)
+        )
+
+    def _finish(self, collection: Collection) -> None:
+        store, index = collection.store, collection.index
+        if store is None or index is None or store.broken is not None:
+            return
+        self.checkpoint(collection)
+        if collection.snapshot_sequence < store.last_sequence and not index.rebuilding:
+            take_snapshot(collection, lambda: self.checkpoint(collection))
+
+    def _attempt(self, collection: Collection, task: Callable[[], object]) -> None:
+        try:
+            with collection.upkeep:
+                if not collection.dropping:
+                    task()
+        except (VecstowError, OSError) as error:
+            self._paused_until[collection] = time.monotonic() + ERROR_PAUSE_SECONDS
+            log.error("upkeep of a collection failed", collection=collection.name, reason=str(error))
+        else:
+            self._paused_until.pop(collection, None)

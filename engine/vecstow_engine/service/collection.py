@@ -1,0 +1,190 @@
+"""One collection at work: its manifest, its state, its store and its index.
+
+State and reader's contract:
+
+    recovering    no answers yet: 503 with Retry-After
+    ready         reads and writes
+    degraded      reads and writes; the points that fail their checks are withheld and listed
+    read_only     reads; no writes until the next start, because a sync failed
+    quarantined   nothing: damage was found that cannot be told apart point by point
+    foreign       nothing: the data files are another program's
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.errors import Quarantined, ReadOnly, Recovering, Unavailable
+from vecstow_engine.model.manifest import Manifest, manifest_document
+from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.storage.layers import Applied
+from vecstow_engine.storage.records import Effect
+from vecstow_engine.storage.store import Store
+
+WITHHELD_LISTED_MAX = 100
+
+
+class State(StrEnum):
+    """What a collection can do now."""
+
+    RECOVERING = "recovering"
+    READY = "ready"
+    DEGRADED = "degraded"
+    READ_ONLY = "read_only"
+    QUARANTINED = "quarantined"
+    FOREIGN = "foreign"
+
+
+class Collection:
+    """What the engine keeps of one collection. `store` is None until it holds data."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.store: Store | None = None
+        self.index: VectorIndex | None = None
+        self.warnings: tuple[str, ...] = ()
+        self.progress: dict[str, object] | None = None
+        """What long work is under way: `{"task", "done", "total"}`."""
+        self.changed_at: float | None = None
+        """time.monotonic of the oldest change that no checkpoint has; None when there is none."""
+        self.snapshot_sequence = 0
+        self.snapshot_count = 0
+        """What the newest index.bin contains: up to which sequence, and how many rows."""
+        self.dropping = False
+        self.upkeep = threading.Lock()
+        """Held by whoever changes the collection's files: one checkpoint, snapshot, backup or drop at a time."""
+        self._fixed: State | None = State.RECOVERING
+        self._error: Unavailable | None = None
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self.manifest.name
+
+    @property
+    def state(self) -> State:
+        """What it can do now."""
+        if self._fixed is not None:
+            return self._fixed
+        if self.store is not None and self.store.broken is not None:
+            return State.READ_ONLY
+        if self.store is not None and self.store.layers.withheld:
+            return State.DEGRADED
+        return State.READY
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ready; also what recovery remarked."""
+        if self._error is not None:
+            return self._error.message
+        if self.store is not None and self.store.broken is not None:
+            return self.store.broken
+        if self.store is not None and (withheld := self.store.layers.withheld):
+            return f"{len(withheld)} points are withheld: {next(iter(withheld.values()))}"
+        return "; ".join(self.warnings) or None
+
+    @property
+    def count(self) -> int:
+        """Live points."""
+        return self.store.count if self.store is not None else 0
+
+    def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
+        """Recovery is done: serve."""
+        self.store, self.index, self.warnings = store, index, warnings
+        self.progress = None
+        self._fixed = None
+
+    def closed(self, state: State, error: Unavailable) -> None:
+        """Serve nothing; readers and writers get `error`."""
+        self.progress = None
+        self._error, self._fixed = error, state
+
+    def readable(self) -> None:
+        """Raise Recovering, Quarantined or Foreign unless the collection answers reads."""
+        if self._fixed is None:
+            return
+        if self._error is not None:
+            raise self._error
+        raise Recovering(
+            f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
+            details={"progress": self.progress},
+        )  # fmt: skip
+
+    def writable(self) -> None:
+        """Raise unless the collection takes writes."""
+        self.readable()
+        if self.store is not None and (broken := self.store.broken) is not None:
+            raise ReadOnly(
+                f"collection {self.name!r} takes no writes: {broken}", collection=self.name,
+                hint="restart the engine: it replays the log in a new process",
+            )  # fmt: skip
+
+    def commit(self, effects: Sequence[Effect]) -> list[Applied]:
+        """Make effects durable, then visible: in the point table's layers and in the index."""
+        assert self.store is not None and self.index is not None
+        applied = self.store.commit(effects)
+        if self.changed_at is None:
+            self.changed_at = time.monotonic()
+        for change in applied:
+            self.follow(change)
+        return applied
+
+    def follow(self, change: Applied) -> None:
+        """Bring the index to what the store has applied. Added first: a point must not be missing in between."""
+        assert self.store is not None and self.index is not None
+        if len(change.added):
+            self.index.add(decode_rows(change.rows, self.manifest.vector_type), change.added)
+        if len(change.removed):
+            self.index.remove(change.removed)
+
+    def fetch(self, labels: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Rows for the index; a row that fails its checks leaves it at once."""
+        assert self.store is not None and self.index is not None
+        rows = self.store.view.vectors(labels)
+        bad = np.isnan(rows[:, 0])
+        if bad.any():
+            self.index.remove(labels[bad])
+            rows[bad] = 1.0  # never returned: their labels are removed
+        return rows
+
+    def waiting_bytes(self) -> tuple[int, int]:
+        """Memory that waits for checkpoints, and for the graph."""
+        if self.store is None or self.index is None:
+            return 0, 0
+        return self.store.overlay_bytes, self.index.tail_bytes
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /collections/{c}` says."""
+        store, index = self.store, self.index
+        withheld = list(store.layers.withheld.items())[:WITHHELD_LISTED_MAX] if store is not None else []
+        return manifest_document(self.manifest) | {
+            "vector_count": self.count,
+            "indexed": index.indexed if index is not None else 0,
+            "state": self.state.value,
+            "reason": self.reason,
+            "withheld": [{"slot": slot, "reason": reason} for slot, reason in withheld],
+            "progress": self._progress(),
+        }
+
+    def _progress(self) -> dict[str, object] | None:
+        if self.progress is not None or self.index is None:
+            return self.progress
+        done, total = self.index.progress
+        if self.index.rebuilding:
+            return {"task": "rebuild", "done": done, "total": total}
+        return {"task": "index", "done": done, "total": total} if self.index.pending else None
+
+
+def quarantined(name: str, message: str, details: dict[str, object] | None = None) -> Quarantined:
+    """The error that a damaged collection answers with."""
+    return Quarantined(
+        f"collection {name!r} is quarantined: {message}", collection=name, details=details,
+        hint=f"vecstow check {name}",
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What the engine says of itself in figures: true ones, read when asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.storage.layout import INDEX, Layout
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+
+def collection_stats(collection: Collection) -> dict[str, object]:
+    """d-vecDB's figures of a collection; sizes in bytes."""
+    store, index = collection.store, collection.index
+    return {
+        "name": collection.name,
+        "vector_count": collection.count,
+        "dimension": collection.manifest.dimension,
+        "index_size": _size(store.layers.folder / INDEX) if store is not None else 0,
+        "memory_usage": collection_memory(collection) if index is not None else 0,
+    }
+
+
+def collection_memory(collection: Collection) -> int:
+    """Bytes of memory that a collection takes, about."""
+    store, index = collection.store, collection.index
+    if store is None or index is None:
+        return 0
+    return store.overlay_bytes + index.memory_bytes
+
+
+def server_stats(collections: Iterable[Collection], layout: Layout, started_at: float) -> dict[str, object]:
+    """d-vecDB's figures of the server."""
+    collections = list(collections)
+    return {
+        "total_vectors": sum(collection.count for collection in collections),
+        "total_collections": len(collections),
+        "memory_usage": resident_bytes(),
+        "disk_usage": folder_bytes(layout.data),
+        "uptime_seconds": int(time.monotonic() - started_at),
+    }
+
+
+def state_document(engine: Engine) -> dict[str, object]:
+    """Everything that the manager asks each tick."""
+    rows = [_state_row(collection) for collection in engine.registry.collections()]
+    rows += [
+        {"name": name, "state": "quarantined", "reason": reason, "vector_count": 0}
+        for name, reason in engine.registry.broken().items()
+    ]
+    return {
+        "engine": engine.settings.name,
+        "pod_uid": engine.settings.pod_uid,
+        "volume_id": engine.volume.id if engine.volume is not None else "",
+        "held": engine.gate.remaining_seconds > 0,
+        "collections": sorted(rows, key=lambda row: str(row["name"])),
+        "findings": engine.findings,
+    }
+
+
+def resident_bytes() -> int:
+    """This process's resident memory."""
+    with Path("/proc/self/statm").open() as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes on disk below a folder; what vanishes meanwhile does not count."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _state_row(collection: Collection) -> dict[str, object]:
+    manifest = collection.manifest
+    store = collection.store
+    return {
+        "name": manifest.name,
+        "collection_uid": manifest.collection_uid,
+        "resource_uid": manifest.resource_uid,
+        "generation": manifest.generation,
+        "managed_by": manifest.managed_by.value,
+        "state": collection.state.value,
+        "reason": collection.reason,
+        "vector_count": collection.count,
+        "indexed": collection.index.indexed if collection.index is not None else 0,
+        "overlay_bytes": store.overlay_bytes if store is not None else 0,
+        "log_bytes": store.log.size if store is not None else 0,
+    }
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,125 @@
+"""A collection from the volume: recovery, then its index from index.bin, the log and the rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from vecstow_engine.index.graph import HNSWLIB_VERSION, SPACES, HnswGraph
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, StorageError
+from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service.settings import IndexSettings
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.layers import Applied
+from vecstow_engine.storage.layout import INDEX, Layout
+from vecstow_engine.storage.recovery import Opened, open_store
+from vecstow_engine.storage.snapshots import valid_snapshot
+from vecstow_engine.storage.store import Store
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Loader:
+    """Opens collections; one instance for the engine, any number of threads."""
+
+    def __init__(self, layout: Layout, handles: HandleCache, settings: IndexSettings) -> None:
+        self._layout = layout
+        self._handles = handles
+        self._settings = settings
+        self._graph_load = threading.Lock()
+
+    def load(self, collection: Collection, *, is_rival: bool = False, with_graph: bool = True) -> None:
+        """Open `collection` and let it serve, or say why it cannot; never raises for what the volume holds.
+
+        `with_graph`: take index.bin. Loading one holds the interpreter for as long as it takes, so only at start.
+        """
+        name = collection.name
+        try:
+            opened = self._open(collection, is_rival=is_rival, with_graph=with_graph)
+        except Foreign as error:
+            log.warning("collection is foreign", collection=name, reason=error.message, next=error.hint)
+            collection.closed(State.FOREIGN, error)
+        except (StorageError, OSError) as error:
+            self._quarantine(collection, error)
+        else:
+            for warning in opened.warnings:
+                log.warning("collection loaded with a remark", collection=name, remark=warning)
+            log.info(
+                "collection loaded", collection=name, dimension=opened.manifest.dimension,
+                metric=opened.manifest.distance_metric.value, vectors=collection.count, replayed=opened.replayed,
+            )  # fmt: skip
+
+    def new_index(self, collection: Collection) -> VectorIndex:
+        """An empty index for a collection, which fetches rows from its store."""
+        manifest = collection.manifest
+        return VectorIndex(
+            manifest.distance_metric, manifest.dimension, manifest.index_config, collection.fetch,
+            threads=self._settings.index_threads, slice_seconds=self._settings.slice_seconds,
+        )  # fmt: skip
+
+    def _open(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
+        changes: list[Applied] = []
+        opened = open_store(
+            self._layout, collection.manifest, self._handles,
+            is_rival=is_rival, progress=_progress(collection), on_applied=changes.append,
+        )  # fmt: skip
+        collection.manifest = opened.manifest
+        if opened.store is None:
+            collection.opened(None, None, opened.warnings)
+            return opened
+        collection.store = opened.store
+        collection.index = self.new_index(collection)
+        for change in changes:
+            collection.follow(change)
+        remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
+        collection.index.reconcile(opened.store.view.labels())
+        warnings = opened.warnings + (("wal_missing",) if opened.wal_missing else ())
+        collection.opened(opened.store, collection.index, warnings)
+        if remark:
+            log.warning("index is rebuilt from its rows", collection=collection.name, reason=remark)
+        return opened
+
+    def _load_graph(self, collection: Collection, store: Store, index: VectorIndex) -> str:
+        """Adopt a valid index.bin; returns why not, empty when there is nothing to remark."""
+        folder = store.layers.folder
+        with store.layers.table() as table:
+            entry, remark = valid_snapshot(folder, table, store.meta.applied)
+        if entry is None:
+            return remark
+        manifest = collection.manifest
+        if (entry.space, entry.library) != (SPACES[manifest.distance_metric], HNSWLIB_VERSION):
+            return f"{INDEX} was written for {entry.space} by {entry.library}"
+        with self._graph_load:
+            try:
+                graph = HnswGraph.load(
+                    str(folder / INDEX),
+                    manifest.distance_metric,
+                    manifest.dimension,
+                    manifest.index_config,
+                    store.count,
+                )
+            except (DamagedFile, RuntimeError) as error:
+                return str(error)
+        index.adopt(graph)
+        collection.snapshot_sequence, collection.snapshot_count = entry.sequence, graph.live_count
+        if not graph.built_with(manifest.index_config):
+            index.start_rebuild(manifest.index_config)
+        return ""
+
+    def _quarantine(self, collection: Collection, error: StorageError | OSError) -> None:
+        message = error.message if isinstance(error, StorageError) else str(error)
+        details = error.details if isinstance(error, StorageError) else {}
+        reason = "newer format" if isinstance(error, NewerFormat) else "damage"
+        log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
+        collection.store = collection.index = None
+        collection.closed(State.QUARANTINED, quarantined(collection.name, message, details))
+
+
+def _progress(collection: Collection) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        collection.progress = {"task": "replay", "done": done, "total": total}
+
+    return report

@@ -1,0 +1,150 @@
+"""Which collections there are: found at start, added and removed later, and what changed on the volume since."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+
+import structlog
+
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, NotFound
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.storage.discovery import Found, discover, rivals
+from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
+from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.trash import move_to_deleted
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Registry:
+    """Thread-safe. `changing` is held by whoever adds a collection on disk and here."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._collections: dict[str, Collection] = {}
+        self._broken: dict[str, str] = {}
+        """Folders whose manifest cannot be read: their names stay taken, and what is wrong is told."""
+        self._rivals: set[str] = set()
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Folder to inode and mtime of its manifest, as last read."""
+        self.changing = threading.RLock()
+
+    def discover(self) -> list[Collection]:
+        """Read every manifest of the volume; returns the collections to load, small ones first."""
+        log.info("scanning for collections", data=str(self._layout.data))
+        found = discover(self._layout)
+        self._rivals = rivals(found)
+        for item in found:
+            self._take(item)
+        return sorted(self._collections.values(), key=self._size)
+
+    def collections(self) -> list[Collection]:
+        """All collections of this moment."""
+        return list(self._collections.values())
+
+    def broken(self) -> dict[str, str]:
+        """Folders whose manifest cannot be read, and why."""
+        return dict(self._broken)
+
+    def get(self, name: str) -> Collection:
+        """The collection of that name; raises NotFound, or Quarantined when its manifest is broken."""
+        collection = self._collections.get(name)
+        if collection is not None:
+            return collection
+        if name in self._broken:
+            raise quarantined(name, self._broken[name])
+        raise NotFound(f"collection {name!r} does not exist", collection=name)
+
+    def find(self, name: str) -> Collection | None:
+        """The collection of that name, if there is one."""
+        return self._collections.get(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether the name is taken, be it by a broken manifest."""
+        return name in self._collections or name in self._broken
+
+    def is_rival(self, collection: Collection) -> bool:
+        """Whether another folder claims the same uid."""
+        return collection.manifest.collection_uid in self._rivals
+
+    def add(self, collection: Collection) -> None:
+        """A collection that was created, restored, imported or found."""
+        self._broken.pop(collection.name, None)
+        self._seen[collection.name] = self._signature(collection.name)
+        self._collections[collection.name] = collection
+
+    def remove(self, collection: Collection) -> None:
+        """A collection that is being dropped: its name is unknown from now on."""
+        self._collections.pop(collection.name, None)
+        self._seen.pop(collection.name, None)
+
+    def look_again(self, name: str) -> None:
+        """Report this manifest as changed once more."""
+        self._seen.pop(name, None)
+
+    def changed_manifests(self) -> list[Manifest]:
+        """Manifests that are new or different since they were last read; broken ones are logged once."""
+        with self.changing:
+            changed = []
+            for entry in os.scandir(self._layout.data):
+                if is_collection_name(entry.name) and entry.is_dir(follow_symlinks=False):
+                    signature = self._signature(entry.name)
+                    if signature != self._seen.get(entry.name):
+                        self._seen[entry.name] = signature
+                        changed += self._read(entry.name)
+            return changed
+
+    def all_opened(self) -> bool:
+        """Whether no collection waits to be opened."""
+        return all(collection.state is not State.RECOVERING for collection in self.collections())
+
+    def log_counts(self) -> None:
+        """One line when everything is loaded."""
+        counts = Counter(collection.state.value for collection in self.collections())
+        log.info("collections loaded", **counts, failed=len(self._broken), total=len(self._collections))
+
+    def _read(self, name: str) -> list[Manifest]:
+        known = self._collections.get(name)
+        try:
+            manifest = read_manifest(self._layout.collection(name))
+        except (DamagedFile, NewerFormat) as error:
+            log.error("manifest cannot be read", collection=name, reason=error.message)
+            if known is None:
+                self._broken[name] = error.message
+            return []
+        if manifest is None:
+            if known is not None:
+                log.warning("manifest is missing beside its data", collection=name)
+            return []
+        return [] if known is not None and known.manifest == manifest else [manifest]
+
+    def _take(self, item: Found) -> None:
+        self._seen[item.name] = self._signature(item.name)
+        if item.manifest is None:
+            if item.bare:
+                log.warning("folder without metadata.json is skipped", folder=item.name)
+            else:
+                log.error("collection failed to load", collection=item.name, reason=item.problem)
+                self._broken[item.name] = item.problem or ""
+        elif item.manifest.dropped_at is not None:
+            path = move_to_deleted(self._layout, item.name, item.manifest.collection_uid)
+            log.info("collection dropped", collection=item.name, path=str(path))
+        else:
+            self._collections[item.name] = Collection(item.manifest)
+
+    def _signature(self, name: str) -> tuple[int, int]:
+        try:
+            stat = os.stat(self._layout.collection(name) / MANIFEST)
+        except OSError:
+            return 0, 0
+        return stat.st_ino, stat.st_mtime_ns
+
+    def _size(self, collection: Collection) -> int:
+        try:
+            return os.stat(self._layout.collection(collection.name) / ROWS).st_size
+        except OSError:
+            return 0

@@ -1,0 +1,100 @@
+"""`index.bin`, written by a forked child from a quiescent graph (rule 13 of the disk).
+
+hnswlib's save holds the interpreter for as long as it takes; in a child it stops nobody but the fork itself. The child
+holds no lock and no descriptor, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from vecstow_engine.index.graph import HNSWLIB_VERSION, HnswGraph
+from vecstow_engine.model.errors import StorageError
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.storage import files
+from vecstow_engine.storage.snapshots import describe_snapshot, install_snapshot, snapshot_temporary
+
+POLL_SECONDS: Final = 0.02
+CHILD_SECONDS_MAX: Final = 600.0
+PR_SET_PDEATHSIG: Final = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> bool:
+    """Write and install index.bin of one collection; False when there is no graph. The caller holds its upkeep lock.
+
+    Raises DiskFull, StorageError, or files.SyncFailed. `checkpoint` makes durable what the graph contains.
+    """
+    store, index = collection.store, collection.index
+    assert store is not None and index is not None
+    path = snapshot_temporary(store.layers.folder)
+    files.remove(path)
+    with index.fork_point() as graph:
+        if graph is None or graph.live_count == 0:
+            return False
+        sequence, count, size = store.last_sequence, graph.live_count, graph.file_size()
+        space, connections = graph.space, graph.max_connections
+        child = _fork(graph, path)
+    _wait(child)
+    entry = describe_snapshot(
+        store.layers.folder, expected_bytes=size, sequence=sequence, space=space, max_connections=connections,
+        library=HNSWLIB_VERSION,
+    )  # fmt: skip
+    if store.meta.applied < sequence:
+        checkpoint()
+    if store.meta.applied < sequence:
+        files.remove(path)
+        return False
+    with store.fatal_errors("recording a snapshot of the index"):
+        install_snapshot(store.layers.folder, entry)
+    collection.snapshot_sequence, collection.snapshot_count = sequence, count
+    log.info("index snapshot written", collection=collection.name, bytes=size, rows=count, sequence=sequence)
+    return True
+
+
+def _fork(graph: HnswGraph, path: Path) -> int:
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads; the child runs this one thread, in hnswlib's code alone.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        _save_and_exit(graph, path, parent)
+    return child
+
+
+def _save_and_exit(graph: HnswGraph, path: Path, parent: int) -> None:
+    """In the child: nothing but hnswlib's save, and never a return."""
+    try:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == parent:
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.umask(0o027)
+            graph.save(str(path))
+            os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _wait(child: int) -> None:
+    deadline = time.monotonic() + CHILD_SECONDS_MAX
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            break
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+    if status != 0:
+        raise StorageError(f"the child that saves the index ended with status {status}")

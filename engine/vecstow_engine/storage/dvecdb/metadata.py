@@ -1,0 +1,121 @@
+"""The metadata of one record: JSON where it is JSON, else the likeliest reading of untagged bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable
+from typing import Any, Final
+
+from vecstow_engine.storage.dvecdb.fields import Fields
+from vecstow_engine.storage.dvecdb.report import ForeignReport
+from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
+
+STEPS_MAX: Final = 10_000
+"""Steps of one search, beside one for every 8 bytes."""
+STEPS_MAX_LOW: Final = 200
+FAILURES_MAX: Final = 100
+"""Unreadable records in a row after which less is spent on each."""
+
+_U64: Final = struct.Struct("<Q")
+
+
+class MetadataReader:
+    """Reads metadata and learns its fields; one per file."""
+
+    def __init__(self, report: ForeignReport) -> None:
+        self._report = report
+        self._fields = Fields()
+        self._failures = 0
+
+    def survey(self, records: Iterable[bytes]) -> None:
+        """Learn the fields from records that are whole, before any is read.
+
+        Twice: the first round gathers what the records say together, the second reads each with all of that.
+        """
+        records = list(records)
+        first = Fields()
+        for raw in records:
+            first.learn(self._readings(raw, len(raw), first))
+        for raw in records:
+            self._fields.learn(self._readings(raw, len(raw), first))
+        self._failures = 0
+
+    def exact(self, candidates: Iterable[bytes], offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata that fills one of the candidates to its end, and which one; or None.
+
+        One whose fields are known is taken at once, else the likeliest of all.
+        """
+        tried: list[bytes] = []
+        for raw in candidates:
+            text = _json_text(raw)
+            if text is not None:
+                document = _parse_json(text)
+                return None if document is None else (document, len(tried))
+            readings = self._search(raw, len(raw), self._fields)
+            if readings:
+                return self._chosen(readings, offset), len(tried)
+            tried.append(raw)
+        best: list[Reading] = []
+        place = 0
+        for at, raw in enumerate(tried):
+            readings = self._new(raw, len(raw), self._fields)
+            if readings and (not best or readings[0].cost < best[0].cost):
+                best, place = readings, at
+        return (self._chosen(best, offset, learn=True), place) if best else None
+
+    def at_least(self, raw: bytes, end_min: int, offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata that begins `raw` and ends at `end_min` or later, with its end; or None."""
+        readings = self._readings(raw, end_min, self._fields)
+        return (self._chosen(readings, offset), readings[0].end) if readings else None
+
+    def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata that begins `raw` when nothing says where it ends: only fields that are known."""
+        readings = self._search(raw, 0, self._fields)
+        if len(readings) != 1:
+            return None
+        self._report.doubt("*", "no record follows: the end was taken from what other records hold", offset)
+        return self._chosen(readings, offset), readings[0].end
+
+    def _chosen(self, readings: list[Reading], offset: int, *, learn: bool = False) -> dict[str, Any]:
+        """The likeliest reading's values; with `learn`, its fields are known from now on."""
+        if len(readings) > 1:
+            self._report.doubt("*", "the record can be read in several ways: the likeliest was taken", offset)
+        elif learn:
+            self._fields.learn(readings)
+        return self._fields.values(readings[0], lambda path, reason: self._report.doubt(path, reason, offset))
+
+    def _readings(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
+        """Of fields as they are known, else of any."""
+        return self._search(raw, end_min, fields) or self._new(raw, end_min, fields)
+
+    def _new(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
+        readings = self._search(raw, end_min, fields.anything())
+        self._failures = 0 if readings else self._failures + 1
+        return readings
+
+    def _search(self, raw: bytes, end_min: int, expected: Options) -> list[Reading]:
+        steps_max = len(raw) // 8 + (STEPS_MAX if self._failures < FAILURES_MAX else STEPS_MAX_LOW)
+        return Search(raw, end_min, expected, steps_max).run()
+
+
+def _json_text(raw: bytes) -> bytes | None:
+    """The text, when `raw` is a length and as many bytes that begin as a JSON object does."""
+    if len(raw) < 8 + 2 or raw[8:9] != b"{" or _U64.unpack_from(raw)[0] != len(raw) - 8:
+        return None
+    return raw[8:]
+
+
+def _parse_json(text: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if b"\\ud" in text.lower():  # half of a surrogate pair is no text that could be stored again
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,152 @@
+"""Collections made of data files that have no manifest, or that d-vecDB wrote.
+
+The new collection is made beside the served ones and comes to its place by a rename. The source stays as it is; when it is the
+target's own folder, it is moved to `.quarantine/`, whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.model.batch import PointBatch
+from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.storage import files, rows
+from vecstow_engine.storage.backup import STAGING, begin_log, settle_copy
+from vecstow_engine.storage.creation import bulk_load
+from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
+from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
+
+BATCH_POINTS: Final = 4096
+
+
+def target_folder(layout: Layout, name: str) -> Path:
+    """Where a collection of that name lies."""
+    return layout.collection(name)
+
+
+def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manifest, ForeignReport]:
+    """Make the collection `wanted` of the files in `source`; returns its manifest, and what was read of foreign files.
+
+    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when the name is taken,
+    DamagedFile.
+    """
+    path = source / ROWS
+    if not path.is_file() or path.stat().st_size == 0:
+        raise NotFound(f"{source} has no {ROWS}")
+    wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
+    staging = layout.data / STAGING / wanted.name
+    report = ForeignReport()
+    files.make_folder(staging.parent)
+    files.remove_tree(staging)
+    try:
+        if _is_ours(path):
+            manifest, applied = _copy_ours(layout, source, staging, wanted)
+        else:
+            manifest, applied = bulk_load(staging, wanted, _foreign_batches(path, wanted, report))
+        _take_place(layout, source, staging, wanted.name)
+        begin_log(layout, manifest, applied)
+    finally:
+        files.remove_tree(staging)
+    return manifest, report
+
+
+def _take_place(layout: Layout, source: Path, staging: Path, name: str) -> None:
+    target = layout.collection(name)
+    with manifests_locked(layout):
+        if target.exists():
+            if source != target:
+                raise Conflict(f"collection {name!r} exists", collection=name, operation="import")
+            files.make_folder(layout.quarantine)
+            files.rename(target, layout.quarantine / f"{name}-{timestamp()}")
+        _move_foreign_log(layout)
+        files.rename(staging, target)
+
+
+def _move_foreign_log(layout: Layout) -> None:
+    """d-vecDB's `wal` is a file, and stands where the folder of logs must be."""
+    if layout.logs.is_file():
+        files.make_folder(layout.quarantine)
+        files.rename(layout.logs, layout.quarantine / f"wal-{timestamp()}")
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(rows.MAGIC)) == rows.MAGIC
+
+
+def _with_settings(source: Path, wanted: Manifest) -> Manifest:
+    """A manifest beside the files brings its index settings, owner and the like."""
+    try:
+        found = read_manifest(source) if (source / MANIFEST).exists() else None
+    except Exception:  # noqa: BLE001  # The orphan's manifest may be anything; the caller's word stands.
+        found = None
+    if found is None or found.shape != wanted.shape:
+        return wanted
+    return dataclasses.replace(
+        wanted, index_config=found.index_config, owner=found.owner, payload_indexes=found.payload_indexes
+    )
+
+
+def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> tuple[Manifest, int]:
+    """Copy files of our own format, with what their log holds, and give them a uid of their own."""
+    identity = rows.read_header(source / ROWS)
+    if identity.shape != wanted.shape:
+        raise InvalidInput(
+            f"{source / ROWS} holds dimension {identity.dimension}, {identity.metric}, {identity.vector_type}; "
+            f"asked for dimension {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}"
+        )
+    copy = Layout(staging.with_name(staging.name + "-copy"))
+    folder = copy.collection(wanted.name)
+    files.remove_tree(copy.data)
+    try:
+        files.make_folder(copy.data)
+        files.make_folder(folder)
+        for name in (ROWS, POINTS, POINTS + "-wal"):
+            if (source / name).exists():
+                files.copy_file(source / name, folder / name)
+        _copy_segments(layout.log(identity.uid), copy, identity.uid)
+        write_manifest(folder, dataclasses.replace(wanted, collection_uid=identity.uid))
+        settled = settle_copy(copy, wanted.name, wanted.name)
+        files.remove(folder / INDEX)
+        files.rename(folder, staging)
+    finally:
+        files.remove_tree(copy.data)
+    return settled
+
+
+def _copy_segments(source: Path, copy: Layout, uid: str) -> None:
+    if source.is_dir():
+        files.make_folder(copy.logs)
+        files.make_folder(copy.log(uid))
+        for path in sorted(source.glob("*.log")):
+            files.copy_file(path, copy.log(uid) / path.name)
+
+
+def _foreign_batches(path: Path, wanted: Manifest, report: ForeignReport) -> Iterator[PointBatch]:
+    for points in read_batches(read_vectors(path, wanted.dimension, report), BATCH_POINTS):
+        if wanted.distance_metric is DistanceMetric.COSINE:
+            points = _without_zeros(points, report)
+        vectors = (
+            np.stack([point.vector for point in points]) if points else np.zeros((0, wanted.dimension), "f4")
+        )
+        yield PointBatch.build(
+            wanted, [point.id for point in points], vectors, [point.metadata for point in points]
+        )
+
+
+def _without_zeros(points: list[ForeignPoint], report: ForeignReport) -> list[ForeignPoint]:
+    kept = []
+    for point in points:
+        if point.vector.any():
+            kept.append(point)
+        else:
+            report.skip(point.offset, f"{point.id} is all zeros, for which Cosine is not defined")
+    return kept
