@@ -127,7 +127,7 @@ def check_vectors(manifest: Manifest, vectors: NDArray[np.float32]) -> NDArray[n
         zeros = np.flatnonzero(~stored.any(axis=1))
         if len(zeros):
             raise InvalidInput(
-                f"vectors[{zeros[0]}].data is all zeros as {manifest.vector_type}, for which Cosine is not defined"
+                f"vectors[{zeros[0]}].data is all zeros as {manifest.vector_type}, so it has no Cosine distance"
             )
     return rows
 
@@ -187,5 +187,5 @@ def _check_float16(vectors: NDArray[np.float32]) -> None:
     if large.any():
         line, column = np.argwhere(large)[0]
         raise InvalidInput(
-            f"vectors[{line}].data[{column}] is {vectors[line, column]}; Float16 holds at most {FLOAT16_MAX:g}"
+            f"vectors[{line}].data[{column}] is {vectors[line, column]}; Float16 ends at {FLOAT16_MAX:g}"
         )

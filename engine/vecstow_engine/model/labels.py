@@ -1,4 +1,4 @@
-"""Labels: what the index calls a point. `generation << 32 | slot`, so a slot that is used again has a new one."""
+"""Labels, by which the index calls points: `generation << 32 | slot`, new whenever a slot is used again."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class DistanceMetric(StrEnum):
     EUCLIDEAN = "Euclidean"
     """The L2 norm of a - b."""
     DOT_PRODUCT = "DotProduct"
-    """1 - a·b: negative when the product exceeds one, so not for unnormalised vectors with d-vecDB's client."""
+    """1 - a·b: negative when the product exceeds one, which d-vecDB's client refuses."""
     MANHATTAN = "Manhattan"
     """The L1 norm of a - b."""
 

@@ -1,7 +1,7 @@
 """The engine at work: which collections there are, who may write, when the disk and the index follow.
 
-Charter: a service module joins `storage` and `index` and owns the threads. Their number is fixed by the settings, not by
-the collections. It knows nothing of HTTP; what it raises is from `model.errors`.
+Charter: a service module joins `storage` and `index` and owns the threads. Their number is fixed by the
+settings, not by the collections. It knows nothing of HTTP; what it raises is from `model.errors`.
 
     engine        the facade that api and cli use
     collection    one collection: state, store, index

@@ -129,7 +129,8 @@ class Upkeep:
             done = store.checkpoint()
         if done:
             log.info(
-                "checkpoint", collection=collection.name, applied=store.meta.applied, points=store.meta.points,
+                "checkpoint", collection=collection.name,
+                applied=store.meta.applied, points=store.meta.points,
                 seconds=round(time.monotonic() - started, 3),
             )  # fmt: skip
         return done

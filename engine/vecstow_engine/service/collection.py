@@ -59,7 +59,7 @@ class Collection:
         """What the newest index.bin contains: up to which sequence, and how many rows."""
         self.dropping = False
         self.upkeep = threading.Lock()
-        """Held by whoever changes the collection's files: one checkpoint, snapshot, backup or drop at a time."""
+        """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
         self._fixed: State | None = State.RECOVERING
         self._error: Unavailable | None = None
 
@@ -137,7 +137,7 @@ class Collection:
         return applied
 
     def follow(self, change: Applied) -> None:
-        """Bring the index to what the store has applied. Added first: a point must not be missing in between."""
+        """Let the index follow the store. Added first: a replaced point must not be missing in between."""
         assert self.store is not None and self.index is not None
         if len(change.added):
             self.index.add(decode_rows(change.rows, self.manifest.vector_type), change.added)

@@ -1,7 +1,7 @@
 """Group commit: writes that arrive while a log is synced share the next sync.
 
-A fixed number of threads serve all collections; one collection's log has one writer at a time. What waits is bounded in
-bytes, and refused before it is logged, never after.
+A fixed number of threads serve all collections; one collection's log has one writer at a time. What waits
+is bounded in bytes, and refused before it is logged, never after.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Committer:
             collection.writable()
             if time.monotonic() > deadline:
                 raise Busy(
-                    f"the write waited {self._settings.limits.write_wait_seconds:g} s: {lack}; it was not logged",
+                    f"not logged after {self._settings.limits.write_wait_seconds:g} s of waiting: {lack}",
                     collection=collection.name, operation="write", retry_after_seconds=5,
                 )  # fmt: skip
             await asyncio.sleep(POLL_SECONDS)
@@ -117,7 +117,9 @@ class Committer:
         queued = queue_.waiting_bytes if queue_ is not None else 0
         overlay, tail = collection.waiting_bytes()
         if self._waiting_bytes and self._waiting_bytes + size > settings.limits.queue_bytes_max:
-            return f"{self._waiting_bytes} bytes wait for the log, the limit is {settings.limits.queue_bytes_max}"
+            return (
+                f"{self._waiting_bytes} bytes wait for the log, of {settings.limits.queue_bytes_max} allowed"
+            )
         if overlay and overlay + queued + size > settings.storage.overlay_bytes_max:
             return f"{overlay} bytes wait for a checkpoint, the limit is {settings.storage.overlay_bytes_max}"
         if tail and tail + queued + size > settings.index.tail_bytes_max:

@@ -21,7 +21,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Copies:
-    """Stateless beside its folders; the engine's gate and the collection's upkeep lock are held by the caller."""
+    """The caller holds the engine's gate and the collection's upkeep lock."""
 
     def __init__(self, settings: Settings, layout: Layout, registry: Registry) -> None:
         self._settings = settings
@@ -39,7 +39,7 @@ class Copies:
         return str(path.relative_to(self._layout.data))
 
     def restore(self, backup_path: str, new_name: str | None) -> Manifest:
-        """Bring back a dropped collection or a backup. Raises NotFound, Conflict, InvalidInput, DamagedFile."""
+        """Bring back a dropped collection or a backup; raises NotFound, Conflict, InvalidInput, DamagedFile."""
         path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
         if path.parent == self._layout.deleted:
             manifest = restore_deleted(self._layout, path, new_name)
@@ -60,7 +60,8 @@ class Copies:
             raise Conflict(f"collection {wanted.name!r} exists", collection=wanted.name, operation="import")
         manifest, report = import_orphan(self._layout, source, wanted)
         log.info(
-            "collection imported", collection=manifest.name, source=orphaned_path, format=report.format or "vecstow",
+            "collection imported", collection=manifest.name, source=orphaned_path,
+            format=report.format or "vecstow",
             records=report.points, skipped=report.skipped_count,
         )  # fmt: skip
         for offset, reason in report.skipped:

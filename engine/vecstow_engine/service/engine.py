@@ -1,7 +1,7 @@
 """The engine: what api and cli call. It knows which collections there are, and owns the threads.
 
-Blocking methods are called in worker threads, the async ones on the event loop. Names are checked by the callers;
-what a method raises comes from `model.errors`.
+Blocking methods are called in worker threads, the async ones on the event loop. Names are checked by the
+callers; what a method raises comes from `model.errors`.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ class Engine:
         collection = self.collection(name)
         if collection.manifest.managed_by is ManagedBy.KUBERNETES:
             raise Conflict(
-                f"collection {name!r} is declared by a Kubernetes resource", collection=name, operation="drop",
+                f"collection {name!r} belongs to a Kubernetes resource", collection=name, operation="drop",
                 hint="kubectl delete the VectorCollection",
             )  # fmt: skip
         with self.gate.required("drop"):

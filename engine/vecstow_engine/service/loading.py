@@ -34,7 +34,8 @@ class Loader:
     def load(self, collection: Collection, *, is_rival: bool = False, with_graph: bool = True) -> None:
         """Open `collection` and let it serve, or say why it cannot; never raises for what the volume holds.
 
-        `with_graph`: take index.bin. Loading one holds the interpreter for as long as it takes, so only at start.
+        `with_graph`: take index.bin. Loading one holds the interpreter for as long as it takes, so only at
+        start.
         """
         name = collection.name
         try:
@@ -49,7 +50,8 @@ class Loader:
                 log.warning("collection loaded with a remark", collection=name, remark=warning)
             log.info(
                 "collection loaded", collection=name, dimension=opened.manifest.dimension,
-                metric=opened.manifest.distance_metric.value, vectors=collection.count, replayed=opened.replayed,
+                metric=opened.manifest.distance_metric.value,
+                vectors=collection.count, replayed=opened.replayed,
             )  # fmt: skip
 
     def new_index(self, collection: Collection) -> VectorIndex:

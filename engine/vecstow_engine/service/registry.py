@@ -1,4 +1,4 @@
-"""Which collections there are: found at start, added and removed later, and what changed on the volume since."""
+"""Which collections there are: found at start, added and removed later, changed beside the engine."""
 
 from __future__ import annotations
 

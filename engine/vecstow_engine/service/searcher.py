@@ -1,7 +1,7 @@
 """Searches: those that wait while one call runs are answered together by the next one.
 
-One call at a time per collection, in a fixed number of threads. A search with a filter runs alone, in a thread of
-its own: it may have to look at every payload.
+One call at a time per collection, in a fixed number of threads. A search with a filter runs alone, in a
+thread of its own: it may have to look at every payload.
 """
 
 from __future__ import annotations

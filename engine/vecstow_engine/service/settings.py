@@ -1,7 +1,7 @@
 """Every setting of the engine: unit, default and reason; read once at the edge.
 
-Each field is a flag of `vecstow serve` (`checkpoint_bytes` is `--checkpoint-bytes`) and an environment variable
-(`VECSTOW_CHECKPOINT_BYTES`). docs/settings.md lists them; a test compares.
+Each field is a flag of `vecstow serve` (`checkpoint_bytes` is `--checkpoint-bytes`) and an environment
+variable (`VECSTOW_CHECKPOINT_BYTES`). docs/settings.md lists them; a test compares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class StorageSettings:
     """What lies on the volume, and when it is written."""
 
     reserve_bytes: int = 64 * MIB
-    """Space kept back so that deletes, drops and checkpoints work on a full disk; at most 2 % of the volume."""
+    """Space kept back so that drops and checkpoints work on a full disk; at most 2 % of the volume."""
     checkpoint_bytes: int = 32 * MIB
     """Memory of changes at which a checkpoint begins; it bounds replay after a crash."""
     checkpoint_seconds: float = 60.0

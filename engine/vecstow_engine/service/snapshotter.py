@@ -1,7 +1,7 @@
 """`index.bin`, written by a forked child from a quiescent graph (rule 13 of the disk).
 
-hnswlib's save holds the interpreter for as long as it takes; in a child it stops nobody but the fork itself. The child
-holds no lock and no descriptor, and dies with its parent.
+hnswlib's save holds the interpreter for as long as it takes; in a child it stops nobody but the fork
+itself. The child holds no lock and no descriptor, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> bool:
-    """Write and install index.bin of one collection; False when there is no graph. The caller holds its upkeep lock.
+    """Write and install index.bin of one collection; False when there is no graph. The caller holds its
+    upkeep lock.
 
     Raises DiskFull, StorageError, or files.SyncFailed. `checkpoint` makes durable what the graph contains.
     """

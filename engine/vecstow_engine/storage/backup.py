@@ -1,8 +1,8 @@
 """Copies of one collection on the same volume, and collections made from such copies.
 
 A backup has the form of a data directory with one collection: `<backup>/<collection>/` and
-`<backup>/wal/<uid>/`. Files that are never written again are hard links, the others copies. The caller holds checkpoints
-back meanwhile, so that only the log changes.
+`<backup>/wal/<uid>/`. Files that are never written again are hard links, the others copies. The caller
+holds checkpoints back meanwhile, so that only the log changes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manife
 
 
 def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
-    """The first log segment of a collection that was made whole, with `applied` contained in its point table."""
+    """The first log segment of a collection that was made whole, everything up to `applied` in its table."""
     if manifest.collection_uid is not None:
         identity = identity_of(manifest, manifest.collection_uid)
         log = Log(layout.log(identity.uid), identity, applied=applied)
@@ -84,7 +84,8 @@ def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
 
 
 def path_below(layout: Layout, given: str, roots: tuple[Path, ...]) -> Path:
-    """The path that a caller named, absolute or relative to the data directory; it must lie below one of `roots`.
+    """The path that a caller named, absolute or relative to the data directory; it must lie below one of
+    `roots`.
 
     Raises InvalidInput for one that leads out of them, NotFound when nothing is there.
     """

@@ -1,7 +1,8 @@
 """Data files of a collection that has none yet: the first write's, and those of a bulk load.
 
-Order of a first use: data files durable, then the manifest with their uid, then (with the write itself) the first
-log segment. A crash in between leaves a manifest without uid and files without points, which the next one replaces.
+Order of a first use: data files durable, then the manifest with their uid, then (with the write itself) the
+first log segment. A crash in between leaves a manifest without uid and files without points, which the next
+one replaces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Collections made of data files that have no manifest, or that d-vecDB wrote.
 
-The new collection is made beside the served ones and comes to its place by a rename. The source stays as it is; when it is the
-target's own folder, it is moved to `.quarantine/`, whole.
+The new collection is made beside the served ones and comes to its place by a rename. The source stays as it
+is; when it is the target's own folder, it is moved to `.quarantine/`, whole.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def target_folder(layout: Layout, name: str) -> Path:
 
 
 def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manifest, ForeignReport]:
-    """Make the collection `wanted` of the files in `source`; returns its manifest, and what was read of foreign files.
+    """Make the collection `wanted` of the files in `source`; returns its manifest, and what was read of
+    foreign files.
 
-    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when the name is taken,
-    DamagedFile.
+    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when
+    the name is taken, DamagedFile.
     """
     path = source / ROWS
     if not path.is_file() or path.stat().st_size == 0:
@@ -100,8 +101,8 @@ def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) ->
     identity = rows.read_header(source / ROWS)
     if identity.shape != wanted.shape:
         raise InvalidInput(
-            f"{source / ROWS} holds dimension {identity.dimension}, {identity.metric}, {identity.vector_type}; "
-            f"asked for dimension {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}"
+            f"{source / ROWS} holds {identity.dimension}, {identity.metric}, {identity.vector_type}; "
+            f"asked for {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}"
         )
     copy = Layout(staging.with_name(staging.name + "-copy"))
     folder = copy.collection(wanted.name)

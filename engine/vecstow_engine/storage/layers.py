@@ -1,7 +1,8 @@
 """The layers of one collection: active overlay, frozen overlay, point table, rows. Which point lies where.
 
-The newest layer that knows an id decides. `lock` guards the structures in memory and is never held over I/O; only the
-thread that commits changes which points are live, so what it looked up stays true until it applies it.
+The newest layer that knows an id decides. `lock` guards the structures in memory and is never held over
+I/O; only the thread that commits changes which points are live, so what it looked up stays true until it
+applies it.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Layers:
         return slots
 
     def apply(self, effect: Effect, sequence: int, live: dict[str, int]) -> Applied:
-        """Bring a logged effect into the active overlay. `live` has the slots of its ids, and is kept true."""
+        """Bring a logged effect into the active overlay; `live` has the slots of its ids, and is kept true."""
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)
         return self._apply_upsert(effect, sequence, live)

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
@@ -55,7 +56,8 @@ class Log:
     def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
         """Log each (type, payload) as one record, all with one sync; returns their sequences.
 
-        Raises DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an earlier one did).
+        Raises DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an earlier one
+        did).
         """
         self._refuse_if_broken()
         self.resume()
@@ -67,7 +69,8 @@ class Log:
         return sequences
 
     def resume(self) -> None:
-        """Go on after recovery (rule 7): a new segment with every record that was found, then the old ones go.
+        """Go on after recovery (rule 7): a new segment with every record that was found, then the old ones
+        go.
 
         The page cache may have shown what the disk does not have, so nothing found is appended to. Does
         nothing when the log is already growing. Raises as `start_segment`.
@@ -95,7 +98,7 @@ class Log:
     def trim(self, applied: int) -> None:
         """Remove the segments that lie wholly at or below `applied`, oldest first; never the newest."""
         paths = self.segments()
-        for path, following in zip(paths, paths[1:], strict=False):
+        for path, following in pairwise(paths):
             if int(following.stem) > applied + 1:
                 break
             files.remove(path)  # not synced: a segment that comes back holds nothing above `applied`

@@ -1,4 +1,4 @@
-"""Manifests on disk: read, decide, rename, under one lock for whoever does it (engine, sidecar, command line)."""
+"""Manifests on disk: read, decide, rename, under one lock, whoever does it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def update_manifest(
 ) -> tuple[Manifest | None, Manifest | None]:
     """Read, decide and write one manifest under the lock; returns it as it was and as it is.
 
-    `decide` gets what is there (None: nothing) and returns what shall be there, or None to change nothing; what
-    it raises comes through and changes nothing. `created_at` and `updated_at` are kept here.
+    `decide` gets what is there (None: nothing) and returns what shall be there, or None to change nothing;
+    what it raises comes through and changes nothing. `created_at` and `updated_at` are kept here.
     """
     folder = layout.collection(name)
     with manifests_locked(layout):

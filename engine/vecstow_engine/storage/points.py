@@ -1,7 +1,8 @@
 """`points.db`: the point table in SQLite, and what of the log it contains (rules 11 and 12 of the disk).
 
-A `PointTable` reads, from any thread, one statement at a time; `write_points` and `write_snapshot` are the two
-commits, each with a connection of its own that is closed afterwards. Every point that is read is checked.
+A `PointTable` reads, from any thread, one statement at a time; `write_points` and `write_snapshot` are the
+two commits, each with a connection of its own that is closed afterwards. Every point that is read is
+checked.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def settle(path: Path) -> None:
 
 
 class PointTable:
-    """Reads of one `points.db`. One connection, guarded; every statement is short, so checkpoints get through."""
+    """Reads of one `points.db`: one connection, guarded; statements are short, so checkpoints get through."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -275,7 +276,8 @@ def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
             ),
         )
         connection.execute(
-            "DELETE FROM snapshots WHERE crc NOT IN (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
+            "DELETE FROM snapshots WHERE crc NOT IN"
+            " (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
             (keep,),
         )
         connection.execute("COMMIT")

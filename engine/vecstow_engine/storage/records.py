@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -80,7 +80,7 @@ def _lengths(items: Sequence[bytes], dtype: str) -> bytes:
 
 def _texts(raw: bytes, start: int, lengths: NDArray[np.uint16]) -> list[str]:
     ends = list(accumulate(lengths.tolist(), initial=start))
-    return [raw[begin:end].decode() for begin, end in zip(ends, ends[1:], strict=False)]
+    return [raw[begin:end].decode() for begin, end in pairwise(ends)]
 
 
 def _payloads(raw: bytes, start: int, lengths: NDArray[np.uint32]) -> list[bytes | None]:

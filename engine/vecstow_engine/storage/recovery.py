@@ -1,7 +1,7 @@
 """Opening a collection from the volume alone: match its files, read its log back, apply what is newer.
 
-Observe, decide, act: nothing is written before every check has passed. Raises DamagedFile (quarantine), Foreign or
-NewerFormat; a collection that never held data opens as None.
+Observe, decide, act: nothing is written before every check has passed. Raises DamagedFile (quarantine),
+Foreign or NewerFormat; a collection that never held data opens as None.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -123,7 +124,7 @@ def _runs(sorted_slots: NDArray[np.int64], gap: int) -> Iterator[tuple[int, int]
         return
     breaks = np.flatnonzero(np.diff(sorted_slots) > gap + 1) + 1
     edges = [0, *breaks.tolist(), len(sorted_slots)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         for start in range(begin, end, _RUN_ROWS_MAX):
             yield start, min(start + _RUN_ROWS_MAX, end)
 

@@ -47,7 +47,7 @@ class SlotTable:
         self._free.extend(slots)
 
     def shrink(self) -> int:
-        """Forget the free slots at the end; returns how many slots remain. The others are given out lowest first."""
+        """Forget the free slots at the end; returns how many slots remain. The lowest are given out first."""
         free = sorted(self._free)
         while free and free[-1] == self._high_water - 1:
             self._high_water = free.pop()

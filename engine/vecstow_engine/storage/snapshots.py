@@ -1,8 +1,8 @@
 """`index.bin`: recorded before it gets its name, verified before hnswlib sees it (rules 13 and 14).
 
-hnswlib answers wrongly, or crashes, on a damaged file, and reports no error when the disk is full: so size and
-CRC32C are checked on both sides. Either of the two recorded entries is valid: a crash may fall between record and
-rename.
+hnswlib answers wrongly, or crashes, on a damaged file, and reports no error when the disk is full: so size
+and CRC32C are checked on both sides. Either of the two recorded entries is valid: a crash may fall between
+record and rename.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[Snaps
 def describe_snapshot(
     folder: Path, *, expected_bytes: int, sequence: int, space: str, max_connections: int, library: str
 ) -> SnapshotEntry:
-    """The entry of a saved temporary snapshot, synced; raises StorageError when it is cut, and removes it then."""
+    """The entry of a saved temporary snapshot, synced; a cut one is removed, and StorageError raised."""
     temporary = snapshot_temporary(folder)
     size = temporary.stat().st_size
     if size != expected_bytes:

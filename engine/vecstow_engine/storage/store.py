@@ -1,7 +1,8 @@
 """One collection's durable state: its log and its layers as one thing.
 
-`commit` logs and syncs a group of effects, then applies them; one thread at a time. `checkpoint` empties the
-overlay into the files (rule 8 of the disk). `_writing` is held over log append and apply, and for the moment of freezing.
+`commit` logs and syncs a group of effects, then applies them; one thread at a time. `checkpoint` empties
+the overlay into the files (rule 8 of the disk). `_writing` is held over log append and apply, and for the
+moment of freezing.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ class Store:
         return True
 
     def relocate(self, count_max: int) -> Applied | None:
-        """Write points of the highest slots anew, so that they come to lie in free lower ones; None when none would.
+        """Write points of the highest slots anew, so that they come to lie in free lower ones; None when
+        none would.
 
         Then a checkpoint frees the space that `truncate` gives back. The caller lets the index follow.
         """
@@ -123,7 +125,7 @@ class Store:
             return self.layers.apply(effect, sequence, live)
 
     def truncate(self) -> int:
-        """Give back the rows file's free end and the point table's free pages; returns the bytes that remain."""
+        """Give back the rows file's free end and the table's free pages; returns the bytes that remain."""
         with self.fatal_errors("compaction"):
             with self.layers.lock:
                 rows_kept = self.layers.slots.shrink()

@@ -95,7 +95,7 @@ class View:
         return vectors
 
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
-        """The points of these labels as an effect that writes them anew, without those that fail their checks."""
+        """These points as an effect that writes them anew, without those that fail their checks."""
         slots = slots_of(labels)
         points = self.resolve(labels.tolist())
         with self._layers.lock:

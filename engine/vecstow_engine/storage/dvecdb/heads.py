@@ -101,7 +101,7 @@ def next_record(source: Source, start: int, stop: int, dimension: int) -> Head |
 
 
 def is_followed(source: Source, head: Head, dimension: int) -> bool:
-    """Whether what stands behind the vector may stand there: a key of 16 letters and a number are no record."""
+    """Whether what stands behind the vector may stand there; a key of 16 letters and a number are no head."""
     if head.length is not None:
         return True
     start = head.body + fixed_bytes(dimension)

@@ -43,8 +43,8 @@ def read_vectors(path: Path, dimension: int, report: ForeignReport | None = None
     """Every record in file order, d-vecDB's deletes included, since they never reach the file.
 
     An id may come again: the later record wins. `report` is filled as the iteration goes on. What cannot be
-    read whole is skipped and reported, never handed out in part. When the iteration begins, raises StorageError
-    for a file that cannot be read, and InvalidInput for one that holds another dimension.
+    read whole is skipped and reported, never handed out in part. When the iteration begins, raises
+    StorageError for a file that cannot be read, and InvalidInput for one that holds another dimension.
     """
     with contextlib.closing(Source(path)) as source:
         yield from _Reader(source, dimension, report or ForeignReport()).points()
