@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 import vecstow_engine
 from vecstow_engine.api import collection_routes, server_routes
@@ -21,7 +22,7 @@ from vecstow_engine.api.collector import EngineCollector
 from vecstow_engine.api.context import refuse_unknown_query, response_of, wanted_media
 from vecstow_engine.api.dispatch import Dispatcher
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute
+from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, internal_error
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.openapi import document
 from vecstow_engine.api.settings import HttpSettings
@@ -36,6 +37,16 @@ log = structlog.stdlib.get_logger(__name__)
 OnFailure = Callable[[Exception], None]
 
 
+class Application(FastAPI):
+    """FastAPI with the dispatcher in front of it: hot routes pass none of its layers."""
+
+    dispatcher: Dispatcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the lifespan."""
+        await self.dispatcher(scope, receive, send)
+
+
 def create_app(
     engine: Engine, settings: HttpSettings | None = None, on_start_failure: OnFailure | None = None
 ) -> FastAPI:
@@ -44,7 +55,7 @@ def create_app(
     `on_start_failure` is called when `engine.start` raised: the server then has nothing to serve.
     """
     settings = settings or HttpSettings()
-    app = FastAPI(
+    app = Application(
         title="Vecstow",
         version=vecstow_engine.__version__,
         docs_url=None,
@@ -64,7 +75,10 @@ def create_app(
     app.add_exception_handler(VecstowError, _on_vecstow_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_middleware(Dispatcher, engine=engine, settings=settings, metrics=app.state.metrics)
+    app.add_exception_handler(Exception, _on_any_exception)
+    app.dispatcher = Dispatcher(
+        super(Application, app).__call__, engine=engine, settings=settings, metrics=app.state.metrics
+    )
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
 
@@ -113,6 +127,11 @@ async def _on_http_exception(request: FastRequest, error: Exception) -> Response
     if error.status_code == 404:
         return _failed(request, UnknownRoute(f"no route {path[:200]}", hint="GET /openapi.json lists them"))
     return _failed(request, Malformed(str(error.detail)))
+
+
+async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
+    # Starlette raises it again once this is sent; the dispatcher logs it.
+    return _failed(request, internal_error())
 
 
 def _allowed(request: FastRequest) -> str:

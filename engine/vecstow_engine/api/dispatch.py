@@ -1,6 +1,6 @@
 """What every request passes first: the raw path, the limits, the clock; then a hot route or FastAPI.
 
-A pure ASGI middleware (https://asgi.readthedocs.io/en/latest/specs/www.html). It reads the whole body before
+Pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html). It reads the whole body before
 any route runs, so that no route can forget a limit, and nothing that a route raises gets past it.
 """
 
@@ -45,7 +45,7 @@ _stdlib_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The middleware itself; `app` is FastAPI's router behind it."""
+    """Everything that is the same for every request; `app` is FastAPI behind it."""
 
     def __init__(self, app: App, *, engine: Engine, settings: HttpSettings, metrics: HttpMetrics) -> None:
         self._app = app
@@ -132,7 +132,8 @@ class Dispatcher:
 
     async def _refuse(self, exchange: _Exchange, error: VecstowError) -> None:
         if exchange.started:
-            raise error
+            # Too late for another answer; the server closes a connection whose answer is not complete.
+            return
         media = exchange.request.answer_media if exchange.request else Media.JSON
         answer = failure(error, media)
         if exchange.body_read:
