@@ -140,6 +140,17 @@ def test_blocks_of_rows_change_nothing(metric, monkeypatch):
         assert np.array_equal(whole.labels, parts.labels)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_hits_of_other_rows_are_merged_in(metric):
+    queries, rows = data("duplicates")
+    labels = np.arange(len(rows), dtype=np.uint64)
+    queries, rows = exact.prepare(metric, queries), exact.prepare(metric, rows)
+    whole = exact.nearest(metric, queries, rows, labels, 12)
+    some = exact.nearest(metric, queries, rows[:40], labels[:40], 12)
+    both = exact.nearest(metric, queries, rows[40:], labels[40:], 12, some)
+    assert np.allclose(whole.distances, both.distances, rtol=1e-5, atol=1e-6)
+
+
 def test_prepare_makes_unit_rows_for_cosine_alone():
     rows = np.array([[3e30, 4e30], [3e-30, 4e-30], [0, 0], [-1, 0]], dtype=np.float32)
     unit = exact.prepare(DistanceMetric.COSINE, rows)

@@ -15,7 +15,7 @@ LABELS = np.arange(100, 150, dtype=np.uint64)
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
     """Seven rows a chunk, so that fifty rows make eight."""
-    monkeypatch.setattr(tail, "_CHUNK_BYTES", 7 * 4 * 4)
+    monkeypatch.setattr(tail, "_CHUNK_BYTES_MAX", 7 * 4 * 4)
 
 
 def filled(metric=DistanceMetric.EUCLIDEAN):
@@ -64,7 +64,7 @@ def test_memory_is_freed_chunk_by_chunk():
     queue.pop(28)
     assert 0 < queue.bytes < full / 2
     queue.pop(50)
-    assert queue.bytes <= 7 * (4 * 4 + 9)
+    assert queue.bytes == 0
 
 
 def test_rows_can_be_added_after_the_tail_ran_empty():
@@ -81,3 +81,13 @@ def test_a_snapshot_does_not_see_later_changes():
     queue.add(ROWS[:1], np.array([999], dtype=np.uint64))
     found = moment.search(ROWS, 50).labels
     assert sorted(found[0].tolist()) == LABELS.tolist()
+
+
+def test_chunks_grow_with_the_tail_up_to_their_limit(monkeypatch):
+    monkeypatch.setattr(tail, "_CHUNK_BYTES_MAX", 200 * 4 * 4)
+    queue, capacities = Tail(DistanceMetric.EUCLIDEAN, 4), []
+    for label in range(1000):
+        queue.add(ROWS[:1], np.array([label], dtype=np.uint64))
+    capacities = [len(chunk.rows) for chunk in queue._chunks.values()]
+    assert capacities == [32, 32, 64, 128, 200, 200, 200, 200]
+    assert queue.pop(1000)[1].tolist() == list(range(1000))

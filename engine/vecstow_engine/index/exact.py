@@ -7,13 +7,16 @@ whatever the number of rows. Results beyond float32's range are its greatest val
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vecstow_engine.index.hits import Hits, Labels, Rows, merge, ordered
+from vecstow_engine.index.hits import Hits, Labels, Rows, merge
 from vecstow_engine.model.metrics import DistanceMetric
+
+_Positions: TypeAlias = npt.NDArray[np.intp]
+_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 _SCORE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of one block's scores (queries x rows)."""
@@ -46,104 +49,178 @@ def distances(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
     result = np.empty((len(queries), len(rows)), dtype=np.float32)
     for part in _parts(len(rows), _CACHE_BYTES // (4 * rows.shape[1])):
         for query, line in zip(queries, result, strict=True):
-            line[part] = _direct(metric, query, rows[part])
+            line[part] = _direct(metric, query[None], rows[part])
     return result
 
 
-def nearest(metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int) -> Hits:
-    """The k nearest rows of each query, equal distances ordered by label; padded to k places."""
-    hits = Hits.none(len(queries), k)
+def nearest(
+    metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, hits: Hits | None = None
+) -> Hits:
+    """The k nearest rows of each query, equal distances ordered by label; padded to k places.
+
+    `hits` are those of other rows, with k places, and are merged in.
+    """
+    if hits is None:
+        hits = Hits.none(len(queries), k)
     for part in _parts(len(rows), _SCORE_BYTES // (4 * max(1, len(queries)))):
-        hits = merge(hits, _nearest_in_block(metric, queries, rows[part], labels[part], k), k)
+        found = _nearest_in_block(metric, queries, rows[part], labels[part], k, hits.distances[:, -1])
+        hits = merge(hits, found, k)
     return hits
 
 
-def _nearest_in_block(metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int) -> Hits:
-    """As `nearest`, for few enough rows. Euclidean distances are shortlisted by one matrix product."""
-    euclidean = metric is DistanceMetric.EUCLIDEAN
-    slack = np.zeros(len(queries))
-    if euclidean:
-        scores, slack = _squares_by_product(queries, rows)
-    else:
-        scores = distances(metric, queries, rows)
-    found = Hits.none(len(queries), min(k, len(rows)))
-    for i, query in enumerate(queries):
-        chosen = _shortlist(scores[i], k, slack[i])
-        exact = _direct(metric, query, rows[chosen]) if euclidean else scores[i, chosen]
-        best = ordered(Hits(labels[None, chosen], exact[None]), found.k)
-        found.labels[i], found.distances[i] = best.labels[0], best.distances[0]
-    return found
+def _nearest_in_block(
+    metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, bounds: Rows
+) -> Hits:
+    """As `nearest`, for few enough rows; those beyond each query's bound (q,) may be left out.
 
-
-def _shortlist(scores: Rows, k: int, slack: float) -> npt.NDArray[np.intp]:
-    """Positions of every score that may belong to the k least when scores are off by half of `slack`."""
-    if len(scores) <= k or not np.isfinite(slack):
-        return np.arange(len(scores))
-    bound = np.partition(scores, k - 1)[k - 1]
-    return np.flatnonzero(scores <= bound + slack)
-
-
-def _squares_by_product(queries: Rows, rows: Rows) -> tuple[Rows, npt.NDArray[np.float64]]:
-    """|q|^2 - 2 q.r + |r|^2 (q, n), and per query twice the error bound of it.
-
-    A float32 dot product of n terms errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of
-    Numerical Algorithms, 3.1), besides underflow. The slack is infinite when a square overflows.
+    A matrix product shortlists, and the pairs that are left are measured one by one: equal rows are then
+    equally far whatever their place in the matrix, and near ones are not lost in the rounding of far ones.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    limits = bounds.astype(np.float64)
+    if metric is DistanceMetric.MANHATTAN:
+        scores = distances(metric, queries, rows)
+        of_query, of_row = _shortlist(scores, k, limits, np.zeros(len(queries)))
+        return _first_of_each(len(queries), k, of_query, labels[of_row], scores[of_query, of_row])
+    if metric is DistanceMetric.EUCLIDEAN:
+        scores, slacks = _squares_by_product(queries, rows)
+        limits = limits**2
+    else:
+        scores, slacks = _dots_by_product(metric, queries, rows)
+    of_query, of_row = _shortlist(scores, k, limits + slacks, slacks)
+    measured = _paired(metric, queries, of_query, rows, of_row)
+    return _first_of_each(len(queries), k, of_query, labels[of_row], measured)
+
+
+def _shortlist(scores: Rows, k: int, limits: _Doubles, slacks: _Doubles) -> tuple[_Positions, _Positions]:
+    """Pairs of a query and a row, by query, that may belong to its k least scores within its limit.
+
+    Scores are off by half of the query's slack at most.
+    """
+    within = scores <= _rounded_up(limits)
+    if scores.shape[1] > k and np.count_nonzero(within) > 4 * k * len(scores):
+        kth = np.partition(scores, k - 1, axis=1)[:, k - 1]
+        within &= scores <= _rounded_up(kth + slacks)
+    of_query, of_row = np.nonzero(within)
+    return of_query, of_row
+
+
+def _rounded_up(limits: _Doubles) -> Rows:
+    """As a column of float32, none smaller than it was."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(limits.astype(np.float32), np.float32(np.inf))[:, None]
+
+
+def _first_of_each(count: int, k: int, of_query: _Positions, labels: Labels, measured: Rows) -> Hits:
+    """The k least distances for each of `count` queries, from triples in any order."""
+    order = np.lexsort((labels, measured, of_query))
+    of_query, labels, measured = of_query[order], labels[order], measured[order]
+    rank = np.arange(len(order)) - np.searchsorted(of_query, np.arange(count))[of_query]
+    first = rank < k
+    hits = Hits.none(count, min(k, int(rank.max(initial=-1)) + 1))
+    hits.labels[of_query[first], rank[first]] = labels[first]
+    hits.distances[of_query[first], rank[first]] = measured[first]
+    return hits
+
+
+def _squares_by_product(queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
+    """|q|^2 - 2 q.r + |r|^2 (q, n), and per query twice the error bound of it (q,)."""
+    with np.errstate(all="ignore"):
         query_squares = np.einsum("ij,ij->i", queries, queries)
         row_squares = np.einsum("ij,ij->i", rows, rows)
         scores = query_squares[:, None] + row_squares - 2 * (queries @ rows.T)
-        norms = np.sqrt(query_squares.astype(np.float64)) + np.sqrt(np.float64(row_squares.max(initial=0)))
-        terms = queries.shape[1] + 8
-        slack = 2 * terms * (2.0**-24 * norms**2 + float(np.finfo(np.float32).tiny))
-    slack[~np.isfinite(scores).all(axis=1)] = np.inf
-    return scores, slack
+        scale = (_roots(query_squares) + _roots(row_squares).max(initial=0)) ** 2
+    return _without_overflow(scores, scale, queries.shape[1])
+
+
+def _dots_by_product(metric: DistanceMetric, queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
+    """1 - q.r (q, n), and per query twice the error bound of it (q,)."""
+    with np.errstate(all="ignore"):
+        scores = 1 - queries @ rows.T
+        scale = np.full(len(queries), 2.0)
+        if metric is DistanceMetric.DOT_PRODUCT:
+            longest = _roots(np.einsum("ij,ij->i", rows, rows)).max(initial=0)
+            scale = 1 + longest * _roots(np.einsum("ij,ij->i", queries, queries))
+    return _without_overflow(scores, scale, queries.shape[1])
+
+
+def _without_overflow(scores: Rows, scale: _Doubles, terms: int) -> tuple[Rows, _Doubles]:
+    """Scores with twice their error bound; infinite, and then any score will do, where one has overflowed.
+
+    A float32 dot product of n terms errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of
+    Numerical Algorithms, 3.1), besides underflow.
+    """
+    slacks = 2 * (terms + 8) * (2.0**-24 * scale + float(np.finfo(np.float32).tiny))
+    lost = ~np.isfinite(scores)
+    slacks[lost.any(axis=1) | ~np.isfinite(slacks)] = np.inf
+    scores[lost] = 0
+    return scores, slacks
+
+
+def _roots(squares: Rows) -> _Doubles:
+    roots: _Doubles = np.sqrt(squares.astype(np.float64))
+    return roots
 
 
 def _dot_distances(queries: Rows, rows: Rows) -> Rows:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         result: Rows = 1 - queries @ rows.T
-        for i in np.flatnonzero(~np.isfinite(result).all(axis=1)):
-            lost = np.flatnonzero(~np.isfinite(result[i]))
-            for part in _parts(len(lost), _CACHE_BYTES // (8 * rows.shape[1])):
-                exact = 1 - rows[lost[part]].astype(np.float64) @ queries[i].astype(np.float64)
-                result[i, lost[part]] = np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX)
+    of_query, of_row = np.nonzero(~np.isfinite(result))
+    result[of_query, of_row] = _paired(DistanceMetric.DOT_PRODUCT, queries, of_query, rows, of_row)
     return result
 
 
-def _direct(metric: DistanceMetric, query: Rows, rows: Rows) -> Rows:
-    """Euclidean or Manhattan distances (n,) by subtraction, so that equal vectors are exactly 0 apart."""
-    result = np.empty(len(rows), dtype=np.float32)
-    for part in _parts(len(rows), _CACHE_BYTES // (4 * rows.shape[1])):
-        result[part] = _direct_in_cache(metric, query, rows[part])
+def _paired(
+    metric: DistanceMetric, queries: Rows, of_query: _Positions, rows: Rows, of_row: _Positions
+) -> Rows:
+    """The distance of each pair (n,)."""
+    result = np.empty(len(of_row), dtype=np.float32)
+    for part in _parts(len(of_row), _CACHE_BYTES // (4 * rows.shape[1])):
+        result[part] = _direct(metric, queries[of_query[part]], rows[of_row[part]])
     return result
 
 
-def _direct_in_cache(metric: DistanceMetric, query: Rows, rows: Rows) -> Rows:
-    sums: Rows
-    with np.errstate(over="ignore", under="ignore"):
-        difference = rows - query
-        if metric is DistanceMetric.MANHATTAN:
-            sums = np.abs(difference, out=difference).sum(axis=1)
-            lost = np.flatnonzero(~np.isfinite(sums))
-        else:
-            sums = np.einsum("ij,ij->i", difference, difference)
-            low, high = _SQUARES_TRUSTED
-            lost = np.flatnonzero(~((sums > low) & (sums < high)))
-            sums = np.sqrt(sums)
+def _direct(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
+    """Distances (n,) of each row, by subtraction where there is one, so that equal rows are exactly 0 apart.
+
+    Queries are one (1, dimension) or one for each row (n, dimension); few enough for the cache.
+    """
+    with np.errstate(all="ignore"):
+        sums = _sums(metric, queries, rows)
+        low, high = _SQUARES_TRUSTED if metric is DistanceMetric.EUCLIDEAN else (-np.inf, np.inf)
+        lost = np.flatnonzero(~((sums > low) & (sums < high)))
+        measured = _from_sums(metric, sums)
         if len(lost):
-            sums[lost] = _direct_in_double(metric, query, rows[lost])
+            wide = np.broadcast_to(queries, rows.shape)[lost].astype(np.float64)
+            exact = _from_sums(metric, _sums(metric, wide, rows[lost].astype(np.float64)))
+            measured[lost] = np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX)
+    return measured
+
+
+_Floats = TypeVar("_Floats", Rows, _Doubles)
+
+
+def _sums(metric: DistanceMetric, queries: _Floats, rows: _Floats) -> _Floats:
+    """Products, squared or absolute differences, summed over each row."""
+    sums: _Floats
+    if metric in (DistanceMetric.COSINE, DistanceMetric.DOT_PRODUCT):
+        sums = np.einsum("ij,ij->i", np.broadcast_to(queries, rows.shape), rows)
+        return sums
+    difference = rows - queries
+    if metric is DistanceMetric.EUCLIDEAN:
+        sums = np.einsum("ij,ij->i", difference, difference)
+        return sums
+    # Twice as fast as a sum along rows, and the same for equal rows, which a matrix product is not.
+    sums = np.einsum("ij,j->i", np.abs(difference, out=difference), np.ones(rows.shape[1], rows.dtype))
     return sums
 
 
-def _direct_in_double(metric: DistanceMetric, query: Rows, rows: Rows) -> Rows:
-    difference = rows.astype(np.float64) - query
-    if metric is DistanceMetric.MANHATTAN:
-        wide = np.abs(difference).sum(axis=1)
-    else:
-        wide = np.sqrt(np.einsum("ij,ij->i", difference, difference))
-    narrow: Rows = np.minimum(wide, _FLOAT32_MAX).astype(np.float32)
-    return narrow
+def _from_sums(metric: DistanceMetric, sums: _Floats) -> _Floats:
+    measured: _Floats = sums
+    if metric is DistanceMetric.EUCLIDEAN:
+        measured = np.sqrt(sums)
+    elif metric is not DistanceMetric.MANHATTAN:
+        measured = 1 - sums
+    return np.maximum(measured, 0) if metric is DistanceMetric.COSINE else measured
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

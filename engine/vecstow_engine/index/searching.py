@@ -33,8 +33,7 @@ def search(state: IndexState, queries: Rows, k: int, ef: int, threads: int) -> H
     if labels is not None:
         completed = _search_graph_exactly(state, queries[short], k, labels)
         hits.labels[short], hits.distances[short] = completed.labels, completed.distances
-    if tail.parts:
-        hits = merge(hits, tail.search(queries, k), k)
+    hits = tail.search(queries, k, hits)
     for labels in backlog:
         hits = _search_on_disk(state, queries, k, labels, hits)
     return hits
@@ -69,6 +68,5 @@ def _search_on_disk(state: IndexState, queries: Rows, k: int, labels: Labels, hi
             rows = exact.prepare(state.metric, state.fetch(part))
             # The slot of a label that was removed meanwhile may have been overwritten before it was read.
             live = np.isin(part, state.still_live(part))
-            found = exact.nearest(state.metric, queries, rows[live], part[live], k)
-            hits = merge(hits, found, k)
+            hits = exact.nearest(state.metric, queries, rows[live], part[live], k, hits)
     return hits

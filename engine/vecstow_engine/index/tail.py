@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import Hits, Labels, Rows, merge
+from vecstow_engine.index.hits import Hits, Labels, Rows
 from vecstow_engine.model.metrics import DistanceMetric
 
-_CHUNK_BYTES: Final = 1024 * 1024
-"""Memory is freed chunk by chunk; pages of a chunk that no row has touched are not resident."""
+_CHUNK_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Memory is freed chunk by chunk. From 4 MiB on numpy asks for huge pages, and untouched ones would cost."""
+_CHUNK_ROWS_MIN: Final = 32
+_INDEX_BITS: Final = 32
+_INDEX_MASK: Final = 2**32 - 1
 
 
 class _Chunk:
@@ -29,8 +32,8 @@ class _Chunk:
         self.count = 0
 
     @property
-    def full(self) -> bool:
-        return self.filled == len(self.rows)
+    def room(self) -> int:
+        return len(self.rows) - self.filled
 
     def append(self, rows: Rows, labels: Labels) -> None:
         end = self.filled + len(rows)
@@ -49,13 +52,14 @@ class TailSnapshot:
     parts: list[tuple[Rows, Labels, npt.NDArray[np.bool_]]]
     """Rows and labels as views, and a copy of which of them are live."""
 
-    def search(self, queries: Rows, k: int) -> Hits:
-        """The k nearest live rows of prepared queries, exactly."""
-        hits = Hits.none(len(queries), k)
+    def search(self, queries: Rows, k: int, hits: Hits | None = None) -> Hits:
+        """The k nearest live rows of prepared queries, exactly; `hits` of other rows are merged in."""
+        if hits is None:
+            hits = Hits.none(len(queries), k)
         for rows, labels, live in self.parts:
             if not live.all():
                 rows, labels = rows[live], labels[live]
-            hits = merge(hits, exact.nearest(self.metric, queries, rows, labels, k), k)
+            hits = exact.nearest(self.metric, queries, rows, labels, k, hits)
         return hits
 
 
@@ -65,25 +69,32 @@ class Tail:
     def __init__(self, metric: DistanceMetric, dimension: int) -> None:
         self._metric = metric
         self._dimension = dimension
-        self._chunk_rows = max(1, _CHUNK_BYTES // (4 * dimension))
         self._chunks: dict[int, _Chunk] = {}
+        self._newest = -1
         self._positions: dict[int, int] = {}
-        """Label to position; positions count all rows ever added, so chunk = position // chunk_rows."""
-        self._next = 0
+        """Label to number of its chunk << 32 | row in the chunk."""
 
     def add(self, rows: Rows, labels: Labels) -> None:
         """Append prepared rows (n, dimension) under labels (n,) that are not in the tail."""
-        self._positions.update(zip(labels.tolist(), range(self._next, self._next + len(labels)), strict=True))
         done = 0
         while done < len(rows):
-            chunk = self._chunks.get(self._next // self._chunk_rows)
-            if chunk is None:
-                chunk = _Chunk(self._chunk_rows, self._dimension)
-                self._chunks[self._next // self._chunk_rows] = chunk
-            taken = min(len(rows) - done, self._chunk_rows - chunk.filled)
-            chunk.append(rows[done : done + taken], labels[done : done + taken])
-            self._next += taken
+            chunk = self._chunk_with_room(len(rows) - done)
+            taken = min(len(rows) - done, chunk.room)
+            part = slice(done, done + taken)
+            first = self._newest << _INDEX_BITS | chunk.filled
+            self._positions.update(zip(labels[part].tolist(), range(first, first + taken), strict=True))
+            chunk.append(rows[part], labels[part])
             done += taken
+
+    def _chunk_with_room(self, rows: int) -> _Chunk:
+        """The newest chunk, or a new one: as large as all that is there, so that a small tail stays small."""
+        chunk = self._chunks.get(self._newest)
+        if chunk is None or not chunk.room:
+            most = max(1, _CHUNK_BYTES_MAX // (4 * self._dimension))
+            chunk = _Chunk(min(most, max(rows, self.count, _CHUNK_ROWS_MIN)), self._dimension)
+            self._newest += 1
+            self._chunks[self._newest] = chunk
+        return chunk
 
     def remove(self, labels: Labels) -> int:
         """Drop these labels, passing over unknown ones; returns how many were there."""
@@ -92,16 +103,13 @@ class Tail:
             position = self._positions.pop(label, None)
             if position is None:
                 continue
-            number, index = divmod(position, self._chunk_rows)
+            number = position >> _INDEX_BITS
             chunk = self._chunks[number]
-            chunk.live[index] = False
+            chunk.live[position & _INDEX_MASK] = False
             chunk.count -= 1
             removed += 1
-            if chunk.count == 0 and chunk.full:
+            if not chunk.count:
                 del self._chunks[number]
-        if not self._positions and self._chunks:
-            self._chunks.clear()
-            self._next += -self._next % self._chunk_rows
         return removed
 
     def peek(self, count: int) -> tuple[Rows, Labels]:
@@ -128,7 +136,6 @@ class Tail:
         parts = [
             (chunk.rows[: chunk.filled], chunk.labels[: chunk.filled], chunk.live[: chunk.filled].copy())
             for chunk in self._chunks.values()
-            if chunk.count
         ]
         return TailSnapshot(self._metric, parts)
 
