@@ -296,9 +296,10 @@ class Engine:
 
     def _load(self, collection: Collection) -> None:
         self._loader.load(collection, is_rival=self.registry.is_rival(collection))
-        self._indexer.notify(collection)
         if self.registry.all_opened():
             self.registry.log_counts()
+            for opened in self.registry.collections():
+                self._indexer.notify(opened)
 
     def _open_new(self, manifest: Manifest) -> None:
         collection = Collection(manifest)

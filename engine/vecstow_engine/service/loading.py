@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from vecstow_engine.index.graph import HNSWLIB_VERSION, SPACES, HnswGraph
-from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, StorageError
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.settings import IndexSettings
@@ -87,6 +87,8 @@ class Loader:
     def _load_graph(self, collection: Collection, store: Store, index: VectorIndex) -> str:
         """Adopt a valid index.bin; returns why not, empty when there is nothing to remark."""
         folder = store.layers.folder
+        if not (folder / INDEX).exists():
+            return f"{INDEX} is missing" if store.meta.points > FLAT_ROWS_MAX else ""
         with store.layers.table() as table:
             entry, remark = valid_snapshot(folder, table, store.meta.applied)
         if entry is None:

@@ -153,11 +153,12 @@ def settle(path: Path) -> None:
 class PointTable:
     """Reads of one `points.db`: one connection, guarded; statements are short, so checkpoints get through."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, at_rest: bool = False) -> None:
+        """`at_rest`: nothing writes the file while this is open and its `-wal` is empty, so it needs no locks."""
         self.path = path
         self._lock = threading.Lock()
         with _wrapped(path):
-            self._connection = _connect(path, READER_CACHE_KIB)
+            self._connection = _connect_at_rest(path) if at_rest else _connect(path, READER_CACHE_KIB)
 
     def close(self) -> None:
         """Close the connection, and with it up to three descriptors."""
@@ -225,9 +226,12 @@ class PointTable:
             f"ORDER BY slot LIMIT {SCAN_ROWS}"
         )
         after = -1
-        while rows := self._all(statement, (after,)):
-            yield np.array(rows, np.int64)
-            after = rows[-1][0]
+        rows = [()] * SCAN_ROWS
+        while len(rows) == SCAN_ROWS:
+            rows = self._all(statement, (after,))
+            if rows:
+                yield np.array(rows, np.int64)
+                after = rows[-1][0]
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock, _wrapped(self.path):
@@ -394,6 +398,11 @@ def _connect(path: Path, cache_kib: int, mode: str = "rw") -> sqlite3.Connection
         f"PRAGMA cache_size=-{cache_kib};"
     )
     return connection
+
+
+def _connect_at_rest(path: Path) -> sqlite3.Connection:
+    """A reading connection that takes no locks and makes no `-wal` and `-shm` beside the file."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
 
 
 @contextlib.contextmanager

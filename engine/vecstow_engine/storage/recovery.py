@@ -146,7 +146,7 @@ def _words(shape: tuple[object, ...]) -> str:
 
 
 def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
-    table = PointTable(folder / POINTS)
+    table = PointTable(folder / POINTS, at_rest=True)
     try:
         meta = table.meta()
         if meta.uid != identity.uid:

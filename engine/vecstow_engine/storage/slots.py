@@ -98,5 +98,11 @@ class SlotTable:
     def _grow(self, size: int) -> None:
         if size > len(self._generations):
             size = max(size, len(self._generations) * 3 // 2)
-            self._generations = np.pad(self._generations, (0, size - len(self._generations)))
-            self._row_checksums = np.pad(self._row_checksums, (0, size - len(self._row_checksums)))
+            self._generations = _grown(self._generations, size)
+            self._row_checksums = _grown(self._row_checksums, size)
+
+
+def _grown(array: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
+    larger = np.zeros(size, np.uint32)
+    larger[: len(array)] = array
+    return larger

@@ -24,8 +24,6 @@ def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[Snaps
     """The entry that the present index.bin has, or None and the reason why it cannot be used."""
     path = folder / INDEX
     entries = table.snapshots()
-    if not path.exists():
-        return None, f"{INDEX} is missing" if entries else ""
     size = path.stat().st_size
     if not any(entry.bytes == size for entry in entries):
         return None, f"{INDEX} has {size} bytes, which no recorded snapshot has"

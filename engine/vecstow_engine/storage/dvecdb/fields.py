@@ -19,6 +19,8 @@ FIELDS_MAX: Final = 20_000
 """Fields that are remembered: keys can be data, and memory is bounded."""
 SHARE_MIN: Final = 0.01
 """A kind that fewer of a field's values have is not expected again."""
+SHARE_OF_ZEROS: Final = 0.1
+"""How many of a field's values are expected to be zero or empty before one was seen."""
 
 _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "string": 0.0,
@@ -94,7 +96,7 @@ class Fields(Options):
     def _cost(self, weights: dict[Kind, float], kind: Kind) -> float:
         weight = weights.get(kind, 0.0)
         if kind == "zero":
-            weight = sum(weight for known, weight in weights.items() if known in WIDE_KINDS)
+            weight += SHARE_OF_ZEROS * sum(weight for wide, weight in weights.items() if wide in WIDE_KINDS)
         return -math.log((weight + 0.5) / (self.records + 1)) if self.records else 0.0
 
     def _learn_reading(self, reading: Reading, share: float) -> None:

@@ -11,7 +11,7 @@ from vecstow_engine.storage.dvecdb.fields import Fields
 from vecstow_engine.storage.dvecdb.report import ForeignReport
 from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
 
-STEPS_MAX: Final = 10_000
+STEPS_MAX: Final = 2_000
 """Steps of one search, beside one for every 8 bytes."""
 STEPS_MAX_LOW: Final = 200
 FAILURES_MAX: Final = 100
