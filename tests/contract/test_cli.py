@@ -1,0 +1,184 @@
+"""The command line against a real engine process: every command, on real embeddings, through a kill."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engine_process import VECSTOW, EngineProcess
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "packages"
+ROWS = 1000
+
+
+def vecstow(*arguments, url=None, data=None, check=True):
+    """One command as a process; with `check` its JSON, else the finished process."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("VECSTOW_")}
+    if url is not None:
+        environment["VECSTOW_URL"] = url
+    if data is not None:
+        environment["VECSTOW_DATA"] = str(data)
+    command = [str(VECSTOW), *(str(argument) for argument in arguments), *(["--json"] if check else [])]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert "Traceback" not in done.stderr, done.stderr
+    if not check:
+        return done
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The first thousand rows of the sample data: vectors, payload and declaration."""
+    folder = tmp_path_factory.mktemp("sample")
+    np.save(folder / "rows.npy", np.load(SAMPLE / "packages.f16.npy")[:ROWS])
+    with gzip.open(SAMPLE / "packages.jsonl.gz", "rt", encoding="utf-8") as lines:
+        (folder / "rows.jsonl").write_text("".join(next(lines) for _ in range(ROWS)), encoding="utf-8")
+    shutil.copy(SAMPLE / "collection.yaml", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(sample, tmp_path_factory):
+    """A volume with the sample imported, as an engine left it in order."""
+    data = tmp_path_factory.mktemp("template") / "data"
+    assert vecstow("apply", "-f", sample / "collection.yaml", "--data", data)[0]["outcome"] == "created"
+    with EngineProcess(data) as engine:
+        report = vecstow(
+            "import", "packages", sample / "rows.npy", "--payload", sample / "rows.jsonl", url=engine.url
+        )
+        assert (report["acknowledged"], report["skipped"]) == (ROWS, 0)
+        assert engine.stop() == 0
+    return data
+
+
+@pytest.fixture
+def data(template, tmp_path):
+    """A volume of one's own with the sample in it."""
+    return Path(shutil.copytree(template, tmp_path / "data"))
+
+
+@pytest.fixture
+def engine(data):
+    """An engine that serves it."""
+    with EngineProcess(data) as process:
+        yield process
+
+
+def count(engine, name="packages"):
+    return vecstow("show", name, url=engine.url)["vector_count"]
+
+
+def test_what_was_imported_is_listed_shown_and_found(engine, sample):
+    [listed] = vecstow("ls", url=engine.url)
+    assert (listed["name"], listed["vector_count"], listed["managed_by"]) == ("packages", ROWS, "file")
+    payloads = [json.loads(line) for line in (sample / "rows.jsonl").read_text().splitlines()]
+    hits = vecstow(
+        "search", "packages", "--npy", sample / "rows.npy", "--row", 7, "--limit", 3, url=engine.url
+    )
+    assert len(hits) == 3
+    assert abs(hits[0]["distance"]) < 1e-3
+    own = payloads[7]
+    wanted = json.dumps({"section": own["section"]})
+    by_id = vecstow("search", "packages", "--id", own["id"], "--filter", wanted, url=engine.url)
+    assert {hit["metadata"]["section"] for hit in by_id} == {own["section"]}
+
+
+def test_a_collection_applied_beside_a_running_engine_is_served(engine, data, tmp_path):
+    """The engine looks at the manifests by itself; no API is asked."""
+    text = (SAMPLE / "collection.yaml").read_text().replace("name: packages", "name: beside")
+    (tmp_path / "beside.yaml").write_text(text)
+    assert vecstow("apply", "-f", tmp_path / "beside.yaml", "--data", data)[0]["outcome"] == "created"
+    deadline = time.monotonic() + 20
+    while (shown := vecstow("show", "beside", url=engine.url, check=False)).returncode != 0:
+        assert time.monotonic() < deadline, shown.stderr
+    assert count(engine, "beside") == 0
+
+
+def test_a_volume_is_listed_without_an_engine_and_with_one(engine, data):
+    assert vecstow("ls", data=data)[0]["vector_count"] == ROWS
+    engine.kill()
+    assert vecstow("ls", data=data)[0]["vector_count"] == ROWS
+
+
+def test_an_import_goes_on_after_the_engine_was_killed_and_came_back(engine, data, sample, tmp_path):
+    """The client waits for the engine; nothing acknowledged is lost, nothing is there twice."""
+    (tmp_path / "more.yaml").write_text((SAMPLE / "collection.yaml").read_text().replace("packages", "more"))
+    vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)
+    command = [VECSTOW, "import", "more", sample / "rows.npy", "--batch", "10", "--url", engine.url, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as importing:
+        deadline = time.monotonic() + 20
+        while count(engine, "more") == 0:
+            assert time.monotonic() < deadline
+        engine.kill()
+        engine.start()
+        report = json.loads(importing.communicate(timeout=60)[0])
+    assert importing.returncode == 0
+    assert report["acknowledged"] == ROWS
+    assert count(engine, "more") == ROWS
+
+
+def test_an_interrupted_import_is_resumed(engine, sample, tmp_path):
+    (tmp_path / "more.yaml").write_text((SAMPLE / "collection.yaml").read_text().replace("packages", "more"))
+    vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)
+    np.save(tmp_path / "part.npy", np.load(sample / "rows.npy")[:400])
+    vecstow("import", "more", tmp_path / "part.npy", url=engine.url)
+    report = vecstow("import", "more", sample / "rows.npy", "--batch", 100, "--resume", url=engine.url)
+    assert (report["skipped"], report["acknowledged"]) == (400, 600)
+    assert count(engine, "more") == ROWS
+
+
+def test_a_backup_is_restored_under_another_name(engine):
+    path = vecstow("backup", "packages", url=engine.url)["backup_path"]
+    vecstow("restore", path, "--new-name", "again", url=engine.url)
+    assert count(engine, "again") == ROWS
+
+
+def test_a_hold_ends_and_a_compaction_is_answered(engine):
+    assert vecstow("hold", "--seconds", 30, url=engine.url)["until"].endswith("Z")
+    vecstow("hold", "--release", url=engine.url)
+    vecstow("compact", "packages", url=engine.url)
+    assert count(engine) == ROWS
+
+
+def test_a_sound_volume_is_checked_clean_with_an_engine_and_without(engine, data):
+    assert vecstow("check", "packages", url=engine.url)["findings"] == []
+    engine.stop()
+    assert vecstow("check", data=data)["findings"] == []
+
+
+def test_a_changed_byte_is_found_and_named(data):
+    rows = data / "packages" / "vectors.bin"
+    raw = bytearray(rows.read_bytes())
+    raw[4096 + 5 * 384 * 4 + 3] ^= 1
+    rows.write_bytes(raw)
+    done = vecstow("check", "--data", data, "--json", check=False)
+    findings = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1
+    assert any("vectors.bin" in finding["file"] for finding in findings)
+    people = vecstow("check", "--data", data, check=False)
+    assert people.returncode == 1
+    assert "vectors.bin" in people.stdout
+
+
+def test_a_second_engine_on_the_volume_is_refused(engine, data):
+    with_port = ["serve", "--data", data, "--port", engine.port + 1 if engine.port < 65_000 else 1024]
+    done = vecstow(*with_port, check=False)
+    assert done.returncode == 1
+    assert "another engine" in done.stderr
+
+
+def test_ctrl_c_and_sigterm_end_the_server_with_zero(engine):
+    assert engine.process is not None
+    engine.process.send_signal(signal.SIGINT)
+    assert engine.process.wait(timeout=30) == 0
+    engine.process = None
+    engine.start()
+    assert engine.stop() == 0

@@ -1,0 +1,71 @@
+"""`vecstow serve` as a process of its own, for tests that kill it and start it again on the same volume."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+VECSTOW = Path(sys.executable).with_name("vecstow")
+START_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 60.0
+
+
+class EngineProcess:
+    """One engine on `data`; started on entering, killed on leaving. `flags` are those of `vecstow serve`."""
+
+    def __init__(self, data: Path, *flags: object) -> None:
+        self.data = data
+        self.flags = [str(flag) for flag in flags]
+        self.log = data.parent / f"{data.name}.log"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> EngineProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self, path: str = "/health/ready") -> None:
+        """Start, and return when `path` answers 200."""
+        command = [VECSTOW, "serve", "--data", self.data, "--port", str(self.port), *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as client:
+            while not _answers(client, path):
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens when it is gone already."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=STOP_SECONDS_MAX)
+        self.process = None
+        return code
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
