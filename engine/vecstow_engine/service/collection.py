@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.errors import Quarantined, ReadOnly, Recovering, Unavailable
+from vecstow_engine.model.errors import NotFound, Quarantined, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.layers import Applied
@@ -108,6 +108,8 @@ class Collection:
 
     def readable(self) -> None:
         """Raise Recovering, Quarantined or Foreign unless the collection answers reads."""
+        if self.dropping:
+            raise NotFound(f"collection {self.name!r} does not exist", collection=self.name)
         if self._fixed is None:
             return
         if self._error is not None:
@@ -158,7 +160,7 @@ class Collection:
         """Memory that waits for checkpoints, and for the graph."""
         if self.store is None or self.index is None:
             return 0, 0
-        return self.store.overlay_bytes, self.index.tail_bytes
+        return self.store.overlay_bytes, self.index.tail_bytes if self.index.pending else 0
 
     def describe(self) -> dict[str, Any]:
         """What `GET /collections/{c}` says."""

@@ -17,11 +17,12 @@ from typing import Final
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, VecstowError
+from vecstow_engine.model.errors import Busy, DiskFull
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.records import Delete, Effect
+from vecstow_engine.storage.volume import Volume
 
 THREADS: Final = 2
 GROUP_BYTES_MAX: Final = 32 << 20
@@ -59,10 +60,12 @@ class Committer:
     def __init__(
         self,
         settings: Settings,
+        volume: Volume,
         first_use: Callable[[Collection], None],
         committed: Callable[[Collection], None],
     ) -> None:
         self._settings = settings
+        self._volume = volume
         self._first_use = first_use
         self._committed = committed
         self._lock = threading.Lock()
@@ -91,6 +94,12 @@ class Committer:
 
         Raises Busy when there was no room in time, and what `Collection.commit` raises.
         """
+        if self._volume.full and not isinstance(effect, Delete):
+            raise DiskFull(
+                "the volume is full: only deletes are taken until there is room",
+                collection=collection.name, operation="write",
+                hint="delete, drop or compact collections, or enlarge the volume; writes resume by themselves",
+            )  # fmt: skip
         size = _size(effect)
         await self._wait_for_room(collection, size)
         loop = asyncio.get_running_loop()
@@ -172,8 +181,8 @@ class Committer:
             if collection.store is None:
                 self._first_use(collection)
             applied = collection.commit([write.effect for write in group])
-        except VecstowError as error:
-            _answer(group, error)
+        except DiskFull as error:
+            self._commit_when_full(collection, group, error)
         except Exception as error:  # noqa: BLE001  # The waiting clients must hear of it; the API logs it.
             _answer(group, error)
         else:
@@ -183,6 +192,22 @@ class Committer:
             log.warning(
                 "slow commit", collection=collection.name, seconds=round(elapsed, 3), writes=len(group)
             )
+
+    def _commit_when_full(self, collection: Collection, group: list[_Write], full: DiskFull) -> None:
+        """One by one, since some may fit; a delete, which makes room in the end, gets the reserve."""
+        for write in group:
+            if isinstance(write.effect, Delete):
+                self._volume.release_reserve()
+            elif len(group) == 1:
+                _answer(group, full)
+                return
+            try:
+                applied = collection.commit([write.effect])
+            except Exception as error:  # noqa: BLE001  # As above.
+                _answer([write], error)
+            else:
+                _answer([write], applied)
+                self._committed(collection)
 
     def _release(self, collection: Collection, group: list[_Write]) -> None:
         size = sum(write.bytes for write in group)

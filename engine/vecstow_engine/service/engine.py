@@ -7,7 +7,6 @@ callers; what a method raises comes from `model.errors`.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -26,9 +25,9 @@ from vecstow_engine.service.copies import Copies
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
-from vecstow_engine.service.searcher import Searcher
+from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
-from vecstow_engine.storage.creation import first_use
+from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout, rfc3339
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
@@ -61,7 +60,6 @@ class Engine:
         self.registry = Registry(self.layout)
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._rescanned_at = self._purged_at = time.monotonic()
-        self._rescanning = threading.Lock()
 
     # Life -------------------------------------------------------------------------------------------------
 
@@ -74,7 +72,7 @@ class Engine:
         self.copies = Copies(self.settings, self.layout, self.registry)
         self.copies.remove_unfinished()
         collections = self.registry.discover()
-        self._committer = Committer(self.settings, self._first_use, self._committed)
+        self._committer = Committer(self.settings, self.volume, self._first_use, self._committed)
         self._indexer = Indexer(self.settings.index.index_threads)
         self._upkeep = Upkeep(
             self.settings, self.volume, self.gate, self.registry.collections, self._now_and_then
@@ -130,6 +128,7 @@ class Engine:
                 raise Conflict(
                     f"collection {manifest.name!r} exists", collection=manifest.name, operation="create"
                 )
+            refuse_orphan(self.layout, manifest.name)
             return manifest
 
         existing = self.registry.find(manifest.name)
@@ -190,7 +189,7 @@ class Engine:
         """Bring back a dropped collection or a backup; returns its name."""
         with self.gate.required("restore"), self.registry.changing:
             manifest = self.copies.restore(backup_path, new_name)
-        self._open_new(manifest)
+            self._open_new(manifest)
         return manifest.name
 
     def import_orphan(
@@ -206,7 +205,7 @@ class Engine:
         )
         with self.gate.required("import"), self.registry.changing:
             manifest = self.copies.import_orphan(orphaned_path, wanted)
-        self._open_new(manifest)
+            self._open_new(manifest)
 
     def backup(self, name: str) -> str:
         """Copy one collection to `.backups/`; returns the path, relative to the data directory."""
@@ -267,9 +266,7 @@ class Engine:
         """The points of these ids, None where there is none."""
         collection = self.collection(name)
         collection.readable()
-        if collection.store is None:
-            return [None] * len(ids)
-        return collection.store.view.get(ids)
+        return await self._searcher.run(get_many, collection, ids)
 
     async def search(self, name: str, query: SearchQuery) -> list[Hit]:
         """The nearest points, nearest first."""
@@ -333,7 +330,7 @@ class Engine:
         with collection.upkeep:
             self.registry.remove(collection)
             if collection.store is not None:
-                collection.store.close()
+                collection.store.retire("it was dropped")
             path = move_to_deleted(self.layout, collection.name, collection.manifest.collection_uid)
         log.info("collection dropped", collection=collection.name, path=str(path))
         return path
@@ -350,7 +347,7 @@ class Engine:
 
     def _rescan(self) -> None:
         """Follow the manifests that somebody else changed on the volume."""
-        with self._rescanning:
+        with self.registry.changing:
             self._rescanned_at = time.monotonic()
             for manifest in self.registry.changed_manifests():
                 self._follow_manifest(manifest)

@@ -7,9 +7,9 @@ thread of its own: it may have to look at every payload.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.hits import NO_LABEL, Hits, merge
-from vecstow_engine.model.batch import Hit, SearchQuery
+from vecstow_engine.model.batch import Hit, Point, SearchQuery
 from vecstow_engine.model.errors import Busy
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.service.collection import Collection
@@ -28,6 +28,9 @@ ATTEMPTS_MAX: Final = 3
 FILTER_CANDIDATES_MAX: Final = 1000
 SCAN_BLOCK: Final = 2048
 """Matching rows that are compared at a time."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 class _Batch:
@@ -102,6 +105,10 @@ class Searcher:
             else:
                 future.cancel()
 
+    async def run(self, call: Callable[..., _Answer], *values: object) -> _Answer:
+        """Run a read in the threads of the searches."""
+        return await asyncio.get_running_loop().run_in_executor(self._plain, call, *values)
+
     async def _search_filtered(self, collection: Collection, query: SearchQuery, filter: Filter) -> list[Hit]:
         if self._filtered_waiting >= self._queue_max // 8:
             raise Busy(f"{self._filtered_waiting} filtered searches wait, the limit", retry_after_seconds=1)
@@ -112,6 +119,12 @@ class Searcher:
             )
         finally:
             self._filtered_waiting -= 1
+
+
+def get_many(collection: Collection, ids: Sequence[str]) -> list[Point | None]:
+    """The points of these ids, None where there is none."""
+    collection.readable()
+    return [None] * len(ids) if collection.store is None else collection.store.view.get(ids)
 
 
 def search_many(collection: Collection, queries: Sequence[SearchQuery]) -> list[list[Hit]]:

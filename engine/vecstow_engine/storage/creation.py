@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vecstow_engine.model.batch import PointBatch
-from vecstow_engine.model.errors import NotFound
+from vecstow_engine.model.errors import Conflict, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
@@ -52,6 +52,19 @@ def first_use(layout: Layout, name: str, handles: HandleCache) -> tuple[Manifest
     identity = identity_of(manifest, manifest.collection_uid)
     layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)
     return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta, handles)
+
+
+def refuse_orphan(layout: Layout, name: str) -> None:
+    """Raise Conflict when the folder holds data without a manifest: it must never be begun anew, empty."""
+    for file in (ROWS, POINTS):
+        path = layout.collection(name) / file
+        if path.exists() and path.stat().st_size > 0:
+            raise Conflict(
+                f"{path} holds data, though there is no manifest beside it",
+                collection=name,
+                operation="create",
+                hint=f"vecstow import {name} --orphan {path.parent}, or move the folder away",
+            )
 
 
 def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> tuple[Manifest, int]:

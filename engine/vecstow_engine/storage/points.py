@@ -402,7 +402,9 @@ def _connect(path: Path, cache_kib: int, mode: str = "rw") -> sqlite3.Connection
 
 def _connect_at_rest(path: Path) -> sqlite3.Connection:
     """A reading connection that takes no locks and makes no `-wal` and `-shm` beside the file."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+    )
 
 
 @contextlib.contextmanager

@@ -152,6 +152,12 @@ class Store:
             self.failure = f"{operation} failed: {error}"
             raise
 
+    def retire(self, reason: str) -> None:
+        """Take no more writes, once the one under way is done, and close every descriptor."""
+        with self._writing:
+            self.failure = reason
+        self.close()
+
     def close(self) -> None:
         """Close every descriptor; the store must not be used again."""
         self._handles.discard((self.identity.uid, "log"))

@@ -31,6 +31,8 @@ class Volume:
     def __init__(self, layout: Layout, reserve_bytes: int, *, allow_network: bool = False) -> None:
         self.layout = layout
         self._reserve_bytes = reserve_bytes
+        self.full = False
+        """The reserve was given up and cannot be filled again yet."""
         _prepare(layout.data)
         if not allow_network:
             _refuse_network(layout.data)
@@ -58,10 +60,16 @@ class Volume:
             files.truncate(fd, 0)
         finally:
             os.close(fd)
+        self.full = True
         return True
 
     def fill_reserve(self) -> bool:
         """Reserve the bytes (again) when there is ample room; True when they are reserved."""
+        filled = self._fill_reserve()
+        self.full = self.full and not filled
+        return filled
+
+    def _fill_reserve(self) -> bool:
         stats = os.statvfs(self.layout.data)
         wanted = min(self._reserve_bytes, int(stats.f_blocks * stats.f_frsize * RESERVE_SHARE_MAX))
         if wanted == 0:
