@@ -127,7 +127,7 @@ def check_vectors(manifest: Manifest, vectors: NDArray[np.float32]) -> NDArray[n
         zeros = np.flatnonzero(~stored.any(axis=1))
         if len(zeros):
             raise InvalidInput(
-                f"vectors[{zeros[0]}].data is all zeros as {manifest.vector_type}, so it has no Cosine distance"
+                f"vectors[{zeros[0]}].data is all zeros as {manifest.vector_type}: no Cosine distance"
             )
     return rows
 

@@ -35,7 +35,7 @@ class Indexer:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._dirty: dict[Collection, None] = {}
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
@@ -49,15 +49,15 @@ class Indexer:
 
     def stop(self) -> None:
         """Finish the slice at hand."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wake.wait()
             self._wake.clear()
-            while not self._stopping and (round_ := self._take_dirty()):
+            while not self._stopping.is_set() and (round_ := self._take_dirty()):
                 for collection in round_:
                     self._advance(collection)
 
@@ -69,7 +69,7 @@ class Indexer:
         index = collection.index
         with self._lock:
             self._dirty.pop(collection, None)
-        if index is None or collection.dropping or self._stopping:
+        if index is None or collection.dropping or self._stopping.is_set():
             return
         try:
             if index.advance(threads=self._threads):
@@ -202,7 +202,7 @@ class Upkeep:
         if store is None or index is None or store.broken is not None:
             return
         self.checkpoint(collection)
-        if collection.snapshot_sequence < store.last_sequence and not index.rebuilding:
+        if collection.snapshot_sequence < store.last_sequence:
             take_snapshot(collection, lambda: self.checkpoint(collection))
 
     def _attempt(self, collection: Collection, task: Callable[[], object]) -> None:

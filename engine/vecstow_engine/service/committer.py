@@ -98,7 +98,7 @@ class Committer:
             raise DiskFull(
                 "the volume is full: only deletes are taken until there is room",
                 collection=collection.name, operation="write",
-                hint="delete, drop or compact collections, or enlarge the volume; writes resume by themselves",
+                hint="drop collections or enlarge the volume; writes resume by themselves",
             )  # fmt: skip
         size = _size(effect)
         await self._wait_for_room(collection, size)

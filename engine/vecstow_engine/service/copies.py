@@ -39,7 +39,7 @@ class Copies:
         return str(path.relative_to(self._layout.data))
 
     def restore(self, backup_path: str, new_name: str | None) -> Manifest:
-        """Bring back a dropped collection or a backup; raises NotFound, Conflict, InvalidInput, DamagedFile."""
+        """Bring back a dropped collection or a backup; raises NotFound, Conflict, DamagedFile."""
         path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
         if path.parent == self._layout.deleted:
             manifest = restore_deleted(self._layout, path, new_name)

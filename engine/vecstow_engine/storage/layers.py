@@ -112,7 +112,7 @@ class Layers:
         return slots
 
     def apply(self, effect: Effect, sequence: int, live: dict[str, int]) -> Applied:
-        """Bring a logged effect into the active overlay; `live` has the slots of its ids, and is kept true."""
+        """Bring a logged effect into the active overlay; `live`, the slots of its ids, is kept true."""
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)
         return self._apply_upsert(effect, sequence, live)

@@ -154,7 +154,7 @@ class PointTable:
     """Reads of one `points.db`: one connection, guarded; statements are short, so checkpoints get through."""
 
     def __init__(self, path: Path, *, at_rest: bool = False) -> None:
-        """`at_rest`: nothing writes the file while this is open and its `-wal` is empty, so it needs no locks."""
+        """`at_rest`: nothing writes the file meanwhile, and its `-wal` is empty, so no locks are needed."""
         self.path = path
         self._lock = threading.Lock()
         with _wrapped(path):
@@ -226,9 +226,10 @@ class PointTable:
             f"ORDER BY slot LIMIT {SCAN_ROWS}"
         )
         after = -1
-        rows = [()] * SCAN_ROWS
-        while len(rows) == SCAN_ROWS:
+        full = True
+        while full:
             rows = self._all(statement, (after,))
+            full = len(rows) == SCAN_ROWS
             if rows:
                 yield np.array(rows, np.int64)
                 after = rows[-1][0]
