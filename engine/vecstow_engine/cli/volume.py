@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vecstow_engine.model.errors import DamagedFile, NotFound, VolumeRefused
+from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.storage.discovery import Found, discover
 from vecstow_engine.storage.layout import POINTS, Layout
@@ -55,6 +55,6 @@ def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:
     if manifest.collection_uid is not None:
         try:
             live["vector_count"] = peek_meta(layout.collection(manifest.name) / POINTS).points
-        except DamagedFile as damaged:
+        except StorageError as damaged:
             live |= {"vector_count": None, "reason": damaged.message}
     return manifest_document(manifest) | live

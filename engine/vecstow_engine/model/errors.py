@@ -109,6 +109,8 @@ class DamagedFile(StorageError):
     ) -> None:
         where = file if offset is None else f"{file} at byte {offset}"
         super().__init__(f"{where}: {message}", hint=hint, details={"file": file, "offset": offset})
+        self.reason = message
+        """The message without the place."""
         self.file = file
         self.offset = offset
 

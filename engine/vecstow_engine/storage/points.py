@@ -211,14 +211,25 @@ class PointTable:
 
     def snapshots(self) -> list[SnapshotEntry]:
         """The recorded index snapshots, newest first; those that fail their checksum are left out."""
-        statement = "SELECT crc, bytes, sequence, space, max_connections, library, checksum FROM snapshots"
-        entries = [(SnapshotEntry(*row[:6]), row[6]) for row in self._all(statement + " ORDER BY rowid DESC")]
-        valid = [entry for entry, checksum in entries if entry.checksum == checksum]
+        valid = [entry for entry, checksum in self._snapshot_rows() if entry.checksum == checksum]
         return sorted(valid, key=lambda entry: -entry.sequence)
+
+    def bad_snapshots(self) -> int:
+        """How many records of snapshots fail their checksum."""
+        return sum(entry.checksum != checksum for entry, checksum in self._snapshot_rows())
+
+    def id_at(self, slot: int) -> str | None:
+        """The id at a slot as it stands there, unchecked; None when it is no text."""
+        rows = self._all("SELECT id FROM points WHERE slot = ?", (slot,))
+        return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
     def integrity_errors(self) -> list[str]:
         """What SQLite's own check finds; empty when it finds nothing."""
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
+
+    def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:
+        statement = "SELECT crc, bytes, sequence, space, max_connections, library, checksum FROM snapshots"
+        return [(SnapshotEntry(*row[:6]), row[6]) for row in self._all(statement + " ORDER BY rowid DESC")]
 
     def _scan_columns(self) -> Iterator[NDArray[np.int64]]:
         statement = (

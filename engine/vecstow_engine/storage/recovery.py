@@ -59,13 +59,13 @@ def open_store(
     `progress` gets the number of replayed records and of all; `on_applied` what each one changed.
     """
     folder = layout.collection(manifest.name)
-    identity = _match_files(layout, folder, manifest)
+    identity = match_files(layout, folder, manifest)
     if identity is None:
         return Opened(manifest, None)
     settle(folder / POINTS)
     meta, slots = _read_points(folder, identity)
     segments = read_log(layout.log(identity.uid))
-    _refuse_strangers(segments, identity, manifest.name if is_rival else None)
+    refuse_strangers(segments, identity, manifest.name if is_rival else None)
     verdict = follow(segments, meta.applied)
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
@@ -87,7 +87,7 @@ def open_store(
     )  # fmt: skip
 
 
-def _match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
+def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
     """The identity that header and manifest agree on; None when there is no data and never was."""
     rows_path, points_path = folder / ROWS, folder / POINTS
     if not _has_content(rows_path):
@@ -168,7 +168,11 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
     return meta, SlotTable(slots)
 
 
-def _refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
+def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
+    """Raise DamagedFile for a segment of another incarnation; of rivals, the newest segment names the owner.
+
+    `rival` is the name of the folder at hand, when another one claims its uid too.
+    """
     headed = [segment for segment in segments if segment.header is not None]
     for segment in headed:
         if segment.header is not None and segment.header.identity.uid != identity.uid:

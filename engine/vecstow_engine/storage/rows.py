@@ -68,10 +68,10 @@ def create_rows(path: Path, identity: Identity) -> None:
 class RowsFile:
     """An open rows file."""
 
-    def __init__(self, path: Path, stride: int) -> None:
+    def __init__(self, path: Path, stride: int, *, read_only: bool = False) -> None:
         self.path = path
         self.stride = stride
-        self._fd = files.open_existing(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if read_only else files.open_existing(path)
 
     def close(self) -> None:
         """Close the descriptor."""
