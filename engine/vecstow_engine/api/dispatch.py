@@ -38,6 +38,8 @@ ALWAYS_ANSWERED: Final = frozenset(
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _UNKNOWN_ROUTE: Final = "unknown"
+_OPERATOR_STATUSES: Final = frozenset({500, 507})
+"""What somebody should look at; a 503 was logged by whoever changed the state."""
 
 log = structlog.stdlib.get_logger(__name__)
 # Asked on hot routes before anything is put together for a line that nobody wants.
@@ -166,7 +168,7 @@ class Dispatcher:
         seconds = perf_counter() - exchange.began
         method = exchange.scope["method"]
         self._metrics.observe(exchange.route, method, exchange.status, seconds)
-        if exchange.status >= 500:
+        if exchange.status in _OPERATOR_STATUSES:
             write = log.warning
         elif exchange.match is None and method != "GET":
             write = log.info

@@ -7,6 +7,7 @@ exit 0.
 from __future__ import annotations
 
 import signal
+import socket
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,16 +28,24 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def serve(engine: Engine, host: str, port: int, settings: HttpSettings | None = None) -> int:
-    """Serve until a signal comes; returns the exit code. Call `configure_logging` before."""
+    """Serve until a signal comes; returns the exit code. Port 0 takes a free one, which the log names.
+
+    Call `configure_logging` before.
+    """
     settings = settings or HttpSettings()
+    try:
+        listener = _listen(host, port, settings.backlog)
+    except OSError as refused:
+        log.error("cannot listen", host=host, port=port, reason=str(refused))
+        return EXIT_REFUSED
     run = _Run()
     app = create_app(engine, settings, on_start_failure=run.fail)
-    run.server = server = uvicorn.Server(_config(app, host, port, settings))
+    run.server = server = uvicorn.Server(_config(app, settings))
     # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    log.info("listening", host=host, port=port)
-    server.run()
+    log.info("listening", host=host, port=listener.getsockname()[1])
+    server.run(sockets=[listener])
     log.info("stopped", exit_code=run.exit_code)
     return run.exit_code
 
@@ -59,11 +68,15 @@ class _Run:
             self.server.should_exit = True
 
 
-def _config(app: object, host: str, port: int, settings: HttpSettings) -> uvicorn.Config:
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket: the kernel accepts connections from now on, whatever is still to be done here."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family, backlog=backlog)
+
+
+def _config(app: object, settings: HttpSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        host=host,
-        port=port,
         loop="uvloop",
         http=bounded_protocol(settings),
         ws="none",
