@@ -107,11 +107,10 @@ def _plausible_offsets(raw: bytes, start: int) -> list[int]:
     """Offsets whose fixed fields could be a record header's, by eight vectorised passes."""
     found: list[int] = []
     for shift in range(8):
-        words = np.frombuffer(
-            raw, dtype="<u8", offset=start + shift, count=max(0, len(raw) - start - shift) // 8
-        )
-        if len(words) < RECORD_HEADER_BYTES // 8:
-            continue
+        room = len(raw) - start - shift
+        if room < RECORD_HEADER_BYTES:
+            break
+        words = np.frombuffer(raw, dtype="<u8", offset=start + shift, count=room // 8)
         sequence, previous, synced, kind = words[1:-3], words[2:-2], words[3:-1], words[4:]
         hits = ((kind == UPSERT) | (kind == DELETE)) & (sequence > previous) & (previous >= synced)
         found += (np.flatnonzero(hits) * 8 + start + shift).tolist()
