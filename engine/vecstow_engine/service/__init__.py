@@ -4,6 +4,8 @@ Charter: a service module joins `storage` and `index` and owns the threads. Thei
 settings, not by the collections. It knows nothing of HTTP; what it raises is from `model.errors`.
 
     engine        the facade that api and cli use
+    catalog       how collections come and go
+    registry      which there are
     collection    one collection: state, store, index
     loading       a collection from the volume: recovery and its index
     committer     group commit: writers share a log append and a sync

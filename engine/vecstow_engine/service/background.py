@@ -57,13 +57,13 @@ class Indexer:
         while not self._stopping.is_set():
             self._wake.wait()
             self._wake.clear()
-            while not self._stopping.is_set() and (round_ := self._take_dirty()):
-                for collection in round_:
+            while dirty := self._take_dirty():
+                for collection in dirty:
                     self._advance(collection)
 
     def _take_dirty(self) -> list[Collection]:
         with self._lock:
-            return list(self._dirty)
+            return [] if self._stopping.is_set() else list(self._dirty)
 
     def _advance(self, collection: Collection) -> None:
         index = collection.index

@@ -1,4 +1,4 @@
-"""The engine: what api and cli call. It knows which collections there are, and owns the threads.
+"""The engine: what api and cli call. It owns the threads, and hands each call to whoever knows.
 
 Blocking methods are called in worker threads, the async ones on the event loop. Names are checked by the
 callers; what a method raises comes from `model.errors`.
@@ -6,39 +6,32 @@ callers; what a method raises comes from `model.errors`.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import structlog
-
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import Conflict, Recovering, VecstowError
-from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.model.errors import Recovering
+from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
 from vecstow_engine.service.background import Indexer, Upkeep
+from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.committer import Committer
-from vecstow_engine.service.copies import Copies
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
-from vecstow_engine.storage.creation import first_use, refuse_orphan
+from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout, rfc3339
-from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 from vecstow_engine.storage.records import Delete, Upsert
-from vecstow_engine.storage.trash import list_deleted, move_to_deleted, purge
 from vecstow_engine.storage.volume import Volume
 
 LOADER_THREADS: Final = 2
 PURGE_SECONDS: Final = 60.0
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Engine:
@@ -48,32 +41,34 @@ class Engine:
         self.settings = settings
         self.layout = Layout(settings.data.absolute())
         self.gate = Gate()
+        self.registry = Registry(self.layout)
         self.ready = False
         """The volume is discovered; each collection has a state of its own."""
         self.live = True
-        self.started_at = time.monotonic()
         self.findings: dict[str, Any] = {}
         """What the sidecar reported last."""
         self.volume: Volume | None = None
+        self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max)
         self._loader = Loader(self.layout, self._handles, settings.index)
-        self.registry = Registry(self.layout)
         self._searcher = Searcher(settings.limits.search_queue_max)
-        self._rescanned_at = self._purged_at = time.monotonic()
+        self._catalog = Catalog(
+            self.layout, self.registry, self._loader, self._handles, self.gate,
+            settings.import_root, lambda collection: self._indexer.notify(collection),
+        )  # fmt: skip
 
     # Life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Lock the volume, discover, and recover in the background. Raises VolumeRefused."""
+        storage = self.settings.storage
         self.volume = Volume(
-            self.layout, self.settings.storage.reserve_bytes,
-            allow_network=self.settings.storage.allow_network_file_system,
-        )  # fmt: skip
-        self.copies = Copies(self.settings, self.layout, self.registry)
-        self.copies.remove_unfinished()
+            self.layout, storage.reserve_bytes, allow_network=storage.allow_network_file_system
+        )
+        self._catalog.remove_unfinished()
         collections = self.registry.discover()
-        self._committer = Committer(self.settings, self.volume, self._first_use, self._committed)
         self._indexer = Indexer(self.settings.index.index_threads)
+        self._committer = Committer(self.settings, self.volume, self._catalog.first_use, self._indexer.notify)
         self._upkeep = Upkeep(
             self.settings, self.volume, self.gate, self.registry.collections, self._now_and_then
         )
@@ -86,8 +81,8 @@ class Engine:
         """Take no more writes, finish what is under way, checkpoint, snapshot, give the volume free."""
         if self.volume is None:
             return
-        self.ready = False
-        if hasattr(self, "_pool"):
+        if self.ready:
+            self.ready = False
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._committer.stop()
             self._upkeep.stop()
@@ -122,26 +117,7 @@ class Engine:
 
     def create(self, manifest: Manifest, *, exist_ok: bool = False) -> bool:
         """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
-
-        def decide(found: Manifest | None) -> Manifest:
-            if found is not None or self.registry.knows(manifest.name):
-                raise Conflict(
-                    f"collection {manifest.name!r} exists", collection=manifest.name, operation="create"
-                )
-            refuse_orphan(self.layout, manifest.name)
-            return manifest
-
-        existing = self.registry.find(manifest.name)
-        if existing is not None and exist_ok and existing.manifest.shape == manifest.shape:
-            return False
-        with self.registry.changing:
-            _, created = update_manifest(self.layout, manifest.name, decide)
-            assert created is not None
-            collection = Collection(created)
-            collection.opened(None, None)
-            self.registry.add(collection)
-        log.info("collection created", collection=manifest.name)
-        return True
+        return self._catalog.create(manifest, exist_ok=exist_ok)
 
     def describe(self, name: str) -> dict[str, object]:
         """The manifest and the live facts of one collection."""
@@ -153,44 +129,31 @@ class Engine:
 
     def drop(self, name: str) -> None:
         """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict, NotFound."""
-        self._drop(name)
+        self._catalog.drop(self.collection(name))
 
     def hard_delete(self, name: str) -> None:
         """Drop a collection and purge it at once."""
-        path = self._drop(name)
-        for deleted in list_deleted(self.layout):
-            if deleted.path == path:
-                purge(self.layout, deleted)
-        log.info("collection purged", collection=name)
+        self._catalog.hard_delete(self.collection(name))
 
     def deleted(self) -> list[dict[str, object]]:
-        """Dropped collections that can be restored, newest first."""
+        """Dropped collections that can be restored, newest first; paths relative to the data directory."""
         return [
             {
-                "name": d.name,
-                "path": str(d.path.relative_to(self.layout.data)),
-                "deleted_timestamp": int(d.deleted_at.timestamp()),
-                "age_hours": round(d.age_hours, 4),
+                "name": deleted.name,
+                "path": str(deleted.path.relative_to(self.layout.data)),
+                "deleted_timestamp": int(deleted.deleted_at.timestamp()),
+                "age_hours": round(deleted.age_hours, 4),
             }
-            for d in list_deleted(self.layout)
+            for deleted in self._catalog.deleted()
         ]
 
     def cleanup(self, retention_hours: float) -> list[str]:
         """Purge what was dropped at least so long ago; returns the names."""
-        names = []
-        with self.gate.required("cleanup"):
-            for deleted in list_deleted(self.layout):
-                if deleted.age_hours >= retention_hours:
-                    purge(self.layout, deleted)
-                    names.append(deleted.name)
-        return names
+        return self._catalog.cleanup(retention_hours)
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
         """Bring back a dropped collection or a backup; returns its name."""
-        with self.gate.required("restore"), self.registry.changing:
-            manifest = self.copies.restore(backup_path, new_name)
-            self._open_new(manifest)
-        return manifest.name
+        return self._catalog.restore(backup_path, new_name)
 
     def import_orphan(
         self, *, orphaned_path: str, collection_name: str, dimension: int,
@@ -203,37 +166,37 @@ class Engine:
             distance_metric=distance_metric,
             vector_type=vector_type,
         )
-        with self.gate.required("import"), self.registry.changing:
-            manifest = self.copies.import_orphan(orphaned_path, wanted)
-            self._open_new(manifest)
+        self._catalog.import_orphan(orphaned_path, wanted)
 
     def backup(self, name: str) -> str:
         """Copy one collection to `.backups/`; returns the path, relative to the data directory."""
         collection = self.collection(name)
         collection.readable()
         with collection.upkeep:
-            return self.copies.backup(collection)
+            return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
 
     def compact(self, name: str) -> dict[str, object]:
-        """Give back the space of deleted points: checkpoint, rewrite the point table, rebuild the graph."""
+        """Give back the space of deleted points: rows move into free slots, files are cut."""
         collection = self.collection(name)
         collection.writable()
+        before = after = 0
         with self.gate.required("compact"), collection.upkeep:
-            if collection.store is not None and collection.index is not None:
+            if collection.store is not None:
                 before, after = self._upkeep.compact(collection)
                 self._indexer.notify(collection)
-                return {
-                    "bytes_before": before,
-                    "bytes_after": after,
-                    "progress": collection.describe()["progress"],
-                }
-        return {"bytes_before": 0, "bytes_after": 0, "progress": None}
+        return {
+            "bytes_before": before,
+            "bytes_after": after,
+            "progress": collection.describe()["progress"],
+        }
 
     def check(self, name: str) -> dict[str, object]:
         """Verify every file and row of one collection."""
+        from vecstow_engine.storage.check import check_collection
+
         collection = self.collection(name)
         with collection.upkeep:
-            return self.copies.check(collection)
+            return check_collection(self.layout, collection.manifest).document()
 
     def hold(self, seconds: float) -> str:
         """Change nothing but logs for so long; returns the end, RFC 3339."""
@@ -264,9 +227,7 @@ class Engine:
 
     async def get_points(self, name: str, ids: list[str]) -> list[Point | None]:
         """The points of these ids, None where there is none."""
-        collection = self.collection(name)
-        collection.readable()
-        return await self._searcher.run(get_many, collection, ids)
+        return await self._searcher.run(get_many, self.collection(name), ids)
 
     async def search(self, name: str, query: SearchQuery) -> list[Hit]:
         """The nearest points, nearest first."""
@@ -278,11 +239,18 @@ class Engine:
 
     def server_stats(self) -> dict[str, object]:
         """What `GET /stats` says."""
-        return figures.server_stats(self.registry.collections(), self.layout, self.started_at)
+        return figures.server_stats(self.registry.collections(), self.layout, self._started_at)
 
     def state_document(self) -> dict[str, object]:
-        """What `GET /state` says."""
-        return figures.state_document(self)
+        """What `GET /state` says: everything that the manager asks each tick."""
+        return {
+            "engine": self.settings.name,
+            "pod_uid": self.settings.pod_uid,
+            "volume_id": self.volume.id if self.volume is not None else "",
+            "held": self.gate.remaining_seconds > 0,
+            "collections": figures.state_rows(self.registry),
+            "findings": self.findings,
+        }
 
     def refresh(self, findings: dict[str, Any]) -> None:
         """The sidecar's poke: remember what it found, and look at the manifests now."""
@@ -298,92 +266,15 @@ class Engine:
             for opened in self.registry.collections():
                 self._indexer.notify(opened)
 
-    def _open_new(self, manifest: Manifest) -> None:
-        collection = Collection(manifest)
-        self.registry.add(collection)
-        self._loader.load(collection, with_graph=False)
-        self._indexer.notify(collection)
-
-    def _first_use(self, collection: Collection) -> None:
-        with self.gate.required("the first write"), collection.upkeep:
-            manifest, store = first_use(self.layout, collection.name, self._handles)
-            collection.manifest = manifest
-            collection.opened(store, self._loader.new_index(collection))
-
-    def _committed(self, collection: Collection) -> None:
-        self._indexer.notify(collection)
-
-    def _drop(self, name: str) -> Any:
-        collection = self.collection(name)
-        if collection.manifest.managed_by is ManagedBy.KUBERNETES:
-            raise Conflict(
-                f"collection {name!r} belongs to a Kubernetes resource", collection=name, operation="drop",
-                hint="kubectl delete the VectorCollection",
-            )  # fmt: skip
-        with self.gate.required("drop"):
-            mark_dropped(self.layout, name)
-            return self._move_away(collection)
-
-    def _move_away(self, collection: Collection) -> Any:
-        """The engine's part of a drop: one rename, once nobody writes the files."""
-        collection.dropping = True
-        with collection.upkeep:
-            self.registry.remove(collection)
-            if collection.store is not None:
-                collection.store.retire("it was dropped")
-            path = move_to_deleted(self.layout, collection.name, collection.manifest.collection_uid)
-        log.info("collection dropped", collection=collection.name, path=str(path))
-        return path
-
     def _now_and_then(self) -> None:
         now = time.monotonic()
         if now - self._rescanned_at > self.settings.storage.rescan_seconds:
             self._rescan()
-        if now - self._purged_at > PURGE_SECONDS:
+        retention = self.settings.storage.retention_hours
+        if retention > 0 and now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
             self._purged_at = now
-            if self.settings.storage.retention_hours > 0 and self.gate.remaining_seconds == 0:
-                for name in self.cleanup(self.settings.storage.retention_hours):
-                    log.info("collection purged at the end of its retention", collection=name)
+            self._catalog.cleanup(retention)
 
     def _rescan(self) -> None:
-        """Follow the manifests that somebody else changed on the volume."""
-        with self.registry.changing:
-            self._rescanned_at = time.monotonic()
-            for manifest in self.registry.changed_manifests():
-                self._follow_manifest(manifest)
-
-    def _follow_manifest(self, manifest: Manifest) -> None:
-        collection = self.registry.find(manifest.name)
-        try:
-            if collection is None:
-                if manifest.dropped_at is None:
-                    self._open_new(manifest)
-                return
-            if manifest.dropped_at is not None:
-                with self.gate.passing() as free:
-                    if free:
-                        self._move_away(collection)
-                    else:
-                        self.registry.look_again(manifest.name)
-                return
-            self._change_settings(collection, manifest)
-        except (VecstowError, OSError) as error:
-            log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
-
-    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
-        if manifest.shape != collection.manifest.shape and collection.store is not None:
-            log.error(
-                "manifest changed its shape beside the data; it is not followed", collection=manifest.name
-            )
-            return
-        old, new = collection.manifest.index_config, manifest.index_config
-        uid = collection.manifest.collection_uid
-        collection.manifest = dataclasses.replace(manifest, collection_uid=manifest.collection_uid or uid)
-        graph_changed = (old.max_connections, old.ef_construction) != (
-            new.max_connections,
-            new.ef_construction,
-        )
-        if graph_changed and collection.index is not None:
-            collection.index.start_rebuild(new)
-            self._indexer.notify(collection)
-        log.info("manifest followed", collection=manifest.name)
+        self._rescanned_at = time.monotonic()
+        self._catalog.rescan()

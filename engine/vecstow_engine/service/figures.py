@@ -6,13 +6,10 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import INDEX, Layout
-
-if TYPE_CHECKING:
-    from vecstow_engine.service.engine import Engine
 
 
 def collection_stats(collection: Collection) -> dict[str, object]:
@@ -47,21 +44,14 @@ def server_stats(collections: Iterable[Collection], layout: Layout, started_at: 
     }
 
 
-def state_document(engine: Engine) -> dict[str, object]:
-    """Everything that the manager asks each tick."""
-    rows = [_state_row(collection) for collection in engine.registry.collections()]
+def state_rows(registry: Registry) -> list[dict[str, object]]:
+    """One row a collection, sorted by name; folders with a broken manifest are rows too."""
+    rows = [_state_row(collection) for collection in registry.collections()]
     rows += [
         {"name": name, "state": "quarantined", "reason": reason, "vector_count": 0}
-        for name, reason in engine.registry.broken().items()
+        for name, reason in registry.broken().items()
     ]
-    return {
-        "engine": engine.settings.name,
-        "pod_uid": engine.settings.pod_uid,
-        "volume_id": engine.volume.id if engine.volume is not None else "",
-        "held": engine.gate.remaining_seconds > 0,
-        "collections": sorted(rows, key=lambda row: str(row["name"])),
-        "findings": engine.findings,
-    }
+    return sorted(rows, key=lambda row: str(row["name"]))
 
 
 def resident_bytes() -> int:

@@ -27,11 +27,6 @@ from vecstow_engine.storage.manifests import manifests_locked, read_manifest, wr
 BATCH_POINTS: Final = 4096
 
 
-def target_folder(layout: Layout, name: str) -> Path:
-    """Where a collection of that name lies."""
-    return layout.collection(name)
-
-
 def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manifest, ForeignReport]:
     """Make the collection `wanted` of the files in `source`; returns its manifest, and what was read of
     foreign files.

@@ -58,6 +58,7 @@ class Fields(Options):
     _weights: dict[str, dict[Kind, float]] = field(default_factory=dict)
     _numbers: dict[str, _Numbers] = field(default_factory=dict)
     _options: dict[str, tuple[tuple[Kind, float], ...]] = field(default_factory=dict)
+    counts_oddness = False
 
     def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
         """The kinds that this field had; none for a new field."""
@@ -170,6 +171,8 @@ class Fields(Options):
 
 
 class _Anything(Options):
+    counts_oddness = True
+
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._options: dict[str, tuple[tuple[Kind, float], ...]] = {}

@@ -14,6 +14,10 @@ from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
 STEPS_MAX: Final = 2_000
 """Steps of one search, beside one for every 8 bytes."""
 STEPS_MAX_LOW: Final = 200
+SURVEY_UNBIASED: Final = 50
+KNOWN_COST_MAX: Final = 15.0
+"""Above it, a reading with known fields is compared with those of other fields."""
+ODDNESS_MAX: Final = 3
 FAILURES_MAX: Final = 100
 """Unreadable records in a row after which less is spent on each."""
 
@@ -35,10 +39,12 @@ class MetadataReader:
         """
         records = list(records)
         first = Fields()
+        for at, raw in enumerate(records):
+            # What the very first ones seem to say must not keep the others from saying otherwise.
+            known = self._known(raw, len(raw), first) if at >= SURVEY_UNBIASED else []
+            first.learn(known or self._new(raw, len(raw), first))
         for raw in records:
-            first.learn(self._readings(raw, len(raw), first))
-        for raw in records:
-            self._fields.learn(self._readings(raw, len(raw), first))
+            self._fields.learn(self._known(raw, len(raw), first) or self._new(raw, len(raw), first))
         self._failures = 0
 
     def exact(self, candidates: Iterable[bytes], offset: int) -> tuple[dict[str, Any], int] | None:
@@ -52,7 +58,7 @@ class MetadataReader:
             if text is not None:
                 document = _parse_json(text)
                 return None if document is None else (document, len(tried))
-            readings = self._search(raw, len(raw), self._fields)
+            readings = self._known(raw, len(raw), self._fields)
             if readings:
                 return self._chosen(readings, offset), len(tried)
             tried.append(raw)
@@ -66,16 +72,25 @@ class MetadataReader:
 
     def at_least(self, raw: bytes, end_min: int, offset: int) -> tuple[dict[str, Any], int] | None:
         """The metadata that begins `raw` and ends at `end_min` or later, with its end; or None."""
-        readings = self._readings(raw, end_min, self._fields)
+        readings = self._known(raw, end_min, self._fields) or self._new(raw, end_min, self._fields)
         return (self._chosen(readings, offset), readings[0].end) if readings else None
 
     def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
-        """The metadata that begins `raw` when nothing says where it ends: only fields that are known."""
-        readings = self._search(raw, 0, self._fields)
-        if len(readings) != 1:
+        """The metadata that begins `raw` when nothing says where it ends.
+
+        Only of known fields, and only when the last value is one that does not fit everywhere.
+        """
+        readings = [
+            reading
+            for reading in self._known(raw, 0, self._fields)
+            if reading.last is not None and reading.last.kind in ("string", "number")
+        ]
+        if not readings:
             return None
+        # The reading that accounts for the most bytes; zeros are no account, they fit anything.
+        reading = max(readings, key=lambda reading: (len(raw[: reading.end].rstrip(b"\0")), -reading.cost))
         self._report.doubt("*", "no record follows: the end was taken from what other records hold", offset)
-        return self._chosen(readings, offset), readings[0].end
+        return self._chosen([reading], offset), reading.end
 
     def _chosen(self, readings: list[Reading], offset: int, *, learn: bool = False) -> dict[str, Any]:
         """The likeliest reading's values; with `learn`, its fields are known from now on."""
@@ -85,12 +100,15 @@ class MetadataReader:
             self._fields.learn(readings)
         return self._fields.values(readings[0], lambda path, reason: self._report.doubt(path, reason, offset))
 
-    def _readings(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
-        """Of fields as they are known, else of any."""
-        return self._search(raw, end_min, fields) or self._new(raw, end_min, fields)
+    def _known(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
+        """Readings with known fields only, unless even those are unlikely together."""
+        readings = self._search(raw, end_min, fields)
+        return readings if readings and readings[0].cost <= KNOWN_COST_MAX else []
 
     def _new(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
+        """Readings with any fields, by what is known of some."""
         readings = self._search(raw, end_min, fields.anything())
+        readings = [reading for reading in readings if reading.oddness() <= ODDNESS_MAX]
         self._failures = 0 if readings else self._failures + 1
         return readings
 

@@ -39,10 +39,11 @@ COST_ODD_TEXT: Final = 6.0
 COST_ODD_NUMBER: Final = 2.0
 """Of a number that looks like neither a small integer nor a usual float."""
 COST_MIXED: Final = 2.0
-"""Of an array's item that is not of the kind of the one before it."""
+"""Of each further kind among an array's items."""
 SHARE_WITHIN_ARRAYS: Final = 0.2
 """Of the cost that a key in an array's object counts with: the same keys come again and again there."""
 
+_NO_KINDS: Final[frozenset[Kind]] = frozenset()
 _U64: Final = struct.Struct("<Q")
 _F64: Final = struct.Struct("<d")
 _SMALL_MAX: Final = 1 << 53
@@ -53,6 +54,10 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 class Options(Protocol):
     """What is expected of fields."""
+
+    @property
+    def counts_oddness(self) -> bool:
+        """Whether odd texts and numbers cost something; those of known fields need not."""
 
     def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
         """The kinds to try for a field, each with its cost; none for a field that cannot be there."""
@@ -89,6 +94,16 @@ class Reading:
             step = step.before
         return steps[::-1]
 
+    def oddness(self) -> int:
+        """How many things it holds that data seldom has, and that a reading of damaged bytes is full of."""
+        kinds = {(step.path, step.kind) for step in self.steps() if step.key is None}
+        mixed = len(kinds) - len({path for path, kind in kinds if kind != "zero"})
+        nulls = sum(kind == "null" for _, kind in kinds)
+        numbers = {
+            s.path for s in self.steps() if s.kind == "number" and look_of(s.value) in ("tiny", "other")
+        }
+        return mixed + nulls + len(numbers)
+
 
 class _Frame(NamedTuple):
     """A map or an array that is still open."""
@@ -97,8 +112,8 @@ class _Frame(NamedTuple):
     remaining: int
     path: str
     depth: int
-    item: Kind | None
-    """The kind of an array's last item."""
+    items: frozenset[Kind]
+    """The kinds of an array's items so far."""
     outer: _Frame | None
 
 
@@ -113,6 +128,7 @@ class Search:
         self._raw = raw
         self._end_min = end_min
         self._expected = expected
+        self._odd_share = 1.0 if expected.counts_oddness else 0.0
         self._steps = steps_max
         self._age = 0
         self._open: list[_State] = []
@@ -123,7 +139,7 @@ class Search:
         if len(self._raw) < 8 or self._word(0) * 8 > len(self._raw):
             return readings
         count = self._word(0)
-        self._push(0.0, 8, _Frame(True, count, "", 1, None, None), None)
+        self._push(0.0, 8, _Frame(True, count, "", 1, _NO_KINDS, None), None)
         while self._open and self._steps > 0 and len(readings) < READINGS_MAX:
             self._steps -= 1
             cost, _, at, frame, step = heapq.heappop(self._open)
@@ -144,7 +160,7 @@ class Search:
 
     def _expand(self, cost: float, at: int, frame: _Frame, before: Step | None) -> None:
         """Push every way to read the next value of `frame`."""
-        is_map, remaining, outer_path, depth, item, outer = frame
+        is_map, remaining, outer_path, depth, items, outer = frame
         key = None
         path = outer_path + "[]"
         if is_map:
@@ -152,7 +168,7 @@ class Search:
             if found is None:
                 return
             key, at, odd_cost = found
-            cost += odd_cost
+            cost += odd_cost * self._odd_share
             path = f"{outer_path}.{key}" if outer_path else key
         share = SHARE_WITHIN_ARRAYS if "[]" in outer_path else 1.0
         for kind, kind_cost in self._expected.options(path):
@@ -160,11 +176,20 @@ class Search:
             if read is None:
                 continue
             value, end, odd_cost = read
-            total = cost + odd_cost + (kind_cost * share if is_map else _item_cost(kind, kind_cost, item))
-            rest = _Frame(is_map, remaining - 1, outer_path, depth, kind, outer)
+            total = (
+                cost
+                + odd_cost * self._odd_share
+                + (kind_cost * share if is_map else _item_cost(kind, kind_cost, items))
+            )
+            if not is_map and kind not in items:
+                rest = _Frame(is_map, remaining - 1, outer_path, depth, items | {kind}, outer)
+            else:
+                rest = _Frame(is_map, remaining - 1, outer_path, depth, items, outer)
             step = Step(key, path, kind, value, before)
             if kind == "object" or kind == "array":
-                self._push(total, end, _Frame(kind == "object", value, path, depth + 1, None, rest), step)
+                self._push(
+                    total, end, _Frame(kind == "object", value, path, depth + 1, _NO_KINDS, rest), step
+                )
             else:
                 self._push(total, end, rest, step)
 
@@ -182,7 +207,7 @@ class Search:
         if (word == 0) != (kind == "zero"):
             return None
         if kind == "number":
-            return word, at, COST_ODD_NUMBER if look_of(word) in ("tiny", "other") else 0.0
+            return word, at, COST_ODD_NUMBER * (look_of(word) in ("tiny", "other"))
         if kind == "string":
             return self._text(at, word)
         # An item of an array may be null and take no byte, a key takes eight.
@@ -231,9 +256,13 @@ def look_of(word: int) -> Literal["small", "negative", "real", "tiny", "other"]:
     return "tiny" if 0 < real < 1 else "other"
 
 
-def _item_cost(kind: Kind, cost: float, before: Kind | None) -> float:
-    """The cost of an array's item: nothing when it is like the one before."""
-    if before is None:
+def _item_cost(kind: Kind, cost: float, others: frozenset[Kind]) -> float:
+    """The cost of an array's item: nothing when it is like others before it."""
+    if not others:
         return cost
-    same = kind == before or ("zero" in (kind, before) and kind in WIDE_KINDS and before in WIDE_KINDS)
-    return 0.0 if same else cost + COST_MIXED
+    alike = (
+        kind in others
+        or (kind == "zero" and others & WIDE_KINDS)
+        or (kind in WIDE_KINDS and "zero" in others)
+    )
+    return 0.0 if alike else cost + COST_MIXED

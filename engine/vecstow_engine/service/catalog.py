@@ -1,0 +1,212 @@
+"""How collections come and go: created, first used, dropped, restored, imported, purged, changed beside us.
+
+Each change is made on the volume first, then in the registry, with `registry.changing` held over both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from vecstow_engine.model.errors import Conflict, VecstowError
+from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.loading import Loader
+from vecstow_engine.service.registry import Registry
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import STAGING, path_below, restore_backup
+from vecstow_engine.storage.creation import first_use, refuse_orphan
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.importing import import_orphan
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import mark_dropped, update_manifest
+from vecstow_engine.storage.trash import (
+    DeletedCollection,
+    list_deleted,
+    move_to_deleted,
+    purge,
+    restore_deleted,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Catalog:
+    """Changes of which collections there are. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        registry: Registry,
+        loader: Loader,
+        handles: HandleCache,
+        gate: Gate,
+        import_root: Path | None,
+        opened: Callable[[Collection], None],
+    ) -> None:
+        self._layout = layout
+        self._registry = registry
+        self._loader = loader
+        self._handles = handles
+        self._gate = gate
+        self._import_roots = (layout.data,) if import_root is None else (layout.data, import_root)
+        self._opened = opened
+
+    def remove_unfinished(self) -> None:
+        """Throw away what a crash left half made."""
+        files.remove_tree(self._layout.data / STAGING)
+
+    def create(self, manifest: Manifest, *, exist_ok: bool) -> bool:
+        """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
+
+        def decide(found: Manifest | None) -> Manifest:
+            if found is not None or self._registry.knows(manifest.name):
+                raise Conflict(
+                    f"collection {manifest.name!r} exists", collection=manifest.name, operation="create"
+                )
+            refuse_orphan(self._layout, manifest.name)
+            return manifest
+
+        existing = self._registry.find(manifest.name)
+        if existing is not None and exist_ok and existing.manifest.shape == manifest.shape:
+            return False
+        with self._registry.changing:
+            _, created = update_manifest(self._layout, manifest.name, decide)
+            assert created is not None
+            collection = Collection(created)
+            collection.opened(None, None)
+            self._registry.add(collection)
+        log.info("collection created", collection=manifest.name)
+        return True
+
+    def first_use(self, collection: Collection) -> None:
+        """Make the data files of a collection that gets its first write."""
+        with self._gate.required("the first write"), collection.upkeep:
+            manifest, store = first_use(self._layout, collection.name, self._handles)
+            collection.manifest = manifest
+            collection.opened(store, self._loader.new_index(collection))
+
+    def drop(self, collection: Collection) -> Path:
+        """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict."""
+        if collection.manifest.managed_by is ManagedBy.KUBERNETES:
+            raise Conflict(
+                f"collection {collection.name!r} belongs to a Kubernetes resource",
+                collection=collection.name, operation="drop", hint="kubectl delete the VectorCollection",
+            )  # fmt: skip
+        with self._gate.required("drop"):
+            mark_dropped(self._layout, collection.name)
+            return self._move_away(collection)
+
+    def hard_delete(self, collection: Collection) -> None:
+        """Drop a collection and purge it at once."""
+        path = self.drop(collection)
+        for deleted in list_deleted(self._layout):
+            if deleted.path == path:
+                purge(self._layout, deleted)
+        log.info("collection purged", collection=collection.name)
+
+    def deleted(self) -> list[DeletedCollection]:
+        """Dropped collections that can be restored, newest first."""
+        return list_deleted(self._layout)
+
+    def cleanup(self, retention_hours: float) -> list[str]:
+        """Purge what was dropped at least so long ago; returns the names."""
+        names = []
+        with self._gate.required("cleanup"):
+            for deleted in list_deleted(self._layout):
+                if deleted.age_hours >= retention_hours:
+                    purge(self._layout, deleted)
+                    log.info("collection purged", collection=deleted.name, path=str(deleted.path))
+                    names.append(deleted.name)
+        return names
+
+    def restore(self, backup_path: str, new_name: str | None) -> str:
+        """Bring back a dropped collection or a backup; returns its name."""
+        with self._gate.required("restore"), self._registry.changing:
+            path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
+            restored = restore_deleted if path.parent == self._layout.deleted else restore_backup
+            manifest = restored(self._layout, path, new_name)
+            log.info("collection restored", collection=manifest.name, source=backup_path)
+            self._open_new(manifest)
+        return manifest.name
+
+    def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
+        """Make a collection from orphaned or foreign files below the data directory or the import root."""
+        with self._gate.required("import"), self._registry.changing:
+            source = path_below(self._layout, orphaned_path, self._import_roots)
+            served = self._registry.find(wanted.name)
+            in_place = source == self._layout.collection(wanted.name)
+            if served is not None and not (in_place and served.state is State.FOREIGN):
+                raise Conflict(
+                    f"collection {wanted.name!r} exists", collection=wanted.name, operation="import"
+                )
+            manifest, report = import_orphan(self._layout, source, wanted)
+            log.info(
+                "collection imported", collection=manifest.name, source=orphaned_path,
+                format=report.format or "vecstow", records=report.points, skipped=report.skipped_count,
+            )  # fmt: skip
+            for offset, reason in report.skipped:
+                log.warning("record was not imported", collection=manifest.name, offset=offset, reason=reason)
+            self._open_new(manifest)
+
+    def rescan(self) -> None:
+        """Follow the manifests that somebody else changed on the volume."""
+        with self._registry.changing:
+            for manifest in self._registry.changed_manifests():
+                try:
+                    self._follow(manifest)
+                except (VecstowError, OSError) as error:
+                    log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+
+    def _follow(self, manifest: Manifest) -> None:
+        collection = self._registry.find(manifest.name)
+        if manifest.dropped_at is not None:
+            self._follow_drop(manifest, collection)
+        elif collection is None:
+            self._open_new(manifest)
+        else:
+            self._change_settings(collection, manifest)
+
+    def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
+        with self._gate.passing() as free:
+            if not free:
+                self._registry.look_again(manifest.name)
+            elif collection is not None:
+                self._move_away(collection)
+
+    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
+        if manifest.shape != collection.manifest.shape and collection.store is not None:
+            log.error("manifest changed its shape beside the data; not followed", collection=manifest.name)
+            return
+        old, new = collection.manifest.index_config, manifest.index_config
+        uid = manifest.collection_uid or collection.manifest.collection_uid
+        collection.manifest = dataclasses.replace(manifest, collection_uid=uid)
+        graph_changed = (old.max_connections, old.ef_construction) != (
+            new.max_connections,
+            new.ef_construction,
+        )
+        if graph_changed and collection.index is not None:
+            collection.index.start_rebuild(new)
+            self._opened(collection)
+        log.info("manifest followed", collection=manifest.name)
+
+    def _open_new(self, manifest: Manifest) -> None:
+        collection = Collection(manifest)
+        self._registry.add(collection)
+        self._loader.load(collection, with_graph=False)
+        self._opened(collection)
+
+    def _move_away(self, collection: Collection) -> Path:
+        """The engine's part of a drop: one rename, once nobody writes the files."""
+        collection.dropping = True
+        with collection.upkeep:
+            self._registry.remove(collection)
+            if collection.store is not None:
+                collection.store.retire("it was dropped")
+            path = move_to_deleted(self._layout, collection.name, collection.manifest.collection_uid)
+        log.info("collection dropped", collection=collection.name, path=str(path))
+        return path
