@@ -8,6 +8,7 @@ checked.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import struct
 import threading
@@ -122,7 +123,8 @@ def create_points(path: Path, meta: Meta) -> None:
     """Make an empty point table, durably. What a crashed attempt left is thrown away: it had no manifest."""
     for name in (path.name, path.name + "-wal", path.name + "-shm"):
         files.remove(path.with_name(name))
-    with _wrapped(path), _writer(path, "rwc") as connection:
+    os.close(files.open_new(path))  # SQLite would choose another mode; its -wal and -shm take this one
+    with _wrapped(path), _writer(path) as connection:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         connection.executescript(f"BEGIN; {_SCHEMA}")
         _write_meta(connection, meta)
@@ -395,14 +397,14 @@ def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writer(path: Path, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(_connect(path, WRITER_CACHE_KIB, mode)) as connection:
+def _writer(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(_connect(path, WRITER_CACHE_KIB)) as connection:
         yield connection
 
 
-def _connect(path: Path, cache_kib: int, mode: str = "rw") -> sqlite3.Connection:
+def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?mode=rw",
         uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False,
     )  # fmt: skip
     connection.executescript(
