@@ -178,7 +178,7 @@ def _resolve(collection: Collection, found: Hits) -> tuple[list[list[Hit]], int]
     """Hits with ids and payloads, and the most that one query lost because they are gone."""
     assert collection.store is not None
     valid = found.labels != NO_LABEL
-    points = iter(collection.store.view.resolve(found.labels[valid].tolist()))
+    points = iter(collection.store.view.resolve(found.labels[valid]))
     distances = iter(found.distances[valid].tolist())
     answers = []
     gone_max = 0

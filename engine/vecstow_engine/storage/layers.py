@@ -78,10 +78,10 @@ class Layers:
 
     def entry_at(self, slot: int) -> Entry | None:
         """The overlays' entry at a slot."""
-        for overlay in self.overlays():
-            if (entry := overlay.by_slot.get(slot)) is not None:
-                return entry
-        return None
+        entry = self.active.by_slot.get(slot)
+        if entry is None and self.frozen is not None:
+            return self.frozen.by_slot.get(slot)
+        return entry
 
     def split(self, ids: Sequence[str]) -> tuple[dict[str, Entry | None], list[str]]:
         """What the overlays know of `ids` (None: deleted), and the ids that only the table may have."""

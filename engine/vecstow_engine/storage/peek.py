@@ -1,4 +1,4 @@
-"""Looking into a `points.db` without leaving a trace: no lock is taken, nothing is made or changed beside it."""
+"""Looking into a `points.db` without a trace: no lock is taken, nothing is made or changed beside it."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ CREATE TABLE snapshots (
 _SELECT_META: Final = (
     "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
 )
+_POINT = struct.Struct("<QQIIH")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 
 
@@ -86,10 +87,8 @@ class StoredPoint:
     def checksum(self) -> int:
         """CRC32C over every field."""
         point_id = self.id.encode()
-        fixed = struct.pack(
-            "<QQIIH", self.slot, self.sequence, self.generation, self.row_checksum, len(point_id)
-        )
-        return crc32c(b"\0" if self.payload is None else self.payload, crc32c(point_id, crc32c(fixed)))
+        fixed = _POINT.pack(self.slot, self.sequence, self.generation, self.row_checksum, len(point_id))
+        return crc32c(fixed + point_id + (b"\0" if self.payload is None else self.payload))
 
 
 @dataclass(frozen=True, slots=True)

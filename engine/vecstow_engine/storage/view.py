@@ -56,23 +56,25 @@ class View:
                 raise self._layers.withheld_error(bad.id, bad.slot)
         raise StorageError("the points changed under each attempt to read them")
 
-    def resolve(self, labels: Sequence[int]) -> list[tuple[str, bytes | None] | None]:
+    def resolve(self, labels: NDArray[np.uint64]) -> list[tuple[str, bytes | None] | None]:
         """(id, payload) of each label, None where it is no longer live or is withheld."""
         answers: list[tuple[str, bytes | None] | None] = [None] * len(labels)
         wanted: dict[int, list[int]] = {}
+        slots = slots_of(labels)
         with self._layers.lock:
-            for position, label in enumerate(labels):
-                slot = label & 0xFFFFFFFF
-                if not self._is_served(slot, label >> 32):
-                    continue
+            live = np.flatnonzero(self._layers.slots.generations(slots) == generations_of(labels))
+            for position, slot in zip(live.tolist(), slots[live].tolist(), strict=True):
                 entry = self._layers.entry_at(slot)
+                if slot in self._layers.withheld:
+                    continue
                 if entry is not None:
                     answers[position] = (entry.id, entry.payload)
                 else:
                     wanted.setdefault(slot, []).append(position)
-        for slot, point in self._table_points(list(wanted)).items():
+        generations = generations_of(labels)
+        for slot, point in self._table_points(sorted(wanted)).items():
             for position in wanted[slot]:
-                if point is not None and point.generation == labels[position] >> 32:
+                if point is not None and point.generation == generations[position]:
                     answers[position] = (point.id, point.payload)
         return answers
 
@@ -97,7 +99,7 @@ class View:
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
         """These points as an effect that writes them anew, without those that fail their checks."""
         slots = slots_of(labels)
-        points = self.resolve(labels.tolist())
+        points = self.resolve(labels)
         with self._layers.lock:
             entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
             checksums = self._layers.slots.row_checksums(slots)
