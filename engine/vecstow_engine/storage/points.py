@@ -48,7 +48,9 @@ _SELECT_META: Final = (
     "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
 )
 _SLOT_PRIME: Final = 4_294_967_291
-_ID_INDEX_SUM: Final = "SELECT count(*), sum(slot * slot % ?) FROM points INDEXED BY sqlite_autoindex_points_1 WHERE id IS NOT NULL"
+_ID_INDEX_SUM: Final = (
+    "SELECT count(*), sum(slot * slot % ?) FROM points INDEXED BY sqlite_autoindex_points_1"
+)
 """Order-free sum over the slots as the index on ids has them; it reads no page of the table."""
 _POINT = struct.Struct("<QQIIH")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
@@ -189,7 +191,7 @@ class PointTable:
         return Slots(table[:, 0].copy(), table[:, 1].astype(np.uint32), table[:, 2].astype(np.uint32))
 
     def _compare_id_index(self, slots: NDArray[np.int64]) -> None:
-        """Raise DamagedFile unless the index on ids knows the same slots: else an id could be there and not found."""
+        """Raise DamagedFile unless the index on ids knows the same slots: an id could be there, yet not found."""
         [(count, mixed)] = self._all(_ID_INDEX_SUM, (_SLOT_PRIME,))
         if count != len(slots) or int(mixed or 0) != int((slots * slots % _SLOT_PRIME).sum()):
             raise DamagedFile(
