@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import uvicorn
+from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api.protocol import bounded_protocol
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.batch import Hit
+from vecstow_engine.model.errors import VolumeRefused
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -30,9 +33,11 @@ class Running:
 
 
 @asynccontextmanager
-async def server(**values):
+async def server(prepare=None, **values):
     settings = HttpSettings(**values)
     client, engine = docs_service(**values)
+    if prepare is not None:
+        prepare(engine)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         client.app,
@@ -82,6 +87,52 @@ async def ends(reader: asyncio.StreamReader) -> bool:
         return await reader.read() == b""
     except ConnectionResetError:
         return True
+
+
+async def test_liveness_answers_while_the_engine_still_starts():
+    discovered = threading.Event()
+
+    def prepare(engine):
+        engine.ready = False
+
+        def start():
+            discovered.wait()
+            engine.ready = True
+            engine.starts += 1
+
+        engine.start = start
+
+    ready = LIVE.replace(b"/health/live", b"/ready")
+    async with server(prepare) as running, connect(running) as (reader, writer):
+        writer.write(LIVE + ready)
+        assert (await answer(reader))[0] == 200
+        status, headers, document = await answer(reader)
+        assert (status, headers["retry-after"], document["details"]["kind"]) == (503, "1", "Recovering")
+        discovered.set()
+        while running.engine.starts == 0:
+            writer.write(LIVE)
+            assert (await answer(reader))[0] == 200
+        writer.write(ready)
+        assert (await answer(reader))[0] == 200
+
+
+async def test_the_engine_is_stopped_when_the_server_ends():
+    async with server() as running:
+        assert running.engine.stops == 0
+    assert (running.engine.starts, running.engine.stops) == (1, 1)
+
+
+async def test_an_engine_that_did_not_start_is_not_stopped():
+    def prepare(engine):
+        engine.ready = False
+        engine.fails = VolumeRefused("another engine has it")
+
+    with capture_logs() as lines:
+        async with server(prepare) as running, connect(running) as (reader, writer):
+            writer.write(LIVE)
+            assert (await answer(reader))[0] == 200
+    assert running.engine.stops == 0
+    assert "the engine did not start" in [line["event"] for line in lines]
 
 
 async def test_a_connection_is_used_again():

@@ -60,6 +60,7 @@ class Bodies:
         body = bytearray()
         size = 0
         started = clock.when() or 0.0
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 chunk = message.get("body", b"")
@@ -70,9 +71,13 @@ class Bodies:
                 body += chunk
                 if not message.get("more_body", False):
                     return body
-                clock.reschedule(started + size / self._bytes_per_second_min)
+                # Neither a client that stops nor one that trickles holds what it sent for long.
+                in_all = started + size / self._bytes_per_second_min
+                clock.reschedule(min(in_all, loop.time() + self._seconds_max))
                 message = await _next(receive)
         except BaseException:
+            # The traceback keeps this frame alive for as long as the refusal takes.
+            body.clear()
             self._give(size)
             raise
 

@@ -97,13 +97,19 @@ class Dispatcher:
             exchange.route = match.route.template
             body_bytes_max = self._engine.settings.limits.body_bytes_max
         await self._read_body(exchange, request, body_bytes_max)
+        if match is None:
+            await self._hand_on(exchange, request)
+            return
         try:
-            if match is not None:
-                await exchange.answer(await match.answer(self._engine, request))
-            else:
-                await self._hand_on(exchange, request)
+            answer = await match.answer(self._engine, request)
         finally:
-            self._bodies.release(request.body)
+            # Before it is sent: a client may take its time to read.
+            self._release(request)
+        await exchange.answer(answer)
+
+    def _release(self, request: Request) -> None:
+        self._bodies.release(request.body)
+        request.body = b""
 
     def _check_open(self) -> None:
         if self._in_flight > self._settings.requests_in_flight_max:
@@ -115,20 +121,22 @@ class Dispatcher:
     async def _read_body(self, exchange: _Exchange, request: Request, bytes_max: int) -> None:
         if not request.has_body:
             return
-        if request.method not in BODILESS_METHODS:
-            request.body_media  # noqa: B018 - a body in a format that nobody reads is not waited for
+        # A body in a format that nobody reads is not waited for.
+        bodiless = request.method in BODILESS_METHODS
+        if not bodiless and request.body_media is not Media.JSON and exchange.match is None:
+            raise UnsupportedMedia("this route reads application/json alone")
         request.body = await self._bodies.read(exchange.receive, request.declared_bytes, bytes_max)
         exchange.body_read = True
-        if request.body and request.method in BODILESS_METHODS:
-            self._bodies.release(request.body)
+        if request.body and bodiless:
+            self._release(request)
             raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
 
     async def _hand_on(self, exchange: _Exchange, request: Request) -> None:
-        if request.body and request.body_media is not Media.JSON:
-            raise UnsupportedMedia("this route reads application/json alone")
         scope = exchange.scope
         scope["path"] = request.path
-        await self._app(scope, _Replay(request.body, exchange.receive), exchange.send)
+        replay = _Replay(bytes(request.body), exchange.receive)
+        self._release(request)
+        await self._app(scope, replay, exchange.send)
         route = scope.get("route")
         exchange.route = getattr(route, "path", _UNKNOWN_ROUTE)
 
@@ -243,8 +251,8 @@ class _Exchange:
 class _Replay:
     """A `receive` that gives the body that was read already, then what the client does next."""
 
-    def __init__(self, body: bytes | bytearray, receive: Receive) -> None:
-        self._body: bytes | None = bytes(body)
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
         self._receive = receive
 
     async def __call__(self) -> Any:

@@ -24,7 +24,7 @@ class HttpSettings:
     keep_alive_seconds: int = 75
     """Idle time after which a connection is closed; longer than clients and proxies keep theirs."""
     body_seconds_max: float = 30.0
-    """Time for a body to begin arriving, and the grace that a slow one has."""
+    """Time for the next piece of a body, and the grace that a slow one has."""
     body_bytes_per_second_min: int = 65_536
     """Rate that a body must keep up on the whole, its first seconds apart."""
     body_memory_bytes_max: int = 256 * 1024 * 1024

@@ -1,0 +1,97 @@
+"""`vecstow serve` as a process: its start, its end, and what it says when it cannot serve."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+
+import httpx
+import pytest
+
+from tests.engine_process import VECSTOW, EngineProcess
+
+
+def refused(*flags: object) -> subprocess.CompletedProcess[str]:
+    command = [VECSTOW, "serve", "--log-format", "json", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order_and_with_zero(tmp_path, number):
+    with EngineProcess(tmp_path / "data") as engine:
+        engine.process.send_signal(number)
+        assert engine.process.wait(30) == 0
+        engine.process = None
+    assert "stopped" in engine.log.read_text()
+
+
+def test_a_second_engine_on_the_volume_is_refused(tmp_path):
+    with EngineProcess(tmp_path / "data"):
+        second = refused("--data", tmp_path / "data", "--port", 1 + free_port())
+    assert second.returncode == 1
+    errors = [json.loads(line) for line in second.stderr.splitlines() if '"error"' in line]
+    assert errors[0]["event"] == "the data directory cannot be served"
+
+
+def test_a_taken_port_is_refused_before_the_volume_is_touched(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = refused("--data", tmp_path / "data", "--port", taken.getsockname()[1])
+    assert answer.returncode == 1
+    assert "cannot listen" in answer.stderr
+    assert not (tmp_path / "data" / "LOCK").exists()
+
+
+def test_a_write_in_flight_at_sigterm_is_answered_and_kept(tmp_path):
+    with EngineProcess(tmp_path / "data") as engine:
+        httpx.post(
+            f"{engine.url}/collections", json={"name": "docs", "dimension": 3, "distance_metric": "Cosine"}
+        )
+        body = b'{"vectors": [' + b",".join([b'{"data": [1, 2, 3]}'] * 2000) + b"]}"
+        head = (
+            f"POST /collections/docs/vectors/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", engine.port), 30) as connection:
+            connection.sendall(head.encode() + body[:-10])
+            # Answered after the server read what was sent before.
+            httpx.get(f"{engine.url}/health/live")
+            engine.process.send_signal(signal.SIGTERM)
+            while accepts(engine.port):
+                pass
+            connection.sendall(body[-10:])
+            answer = connection.makefile("rb").read()
+        assert engine.process.wait(60) == 0
+        engine.process = None
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        engine.start()
+        stats = httpx.get(f"{engine.url}/collections/docs/stats").json()["data"]
+        assert stats["vector_count"] == 2000
+
+
+def test_a_request_that_outlives_the_grace_is_told_so(tmp_path):
+    with EngineProcess(tmp_path / "data", "--shutdown-grace-seconds", 1) as engine:
+        with socket.create_connection(("127.0.0.1", engine.port), 30) as connection:
+            connection.sendall(b"POST /collections HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+            httpx.get(f"{engine.url}/health/live")
+            engine.process.send_signal(signal.SIGTERM)
+            answer = connection.makefile("rb").read()
+        assert engine.process.wait(60) == 0
+        engine.process = None
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"shutting down" in answer
+
+
+def accepts(port: int) -> bool:
+    """Whether the engine still takes connections: from its shutdown on it does not."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
