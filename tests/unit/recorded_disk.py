@@ -1,9 +1,10 @@
-"""The disk under test: every call of `storage.files` that changes the volume, on record, failing where told to.
+"""The disk under test: each call of `storage.files` that changes the volume, on record.
 
-It stands in for `os` inside `storage.files`, the only module that writes; what SQLite writes is recorded as the
-one step `durable points.db`, taken when `points._make_durable` returned. A step reads "operation name":
+It stands in for `os` inside `storage.files`, the only module that writes. SQLite's writes are recorded as two
+steps: `commit points.db` when they are to be made durable, `durable points.db` when they are. The others:
 
-    create x, write x, data_sync x, sync x, sync folder/, truncate x, allocate x, rename x -> y, unlink x, link x -> y
+    create x, write x, data_sync x, sync x, sync folder/, truncate x, allocate x,
+    rename x -> y, unlink x, link x -> y
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class PowerOff(BaseException):
 
 @dataclass
 class Fault:
-    """Steps that match `pattern` fail with `number`, `times` times; a write puts `bytes_first` bytes down before."""
+    """Steps that match `pattern` fail `times` times; a write puts `bytes_first` bytes down before."""
 
     pattern: str
     number: int
@@ -34,7 +35,7 @@ class Fault:
 
 
 class RecordedDisk:
-    """`with RecordedDisk(monkeypatch) as disk:` is not needed: the monkeypatch fixture takes it away again."""
+    """In place until the monkeypatch fixture takes it away."""
 
     def __init__(self, monkeypatch: Any) -> None:
         self.steps: list[str] = []

@@ -38,7 +38,7 @@ def vector(value: float) -> list[float]:
 
 
 class StoreOnDisk:
-    """Declares `manifest` on `data` if it is not there, and opens it; `store` is None until the first write."""
+    """Declares `manifest` on `data` if it is not there, and opens it; the first write makes its files."""
 
     def __init__(self, data: Path, manifest: Manifest = MANIFEST, **options: Any) -> None:
         files.make_folders(data)
@@ -117,3 +117,12 @@ class StoreOnDisk:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.data, target)
         return StoreOnDisk(target, self.manifest, **options)
+
+    def copied_with_log_of(self, length: int) -> StoreOnDisk:
+        """Open a copy whose newest segment was cut to `length` bytes."""
+        target = self.data.with_name(f"{self.data.name}-cut")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.data, target)
+        newest = max(Layout(target).log(self.log_folder.name).glob("*.log"))
+        newest.write_bytes(newest.read_bytes()[:length])
+        return StoreOnDisk(target, self.manifest)
