@@ -87,6 +87,8 @@ class Log:
         Raises DiskFull, StorageError, or ReadOnly when the name could not be made durable.
         """
         self._refuse_if_broken()
+        if self._carried:
+            self.resume()  # its header calls them durable: they must be
         self._start(self.last + 1, ())
 
     def segments(self) -> list[Path]:
@@ -176,13 +178,14 @@ class Log:
         active.size += written
 
     def _cut_partial_append(self, active: _Active, cause: OSError) -> None:
-        """Nothing of a failed append may stay: a later record would follow a hole."""
+        """Nothing of a failed append may stay: it would be a hole, or count after a restart."""
         assert active.fd is not None
         try:
             files.truncate(active.fd, active.size)
             files.data_sync(active.fd)
         except OSError as error:
             self.broken = f"after {cause} its log could not be cut back: {error}"
+            raise self._outcome_unknown(self.broken) from error
 
     def _sync(self, active: _Active) -> None:
         assert active.fd is not None
@@ -190,8 +193,11 @@ class Log:
             files.data_sync(active.fd)
         except OSError as error:
             self.broken = f"a sync of {active.path.name} failed: {error}"
-            raise OutcomeUnknown(
-                f"outcome unknown: the sync of this write failed ({error})",
-                collection=self.identity.name,
-                hint="read it back after a restart of the engine",
-            ) from error
+            raise self._outcome_unknown(f"the sync of this write failed ({error})") from error
+
+    def _outcome_unknown(self, reason: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"outcome unknown: {reason}",
+            collection=self.identity.name,
+            hint="read it back after a restart of the engine",
+        )

@@ -79,7 +79,7 @@ def open_store(
         and segments[-1].header is not None
         and segments[-1].header.identity.name != manifest.name
     )
-    if verdict.records or renamed:
+    if verdict.records or verdict.torn or renamed:
         warnings += _resume(log)
     return Opened(
         _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
