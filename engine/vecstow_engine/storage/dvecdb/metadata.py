@@ -11,9 +11,9 @@ from vecstow_engine.storage.dvecdb.fields import Fields
 from vecstow_engine.storage.dvecdb.report import ForeignReport
 from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
 
-STEPS_MAX: Final = 2_000
+STEPS_MAX: Final = 1_000
 """Steps of one search, beside one for every 8 bytes."""
-STEPS_MAX_LOW: Final = 200
+STEPS_MAX_LOW: Final = 100
 SURVEY_UNBIASED: Final = 50
 KNOWN_COST_MAX: Final = 15.0
 """Above it, a reading with known fields is compared with those of other fields."""

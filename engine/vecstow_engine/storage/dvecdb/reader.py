@@ -31,7 +31,7 @@ from vecstow_engine.storage.dvecdb.source import Source
 SURVEY_RECORDS_MAX: Final = 2_000
 """Records from which the fields' kinds are learnt before the first one is handed out."""
 SURVEY_BYTES_MAX: Final = 4 * 1024 * 1024
-ENDS_MAX: Final = 4
+ENDS_MAX: Final = 3
 """Heads that are tried as the end of one record's metadata."""
 FILLING_BYTES_MIN: Final = 64
 """Zeros that count as the file's filling; fewer may be the values of a record that was cut short."""
