@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.asgi_client import docs_service
+from vecstow_engine.model.batch import Hit
 
 VECTORS = "/collections/docs/vectors"
 SEARCH = "/collections/docs/search"
@@ -164,3 +165,34 @@ async def test_answers_come_packed_when_asked_for():
     body = msgspec.msgpack.encode({"ids": ["a", "b"]})
     reply = await client.call("POST", f"{VECTORS}/get", body=body, headers=accept)
     assert [point and point["data"] for point in reply.packed["data"]] == [block([1, 2, 3]), None]
+
+
+async def test_many_points_are_got_in_order_and_in_turns():
+    client, engine = docs_service()
+    engine.settings.limits.batch_points_max = 10_000
+    points = [{"id": str(index), "data": [index, 1, 2]} for index in range(700)]
+    await client.call("POST", f"{VECTORS}/batch", {"vectors": points})
+    ids = [str(index) for index in reversed(range(701))]
+    reply = await client.call("POST", f"{VECTORS}/get", {"ids": ids})
+    assert reply.data[0] is None
+    assert [point["id"] for point in reply.data[1:]] == ids[1:]
+    assert (await client.call("POST", f"{VECTORS}/get", {"ids": []})).data == []
+
+
+async def test_more_values_than_an_answer_carries_are_refused():
+    client, _ = docs_service(dimension=65_536)
+    reply = await client.call("POST", f"{VECTORS}/get", {"ids": ["a"] * 62})
+    assert (reply.status, reply.json["details"]["limit"]) == (413, 4_000_000)
+
+
+async def test_more_payload_than_an_answer_carries_is_refused():
+    client, engine = docs_service()
+    hit = Hit("a", 0.0, b'"' + b"x" * 60_000 + b'"')
+
+    async def search(name, query):
+        return [hit] * query.limit
+
+    engine.search = search
+    assert (await client.call("POST", SEARCH, {"vector": [0, 0, 0], "limit": 1100})).status == 200
+    reply = await client.call("POST", SEARCH, {"vector": [0, 0, 0], "limit": 1200})
+    assert (reply.status, "lower limit" in reply.json["details"]["hint"]) == (413, True)

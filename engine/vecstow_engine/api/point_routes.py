@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,14 +16,19 @@ from vecstow_engine.api.errors import MethodNotAllowed
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
 from vecstow_engine.api.rendering import hits_answer, point_answer, points_answer
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.errors import NotFound
+from vecstow_engine.model.errors import NotFound, TooLarge
 from vecstow_engine.model.names import check_collection_name, check_point_id
 
 if TYPE_CHECKING:
+    from vecstow_engine.model.batch import Point
     from vecstow_engine.service.engine import Engine
 
 Handler = Callable[["Engine", Request, str, str], Awaitable[Answer]]
 SEARCH_QUERY: Final = ("limit", "ef_search")
+GET_VALUES_MAX: Final = 4_000_000
+"""Numbers in one answer: about 80 MB of JSON."""
+GET_CHUNK_POINTS: Final = 128
+"""Points read and rendered before others get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +107,22 @@ async def _delete(engine: Engine, request: Request, name: str, raw_id: str) -> A
 
 async def _get_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
     ids = read_ids(request.body, request.body_media, engine.settings.limits.batch_points_max)
-    points = await engine.get_points(name, [check_point_id(point_id, "ids") for point_id in ids])
-    return points_answer(points, request.answer_media)
+    ids = [check_point_id(point_id, "ids") for point_id in ids]
+    values = len(ids) * engine.collection(name).manifest.dimension
+    if values > GET_VALUES_MAX:
+        raise TooLarge(
+            f"{len(ids)} vectors have {values} values; at most {GET_VALUES_MAX} are answered",
+            hint="ask for fewer at a time",
+            collection=name,
+            details={"field": "ids", "value": values, "limit": GET_VALUES_MAX},
+        )
+    return await points_answer(_points(engine, name, ids), request.answer_media)
+
+
+async def _points(engine: Engine, name: str, ids: list[str]) -> AsyncIterator[list[Point | None]]:
+    for start in range(0, len(ids), GET_CHUNK_POINTS):
+        yield await engine.get_points(name, ids[start : start + GET_CHUNK_POINTS])
+        await asyncio.sleep(0)
 
 
 async def _delete_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
