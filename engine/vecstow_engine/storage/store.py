@@ -76,10 +76,7 @@ class Store:
         """
         encoded = [encode_effect(effect) for effect in effects]
         with self._writing, self._log_handle():
-            if self.failure is not None:
-                raise ReadOnly(
-                    f"the collection takes no writes: {self.failure}", collection=self.identity.name
-                )
+            self._refuse_if_failed()
             live = self._live_slots(effects)
             sequences = self.log.append(encoded)
             return [
@@ -97,6 +94,7 @@ class Store:
         Raises DiskFull: try again later, nothing is lost. Any other error ends the writes of this process:
         what was not synced can no longer be told from what was.
         """
+        self._refuse_if_failed()
         if not self._freeze():
             return False
         with self.fatal_errors("a checkpoint"):
@@ -111,6 +109,7 @@ class Store:
         Then a checkpoint frees the space that `truncate` gives back. The caller lets the index follow.
         """
         with self._writing, self._log_handle():
+            self._refuse_if_failed()
             with self.layers.lock:
                 self.layers.slots.shrink()
                 slots = self.layers.slots.highest_live(min(count_max, self.layers.slots.free_count))
@@ -126,6 +125,7 @@ class Store:
 
     def truncate(self) -> int:
         """Give back the rows file's free end and the table's free pages; returns the bytes that remain."""
+        self._refuse_if_failed()
         with self.fatal_errors("compaction"):
             with self.layers.lock:
                 rows_kept = self.layers.slots.shrink()
@@ -162,6 +162,14 @@ class Store:
         """Close every descriptor; the store must not be used again."""
         self._handles.discard((self.identity.uid, "log"))
         self.layers.close()
+
+    def _refuse_if_failed(self) -> None:
+        if self.failure is not None:
+            raise ReadOnly(
+                f"the collection takes no writes: {self.failure}",
+                collection=self.identity.name,
+                hint="restart the engine: it replays the log in a new process",
+            )
 
     def _live_slots(self, effects: Sequence[Effect]) -> dict[str, int]:
         ids = [
