@@ -42,6 +42,8 @@ class RecordedDisk:
         self.faults: list[Fault] = []
         self.stop_before: int | None = None
         """The number of the step at which the power goes off."""
+        self.stop_at: str | None = None
+        """The power goes off at the first step that matches; then this is the step's name."""
         self._lock = threading.Lock()
         monkeypatch.setattr(files, "os", self)
         real = points._make_durable
@@ -135,6 +137,8 @@ class RecordedDisk:
 
     def _step(self, step: str) -> None:
         with self._lock:
+            if self.stop_at is not None and fnmatch.fnmatchcase(step, self.stop_at):
+                self.stop_at, self.stop_before = step, 0
             if self.stop_before is not None and len(self.steps) >= self.stop_before:
                 raise PowerOff(step)
             fault = self._matching_fault(step)
