@@ -1,0 +1,107 @@
+"""One collection: do its files belong together, and is what they hold intact."""
+
+from __future__ import annotations
+
+from vecstow_engine.model.errors import Foreign, StorageError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import rows
+from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.index import check_index
+from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
+from vecstow_engine.storage.check.log import check_log
+from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
+from vecstow_engine.storage.check.table import check_table
+from vecstow_engine.storage.identity import Identity, identity_of
+from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
+from vecstow_engine.storage.peek import table_at_rest
+from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.recovery import match_files
+
+
+def check_collection(
+    layout: Layout,
+    manifest: Manifest,
+    progress: Progress = no_progress,
+    *,
+    is_rival: bool = False,
+    serving: bool = False,
+) -> CheckReport:
+    """Read every file and row of one collection; nobody may checkpoint, snapshot or compact it meanwhile.
+
+    `is_rival`: another folder claims the same uid. `serving`: writes go on, so the newest log segment may end
+    in a record that is not complete yet.
+    """
+    report = CheckReport()
+    examine(Inquiry(layout, manifest.name, report), manifest, progress, is_rival=is_rival, serving=serving)
+    return report
+
+
+def examine(
+    inquiry: Inquiry, manifest: Manifest, progress: Progress, *, is_rival: bool = False, serving: bool = False
+) -> None:
+    """Check a collection whose manifest can be read."""
+    inquiry.facts.update(
+        dimension=manifest.dimension, distance_metric=manifest.distance_metric.value,
+        vector_type=manifest.vector_type.value, collection_uid=manifest.collection_uid,
+    )  # fmt: skip
+    identity = _identify(inquiry, manifest)
+    if identity is not None:
+        examine_files(inquiry, identity, progress, is_rival=is_rival, serving=serving)
+    if manifest.dropped_at is not None:
+        inquiry.outcome = Outcome.DROPPED
+        message = (
+            f"it was dropped at {manifest.dropped_at}; the next start of an engine moves it to .deleted/"
+        )
+        inquiry.add(Severity.INFO, inquiry.folder / MANIFEST, message)
+    inquiry.facts["state"] = inquiry.outcome.value
+
+
+def examine_files(
+    inquiry: Inquiry, identity: Identity, progress: Progress, *, is_rival: bool = False, serving: bool = False
+) -> None:
+    """Check the data files and the log of one incarnation, each as far as it can be read."""
+    inquiry.facts.setdefault("collection_uid", identity.uid)
+    meta = _examine_table(inquiry, identity, progress)
+    check_log(inquiry, identity, meta, is_rival=is_rival, serving=serving)
+
+
+def _examine_table(inquiry: Inquiry, identity: Identity, progress: Progress) -> Meta | None:
+    path = inquiry.folder / POINTS
+    next_command = advice.restore(inquiry.layout, inquiry.name)
+    meta = None
+    if path.exists():  # a missing one was found when the files were matched
+        with inquiry.reading(path, next_command), table_at_rest(path) as table:
+            meta = check_table(inquiry, table, identity, progress)
+            if meta is not None:
+                with inquiry.reading(path, next_command):
+                    check_index(inquiry, table, meta)
+    return meta
+
+
+def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
+    """Whose files these are; None when there are none, or none of ours."""
+    path = inquiry.folder / ROWS
+    identity: Identity | None = None
+    try:
+        with inquiry.reading(path, advice.restore(inquiry.layout, inquiry.name)):
+            identity = match_files(inquiry.layout, inquiry.folder, manifest)
+            if identity is None:
+                inquiry.outcome = Outcome.EMPTY
+            return identity
+    except Foreign as error:
+        inquiry.outcome = Outcome.FOREIGN
+        inquiry.add(
+            Severity.INFO, path, "it was not written by Vecstow, and is left as it is", offset=0,
+            next_command=advice.import_foreign(manifest) if error.hint else None,
+        )  # fmt: skip
+        return None
+    return _presumed(inquiry, manifest)
+
+
+def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
+    """Whose files they must be although they do not match: the header's word, else the manifest's."""
+    try:
+        return rows.read_header(inquiry.folder / ROWS)
+    except (StorageError, OSError):
+        uid = manifest.collection_uid
+        return identity_of(manifest, uid) if uid is not None else None

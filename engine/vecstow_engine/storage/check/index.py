@@ -1,0 +1,35 @@
+"""`index.bin`: whether a start can take it. It is a cache, so nothing here is lost or served wrongly."""
+
+from __future__ import annotations
+
+from vecstow_engine.storage.check.inquiry import Inquiry
+from vecstow_engine.storage.check.report import Severity
+from vecstow_engine.storage.layout import INDEX, POINTS
+from vecstow_engine.storage.points import Meta, PointTable
+from vecstow_engine.storage.snapshots import valid_snapshot
+
+
+def check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
+    """Check index.bin against the recorded snapshots, and what is recorded."""
+    path = inquiry.folder / INDEX
+    bad = table.bad_snapshots()
+    if bad:
+        inquiry.add(
+            Severity.WARNING,
+            inquiry.folder / POINTS,
+            f"{bad} records of {INDEX} fail their checksum; they are ignored",
+        )
+    if not path.exists():
+        if table.snapshots():
+            inquiry.add(Severity.INFO, path, "it is missing; the next start builds it anew from the rows")
+        return
+    entry, remark = valid_snapshot(inquiry.folder, table, meta.applied)
+    if entry is None:
+        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it anew from the rows")
+        return
+    inquiry.facts["index"] = {"bytes": entry.bytes, "sequence": entry.sequence}
+    if entry.sequence < meta.applied:
+        inquiry.add(
+            Severity.INFO, path,
+            f"it contains sequence {entry.sequence} of {meta.applied}; a start adds the others from the rows",
+        )  # fmt: skip

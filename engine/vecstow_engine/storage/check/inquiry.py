@@ -1,0 +1,113 @@
+"""One collection under check: where it lies, and where its findings go."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+
+from vecstow_engine.model.errors import DamagedFile, StorageError
+from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
+from vecstow_engine.storage.layout import Layout
+
+
+class Outcome(StrEnum):
+    """What a start of the engine makes of a collection."""
+
+    READY = "ready"
+    EMPTY = "empty"
+    """Ready; it never held data."""
+    DEGRADED = "degraded"
+    """It serves, without the points that fail their checks."""
+    QUARANTINED = "quarantined"
+    FOREIGN = "foreign"
+    DROPPED = "dropped"
+    """It is moved to `.deleted/`."""
+    UNDECLARED = "undeclared"
+    """It has no readable manifest, so it is no collection."""
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """Collects the findings of one collection, and what they mean for it."""
+
+    layout: Layout
+    name: str
+    report: CheckReport
+    outcome: Outcome = Outcome.READY
+
+    @property
+    def folder(self) -> Path:
+        """The collection's folder."""
+        return self.layout.collection(self.name)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is told of the collection beside its findings."""
+        return self.report.collections.setdefault(self.name, {})
+
+    def add(
+        self,
+        severity: Severity,
+        path: Path,
+        message: str,
+        *,
+        offset: int | None = None,
+        next_command: str | None = None,
+    ) -> None:
+        """Report one finding about a file of this collection."""
+        file = os.path.relpath(path, self.layout.data)
+        self.report.add(Finding(severity, self.name, file, offset, message, next_command))
+
+    def withhold(self, path: Path, message: str, *, offset: int | None = None, next_command: str) -> None:
+        """Report a point that cannot be served; the others can."""
+        if self.outcome is Outcome.READY:
+            self.outcome = Outcome.DEGRADED
+        self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
+
+    def quarantine(
+        self, path: Path, message: str, *, offset: int | None = None, next_command: str | None = None
+    ) -> None:
+        """Report what keeps the whole collection from being served."""
+        if self.outcome in (Outcome.READY, Outcome.EMPTY, Outcome.DEGRADED):
+            self.outcome = Outcome.QUARANTINED
+        self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
+
+    def reading(self, path: Path, next_command: str) -> Reading:
+        """Quarantine for what a reader raises inside; nothing more of the block is done then."""
+        return Reading(self, path, next_command)
+
+
+class Reading:
+    """Turns the errors of a reader into findings: about the file that a DamagedFile names, or `path`."""
+
+    def __init__(self, inquiry: Inquiry, path: Path, next_command: str) -> None:
+        self._inquiry = inquiry
+        self._path = path
+        self._next_command = next_command
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, DamagedFile):
+            self._quarantine(self._file_of(error), error.reason, error.offset)
+        elif isinstance(error, StorageError):
+            self._quarantine(self._path, error.message.removeprefix(f"{self._path}: "))
+        elif isinstance(error, OSError):
+            self._quarantine(self._path, f"it cannot be read: {error}")
+        else:
+            return False
+        return True
+
+    def _quarantine(self, path: Path, message: str, offset: int | None = None) -> None:
+        self._inquiry.quarantine(path, message, offset=offset, next_command=self._next_command)
+
+    def _file_of(self, error: DamagedFile) -> Path:
+        """A private copy of a file stands for the file."""
+        file = Path(error.file)
+        return file if file.is_relative_to(self._inquiry.layout.data) else self._path

@@ -1,0 +1,196 @@
+"""`points.db` and the rows that it says are live: structure, meta row, every point, every row."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.names import check_point_id
+from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.inquiry import Inquiry
+from vecstow_engine.storage.check.report import Progress, Severity
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layout import POINTS, ROWS
+from vecstow_engine.storage.points import Meta, PointTable, StoredPoint
+from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
+
+BLOCK_POINTS: Final = 4096
+PAGE_BYTES: Final = 4096
+"""SQLite's default, which is never changed."""
+
+_PAGE = re.compile(r"[Pp]age (\d+)")
+
+
+def check_table(inquiry: Inquiry, table: PointTable, identity: Identity, progress: Progress) -> Meta | None:
+    """Check the point table and the live rows; returns its meta row when that can be relied on."""
+    path = inquiry.folder / POINTS
+    next_command = advice.restore(inquiry.layout, inquiry.name)
+    with inquiry.reading(path, next_command):
+        _check_structure(inquiry, table)
+    meta = None
+    with inquiry.reading(path, next_command):
+        meta = table.meta()
+        inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
+    if meta is None:
+        return None
+    if meta.uid != identity.uid:
+        inquiry.quarantine(
+            path,
+            f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}",
+            next_command=next_command,
+        )
+    with inquiry.reading(path, next_command):
+        table.slots(meta)
+    with inquiry.reading(path, next_command):
+        _check_points(inquiry, table, identity, meta, progress)
+    return meta
+
+
+def _check_structure(inquiry: Inquiry, table: PointTable) -> None:
+    for error in table.integrity_errors():
+        page = _PAGE.search(error)
+        inquiry.quarantine(
+            inquiry.folder / POINTS, f"SQLite's integrity check: {error}",
+            offset=(int(page[1]) - 1) * PAGE_BYTES if page else None,
+            next_command=advice.restore(inquiry.layout, inquiry.name),
+        )  # fmt: skip
+
+
+def _check_points(
+    inquiry: Inquiry, table: PointTable, identity: Identity, meta: Meta, progress: Progress
+) -> None:
+    done = intact = 0
+    progress(inquiry.name, done, meta.points)
+    with _live_rows(inquiry, identity) as live_rows:
+        for block in _blocks(table.scan()):
+            good = [point for _, point in block if point is not None]
+            for slot in [slot for slot, point in block if point is None]:
+                _withhold(inquiry, table, slot)
+            for point in good:
+                _check_content(inquiry, point, meta)
+            if live_rows is not None:
+                intact += live_rows.check(good)
+            done += len(block)
+            progress(inquiry.name, done, meta.points)
+    inquiry.facts["intact_points"] = intact
+
+
+@contextmanager
+def _live_rows(inquiry: Inquiry, identity: Identity) -> Iterator[_LiveRows | None]:
+    """None when there is no file: that was found when the files were matched."""
+    path = inquiry.folder / ROWS
+    if not path.exists():
+        yield None
+        return
+    with closing(RowsFile(path, identity.stride, read_only=True)) as file:
+        live_rows = _LiveRows(inquiry, identity, file)
+        live_rows.check_end()
+        yield live_rows
+
+
+def _withhold(inquiry: Inquiry, table: PointTable, slot: int) -> None:
+    inquiry.withhold(
+        inquiry.folder / POINTS,
+        f"the point at slot {slot}, id {table.id_at(slot)!r} as it stands there, fails its checksum",
+        next_command=advice.restore(inquiry.layout, inquiry.name),
+    )
+
+
+def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
+    """What a checksum cannot tell: that the values are such as are written."""
+    for problem in _problems(point, meta):
+        inquiry.add(
+            Severity.ERROR, inquiry.folder / POINTS,
+            f"the point at slot {point.slot}, id {point.id!r}: {problem}",
+            next_command=advice.insert_again(inquiry.name, point.id),
+        )  # fmt: skip
+
+
+def _problems(point: StoredPoint, meta: Meta) -> Iterator[str]:
+    try:
+        check_point_id(point.id)
+    except InvalidInput as error:
+        yield error.message
+    if point.payload is not None and not is_json_object(point.payload):
+        yield "its payload is no JSON object"
+    if not 1 <= point.generation <= meta.checkpoints:
+        yield f"generation {point.generation} after {meta.checkpoints} checkpoints"
+    if not 0 <= point.sequence <= meta.applied:
+        yield f"sequence {point.sequence}, but only {meta.applied} is applied"
+
+
+def is_json_object(payload: bytes) -> bool:
+    """Whether a payload is what is stored as one."""
+    try:
+        return isinstance(json.loads(payload), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+class _LiveRows:
+    """The rows of points that are intact in the table."""
+
+    def __init__(self, inquiry: Inquiry, identity: Identity, file: RowsFile) -> None:
+        self._inquiry = inquiry
+        self._identity = identity
+        self._file = file
+        self._size = os.stat(file.path).st_size
+        self._capacity = max(0, self._size - HEADER_BYTES) // identity.stride
+        self._told_of_end = False
+
+    def check(self, points: Sequence[StoredPoint]) -> int:
+        """Verify the rows of `points`, ascending by slot; returns how many are intact."""
+        present = [point for point in points if point.slot < self._capacity]
+        if len(present) < len(points):
+            self._tell_of_end(points[len(present)])
+        if not present:
+            return 0
+        found = self._file.read(np.fromiter((p.slot for p in present), np.int64, len(present)))
+        wanted = np.fromiter((p.row_checksum for p in present), np.int64, len(present))
+        good = row_checksums(found) == wanted
+        for line in np.flatnonzero(~good).tolist():
+            self._withhold(present[line], "fails its checksum")
+        lines = np.flatnonzero(good)
+        values = decode_rows(found[lines], self._identity.vector_type)
+        for line in lines[~np.all(np.isfinite(values), axis=1)].tolist():
+            self._withhold(present[line], "holds values that are not finite")
+            good[line] = False
+        return int(good.sum())
+
+    def check_end(self) -> None:
+        """A row that a crash cut in the middle of a checkpoint is normal, but seldom."""
+        surplus = max(0, self._size - HEADER_BYTES) % self._identity.stride
+        if surplus:
+            message = f"the last {surplus} bytes are no whole row; no point needs them"
+            self._inquiry.add(Severity.INFO, self._file.path, message, offset=self._size - surplus)
+
+    def _tell_of_end(self, point: StoredPoint) -> None:
+        if not self._told_of_end:
+            self._told_of_end = True
+            self._inquiry.quarantine(
+                self._file.path, f"it ends here, but point {point.id!r} stands at slot {point.slot}",
+                offset=self._size,
+                next_command=advice.restore(self._inquiry.layout, self._inquiry.name),
+            )  # fmt: skip
+
+    def _withhold(self, point: StoredPoint, problem: str) -> None:
+        self._inquiry.withhold(
+            self._file.path, f"the row of point {point.id!r} {problem}", offset=self._file.offset(point.slot),
+            next_command=advice.insert_again(self._inquiry.name, point.id),
+        )  # fmt: skip
+
+
+def _blocks(
+    points: Iterator[tuple[int, StoredPoint | None]],
+) -> Iterator[list[tuple[int, StoredPoint | None]]]:
+    while block := list(islice(points, BLOCK_POINTS)):
+        yield block

@@ -1,0 +1,111 @@
+"""A whole volume without an engine: every collection, and what lies beside them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
+from vecstow_engine.storage import rows
+from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.beside import check_beside
+from vecstow_engine.storage.check.collection import examine, examine_files
+from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
+from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
+from vecstow_engine.storage.discovery import Found, discover, rivals
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
+from vecstow_engine.storage.manifests import read_manifest
+
+
+def check_volume(
+    data: Path, names: Sequence[str] | None = None, progress: Progress = no_progress
+) -> CheckReport:
+    """Check a stopped volume or a copy of one, all of it or the collections of these names; writes nothing.
+
+    No engine can start on it meanwhile. Raises VolumeRefused when one runs, or when `data` is no folder, and
+    NotFound for a name that has no folder.
+    """
+    if not data.is_dir():
+        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
+    layout = Layout(data.absolute())
+    report = CheckReport()
+    with _unserved(layout):
+        found = {folder.name: folder for folder in discover(layout)}
+        claimed = rivals(list(found.values()))
+        for name in _wanted(layout, found, names):
+            _check_folder(Inquiry(layout, name, report), found[name], claimed, progress)
+        if names is None:
+            check_beside(layout, report, list(found.values()))
+    return report
+
+
+@contextmanager
+def _unserved(layout: Layout) -> Iterator[None]:
+    """Keep engines away; a copy of a volume may have no LOCK, and nobody serves it then."""
+    try:
+        fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise VolumeRefused(
+            f"{layout.lock} is held: an engine serves this volume",
+            hint="vecstow check --url URL asks that engine",
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def _wanted(layout: Layout, found: dict[str, Found], names: Sequence[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in found:
+            raise NotFound(
+                f"{layout.data} has no collection {name!r}",
+                collection=name,
+                hint=f"vecstow ls --data {layout.data}",
+            )
+    return list(found) if names is None else list(names)
+
+
+def _check_folder(inquiry: Inquiry, found: Found, claimed: set[str], progress: Progress) -> None:
+    if found.manifest is not None:
+        examine(inquiry, found.manifest, progress, is_rival=found.manifest.collection_uid in claimed)
+        return
+    identity = _own_identity(inquiry)
+    _tell_of_manifest(inquiry, found, identity)
+    if identity is not None:
+        examine_files(inquiry, identity, progress)
+    inquiry.outcome = Outcome.UNDECLARED
+    inquiry.facts["state"] = inquiry.outcome.value
+
+
+def _own_identity(inquiry: Inquiry) -> Identity | None:
+    try:
+        return rows.read_header(inquiry.folder / ROWS)
+    except (StorageError, OSError):
+        return None
+
+
+def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None) -> None:
+    path = inquiry.folder / MANIFEST
+    if identity is not None:
+        next_command = advice.import_again(found.name, identity)
+    else:
+        next_command = advice.restore(inquiry.layout, inquiry.name)
+    if not found.bare:
+        with inquiry.reading(path, next_command):
+            read_manifest(inquiry.folder)
+    elif identity is not None:
+        inquiry.quarantine(path, "it is missing, beside data of a collection", next_command=next_command)
+    else:
+        message = "it is missing: the folder is no collection, and is skipped"
+        inquiry.add(
+            Severity.WARNING, path, message, next_command=advice.set_aside(inquiry.layout, found.name)
+        )
