@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from vecstow_engine.index.slices import SliceMeter
 from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 
+PRELOAD_BYTES: Final = 32 * 1024 * 1024
+"""Of tail, up to which rows are read from disk ahead of the graph."""
+
 
 class Mover:
     """The only one that adds to the graph of an index; one slice at a time, whoever asks for it."""
@@ -24,25 +28,29 @@ class Mover:
         self._moving = threading.Lock()
         """Taken before the locks of the state."""
         self._rebuild_is_next = False
+        self._load_is_next = False
 
     def advance(self, rows_max: int, threads: int) -> int:
         """Move one slice; returns how many labels were dealt with, 0 when there is nothing to do.
 
-        Tail before backlog, because it costs memory; a rebuild takes turns with both.
-        Raises what `fetch` raises, and then nothing has changed.
+        Rows on disk join the tail as far as memory allows, where they are searched faster; that and a rebuild
+        take turns with the tail. Raises what `fetch` raises, and then nothing has changed.
         """
         with self._moving:
             state = self._state
+            if state.backlog and (state.flat or self._load_is_next or not state.tail.count):
+                self._load_is_next = False
+                if state.flat or state.tail.bytes < PRELOAD_BYTES:
+                    return self._load_backlog(rows_max)
+            self._load_is_next = True
             if state.flat:
-                return self._load_backlog(rows_max)
+                return 0
             rows = min(rows_max, self._meter.rows(threads))
             if state.rebuild is not None and (self._rebuild_is_next or not state.outside_graph):
                 self._rebuild_is_next = False
                 return self._advance_rebuild(state.rebuild, rows, threads)
             self._rebuild_is_next = True
-            if state.tail.count:
-                return self._move_tail(rows, threads)
-            return self._move_backlog(rows, threads)
+            return self._move_tail(rows, threads)
 
     def adopt(self, graph: HnswGraph) -> None:
         """Serve a loaded graph; raises RuntimeError when there is one already."""
@@ -68,7 +76,7 @@ class Mover:
             state.rebuild = Rebuild(graph, labels)
 
     def _load_backlog(self, rows_max: int) -> int:
-        """Flat: rows from disk join the tail, which is all the index there is."""
+        """Rows from disk join the tail."""
         state = self._state
         taken, labels, rows = self._take_backlog(rows_max)
         with state.lock:
@@ -85,19 +93,9 @@ class Mover:
                 rows, labels = state.tail.peek(rows_max)
             self._insert(rows, labels, threads)
             with state.lock:
-                state.settle(labels, TAIL)
+                state.settle(labels)
                 state.tail.remove(labels)
         return len(labels)
-
-    def _move_backlog(self, rows_max: int, threads: int) -> int:
-        state = self._state
-        taken, labels, rows = self._take_backlog(rows_max)
-        with state.turn:
-            self._insert(rows, labels, threads)
-            with state.lock:
-                state.settle(labels, BACKLOG)
-                state.backlog.skip(taken)
-        return taken
 
     def _take_backlog(self, rows_max: int) -> tuple[int, Labels, Rows]:
         """How many labels to skip afterwards, the live ones of them, and their prepared rows. No locks."""

@@ -97,10 +97,10 @@ class IndexState:
         if self.rebuild is not None:
             self.rebuild.note_removed(labels)
 
-    def settle(self, labels: Labels, source: int) -> None:
-        """A slice has been inserted: its labels have moved, but for those removed meanwhile. Both locks."""
+    def settle(self, labels: Labels) -> None:
+        """A slice of the tail has been inserted: its labels have moved, but for those removed meanwhile. Both locks."""
         assert self.graph is not None
-        stayed = self.table.places(labels) == source
+        stayed = self.table.places(labels) == TAIL
         self.graph.mark_deleted(labels[~stayed])
         self.table.put(labels[stayed], GRAPH)
         if self.rebuild is not None:
