@@ -69,14 +69,14 @@ class Indexer:
         index = collection.index
         with self._lock:
             self._dirty.pop(collection, None)
-        if index is None or collection.dropping or self._stopping.is_set():
+        if index is None or collection.is_dropping() or self._stopping.is_set():
             return
         try:
             if index.advance(threads=self._threads):
                 with self._lock:
                     self._dirty[collection] = None
         except (VecstowError, OSError) as error:
-            if collection.dropping:
+            if collection.is_dropping():
                 return
             log.error("rows could not be read for the index", collection=collection.name, reason=str(error))
 

@@ -95,6 +95,10 @@ class Collection:
         """Live points."""
         return self.store.count if self.store is not None else 0
 
+    def is_dropping(self) -> bool:
+        """Whether it is being moved away: its files may be gone at any moment."""
+        return self.dropping
+
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
         """Recovery is done: serve."""
         self.store, self.index, self.warnings = store, index, warnings
