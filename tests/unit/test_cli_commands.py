@@ -259,6 +259,43 @@ def test_hold_and_its_release(engine, vecstow):
     assert engine.calls == [("hold", 30.0), ("release_hold",)]
 
 
+def checked(**changes):
+    """A report as the engine gives it."""
+    clean = {"clean": True, "errors": 0, "warnings": 0, "infos": 0, "findings": [], "omitted": {}}
+    return clean | {"collections": {}} | changes
+
+
+def damaged(name):
+    finding = {
+        "severity": "error",
+        "collection": name,
+        "file": f"{name}/vectors.bin",
+        "offset": 4096,
+        "message": "the row of point 'a' fails its checksum",
+        "next_command": f"vecstow import {name}",
+    }
+    return checked(
+        clean=False, errors=2, findings=[finding], omitted={f"{name}/vectors.bin": 1},
+        collections={name: {"points": 3}},
+    )  # fmt: skip
+
+
+def test_check_of_an_engine_puts_the_reports_together(engine, vecstow, monkeypatch):
+    engine.create(Manifest(name="more", dimension=8, distance_metric=DistanceMetric.COSINE))
+    reports = {"docs": checked(warnings=1, collections={"docs": {"points": 1000}}), "more": damaged("more")}
+    monkeypatch.setattr(engine, "check", reports.__getitem__)
+    code, out, _ = vecstow("check")
+    assert code == 1
+    assert out.splitlines() == [
+        "error: more/vectors.bin at byte 4096: the row of point 'a' fails its checksum",
+        "    next: vecstow import more",
+        "more/vectors.bin: 1 findings more",
+        "checked 2 collections with 1,003 points: 2 errors, 1 warning",
+    ]
+    code, out, _ = vecstow("check", "docs", "--json")
+    assert (code, json.loads(out)) == (0, reports["docs"])
+
+
 RESOURCE = """\
 apiVersion: vecstow.dev/v1alpha1
 kind: VectorCollection

@@ -13,6 +13,7 @@ import typer
 
 from vecstow_engine import __version__
 from vecstow_engine.cli.applying import apply_command
+from vecstow_engine.cli.checking import check_command
 from vecstow_engine.cli.importing import import_command
 from vecstow_engine.cli.listing import ls_command, show_command
 from vecstow_engine.cli.options import Json
@@ -77,6 +78,7 @@ app.command("ls")(ls_command)
 app.command("show")(show_command)
 app.command("import")(import_command)
 app.command("search")(search_command)
+app.command("check")(check_command)
 app.command("compact")(compact_command)
 app.command("hold")(hold_command)
 app.command("backup")(backup_command)
