@@ -44,6 +44,9 @@ def data(kind):
         rows = rows * np.float32(1e-3) + 1000
     elif kind == "huge":
         rows *= np.float32(1e25)
+    elif kind == "huge_and_zero":
+        rows *= np.float32(1e25)
+        rows[1:20] = 0
     elif kind == "greatest":
         rows = np.sign(rows) * np.finfo(np.float32).max
     elif kind == "tiny":
@@ -53,7 +56,17 @@ def data(kind):
     return np.concatenate((rows[:4], generator.permutation(rows[30:])[:4])), rows
 
 
-KINDS = ["plain", "duplicates", "zeros", "far_from_the_origin", "huge", "greatest", "tiny", "one_huge_row"]
+KINDS = [
+    "plain",
+    "duplicates",
+    "zeros",
+    "far_from_the_origin",
+    "huge",
+    "huge_and_zero",
+    "greatest",
+    "tiny",
+    "one_huge_row",
+]
 
 
 def search(metric, queries, rows, k, labels=None):
@@ -112,6 +125,14 @@ def test_ties_go_to_the_smallest_labels(metric):
     rows = np.ones((500, 8), dtype=np.float32)
     labels = np.random.default_rng(3).permutation(500).astype(np.uint64)
     assert search(metric, rows[:2], rows, 5, labels).labels.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ties_across_blocks_go_to_the_smallest_labels(metric, monkeypatch):
+    monkeypatch.setattr(exact, "_SCORE_BYTES", 4 * 3 * 10)
+    rows = np.ones((100, 8), dtype=np.float32)
+    labels = np.arange(100, dtype=np.uint64)[::-1]
+    assert search(metric, rows[:3], rows, 4, labels).labels.tolist() == [[0, 1, 2, 3]] * 3
 
 
 @pytest.mark.parametrize("metric", METRICS)

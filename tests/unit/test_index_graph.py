@@ -123,6 +123,11 @@ def test_a_deleted_label_that_is_added_again_has_its_new_row():
     assert (graph.live_count, graph.deleted_count) == (300, 0)
 
 
+def test_distances_are_never_negative():
+    graph, rows, _ = built(DistanceMetric.COSINE, clustered(500))
+    assert graph.search(rows, 1, 50, 1).distances.min() == 0
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_come_back_as_they_were_added(metric):
     graph, rows, labels = built(metric, clustered(100))
@@ -143,6 +148,8 @@ def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly
     assert np.allclose(completed.distances, expected.distances, rtol=1e-5, atol=1e-6)
     reached = found.labels[0, found.labels[0] != NO_LABEL]
     assert 0 < len(reached) < 750
+    with pytest.raises(RuntimeError, match="contiguous 2D array"):
+        graph._index.knn_query(rows[-1:], len(reached) + 1)
     assert len(set(reached.tolist())) == len(reached)
 
 

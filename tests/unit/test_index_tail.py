@@ -52,10 +52,14 @@ def test_pop_gives_the_oldest_first_and_every_row_once():
     assert queue.count == 0
 
 
-def test_peek_removes_nothing():
+def test_peek_removes_nothing_and_gives_no_more_than_there_is():
     queue = filled()
-    queue.peek(20)
+    assert queue.peek(20)[1].tolist() == LABELS[:20].tolist()
+    assert queue.peek(80)[1].tolist() == LABELS.tolist()
     assert queue.count == 50
+    queue.pop(50)
+    queue.add(ROWS[:2], LABELS[:2])
+    assert np.array_equal(queue.peek(5)[0], ROWS[:2])
 
 
 def test_memory_is_freed_chunk_by_chunk():

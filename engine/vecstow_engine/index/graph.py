@@ -246,7 +246,7 @@ class HnswGraph:
             return cls(metric, dimension, config, element_count_max)
         graph = cls.__new__(cls)
         graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)
-        graph._index.load_index(path, max_elements=max(element_count_max, len(content.labels)))
+        graph._index.load_index(path, max_elements=element_count_max)
         graph._deleted = int(content.deleted.sum())
         graph._table.put(content.labels[~content.deleted], _LIVE)
         return graph
