@@ -90,10 +90,7 @@ class View:
         if len(bad):
             vectors = vectors.copy()
             vectors[bad] = np.nan
-            for slot, generation in zip(
-                slots[bad].tolist(), generations_of(labels[bad]).tolist(), strict=True
-            ):
-                self._layers.withhold_row(slot, generation)
+            self._withhold_rows(labels[bad])
         return vectors
 
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
@@ -105,6 +102,7 @@ class View:
             checksums = self._layers.slots.row_checksums(slots)
         rows = self._read(slots, entries)
         good = row_checksums(rows) == checksums
+        self._withhold_rows(labels[~good])
         kept = [line for line, point in enumerate(points) if point is not None and good[line]]
         found = [point for line, point in enumerate(points) if point is not None and good[line]]
         return Upsert([i for i, _ in found], rows[kept], [payload for _, payload in found])
@@ -122,6 +120,10 @@ class View:
                     self._layers.withhold_point(slot)
                 elif slot not in fresh and self._is_served(slot, point.generation):
                     yield point.generation << 32 | slot, point.id, point.payload
+
+    def _withhold_rows(self, labels: NDArray[np.uint64]) -> None:
+        for slot, generation in zip(slots_of(labels).tolist(), generations_of(labels).tolist(), strict=True):
+            self._layers.withhold_row(slot, generation)
 
     def _find(self, ids: Sequence[str]) -> dict[str, _Found]:
         known, older = self._layers.split(ids)
