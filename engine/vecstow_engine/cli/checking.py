@@ -24,8 +24,8 @@ def check_command(
 ) -> None:
     """Read every file and every row, and list what is wrong.
 
-    With --data a stopped volume or a copy of one is read, and what lies beside its collections too; with --url
-    an engine checks what it serves. Nothing is written. Exits with 1 when stored data is damaged or missing.
+    With --data a stopped volume or a copy of one is read, and what lies beside its collections too; with
+    --url an engine checks what it serves. Nothing is written. Exits with 1 when stored data is damaged.
 
     \b
     Examples:
