@@ -8,11 +8,12 @@ checked.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -47,12 +48,10 @@ CREATE TABLE snapshots (
 _SELECT_META: Final = (
     "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
 )
-_SLOT_PRIME: Final = 4_294_967_291
-_ID_INDEX_SUM: Final = (
-    "SELECT count(*), sum(slot * slot % ?) FROM points INDEXED BY sqlite_autoindex_points_1"
-)
-"""Order-free sum over the slots as the index on ids has them; it reads no page of the table."""
 _POINT = struct.Struct("<QQIIH")
+_ID_INDEX: Final = "sqlite_autoindex_points_1"
+"""The name that SQLite gives to the index behind UNIQUE."""
+_BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 
 
@@ -187,16 +186,9 @@ class PointTable:
                 f"and {meta.checksum_sum}: the file mixes two moments",
                 file=str(self.path),
             )
-        self._compare_id_index(table[:, 0])
-        return Slots(table[:, 0].copy(), table[:, 1].astype(np.uint32), table[:, 2].astype(np.uint32))
-
-    def _compare_id_index(self, slots: NDArray[np.int64]) -> None:
-        """Raise DamagedFile unless the index on ids knows the same slots: an id could be there, yet not found."""
-        [(count, mixed)] = self._all(_ID_INDEX_SUM, (_SLOT_PRIME,))
-        if count != len(slots) or int(mixed or 0) != int((slots * slots % _SLOT_PRIME).sum()):
-            raise DamagedFile(
-                "the index on ids and the points differ: the file mixes two moments", file=str(self.path)
-            )
+        # Generation 0 means a free slot, and no point has it: one that a damaged row claims keeps its slot.
+        generations = np.maximum(table[:, 1].astype(np.uint32), 1)
+        return Slots(table[:, 0].copy(), generations, table[:, 2].astype(np.uint32))
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredPoint | None]:
         """The points of those `ids` that are there; None for one that fails its checksum."""
@@ -238,9 +230,22 @@ class PointTable:
         rows = self._all("SELECT id FROM points WHERE slot = ?", (slot,))
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
+    def ids_differ(self, without: Collection[int] = ()) -> bool:
+        """Whether the index of ids and the points say different things, the points at slots `without` aside.
+
+        Of two moments, or with a changed byte, the index makes a point seem absent; no checksum covers it.
+        """
+        return self._id_sum(f"INDEXED BY {_ID_INDEX}", without) != self._id_sum("NOT INDEXED", without)
+
     def integrity_errors(self) -> list[str]:
         """What SQLite's own check finds; empty when it finds nothing."""
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
+
+    def _id_sum(self, source: str, without: Collection[int]) -> int:
+        """The order-free sum of the hashes of (slot, id)."""
+        with self._lock, _wrapped(self.path):
+            pairs = self._connection.execute(f"SELECT slot, CAST(id AS BLOB) FROM points {source}")
+            return sum(map(hash, (pair for pair in pairs if pair[0] not in without) if without else pairs))
 
     def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:
         statement = "SELECT crc, bytes, sequence, space, max_connections, library, checksum FROM snapshots"
@@ -262,7 +267,20 @@ class PointTable:
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock, _wrapped(self.path):
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode to UTF-8" not in str(error):
+                    raise
+                return self._all_with_broken_text(statement, values)
+
+    def _all_with_broken_text(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows of which one holds a text that is none: its checksum tells, the others must not suffer."""
+        self._connection.text_factory = _BROKEN_TEXT
+        try:
             return self._connection.execute(statement, values).fetchall()
+        finally:
+            self._connection.text_factory = str
 
 
 def write_points(
@@ -322,6 +340,13 @@ def rewrite_meta(path: Path, meta: Meta) -> None:
         _write_meta(connection, meta)
         connection.execute("DELETE FROM snapshots")
         connection.execute("COMMIT")
+        _make_durable(connection, path)
+
+
+def rebuild_id_index(path: Path) -> None:
+    """Make the index of ids anew from the points; durable when this returns."""
+    with _wrapped(path), _writer(path) as connection:
+        connection.execute("REINDEX points")
         _make_durable(connection, path)
 
 

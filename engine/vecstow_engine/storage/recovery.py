@@ -22,7 +22,7 @@ from vecstow_engine.storage.layers import Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
-from vecstow_engine.storage.points import Meta, PointTable, settle
+from vecstow_engine.storage.points import Meta, PointTable, rebuild_id_index, settle
 from vecstow_engine.storage.records import decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
 from vecstow_engine.storage.slots import SlotTable
@@ -63,7 +63,7 @@ def open_store(
     if identity is None:
         return Opened(manifest, None)
     settle(folder / POINTS)
-    meta, slots = _read_points(folder, identity)
+    meta, slots, mended = _read_points(folder, identity)
     segments = read_log(layout.log(identity.uid))
     refuse_strangers(segments, identity, manifest.name if is_rival else None)
     verdict = follow(segments, meta.applied)
@@ -73,7 +73,7 @@ def open_store(
     for done, record in enumerate(verdict.records, start=1):
         on_applied(store.replay(decode_effect(record), record.sequence))
         progress(done, len(verdict.records))
-    warnings = [*verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
+    warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
     renamed = (
         bool(segments)
         and segments[-1].header is not None
@@ -145,7 +145,7 @@ def _words(shape: tuple[object, ...]) -> str:
     return "dimension {}, {}, {}".format(*shape)
 
 
-def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
+def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, list[str]]:
     table = PointTable(folder / POINTS, at_rest=True)
     try:
         meta = table.meta()
@@ -154,8 +154,11 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
                 f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}", file=str(table.path)
             )
         slots = table.slots(meta)
+        rebuild = is_id_index_at_fault(table)
     finally:
         table.close()
+    if rebuild:
+        rebuild_id_index(folder / POINTS)
     rows_path = folder / ROWS
     size = os.stat(rows_path).st_size
     capacity = (size - rows.HEADER_BYTES) // identity.stride
@@ -165,7 +168,24 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable]:
             file=str(rows_path),
             offset=size,
         )
-    return meta, SlotTable(slots)
+    remarks = [f"{folder / POINTS}: the index of ids was damaged; it was made anew"] if rebuild else []
+    return meta, SlotTable(slots), remarks
+
+
+def is_id_index_at_fault(table: PointTable) -> bool:
+    """Whether the index of ids is to be made anew from the points.
+
+    Raises DamagedFile when points fail their checksums too: then nobody can tell which ids there are.
+    """
+    try:
+        if not table.ids_differ():
+            return False
+    except DamagedFile:
+        pass  # it cannot even be walked
+    damaged = {slot for slot, point in table.scan() if point is None}
+    if damaged and table.ids_differ(without=damaged):
+        raise DamagedFile("the index of ids is damaged, and so are points", file=str(table.path))
+    return not damaged
 
 
 def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
