@@ -71,7 +71,7 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All of them."""
+    """The volume, and what the engine is called."""
 
     data: Path
     """The data directory."""
