@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -18,6 +20,9 @@ from vecstow_engine.storage.layout import INDEX, Layout
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
+
+PROGRESS_SECONDS: Final = 5.0
+"""How often long work says in the log how far it is."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -123,7 +128,13 @@ class Loader:
 
 
 def _progress(collection: Collection) -> Callable[[int, int], None]:
+    told_at = time.monotonic()
+
     def report(done: int, total: int) -> None:
+        nonlocal told_at
         collection.progress = {"task": "replay", "done": done, "total": total}
+        if time.monotonic() - told_at > PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info("replaying the log", collection=collection.name, done=done, total=total)
 
     return report
