@@ -23,6 +23,7 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_BYTES_MAX: Final = 256 * 1024
 DIMENSION_MAX: Final = 65_536
 OWNER_CHARACTERS_MAX: Final = 256
+GENERATION_MAX: Final = (1 << 63) - 1
 PAYLOAD_INDEXES_MAX: Final = 64
 PAYLOAD_FIELD_CHARACTERS_MAX: Final = 256
 PAYLOAD_INDEX_TYPES: Final = ("keyword", "integer", "float", "boolean")
@@ -114,6 +115,11 @@ class Manifest:
             raise InvalidInput(f"owner must be a string of at most {OWNER_CHARACTERS_MAX} characters")
         if self.collection_uid is not None and not is_collection_uid(self.collection_uid):
             raise InvalidInput(f"collection_uid {self.collection_uid!r} is not 32 lower-case hex digits")
+        for name in ("created_at", "updated_at", "resource_uid", "dropped_at"):
+            if not isinstance(getattr(self, name), str | None):
+                raise WrongShape(f"{name} is {getattr(self, name)!r}; it must be a string or null")
+        if self.generation is not None:
+            check_integer(self.generation, "generation", 0, GENERATION_MAX)
         _check_payload_indexes(self.payload_indexes)
 
     @property
@@ -174,7 +180,9 @@ def parse_manifest(raw: bytes, file: str = "metadata.json") -> Manifest:
     """
     document = _decode(raw, file)
     version = document.get("schema_version", 0)
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+        raise DamagedFile(f"schema_version {version!r} is no version", file=file)
+    if version > SCHEMA_VERSION:
         raise NewerFormat(
             f"{file} has schema_version {version}; this release reads up to {SCHEMA_VERSION}",
             hint="run the release that wrote it, or a later one",
