@@ -105,7 +105,8 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
             file=str(rows_path), offset=28, hint="put the manifest right",
         )  # fmt: skip
     if not _has_content(points_path):
-        _refuse_missing(points_path, manifest, expected=bool(read_log(layout.log(identity.uid))))
+        has_rows = rows_path.stat().st_size > rows.HEADER_BYTES
+        _refuse_missing(points_path, manifest, expected=has_rows or bool(read_log(layout.log(identity.uid))))
         return None
     return identity
 
