@@ -12,7 +12,7 @@ def point(number, **payload):
 
 @pytest.fixture
 def journal():
-    """Two points at first; `b` acknowledged as updated, `c` as made, `a` as deleted; `d` and `e` in flight."""
+    """Of two points `b` was updated, `a` deleted, `c` made, all acknowledged; `d` and `e` are in flight."""
     journal = Journal({"a": point(1), "b": point(2)})
     for client, kind, changes in (
         (0, "update", {"b": point(20, turn=1)}),
