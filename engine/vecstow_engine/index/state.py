@@ -98,7 +98,7 @@ class IndexState:
             self.rebuild.note_removed(labels)
 
     def settle(self, labels: Labels) -> None:
-        """A slice of the tail has been inserted: its labels have moved, but for those removed meanwhile. Both locks."""
+        """A slice of the tail has been inserted: what was not removed meanwhile has moved. Both locks."""
         assert self.graph is not None
         stayed = self.table.places(labels) == TAIL
         self.graph.mark_deleted(labels[~stayed])
