@@ -33,11 +33,15 @@ def table_at_rest(path: Path) -> Iterator[PointTable]:
     temporary files. Raises StorageError, or DiskFull when there is no room for the copy.
     """
     with contextlib.ExitStack() as stack:
-        source = path
-        if _size(_wal(path)):
-            private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vecstow-check-")))
-            source = _copy(path, private)
+        source = stack.enter_context(private_copy(path)) if _size_and_time(_wal(path))[0] else path
         yield stack.enter_context(contextlib.closing(PointTable(source, at_rest=source == path)))
+
+
+@contextlib.contextmanager
+def private_copy(path: Path) -> Iterator[Path]:
+    """A copy of table and `-wal` to do with as one likes. Raises StorageError or DiskFull."""
+    with tempfile.TemporaryDirectory(prefix="vecstow-") as folder:
+        yield _copy(path, Path(folder))
 
 
 def _copy(path: Path, folder: Path) -> Path:
@@ -70,10 +74,6 @@ def _signature(path: Path) -> list[tuple[int, int]]:
 
 def _wal(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
-
-
-def _size(path: Path) -> int:
-    return _size_and_time(path)[0]
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -242,9 +242,10 @@ class PointTable:
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
 
     def _id_sum(self, source: str, without: Collection[int]) -> int:
-        """The order-free sum of the hashes of (slot, id)."""
+        """The order-free sum of the hashes of (slot, type of the id, id)."""
         with self._lock, _wrapped(self.path):
-            pairs = self._connection.execute(f"SELECT slot, CAST(id AS BLOB) FROM points {source}")
+            columns = "slot, typeof(id), CAST(id AS BLOB)"
+            pairs = self._connection.execute(f"SELECT {columns} FROM points {source}")
             return sum(map(hash, (pair for pair in pairs if pair[0] not in without) if without else pairs))
 
     def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -18,16 +17,13 @@ from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Progress, Severity
+from vecstow_engine.storage.check.structure import check_structure
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.points import Meta, PointTable, StoredPoint
 from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
 
 BLOCK_POINTS: Final = 4096
-PAGE_BYTES: Final = 4096
-"""SQLite's default, which is never changed."""
-
-_PAGE = re.compile(r"[Pp]age (\d+)")
 
 
 def check_table(inquiry: Inquiry, table: PointTable, identity: Identity, progress: Progress) -> Meta | None:
@@ -35,7 +31,7 @@ def check_table(inquiry: Inquiry, table: PointTable, identity: Identity, progres
     path = inquiry.folder / POINTS
     next_command = advice.restore(inquiry.layout, inquiry.name)
     with inquiry.reading(path, next_command):
-        _check_structure(inquiry, table)
+        check_structure(inquiry, table)
     meta = None
     with inquiry.reading(path, next_command):
         meta = table.meta()
@@ -53,16 +49,6 @@ def check_table(inquiry: Inquiry, table: PointTable, identity: Identity, progres
     with inquiry.reading(path, next_command):
         _check_points(inquiry, table, identity, meta, progress)
     return meta
-
-
-def _check_structure(inquiry: Inquiry, table: PointTable) -> None:
-    for error in table.integrity_errors():
-        page = _PAGE.search(error)
-        inquiry.quarantine(
-            inquiry.folder / POINTS, f"SQLite's integrity check: {error}",
-            offset=(int(page[1]) - 1) * PAGE_BYTES if page else None,
-            next_command=advice.restore(inquiry.layout, inquiry.name),
-        )  # fmt: skip
 
 
 def _check_points(

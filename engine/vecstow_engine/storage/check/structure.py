@@ -1,0 +1,55 @@
+"""`points.db` as SQLite sees it: pages, trees and the index of ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.inquiry import Inquiry
+from vecstow_engine.storage.check.report import Severity
+from vecstow_engine.storage.layout import POINTS
+from vecstow_engine.storage.peek import private_copy
+from vecstow_engine.storage.points import PointTable, rebuild_id_index
+from vecstow_engine.storage.recovery import is_id_index_at_fault
+
+PAGE_BYTES: Final = 4096
+"""SQLite's default, which is never changed."""
+
+_PAGE = re.compile(r"[Pp]age (\d+)")
+
+
+def check_structure(inquiry: Inquiry, table: PointTable) -> None:
+    """Report what SQLite's own check finds; an index of ids that a start makes anew is tried on a copy.
+
+    Raises DamagedFile for an index that cannot be made anew, or a file that SQLite cannot walk.
+    """
+    if is_id_index_at_fault(table):
+        inquiry.add(
+            Severity.WARNING, inquiry.folder / POINTS,
+            "the index of ids does not fit the points, which are intact; the next start makes it anew",
+        )  # fmt: skip
+        errors = _errors_when_rebuilt(table)
+    else:
+        errors = table.integrity_errors()
+    _tell(inquiry, errors)
+
+
+def _errors_when_rebuilt(table: PointTable) -> list[str]:
+    with private_copy(table.path) as copy:
+        rebuild_id_index(copy)
+        with closing(PointTable(copy, at_rest=True)) as rebuilt:
+            return rebuilt.integrity_errors()
+
+
+def _tell(inquiry: Inquiry, errors: Sequence[str]) -> None:
+    """Points are read all the same: what is wrong here may concern none of them."""
+    for error in errors:
+        page = _PAGE.search(error)
+        inquiry.add(
+            Severity.ERROR, inquiry.folder / POINTS, f"SQLite's integrity check: {error}",
+            offset=(int(page[1]) - 1) * PAGE_BYTES if page else None,
+            next_command=advice.restore(inquiry.layout, inquiry.name),
+        )  # fmt: skip
