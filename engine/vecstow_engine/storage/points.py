@@ -51,6 +51,14 @@ _SELECT_META: Final = (
 _POINT = struct.Struct("<QQIIH")
 _ID_INDEX: Final = "sqlite_autoindex_points_1"
 """The name that SQLite gives to the index behind UNIQUE."""
+_IDS_NOT_INDEXED: Final = (
+    "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
+    f"(SELECT 1 FROM points AS i INDEXED BY {_ID_INDEX} WHERE i.id = p.id AND i.slot = p.slot)"
+)
+_ID_INDEX_COMPARISON: Final = (
+    f"SELECT (SELECT count(*) FROM points INDEXED BY {_ID_INDEX}), (SELECT count(*) FROM points NOT INDEXED),"
+    f" (SELECT count(*) FROM ({_IDS_NOT_INDEXED}))"
+)
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 
@@ -235,18 +243,14 @@ class PointTable:
 
         Of two moments, or with a changed byte, the index makes a point seem absent; no checksum covers it.
         """
-        return self._id_sum(f"INDEXED BY {_ID_INDEX}", without) != self._id_sum("NOT INDEXED", without)
+        [(listed, kept, lost)] = self._all(_ID_INDEX_COMPARISON)
+        if lost and without:
+            return any(slot not in without for (slot,) in self._all(_IDS_NOT_INDEXED))
+        return bool(lost) or listed != kept
 
     def integrity_errors(self) -> list[str]:
         """What SQLite's own check finds; empty when it finds nothing."""
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
-
-    def _id_sum(self, source: str, without: Collection[int]) -> int:
-        """The order-free sum of the hashes of (slot, type of the id, id)."""
-        with self._lock, _wrapped(self.path):
-            columns = "slot, typeof(id), CAST(id AS BLOB)"
-            pairs = self._connection.execute(f"SELECT {columns} FROM points {source}")
-            return sum(map(hash, (pair for pair in pairs if pair[0] not in without) if without else pairs))
 
     def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:
         statement = "SELECT crc, bytes, sequence, space, max_connections, library, checksum FROM snapshots"
