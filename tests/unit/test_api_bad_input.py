@@ -18,6 +18,7 @@ POINT = {"data": [1, 2, 3]}
 JSON_CASES = [
     pytest.param("POST", VECTORS, {"data": [1, 2]}, 400, "data has 2 values", id="short vector"),
     pytest.param("POST", VECTORS, {"data": [1, 2, 3, 4]}, 400, "data has 4 values", id="long vector"),
+    pytest.param("POST", VECTORS, {"data": [1, 2, 3, "x"]}, 400, "data has 4 values", id="counted first"),
     pytest.param("POST", VECTORS, {"data": []}, 400, "data has 0 values", id="empty vector"),
     pytest.param("POST", VECTORS, {"data": [1, 2, "x"]}, 422, "data[2]", id="text in a vector"),
     pytest.param("POST", VECTORS, {"data": [1, 2, None]}, 422, "data[2]", id="null in a vector"),
@@ -112,6 +113,9 @@ JSON_CASES = [
     ),
     pytest.param(
         "POST", "/collections/cleanup", {"retention_hours": -1}, 400, "retention_hours", id="hours < 0"
+    ),
+    pytest.param(
+        "POST", "/collections/restore", {"backup_path": "x", "new_name": "../y"}, 400, "y", id="new name"
     ),
     pytest.param("POST", "/collections/restore", {}, 422, "backup_path", id="nothing to restore"),
     pytest.param("POST", "/hold", {"seconds": 0}, 400, "seconds", id="no hold at all"),
@@ -252,6 +256,12 @@ async def test_no_name_leads_out_of_the_data_directory(method, target):
     assert reply.status == 400
     assert_is_error_envelope(reply)
     assert list(engine.collections) == ["docs"]
+
+
+async def test_a_broken_escape_is_no_id():
+    client, _ = docs_service()
+    reply = await client.call("GET", f"{VECTORS}/a%zz")
+    assert (reply.status, reply.json["details"]["kind"]) == (400, "Malformed")
 
 
 async def test_an_unknown_collection_is_404_on_every_route():

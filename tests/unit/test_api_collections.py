@@ -163,6 +163,7 @@ async def test_a_collection_in_replay_does_not_hide_the_others():
     assert (await client.call("GET", "/ready")).status == 200
     reply = await client.call("GET", "/health/ready")
     assert (reply.status, reply.json["details"]["not_ready"]) == (503, {"docs": "recovering"})
+    assert reply.headers["retry-after"] == "1"
 
 
 async def test_liveness_fails_when_a_restart_would_help():

@@ -44,6 +44,21 @@ async def test_a_body_over_the_limit_is_413_and_ends_the_connection():
     assert (reply.status, reply.headers["connection"]) == (413, "close")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("POST", SEARCH, id="hot"),
+        pytest.param("POST", "/collections", id="cold"),
+        pytest.param("DELETE", "/collections/docs", id="not wanted"),
+    ],
+)
+async def test_what_a_large_body_took_is_given_back(method, path):
+    client, _ = docs_service()
+    assert (await client.call(method, path, body=b" " * 100_000)).status == 400
+    metrics = (await client.call("GET", "/metrics")).body
+    assert b"vecstow_http_body_memory_bytes 0.0" in metrics
+
+
 async def test_a_route_without_vectors_takes_small_bodies_only():
     client, _ = docs_service(small_body_bytes_max=100)
     reply = await client.call("POST", "/collections", body=b" " * 101)
