@@ -60,7 +60,7 @@ class StoreOnDisk:
     @property
     def store(self) -> Store:
         if self._store is None:
-            self.manifest, self._store = first_use(self.layout, self.manifest.name, self.handles)
+            self.manifest, self._store = first_use(self.layout, self.manifest, self.handles)
         return self._store
 
     @property

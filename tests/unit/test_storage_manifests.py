@@ -259,7 +259,7 @@ def test_files_of_a_first_write_that_crashed_are_begun_anew(tmp_path, monkeypatc
     disk = RecordedDisk(monkeypatch)
     disk.fail("write metadata.json.tmp")
     with pytest.raises(Exception, match="writing the manifest"):
-        first_use(notes.layout, "notes", notes.handles)
+        first_use(notes.layout, MANIFEST, notes.handles)
     assert (notes.folder / "vectors.bin").stat().st_size > 0
     again = notes.reopened()
     again.put(a=1)
@@ -279,7 +279,7 @@ def test_five_key_manifest_beside_empty_files_is_an_empty_collection(tmp_path):
 def test_first_use_of_a_dropped_collection_is_not_found(notes, tmp_path):
     mark_dropped(notes.layout, "notes")
     with pytest.raises(NotFound):
-        first_use(notes.layout, "notes", HandleCache(1))
+        first_use(notes.layout, MANIFEST, HandleCache(1))
 
 
 def test_of_two_folders_with_one_uid_the_one_that_the_newest_segment_names_serves(notes):

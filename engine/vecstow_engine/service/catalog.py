@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from vecstow_engine.model.errors import Conflict, VecstowError
+from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
@@ -86,18 +86,28 @@ class Catalog:
     def first_use(self, collection: Collection) -> None:
         """Make the data files of a collection that gets its first write."""
         with self._gate.required("the first write"), collection.upkeep:
-            manifest, store = first_use(self._layout, collection.name, self._handles)
+            collection.writable()
+            try:
+                manifest, store = first_use(self._layout, collection.manifest, self._handles)
+            except files.SyncFailed as error:
+                collection.failure = f"a sync of its first files failed: {error}"
+                collection.writable()
+                raise
             collection.manifest = manifest
             collection.opened(store, self._loader.new_index(collection))
 
     def drop(self, collection: Collection) -> Path:
-        """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict."""
+        """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict, NotFound."""
         if collection.manifest.managed_by is ManagedBy.KUBERNETES:
             raise Conflict(
                 f"collection {collection.name!r} belongs to a Kubernetes resource",
                 collection=collection.name, operation="drop", hint="kubectl delete the VectorCollection",
             )  # fmt: skip
-        with self._gate.required("drop"):
+        with self._gate.required("drop"), self._registry.changing:
+            if self._registry.find(collection.name) is not collection:
+                raise NotFound(
+                    f"collection {collection.name!r} was dropped already", collection=collection.name
+                )
             mark_dropped(self._layout, collection.name)
             return self._move_away(collection)
 
@@ -179,8 +189,8 @@ class Catalog:
                 self._move_away(collection)
 
     def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
-        if manifest.shape != collection.manifest.shape and collection.store is not None:
-            log.error("manifest changed its shape beside the data; not followed", collection=manifest.name)
+        if manifest.shape != collection.manifest.shape:
+            self._change_shape(collection, manifest)
             return
         old, new = collection.manifest.index_config, manifest.index_config
         uid = manifest.collection_uid or collection.manifest.collection_uid
@@ -194,10 +204,22 @@ class Catalog:
             self._opened(collection)
         log.info("manifest followed", collection=manifest.name)
 
+    def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
+        """Only where there is no data; writes that wait were made for the old shape, and end with it."""
+        with collection.upkeep:
+            if collection.store is not None:
+                log.error(
+                    "manifest changed its shape beside the data; not followed", collection=manifest.name
+                )
+                return
+            collection.dropping = True
+        self._open_new(manifest)
+
     def _open_new(self, manifest: Manifest) -> None:
         collection = Collection(manifest)
+        is_rival = self._registry.is_claimed(manifest)
         self._registry.add(collection)
-        self._loader.load(collection, with_graph=False)
+        self._loader.load(collection, is_rival=is_rival, with_graph=False)
         self._opened(collection)
 
     def _move_away(self, collection: Collection) -> Path:

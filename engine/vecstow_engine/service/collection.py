@@ -57,6 +57,8 @@ class Collection:
         self.snapshot_sequence = 0
         self.snapshot_count = 0
         """What the newest index.bin contains: up to which sequence, and how many rows."""
+        self.failure: str | None = None
+        """Why it takes no writes though it has no store: a sync of its first files failed."""
         self.dropping = False
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
@@ -73,7 +75,7 @@ class Collection:
         """What it can do now."""
         if self._fixed is not None:
             return self._fixed
-        if self.store is not None and self.store.broken is not None:
+        if self.broken is not None:
             return State.READ_ONLY
         if self.store is not None and self.store.layers.withheld:
             return State.DEGRADED
@@ -84,11 +86,16 @@ class Collection:
         """Why it is not ready; also what recovery remarked."""
         if self._error is not None:
             return self._error.message
-        if self.store is not None and self.store.broken is not None:
-            return self.store.broken
+        if self.broken is not None:
+            return self.broken
         if self.store is not None and (withheld := self.store.layers.withheld):
             return f"{len(withheld)} points are withheld: {next(iter(withheld.values()))}"
         return "; ".join(self.warnings) or None
+
+    @property
+    def broken(self) -> str | None:
+        """Why no more writes are taken in this process; None while they are."""
+        return self.failure if self.store is None else self.store.broken
 
     @property
     def count(self) -> int:
@@ -126,9 +133,9 @@ class Collection:
     def writable(self) -> None:
         """Raise unless the collection takes writes."""
         self.readable()
-        if self.store is not None and (broken := self.store.broken) is not None:
+        if self.broken is not None:
             raise ReadOnly(
-                f"collection {self.name!r} takes no writes: {broken}", collection=self.name,
+                f"collection {self.name!r} takes no writes: {self.broken}", collection=self.name,
                 hint="restart the engine: it replays the log in a new process",
             )  # fmt: skip
 

@@ -50,6 +50,9 @@ class Loader:
             collection.closed(State.FOREIGN, error)
         except (StorageError, OSError) as error:
             self._quarantine(collection, error)
+        except Exception as error:  # Not even a mistake of ours may leave it in recovery for ever.
+            log.error("collection could not be opened", collection=name, exc_info=error)
+            self._quarantine(collection, StorageError(f"it could not be opened: {error!r}"))
         else:
             for warning in opened.warnings:
                 log.warning("collection loaded with a remark", collection=name, remark=warning)

@@ -12,7 +12,7 @@ from vecstow_engine.model.errors import DamagedFile, NewerFormat, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.service.collection import Collection, State, quarantined
-from vecstow_engine.storage.discovery import Found, discover, rivals
+from vecstow_engine.storage.discovery import Found, claimed_uid, discover, rivals
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.trash import move_to_deleted
@@ -29,6 +29,7 @@ class Registry:
         self._broken: dict[str, str] = {}
         """Folders whose manifest cannot be read: their names stay taken, and what is wrong is told."""
         self._rivals: set[str] = set()
+        """Names of the folders that claim a uid together with another one, at the start."""
         self._seen: dict[str, tuple[int, int]] = {}
         """Folder to inode and mtime of its manifest, as last read."""
         self.changing = threading.RLock()
@@ -37,7 +38,7 @@ class Registry:
         """Read every manifest of the volume; returns the collections to load, small ones first."""
         log.info("scanning for collections", data=str(self._layout.data))
         found = discover(self._layout)
-        self._rivals = rivals(found)
+        self._rivals = rivals(self._layout, found)
         for item in found:
             self._take(item)
         return sorted(self._collections.values(), key=self._size)
@@ -68,8 +69,14 @@ class Registry:
         return name in self._collections or name in self._broken
 
     def is_rival(self, collection: Collection) -> bool:
-        """Whether another folder claims the same uid."""
-        return collection.manifest.collection_uid in self._rivals
+        """Whether another folder claimed the same uid at the start."""
+        return collection.name in self._rivals
+
+    def is_claimed(self, manifest: Manifest) -> bool:
+        """Whether a collection of another name has the uid that this folder claims."""
+        uid = claimed_uid(self._layout, manifest)
+        others = (c.manifest for c in self.collections() if c.name != manifest.name)
+        return uid is not None and any(other.collection_uid == uid for other in others)
 
     def add(self, collection: Collection) -> None:
         """A collection that was created, restored, imported or found."""
@@ -131,10 +138,18 @@ class Registry:
                 log.error("collection failed to load", collection=item.name, reason=item.problem)
                 self._broken[item.name] = item.problem or ""
         elif item.manifest.dropped_at is not None:
-            path = move_to_deleted(self._layout, item.name, item.manifest.collection_uid)
-            log.info("collection dropped", collection=item.name, path=str(path))
+            self._follow_drop(item.manifest)
         else:
             self._collections[item.name] = Collection(item.manifest)
+
+    def _follow_drop(self, manifest: Manifest) -> None:
+        try:
+            path = move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
+        except OSError as error:
+            self._broken[manifest.name] = f"it was dropped, but cannot be moved away: {error}"
+            log.error("collection could not be dropped", collection=manifest.name, reason=str(error))
+        else:
+            log.info("collection dropped", collection=manifest.name, path=str(path))
 
     def _signature(self, name: str) -> tuple[int, int]:
         try:

@@ -25,19 +25,27 @@ from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.points import Meta, StoredPoint, create_points, write_points
-from vecstow_engine.storage.rows import RowsFile, create_rows, row_checksums
+from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, create_rows, row_checksums
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 
 
-def first_use(layout: Layout, name: str, handles: HandleCache) -> tuple[Manifest, Store]:
-    """Make the data files of an empty collection; raises DiskFull, or NotFound when its manifest has gone."""
+def first_use(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple[Manifest, Store]:
+    """Make the data files of an empty collection, as its manifest on the volume says.
+
+    Raises DiskFull; NotFound when that manifest has gone, Conflict when it has another shape than `expected`,
+    or data has come beside it; files.SyncFailed, after which it must not be tried again.
+    """
+    name = expected.name
     meta: Meta | None = None
 
     def decide(found: Manifest | None) -> Manifest | None:
         nonlocal meta
         if found is None or found.dropped_at is not None:
             raise NotFound(f"collection {name!r} does not exist", collection=name)
+        if found.shape != expected.shape:
+            raise Conflict(f"the shape of collection {name!r} was changed meanwhile", collection=name)
+        _refuse_data(layout.collection(name), found)
         identity = identity_of(found, new_collection_uid())
         meta = _create_files(layout.collection(name), identity)
         return dataclasses.replace(found, collection_uid=identity.uid)
@@ -65,6 +73,18 @@ def refuse_orphan(layout: Layout, name: str) -> None:
                 operation="create",
                 hint=f"vecstow import {name} --orphan {path.parent}, or move the folder away",
             )
+
+
+def _refuse_data(folder: Path, manifest: Manifest) -> None:
+    """Raise Conflict when data came into the folder of an empty collection that is served."""
+    path = folder / ROWS
+    if manifest.collection_uid is not None or (path.exists() and path.stat().st_size > HEADER_BYTES):
+        raise Conflict(
+            f"{folder} was empty when it was opened, and holds data now",
+            collection=manifest.name,
+            operation="write",
+            hint="restart the engine: it serves the data that it finds",
+        )
 
 
 def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> tuple[Manifest, int]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.layout import ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.rows import read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,21 @@ def discover(layout: Layout) -> list[Found]:
     return sorted(_look(layout), key=lambda found: found.name)
 
 
-def rivals(found: list[Found]) -> set[str]:
-    """The uids that more than one folder claims."""
-    counts = Counter(f.manifest.collection_uid for f in found if f.manifest and f.manifest.collection_uid)
-    return {uid for uid, count in counts.items() if uid is not None and count > 1}
+def rivals(layout: Layout, found: list[Found]) -> set[str]:
+    """The names of the folders that claim a uid which another one claims too."""
+    claims = {f.name: claimed_uid(layout, f.manifest) for f in found if f.manifest is not None}
+    counts = Counter(uid for uid in claims.values() if uid is not None)
+    return {name for name, uid in claims.items() if uid is not None and counts[uid] > 1}
+
+
+def claimed_uid(layout: Layout, manifest: Manifest) -> str | None:
+    """The manifest's uid, or the one in the header of its rows, which a manifest written by hand takes."""
+    if manifest.collection_uid is not None:
+        return manifest.collection_uid
+    try:
+        return read_header(layout.collection(manifest.name) / ROWS).uid
+    except (OSError, DamagedFile, NewerFormat):
+        return None
 
 
 def _look(layout: Layout) -> Iterator[Found]:

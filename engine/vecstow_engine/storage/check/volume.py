@@ -35,7 +35,7 @@ def check_volume(
     report = CheckReport()
     with _unserved(layout):
         found = {folder.name: folder for folder in discover(layout)}
-        claimed = rivals(list(found.values()))
+        claimed = rivals(layout, list(found.values()))
         for name in _wanted(layout, found, names):
             _check_folder(Inquiry(layout, name, report), found[name], claimed, progress)
         if names is None:
@@ -76,7 +76,7 @@ def _wanted(layout: Layout, found: dict[str, Found], names: Sequence[str] | None
 
 def _check_folder(inquiry: Inquiry, found: Found, claimed: set[str], progress: Progress) -> None:
     if found.manifest is not None:
-        examine(inquiry, found.manifest, progress, is_rival=found.manifest.collection_uid in claimed)
+        examine(inquiry, found.manifest, progress, is_rival=found.name in claimed)
         return
     identity = _own_identity(inquiry)
     _tell_of_manifest(inquiry, found, identity)
