@@ -1,0 +1,542 @@
+"""Rules 4, 5 and 16 through the engine: group commit, failed syncs, holds; and who owns a folder."""
+
+import asyncio
+import dataclasses
+import errno
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine, fill, wait_until
+from tests.unit.store_on_disk import MANIFEST
+from vecstow_engine.model.batch import PointBatch
+from vecstow_engine.model.errors import (
+    Conflict,
+    DiskFull,
+    NotFound,
+    OutcomeUnknown,
+    Quarantined,
+    ReadOnly,
+    StorageError,
+    VecstowError,
+)
+from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.storage import files, recovery
+from vecstow_engine.storage.manifests import mark_dropped, read_manifest, update_manifest, write_manifest
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return RecordedDisk(monkeypatch)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with RunningEngine(tmp_path / "data") as running:
+        running.declare()
+        yield running
+
+
+class SlowSync:
+    """`data_sync` waits until the test lets it go on."""
+
+    def __init__(self, monkeypatch):
+        self.entered = threading.Semaphore(0)
+        self.goes_on = threading.Semaphore(0)
+        self.count = 0
+        real = files.data_sync
+
+        def sync(fd):
+            self.count += 1
+            self.entered.release()
+            assert self.goes_on.acquire(timeout=20)
+            real(fd)
+
+        monkeypatch.setattr(files, "data_sync", sync)
+
+
+# Rule 4 --------------------------------------------------------------------------------------------------
+
+
+async def test_rule_04_concurrent_writers_share_one_sync(engine, monkeypatch):
+    await engine.put(a=1)
+    slow = SlowSync(monkeypatch)
+    first = asyncio.create_task(engine.put(b=2))
+    await asyncio.to_thread(slow.entered.acquire)
+    others = [asyncio.create_task(engine.put(**{f"p{number}": number})) for number in range(1, 30)]
+    await asyncio.sleep(0)
+    assert not first.done()
+    slow.goes_on.release(2)
+    await asyncio.gather(first, *others)
+    assert slow.count == 2
+
+
+async def test_rule_04_no_writer_is_told_before_its_sync_returned(engine, monkeypatch):
+    await engine.put(a=1)
+    slow = SlowSync(monkeypatch)
+    write = asyncio.create_task(engine.put(b=2))
+    await asyncio.to_thread(slow.entered.acquire)
+    assert await engine.values("notes", "b") == [None]
+    assert not write.done()
+    slow.goes_on.release()
+    assert await write == ["b"]
+    assert await engine.values("notes", "b") == [2]
+
+
+# Rule 5 --------------------------------------------------------------------------------------------------
+
+
+async def test_rule_05_failed_sync_is_told_to_every_writer_of_its_group_and_neighbours_go_on(
+    engine, disk, monkeypatch
+):
+    engine.declare("neighbour")
+    await engine.put(a=1)
+    await engine.put("neighbour", a=1)
+    slow = SlowSync(monkeypatch)
+    first = asyncio.create_task(engine.put(b=2))
+    await asyncio.to_thread(slow.entered.acquire)
+    group = [asyncio.create_task(engine.put(**{f"p{number}": 1})) for number in range(5)]
+    await asyncio.sleep(0)
+    slow.goes_on.release()
+    await first
+    await asyncio.to_thread(slow.entered.acquire)
+    disk.fail("data_sync *.log")
+    slow.goes_on.release(100)
+    outcomes = await asyncio.gather(*group, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 5
+    with pytest.raises(ReadOnly):
+        await engine.put(c=3)
+    assert engine.describe("notes")["state"] == "read_only"
+    assert "sync" in engine.describe("notes")["reason"]
+    assert engine.not_ready() == {"notes": "read_only"}
+    assert await engine.values("notes", "a", "b", "p0") == [1, 2, None]
+    assert await engine.nearest("notes", 2) == ["b"]
+    assert await engine.put("neighbour", b=2) == ["b"]
+    assert engine.describe("neighbour")["state"] == "ready"
+
+
+async def test_rule_05_collection_comes_back_by_replay_in_a_new_process(engine, disk):
+    await engine.put(a=1)
+    disk.fail("data_sync *.log")
+    with pytest.raises(OutcomeUnknown):
+        await engine.put(b=2)
+    with engine.copied() as restarted:
+        assert restarted.describe("notes")["state"] == "ready"
+        assert await restarted.values("notes", "a") == [1]
+        assert await restarted.put(c=3) == ["c"]
+
+
+@pytest.mark.parametrize("step", ["sync notes/", "sync data/", "sync wal/"])
+async def test_rule_05_failed_sync_at_the_first_write_is_not_tried_again(engine, disk, step):
+    """The files have their names by then, so a second sync that succeeds would prove nothing."""
+    disk.fail(step)
+    with pytest.raises(VecstowError):
+        await engine.put(a=1)
+    failed = disk.last("FAILED *")
+    with pytest.raises(ReadOnly):
+        await engine.put(a=1)
+    assert engine.describe("notes")["state"] == "read_only"
+    assert disk.steps[failed + 1 :] == []
+    with engine.copied() as restarted:
+        assert await restarted.put(a=2) == ["a"]
+        assert await restarted.values("notes", "a") == [2]
+
+
+async def test_first_write_that_found_no_room_is_tried_again(engine, disk):
+    for step in ("write vectors.bin.tmp", "write metadata.json.tmp", "write *.log.tmp", "write *.log"):
+        disk.fail(step, errno.ENOSPC)
+        with pytest.raises(DiskFull):
+            await engine.put(a=1)
+    assert await engine.put(a=1) == ["a"]
+    with engine.copied() as restarted:
+        assert await restarted.values("notes", "a") == [1]
+
+
+# Rule 16: holds ------------------------------------------------------------------------------------------
+
+
+def state_of(data):
+    """Content and inode of every file but logs, locks, and what SQLite has while its file is open."""
+    paths = [p for p in data.rglob("*") if p.is_file() and "wal" not in p.parts and p.name not in ("LOCK",)]
+    return {
+        p: (p.stat().st_ino, p.read_bytes()) for p in paths if not p.name.endswith((".lock", "-shm", "-wal"))
+    }
+
+
+async def test_rule_16_between_checkpoints_only_the_log_changes(engine):
+    await engine.put(a=1)
+    engine.checkpoint()
+    before = state_of(engine.settings.data)
+    await engine.put(a=2, b=3)
+    await engine.delete_points("notes", ["a"])
+    await engine.nearest("notes", 3)
+    assert state_of(engine.settings.data) == before
+
+
+async def test_rule_16_hold_postpones_checkpoints_snapshots_rotation_and_trims(tmp_path):
+    with RunningEngine(tmp_path / "data", checkpoint_bytes=1, checkpoint_seconds=0.0) as engine:
+        engine.declare()
+        await engine.put(a=1)
+        engine.hold(60)
+        collection = engine.collection("notes")
+        before = state_of(engine.settings.data)
+        segments = collection.store.log.segments()
+        await engine.put(**fill("p", 1500))
+        for _ in range(3):
+            engine._upkeep._look_after(collection)
+        assert state_of(engine.settings.data) == before
+        assert collection.store.log.segments() == segments
+        engine.release_hold()
+        wait_until(lambda: collection.store.meta.points == 1501)
+
+
+async def test_rule_16_copy_under_a_hold_is_exact(engine):
+    await engine.put(a=1)
+    engine.checkpoint()
+    await engine.put(b=2)
+    engine.hold(60)
+    await engine.put(c=3)
+    with engine.copied() as copy:
+        assert await copy.values("notes", "a", "b", "c") == [1, 2, 3]
+
+
+def test_rule_16_hold_ends_by_itself(engine):
+    engine.hold(0.01)
+    wait_until(lambda: engine.gate.remaining_seconds == 0)
+    with engine.gate.passing() as free:
+        assert free
+
+
+def test_rule_16_hold_waits_for_the_change_under_way(engine):
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def change():
+        with engine.gate.passing():
+            entered.set()
+            goes_on.wait(20)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    entered.wait(20)
+    holder = threading.Thread(target=lambda: engine.hold(60))
+    holder.start()
+    wait_until(lambda: engine.gate.remaining_seconds > 0)
+    assert holder.is_alive()
+    goes_on.set()
+    changer.join()
+    holder.join()
+
+
+@pytest.mark.parametrize("operation", ["drop", "compact", "cleanup", "restore"])
+def test_rule_16_what_would_change_files_is_refused_during_a_hold(engine, operation):
+    engine.declare("gone")
+    engine.drop("gone")
+    [gone] = engine.deleted()
+    engine.hold(60)
+    calls = {
+        "drop": lambda: engine.drop("notes"),
+        "compact": lambda: engine.compact("notes"),
+        "cleanup": lambda: engine.cleanup(0),
+        "restore": lambda: engine.restore(gone["path"], None),
+    }
+    with pytest.raises(Conflict, match="held"):
+        calls[operation]()
+    assert engine.collection_names() == ["notes"]
+
+
+async def test_rule_16_stop_during_a_hold_leaves_the_files_and_loses_nothing(tmp_path):
+    engine = RunningEngine(tmp_path / "data")
+    with engine:
+        engine.declare()
+        await engine.put(a=1)
+        engine.checkpoint()
+        await engine.put(b=2)
+        engine.hold(60)
+        before = state_of(tmp_path / "data")
+    assert state_of(tmp_path / "data") == before
+    with RunningEngine(tmp_path / "data") as again:
+        assert await again.values("notes", "a", "b") == [1, 2]
+
+
+# Coming and going ----------------------------------------------------------------------------------------
+
+
+async def test_clean_stop_leaves_nothing_to_replay(tmp_path):
+    with RunningEngine(tmp_path / "data") as engine:
+        engine.declare()
+        await engine.put(a=1)
+    with capture_logs() as logs, RunningEngine(tmp_path / "data") as again:
+        assert await again.values("notes", "a") == [1]
+    [line] = [line for line in logs if line["event"] == "collection loaded"]
+    assert (line["replayed"], line["vectors"]) == (0, 1)
+
+
+async def test_write_to_a_dropped_collection_is_not_found(engine):
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    engine.drop("notes")
+    with pytest.raises((NotFound, ReadOnly)):
+        collection.commit([])
+    with pytest.raises(NotFound):
+        await engine.put(b=2)
+
+
+async def test_drop_that_a_rescan_sees_is_made_once(engine, monkeypatch):
+    """The mark is on the volume before the folder moves; whoever looks then must not move it again."""
+    await engine.put(a=1)
+    real = mark_dropped
+
+    def seen_by_a_rescan(layout, name):
+        manifest = real(layout, name)
+        thread = threading.Thread(target=engine.refresh, args=({},))
+        thread.start()
+        thread.join(0.2)
+        waiting.append(thread)
+        return manifest
+
+    waiting = []
+    monkeypatch.setattr("vecstow_engine.service.catalog.mark_dropped", seen_by_a_rescan)
+    with capture_logs() as logs:
+        engine.drop("notes")
+        waiting[0].join()
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == []
+    assert engine.collection_names() == []
+    [gone] = engine.deleted()
+    engine.restore(gone["path"], None)
+    assert await engine.values("notes", "a") == [1]
+
+
+async def test_two_drops_at_once_are_one_drop_and_one_not_found(engine, monkeypatch):
+    await engine.put(a=1)
+    both = threading.Barrier(2)
+    real = engine.registry.get
+
+    def get(name):
+        collection = real(name)
+        both.wait(20)
+        return collection
+
+    monkeypatch.setattr(engine.registry, "get", get)
+    outcomes = await asyncio.gather(
+        asyncio.to_thread(engine.drop, "notes"),
+        asyncio.to_thread(engine.drop, "notes"),
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "NotFound"]
+    assert len(engine.deleted()) == 1
+
+
+async def test_dropped_collection_is_restored_with_all_its_data_checkpointed_or_not(engine):
+    await engine.put(a=1)
+    engine.checkpoint()
+    await engine.put(b=2)
+    engine.drop("notes")
+    engine.declare("notes", dimension=7)
+    [gone] = engine.deleted()
+    assert engine.restore(gone["path"], "old") == "old"
+    assert await engine.values("old", "a", "b") == [1, 2]
+    assert await engine.put("old", c=3) == ["c"]
+    with engine.copied() as again:
+        assert await again.values("old", "a", "b", "c") == [1, 2, 3]
+        assert again.describe("notes")["dimension"] == 7
+
+
+async def test_hard_deleted_collection_leaves_nothing(engine):
+    await engine.put(a=1)
+    uid = engine.collection("notes").manifest.collection_uid
+    engine.hard_delete("notes")
+    assert engine.deleted() == []
+    assert not engine.layout.log(uid).exists()
+
+
+async def test_purge_waits_for_its_retention(engine):
+    await engine.put(a=1)
+    engine.drop("notes")
+    assert engine.cleanup(1.0) == []
+    assert engine.cleanup(0) == ["notes"]
+    assert engine.deleted() == []
+    assert list(engine.layout.logs.iterdir()) == []
+
+
+async def test_backup_becomes_a_collection_with_a_uid_of_its_own(engine):
+    await engine.put(a=1)
+    engine.checkpoint()
+    await engine.put(b=2)
+    path = engine.backup("notes")
+    await engine.put(a=9)
+    assert engine.restore(path, "copy") == "copy"
+    assert await engine.values("copy", "a", "b") == [1, 2]
+    assert await engine.values("notes", "a") == [9]
+    uids = {engine.collection(name).manifest.collection_uid for name in ("notes", "copy")}
+    assert len(uids) == 2
+    await engine.put("copy", c=3)
+    with engine.copied() as again:
+        assert await again.values("copy", "a", "b", "c") == [1, 2, 3]
+        assert await again.values("notes", "a", "b", "c") == [9, 2, None]
+
+
+async def test_backup_is_not_touched_by_what_comes_after(engine):
+    """Its hard links are of files that are never written again."""
+    await engine.put(a=1)
+    engine.checkpoint()
+    await engine.put(b=2)
+    path = engine.settings.data / engine.backup("notes")
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    await engine.put(a=3, c=4)
+    engine.checkpoint()
+    await engine.delete_points("notes", ["b"])
+    engine.checkpoint()
+    engine.compact("notes")
+    engine.drop("notes")
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+
+
+# Who owns a folder ---------------------------------------------------------------------------------------
+
+
+async def test_copy_of_a_served_folder_is_not_served_beside_it(engine):
+    """Two collections on one log would destroy it; only the folder that the log names serves."""
+    await engine.put(a=1)
+    shutil.copytree(engine.layout.collection("notes"), engine.layout.collection("twin"))
+    write_manifest(
+        engine.layout.collection("twin"),
+        dataclasses.replace(engine.collection("notes").manifest, name="twin"),
+    )
+    engine.refresh({})
+    assert engine.describe("twin")["state"] == "quarantined"
+    assert await engine.put(b=2) == ["b"]
+    with engine.copied() as again:
+        assert await again.values("notes", "a", "b") == [1, 2]
+        assert again.describe("twin")["state"] == "quarantined"
+
+
+async def test_copy_of_a_served_folder_with_a_manifest_by_hand_is_not_served_beside_it(engine):
+    """Its manifest has no uid, but its rows have."""
+    await engine.put(a=1)
+    engine.checkpoint()
+    shutil.copytree(engine.layout.collection("notes"), engine.layout.collection("twin"))
+    write_manifest(engine.layout.collection("twin"), dataclasses.replace(MANIFEST, name="twin"))
+    with engine.copied() as again:
+        assert again.describe("twin")["state"] == "quarantined"
+        assert await again.values("notes", "a") == [1]
+    engine.refresh({})
+    assert engine.describe("twin")["state"] == "quarantined"
+    assert await engine.put(b=2) == ["b"]
+    assert engine.describe("notes")["state"] == "ready"
+
+
+async def test_collection_is_not_created_over_data_that_lost_its_manifest(engine):
+    await engine.put(a=1)
+    engine.checkpoint()
+    engine.stop()
+    (engine.layout.collection("notes") / "metadata.json").unlink()
+    with RunningEngine(engine.settings.data) as again:
+        assert again.collection_names() == []
+        with pytest.raises(Conflict, match="holds data"):
+            again.declare("notes")
+        write_manifest(again.layout.collection("notes"), MANIFEST)
+        again.refresh({})
+        assert await again.values("notes", "a") == [1]
+
+
+async def test_manifest_whose_shape_changed_beside_data_is_not_followed(engine):
+    await engine.put(a=1)
+    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dimension=8))
+    with capture_logs() as logs:
+        engine.refresh({})
+    assert [line["log_level"] for line in logs if "shape" in line["event"]] == ["error"]
+    assert engine.describe("notes")["dimension"] == 4
+    assert await engine.put(b=2) == ["b"]
+
+
+async def test_write_checked_against_a_shape_that_changed_meanwhile_is_refused(engine):
+    """Until the first write an empty collection may change its shape; what waits was made for the old one."""
+    manifest = engine.collection("notes").manifest
+    batch = PointBatch.build(manifest, ["a"], np.ones((1, 4), np.float32), None)
+    changed = {"dimension": 8, "vector_type": VectorType.FLOAT16}
+    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, **changed))
+    with pytest.raises(VecstowError):
+        await engine.upsert("notes", batch)
+    engine.refresh({})
+    assert engine.describe("notes")["dimension"] == 8
+    assert engine.describe("notes")["vector_count"] == 0
+
+
+async def test_collections_of_a_lost_collection_leave_the_others_alone(engine):
+    """Damage stays inside the one collection it hit."""
+    engine.declare("other")
+    await engine.put(a=1)
+    await engine.put("other", a=2)
+    engine.stop()
+    (engine.layout.collection("notes") / "vectors.bin").unlink()
+    with RunningEngine(engine.settings.data) as again:
+        with pytest.raises(Quarantined, match=r"vectors\.bin: it is missing"):
+            await again.values("notes", "a")
+        assert await again.values("other", "a") == [2]
+        assert again.all_ready
+
+
+async def test_unexpected_error_while_opening_one_collection_quarantines_that_one(engine, monkeypatch):
+    """Not even a mistake of ours leaves a collection in recovery for ever."""
+    engine.declare("other")
+    await engine.put(a=1)
+    await engine.put("other", a=2)
+    engine.stop()
+    real = recovery.read_log
+
+    def broken(folder):
+        if folder.name == engine_uid:
+            raise ValueError("a mistake")
+        return real(folder)
+
+    engine_uid = read_manifest(engine.layout.collection("notes")).collection_uid
+    monkeypatch.setattr(recovery, "read_log", broken)
+    with capture_logs() as logs, RunningEngine(engine.settings.data) as again:
+        assert again.describe("notes")["state"] == "quarantined"
+        assert await again.values("other", "a") == [2]
+    assert any(line["log_level"] == "error" and "notes" in str(line) for line in logs)
+
+
+async def test_mark_of_a_drop_is_followed_at_the_next_start_and_by_a_running_engine(engine):
+    engine.declare("other")
+    await engine.put(a=1)
+    mark_dropped(engine.layout, "other")
+    engine.refresh({})
+    assert engine.collection_names() == ["notes"]
+    mark_dropped(engine.layout, "notes")
+    engine.stop()
+    with RunningEngine(engine.settings.data) as again:
+        assert again.collection_names() == []
+        assert {gone["name"] for gone in again.deleted()} == {"notes", "other"}
+
+
+async def test_drop_that_cannot_be_followed_at_the_start_hides_no_other_collection(engine, disk):
+    engine.declare("other")
+    await engine.put("other", a=1)
+    mark_dropped(engine.layout, "notes")
+    engine.stop()
+    disk.fail("rename notes -> *", errno.ENOSPC)
+    with RunningEngine(engine.settings.data) as again:
+        assert await again.values("other", "a") == [1]
+
+
+async def test_failed_checkpoint_of_one_collection_is_told_and_the_log_kept(engine, disk):
+    await engine.put(a=1)
+    disk.fail("write vectors.bin", errno.EIO)
+    with pytest.raises(StorageError):
+        engine.checkpoint()
+    assert await engine.values("notes", "a") == [1]
+    with engine.copied() as again:
+        assert await again.values("notes", "a") == [1]
+
+
+def test_manifest_on_the_volume_is_what_the_api_describes(engine):
+    engine.declare("docs", owner="me")
+    written = json.loads((engine.layout.collection("docs") / "metadata.json").read_text())
+    described = engine.describe("docs")
+    assert {key: described[key] for key in written} == written
