@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from vecstow_engine.model.errors import Foreign, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import rows
@@ -10,11 +12,12 @@ from vecstow_engine.storage.check.index import check_index
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
 from vecstow_engine.storage.check.log import check_log
 from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
-from vecstow_engine.storage.check.table import check_table
+from vecstow_engine.storage.check.structure import check_structure
+from vecstow_engine.storage.check.table import check_meta, check_points
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import table_at_rest
-from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.points import PointTable
 from vecstow_engine.storage.recovery import match_files
 
 
@@ -61,21 +64,24 @@ def examine_files(
 ) -> None:
     """Check the data files and the log of one incarnation, each as far as it can be read."""
     inquiry.facts.setdefault("collection_uid", identity.uid)
-    meta = _examine_table(inquiry, identity, progress)
-    check_log(inquiry, identity, meta, is_rival=is_rival, serving=serving)
+    with ExitStack() as stack:
+        table = _open_table(inquiry, stack)
+        meta = check_meta(inquiry, table, identity) if table is not None else None
+        replayed = check_log(inquiry, identity, meta, is_rival=is_rival, serving=serving)
+        if table is not None:
+            check_structure(inquiry, table)
+        if table is not None and meta is not None:
+            check_points(inquiry, table, identity, meta, replayed, progress)
+            check_index(inquiry, table, meta)
 
 
-def _examine_table(inquiry: Inquiry, identity: Identity, progress: Progress) -> Meta | None:
+def _open_table(inquiry: Inquiry, stack: ExitStack) -> PointTable | None:
+    """The point table until `stack` ends; None when it cannot be opened, which is then reported."""
     path = inquiry.folder / POINTS
-    next_command = advice.restore(inquiry.layout, inquiry.name)
-    meta = None
     if path.exists():  # a missing one was found when the files were matched
-        with inquiry.reading(path, next_command), table_at_rest(path) as table:
-            meta = check_table(inquiry, table, identity, progress)
-            if meta is not None:
-                with inquiry.reading(path, next_command):
-                    check_index(inquiry, table, meta)
-    return meta
+        with inquiry.reading(path, advice.restore(inquiry.layout, inquiry.name)):
+            return stack.enter_context(table_at_rest(path))
+    return None
 
 
 def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
 from vecstow_engine.storage.layout import INDEX, POINTS
@@ -11,6 +12,14 @@ from vecstow_engine.storage.snapshots import valid_snapshot
 
 def check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
     """Check index.bin against the recorded snapshots, and what is recorded."""
+    try:
+        _check_index(inquiry, table, meta)
+    except (StorageError, OSError) as error:
+        message = f"what is recorded of {INDEX} cannot be read: {error}; the next start builds it anew"
+        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
+
+
+def _check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
     path = inquiry.folder / INDEX
     bad = table.bad_snapshots()
     if bad:

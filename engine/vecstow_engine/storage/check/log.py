@@ -25,8 +25,11 @@ READ_ATTEMPTS_MAX: Final = 5
 
 def check_log(
     inquiry: Inquiry, identity: Identity, meta: Meta | None, *, is_rival: bool, serving: bool
-) -> None:
-    """Check the log of one incarnation; without `meta` each segment for itself."""
+) -> frozenset[str]:
+    """Check the log of one incarnation; without `meta` each segment for itself.
+
+    Returns the ids that a start writes or deletes when it replays the log.
+    """
     folder = inquiry.layout.log(identity.uid)
     next_command = advice.without_log(inquiry.layout, inquiry.name, identity.uid)
     with inquiry.reading(folder, next_command):
@@ -37,15 +40,22 @@ def check_log(
                 Severity.WARNING, folder, "there is no log (wal_missing): what only it had is lost",
                 next_command=advice.restore(inquiry.layout, inquiry.name),
             )  # fmt: skip
-            return
+            return frozenset()
         with inquiry.reading(inquiry.folder, advice.set_aside(inquiry.layout, inquiry.name)):
             refuse_strangers(segments, identity, inquiry.name if is_rival else None)
         applied = meta.applied if meta is not None else 0
         for segment in segments:
             _check_segment(inquiry, segment, identity, applied)
         if meta is not None:
-            follow(segments, meta.applied)
+            verdict = follow(segments, meta.applied)
             _tell_of_tails(inquiry, segments[:-1] if serving else segments, applied)
+            return _replayed(verdict.records, identity)
+    return frozenset()
+
+
+def _replayed(records: Sequence[Record], identity: Identity) -> frozenset[str]:
+    sound = (record for record in records if _problem(record, identity) is None)
+    return frozenset(point_id for record in sound for point_id in decode_effect(record).ids)
 
 
 def _read(inquiry: Inquiry, identity: Identity) -> list[FoundSegment]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
+from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
@@ -22,26 +23,38 @@ _PAGE = re.compile(r"[Pp]age (\d+)")
 
 
 def check_structure(inquiry: Inquiry, table: PointTable) -> None:
-    """Report what SQLite's own check finds; an index of ids that a start makes anew is tried on a copy.
+    """Report what SQLite's own check finds; an index of ids that a start makes anew is tried on a copy."""
+    path, next_command = inquiry.folder / POINTS, advice.restore(inquiry.layout, inquiry.name)
+    errors: list[str] | None = None
+    with inquiry.reading(path, next_command):
+        errors = _errors_after_start(inquiry, table)
+    _tell(inquiry, errors or [])
 
-    Raises DamagedFile for an index that cannot be made anew, or a file that SQLite cannot walk.
-    """
+
+def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
+    """Raises DamagedFile for an index of ids that a start cannot make anew."""
     if is_id_index_at_fault(table):
         inquiry.add(
             Severity.WARNING, inquiry.folder / POINTS,
             "the index of ids does not fit the points, which are intact; the next start makes it anew",
         )  # fmt: skip
-        errors = _errors_when_rebuilt(table)
-    else:
-        errors = table.integrity_errors()
-    _tell(inquiry, errors)
+        return _errors_when_rebuilt(table)
+    return _integrity_errors(table)
 
 
 def _errors_when_rebuilt(table: PointTable) -> list[str]:
     with private_copy(table.path) as copy:
         rebuild_id_index(copy)
         with closing(PointTable(copy, at_rest=True)) as rebuilt:
-            return rebuilt.integrity_errors()
+            return _integrity_errors(rebuilt)
+
+
+def _integrity_errors(table: PointTable) -> list[str]:
+    """A tree that cannot be walked need not be one that is read."""
+    try:
+        return table.integrity_errors()
+    except DamagedFile as error:
+        return [error.reason]
 
 
 def _tell(inquiry: Inquiry, errors: Sequence[str]) -> None:

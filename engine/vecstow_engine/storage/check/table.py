@@ -17,7 +17,6 @@ from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Progress, Severity
-from vecstow_engine.storage.check.structure import check_structure
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.points import Meta, PointTable, StoredPoint
@@ -26,41 +25,52 @@ from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
 BLOCK_POINTS: Final = 4096
 
 
-def check_table(inquiry: Inquiry, table: PointTable, identity: Identity, progress: Progress) -> Meta | None:
-    """Check the point table and the live rows; returns its meta row when that can be relied on."""
+def check_meta(inquiry: Inquiry, table: PointTable, identity: Identity) -> Meta | None:
+    """Check the meta row; returns it when it can be relied on."""
     path = inquiry.folder / POINTS
     next_command = advice.restore(inquiry.layout, inquiry.name)
     with inquiry.reading(path, next_command):
-        check_structure(inquiry, table)
-    meta = None
-    with inquiry.reading(path, next_command):
         meta = table.meta()
         inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
-    if meta is None:
-        return None
-    if meta.uid != identity.uid:
-        inquiry.quarantine(
-            path,
-            f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}",
-            next_command=next_command,
-        )
+        if meta.uid != identity.uid:
+            message = f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}"
+            inquiry.quarantine(path, message, next_command=next_command)
+        return meta
+    return None
+
+
+def check_points(
+    inquiry: Inquiry,
+    table: PointTable,
+    identity: Identity,
+    meta: Meta,
+    replayed: frozenset[str],
+    progress: Progress,
+) -> None:
+    """Check count and sum, every point and its row. `replayed`: the log has newer effects on these ids."""
+    path = inquiry.folder / POINTS
+    next_command = advice.restore(inquiry.layout, inquiry.name)
     with inquiry.reading(path, next_command):
         table.slots(meta)
     with inquiry.reading(path, next_command):
-        _check_points(inquiry, table, identity, meta, progress)
-    return meta
+        _check_points(inquiry, table, identity, meta, replayed, progress)
 
 
 def _check_points(
-    inquiry: Inquiry, table: PointTable, identity: Identity, meta: Meta, progress: Progress
+    inquiry: Inquiry,
+    table: PointTable,
+    identity: Identity,
+    meta: Meta,
+    replayed: frozenset[str],
+    progress: Progress,
 ) -> None:
     done = intact = 0
     progress(inquiry.name, done, meta.points)
-    with _live_rows(inquiry, identity) as live_rows:
+    with _live_rows(inquiry, identity, replayed) as live_rows:
         for block in _blocks(table.scan()):
             good = [point for _, point in block if point is not None]
             for slot in [slot for slot, point in block if point is None]:
-                _withhold(inquiry, table, slot)
+                _tell_of_point(inquiry, slot, table.id_at(slot), replayed)
             for point in good:
                 _check_content(inquiry, point, meta)
             if live_rows is not None:
@@ -70,25 +80,28 @@ def _check_points(
     inquiry.facts["intact_points"] = intact
 
 
+def _tell_of_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: frozenset[str]) -> None:
+    """A point that the log replaces must be found in the table: which slot it gives up depends on it."""
+    path = inquiry.folder / POINTS
+    message = f"the point at slot {slot}, id {point_id!r} as it stands there, fails its checksum"
+    next_command = advice.restore(inquiry.layout, inquiry.name)
+    if point_id in replayed:
+        inquiry.quarantine(path, f"{message}, and the log writes it", next_command=next_command)
+    else:
+        inquiry.withhold(path, message, next_command=next_command)
+
+
 @contextmanager
-def _live_rows(inquiry: Inquiry, identity: Identity) -> Iterator[_LiveRows | None]:
+def _live_rows(inquiry: Inquiry, identity: Identity, replayed: frozenset[str]) -> Iterator[_LiveRows | None]:
     """None when there is no file: that was found when the files were matched."""
     path = inquiry.folder / ROWS
     if not path.exists():
         yield None
         return
     with closing(RowsFile(path, identity.stride, read_only=True)) as file:
-        live_rows = _LiveRows(inquiry, identity, file)
+        live_rows = _LiveRows(inquiry, identity, replayed, file)
         live_rows.check_end()
         yield live_rows
-
-
-def _withhold(inquiry: Inquiry, table: PointTable, slot: int) -> None:
-    inquiry.withhold(
-        inquiry.folder / POINTS,
-        f"the point at slot {slot}, id {table.id_at(slot)!r} as it stands there, fails its checksum",
-        next_command=advice.restore(inquiry.layout, inquiry.name),
-    )
 
 
 def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
@@ -125,9 +138,12 @@ def is_json_object(payload: bytes) -> bool:
 class _LiveRows:
     """The rows of points that are intact in the table."""
 
-    def __init__(self, inquiry: Inquiry, identity: Identity, file: RowsFile) -> None:
+    def __init__(
+        self, inquiry: Inquiry, identity: Identity, replayed: frozenset[str], file: RowsFile
+    ) -> None:
         self._inquiry = inquiry
         self._identity = identity
+        self._replayed = replayed
         self._file = file
         self._size = os.stat(file.path).st_size
         self._capacity = max(0, self._size - HEADER_BYTES) // identity.stride
@@ -169,6 +185,8 @@ class _LiveRows:
             )  # fmt: skip
 
     def _withhold(self, point: StoredPoint, problem: str) -> None:
+        if point.id in self._replayed:
+            return  # the log frees this row
         self._inquiry.withhold(
             self._file.path, f"the row of point {point.id!r} {problem}", offset=self._file.offset(point.slot),
             next_command=advice.insert_again(self._inquiry.name, point.id),
