@@ -267,6 +267,25 @@ def test_hold_and_its_release(engine, vecstow):
     assert engine.calls == [("hold", 30.0), ("release_hold",)]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["backup", "docs"], "backup_path"),
+        (["compact", "docs"], "progress"),
+        (["hold", "--seconds", "5"], "until"),
+        (["hold", "--release"], "until"),
+    ],
+)
+def test_what_the_engine_answers_is_printed_whole_as_json(engine, vecstow, arguments, key):
+    code, out, _ = vecstow(*arguments, "--json")
+    assert code == 0
+    assert key in json.loads(out)
+
+
+def test_compact_prints_what_was_given_back(engine, vecstow):
+    assert vecstow("compact", "docs")[:2] == (0, "progress: 1.0\n")
+
+
 def checked(**changes):
     """A report as the engine gives it."""
     clean = {"clean": True, "errors": 0, "warnings": 0, "infos": 0, "findings": [], "omitted": {}}

@@ -8,7 +8,6 @@ import typer
 
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
 from vecstow_engine.cli.output import print_facts, print_json, print_line
-from vecstow_engine.model.errors import WrongShape
 from vecstow_engine.model.names import check_collection_name
 
 
@@ -99,13 +98,7 @@ def hold_command(
     elif release:
         print_line("the hold is released")
     else:
-        print_line(f"held until {_until(answer)}")
-
-
-def _until(answer: object) -> str:
-    if isinstance(answer, dict) and isinstance(answer.get("until"), str):
-        return str(answer["until"])
-    raise WrongShape(f"the engine answered {answer!r} to a hold")
+        print_line(f"held until {answer['until']}")
 
 
 def _ask(url: str, method: str, *segments: str, document: object = None) -> dict[str, object]:
