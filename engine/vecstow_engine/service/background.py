@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
+from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import DiskFull, VecstowError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.gate import Gate
@@ -90,12 +91,14 @@ class Upkeep:
         volume: Volume,
         gate: Gate,
         collections: Callable[[], Iterable[Collection]],
+        indexer: Indexer,
         also: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._volume = volume
         self._gate = gate
         self._collections = collections
+        self._indexer = indexer
         self._also = also
         self._stop = threading.Event()
         self._paused_until: WeakKeyDictionary[Collection, float] = WeakKeyDictionary()
@@ -149,7 +152,7 @@ class Upkeep:
             self.checkpoint(collection)
         after = store.truncate()
         if index.deleted_share > 0:
-            index.start_rebuild(collection.manifest.index_config)
+            self._rebuild(collection, index)
         return before, after
 
     def _run(self) -> None:
@@ -183,10 +186,14 @@ class Upkeep:
         if store.layers.frozen is not None or full or age >= settings.storage.checkpoint_seconds:
             return lambda: self.checkpoint(collection)
         if index.deleted_share > settings.index.rebuild_deleted_ratio and not index.rebuilding:
-            return lambda: index.start_rebuild(collection.manifest.index_config)
+            return lambda: self._rebuild(collection, index)
         if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
             return lambda: take_snapshot(collection, lambda: self.checkpoint(collection))
         return None
+
+    def _rebuild(self, collection: Collection, index: VectorIndex) -> None:
+        index.start_rebuild(collection.manifest.index_config)
+        self._indexer.notify(collection)
 
     def _wants_snapshot(self, collection: Collection, rows_min: int) -> bool:
         index = collection.index

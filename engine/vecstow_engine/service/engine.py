@@ -70,7 +70,12 @@ class Engine:
         self._indexer = Indexer(self.settings.index.index_threads)
         self._committer = Committer(self.settings, self.volume, self._catalog.first_use, self._indexer.notify)
         self._upkeep = Upkeep(
-            self.settings, self.volume, self.gate, self.registry.collections, self._now_and_then
+            self.settings,
+            self.volume,
+            self.gate,
+            self.registry.collections,
+            self._indexer,
+            self._now_and_then,
         )
         self._pool = ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load")
         self.ready = True
