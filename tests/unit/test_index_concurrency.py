@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.unit.watched_turns import WatchedTurns
-from vecstow_engine.index.hits import NO_LABEL, make_labels, slots_of
+from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 

@@ -5,8 +5,9 @@ import pytest
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL, make_labels
+from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.model.errors import DamagedFile
+from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from vecstow_engine.index.hits import NO_LABEL, Hits, generations_of, make_labels, merge, slots_of
+from vecstow_engine.index.hits import NO_LABEL, Hits, merge
+from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 
 
 def hits(labels, distances):

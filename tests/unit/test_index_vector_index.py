@@ -5,8 +5,9 @@ import pytest
 
 from vecstow_engine.index import exact, searching
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL, make_labels, slots_of
+from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -61,6 +62,8 @@ def serve_command(**values: Any) -> None:
       VECSTOW_DATA=/data vecstow serve --host 0.0.0.0 --log-format json
     """
     process = gather(ProcessSettings, values)
+    # Index and search bring their own threads; those of BLAS would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Nothing that an import makes is garbage, and looking for some in it takes a tenth of the start.
     gc.disable()
     from vecstow_engine.api.logs import configure_logging

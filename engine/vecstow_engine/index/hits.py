@@ -18,8 +18,6 @@ Labels: TypeAlias = npt.NDArray[np.uint64]
 
 NO_LABEL: Final = np.uint64(2**64 - 1)
 """Stands where a query has fewer than k answers; greater than every label, so it sorts last."""
-_SLOT_BITS: Final = np.uint64(32)
-_SLOT_MASK: Final = np.uint64(0xFFFF_FFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +63,3 @@ def ordered(hits: Hits, k: int) -> Hits:
         np.concatenate((labels, padding.labels), axis=1),
         np.concatenate((distances, padding.distances), axis=1),
     )
-
-
-def make_labels(slots: npt.ArrayLike, generations: npt.ArrayLike) -> Labels:
-    """Labels of slots (below 2**32) and their generations (below 2**32 - 1), shape (n,)."""
-    high = np.asarray(generations, dtype=np.uint64) << _SLOT_BITS
-    return np.atleast_1d(high | np.asarray(slots, dtype=np.uint64))
-
-
-def slots_of(labels: Labels) -> npt.NDArray[np.uint32]:
-    """The slot in each label."""
-    return (labels & _SLOT_MASK).astype(np.uint32)
-
-
-def generations_of(labels: Labels) -> npt.NDArray[np.uint32]:
-    """The generation in each label."""
-    return (labels >> _SLOT_BITS).astype(np.uint32)

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vecstow_engine.index.hits import Labels, generations_of, make_labels, slots_of
+from vecstow_engine.index.hits import Labels
+from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 
 NOWHERE: Final = 0
 _SLOTS_MIN: Final = 64

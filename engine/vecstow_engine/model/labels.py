@@ -11,10 +11,10 @@ SLOT_BITS: Final = 32
 SLOT_MAX: Final = (1 << SLOT_BITS) - 1
 
 
-def make_labels(slots: NDArray[np.integer], generations: NDArray[np.uint32] | int) -> NDArray[np.uint64]:
-    """Labels, shape (n,), of slots and their generations."""
+def make_labels(slots: ArrayLike, generations: ArrayLike) -> NDArray[np.uint64]:
+    """Labels, shape (n,), of slots (below 2**32) and their generations (below 2**32 - 1)."""
     high = np.asarray(generations, np.uint64) << np.uint64(SLOT_BITS)
-    return np.asarray(high | slots.astype(np.uint64), np.uint64)
+    return np.atleast_1d(high | np.asarray(slots, np.uint64))
 
 
 def slots_of(labels: NDArray[np.uint64]) -> NDArray[np.int64]:
