@@ -238,7 +238,7 @@ def test_show_prints_declaration_and_state(engine, vecstow):
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert code == 0
     assert facts["dimension"].strip() == "3"
-    assert facts["index config"].strip().startswith("max_connections 16")
+    assert facts["index config"].strip().startswith("max_connections 16, ef_")
     assert json.loads(vecstow("show", "docs", "--json")[1])["state"] == "ready"
 
 

@@ -1,6 +1,8 @@
 """What is printed: whole lines for pipes, nothing that steers a terminal, one line per error."""
 
+import io
 import json
+import sys
 
 from vecstow_engine.cli.output import print_error, print_facts, print_json, print_line, print_table
 from vecstow_engine.model.errors import NotFound
@@ -15,6 +17,24 @@ def test_a_table_in_a_pipe_is_plain_and_never_cut(capsys):
     assert all(line == line.rstrip() for line in lines)
 
 
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_only_the_last_column_is_cut(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    print_table(("distance#", "id", "payload"), [("0.1234", "a-long-identifier", "x" * 100)])
+    _, row = sys.stdout.getvalue().splitlines()
+    assert row.split()[:2] == ["0.1234", "a-long-identifier"]
+    assert row.endswith("…")
+    assert len(row) == 40
+
+
 def test_brackets_in_a_cell_are_no_markup(capsys):
     print_table(("payload",), [("[bold]x[/bold] :smile:",)])
     assert "[bold]x[/bold] :smile:" in capsys.readouterr().out
@@ -23,7 +43,7 @@ def test_brackets_in_a_cell_are_no_markup(capsys):
 def test_control_characters_are_shown_and_not_sent(capsys):
     print_line("a\x1b[31mb\x07\n\u202ec")
     print_table(("id",), [("a\x1b]0;title\x07",)])
-    print_facts([("id", "a\x1b[2J")])
+    print_facts({"id": "a\x1b[2J"})
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\x07" not in out
@@ -31,7 +51,7 @@ def test_control_characters_are_shown_and_not_sent(capsys):
 
 
 def test_facts_stand_in_two_columns(capsys):
-    print_facts([("name", "a"), ("vector count", 1234), ("ready", True)])
+    print_facts({"name": "a", "vector_count": 1234, "ready": True, "reason": None, "withheld": []})
     assert capsys.readouterr().out == "name:         a\nvector count: 1,234\nready:        yes\n"
 
 

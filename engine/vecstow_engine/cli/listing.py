@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +77,7 @@ def show_command(
     if as_json:
         print_json(found)
     else:
-        print_facts(_facts(found))
+        print_facts(found)
 
 
 def _from_engine(url: str) -> list[dict[str, Any]]:
@@ -125,12 +124,3 @@ def _moment(timestamp: object) -> object:
     if isinstance(timestamp, int | float):
         return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return timestamp
-
-
-def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Names with blanks for underscores; settings in a mapping as `name value`."""
-    for key, value in found.items():
-        if isinstance(value, dict) and value:
-            value = ", ".join(f"{setting} {chosen}" for setting, chosen in value.items())
-        if value not in (None, "", [], {}):
-            yield key.replace("_", " "), value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vecstow_engine.model.errors import VecstowError
@@ -12,6 +12,7 @@ from vecstow_engine.model.errors import VecstowError
 if TYPE_CHECKING:
     from rich.console import Console
 
+LAST_COLUMN_WIDTH_MIN: Final = 10
 PIPE_WIDTH: Final = 4096
 """Columns of a table that no terminal limits: nothing is cut for `grep` and `awk`."""
 
@@ -32,31 +33,42 @@ def print_note(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table to stdout: one line per row, plain when stdout is no terminal.
+    """Write a table to stdout: one line per row, plain and whole when stdout is no terminal.
 
-    A column whose name ends in `#` holds numbers and is set to the right; the sign is not printed.
+    A column whose name ends in `#` holds numbers and is set to the right; the sign is not printed. On a
+    terminal the last column is cut to what is left of the line.
     """
+    from rich.cells import cell_len
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            column.rstrip("#"), justify="right" if column.endswith("#") else "left", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*(printable(_cell(value)) for value in row))
+    cells = [[printable(_cell(value)) for value in row] for row in rows]
+    widths = [
+        max(map(cell_len, column)) for column in zip([c.rstrip("#") for c in columns], *cells, strict=True)
+    ]
     out = console()
-    if out.is_terminal:
-        out.print(table)
-        return
+    left = max(LAST_COLUMN_WIDTH_MIN, out.width - sum(width + 1 for width in widths[:-1]))
+    widths[-1] = min(widths[-1], left)
+    out.width = max(out.width, sum(width + 1 for width in widths))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(
+            column.rstrip("#"), justify="right" if column.endswith("#") else "left", width=width, no_wrap=True
+        )
+    for row in cells:
+        table.add_row(*(Text(text, overflow="ellipsis") for text in row))
     with out.capture() as captured:
         out.print(table)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
-def print_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Write names and values to stdout, one pair per line, values in one column."""
-    pairs = [(name, printable(_cell(value))) for name, value in facts]
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Write names and values to stdout, a pair per line, values in one column; what is empty is left out."""
+    pairs = [
+        (name.replace("_", " "), printable(_settings(value) if isinstance(value, dict) else _cell(value)))
+        for name, value in facts.items()
+        if value not in (None, "", [], {})
+    ]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         sys.stdout.write(f"{name + ':':<{width + 1}} {value}\n")
@@ -83,6 +95,10 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _settings(value: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {_cell(chosen)}" for name, chosen in value.items())
 
 
 def _cell(value: object) -> str:

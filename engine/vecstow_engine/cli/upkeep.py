@@ -22,7 +22,7 @@ def compact_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = Fa
     if as_json:
         print_json(answer)
     else:
-        print_facts(answer.items())
+        print_facts(answer)
 
 
 def backup_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = False) -> None:
