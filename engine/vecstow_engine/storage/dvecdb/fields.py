@@ -21,6 +21,8 @@ SHARE_MIN: Final = 0.01
 """A kind that fewer of a field's values have is not expected again."""
 SHARE_OF_ZEROS: Final = 0.1
 """How many of a field's values are expected to be zero or empty before one was seen."""
+COST_WITHIN_NEW: Final = 1.5
+"""Of each field in an object or array that was not seen before, beside what that one costs."""
 
 _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "string": 0.0,
@@ -69,7 +71,7 @@ class Fields(Options):
             likely = {kind for kind in _PRIOR_COSTS if weights.get(kind, 0.0) >= least}
             if likely & WIDE_KINDS:
                 likely.add("zero")
-            found = tuple((kind, self._cost(weights, kind)) for kind in _PRIOR_COSTS if kind in likely)
+            found = tuple((kind, self.cost(path, kind)) for kind in _PRIOR_COSTS if kind in likely)
             self._options[path] = found
         return found
 
@@ -91,14 +93,17 @@ class Fields(Options):
         return self._map(iter(reading.steps()), reading.count, doubtful)
 
     def cost(self, path: str, kind: Kind) -> float:
-        """What it costs that a record has this field with this kind."""
-        return self._cost(self._weights.get(path, {}), kind)
-
-    def _cost(self, weights: dict[Kind, float], kind: Kind) -> float:
+        """What it costs that this field is there, with this kind, in a record or in what it is a part of."""
+        weights = self._weights.get(path, {})
         weight = weights.get(kind, 0.0)
         if kind == "zero":
             weight += SHARE_OF_ZEROS * sum(weight for wide, weight in weights.items() if wide in WIDE_KINDS)
-        return -math.log((weight + 0.5) / (self.records + 1)) if self.records else 0.0
+        outer = path[:-2] if path.endswith("[]") else path.rpartition(".")[0]
+        if not outer:
+            return -math.log((weight + 0.5) / (self.records + 1)) if self.records else 0.0
+        around = self._weights.get(outer, {})
+        places = around.get("array", 0.0) + around.get("object", 0.0)
+        return -math.log((weight + 0.5) / (places + 1)) + (COST_WITHIN_NEW if not places else 0.0)
 
     def _learn_reading(self, reading: Reading, share: float) -> None:
         counted = set()

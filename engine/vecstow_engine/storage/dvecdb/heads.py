@@ -108,10 +108,13 @@ def is_followed(source: Source, head: Head, dimension: int) -> bool:
     tag, rest = source.read(start - 1, 1), source.read(start, 16)
     if len(rest) < 16:
         return True
-    (count, key_bytes) = _COUNT_AND_KEY.unpack(rest)
+    count, key_bytes = _COUNT_AND_KEY.unpack(rest)
     if tag == b"\0" or (tag == b"\1" and count == 0):
         end = start + 8 * (tag == b"\1")
-        return not source.read(end, HEAD_BYTES).strip(b"\0") or head_at(source, end, dimension) is not None
+        if head_at(source, end, dimension) is not None:
+            return True
+        # The filling follows the last record; a vector that ends in zeros may be the filling itself.
+        return source.read(start - 5, 4) != bytes(4) and not source.read(end, HEAD_BYTES).strip(b"\0")
     if tag != b"\1" or count > METADATA_BYTES_MAX:
         return False
     return rest[8:9] == b"{" or key_bytes <= KEY_BYTES_MAX

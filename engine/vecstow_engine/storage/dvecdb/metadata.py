@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from vecstow_engine.storage.dvecdb.fields import Fields
 from vecstow_engine.storage.dvecdb.report import ForeignReport
 from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
 
-STEPS_MAX: Final = 1_000
-"""Steps of one search, beside one for every 8 bytes."""
-STEPS_MAX_LOW: Final = 100
-SURVEY_UNBIASED: Final = 50
+STEPS: Final = 1_000
+"""Of one search, beside one for every 8 bytes."""
+STEPS_OF_SIZE_MAX: Final = 16_000
+STEPS_FIRST: Final = 5_000
+"""While no field is known."""
+STEPS_LOW: Final = 100
+SURVEY_UNBIASED: Final = 20
 KNOWN_COST_MAX: Final = 15.0
 """Above it, a reading with known fields is compared with those of other fields."""
 ODDNESS_MAX: Final = 3
@@ -22,6 +25,9 @@ FAILURES_MAX: Final = 100
 """Unreadable records in a row after which less is spent on each."""
 
 _U64: Final = struct.Struct("<Q")
+
+Candidate: TypeAlias = tuple[bytes, int]
+"""Bytes that metadata may fill, and where in them it ends at the earliest."""
 
 
 class MetadataReader:
@@ -37,43 +43,38 @@ class MetadataReader:
 
         Twice: the first round gathers what the records say together, the second reads each with all of that.
         """
-        records = list(records)
+        # The shortest first: they are read for sure, and lead the way through the longer ones.
+        records = sorted((raw for raw in records if len(raw) > 8), key=len)
         first = Fields()
-        for at, raw in enumerate(records):
+        for raw in records:
             # What the very first ones seem to say must not keep the others from saying otherwise.
-            known = self._known(raw, len(raw), first) if at >= SURVEY_UNBIASED else []
-            first.learn(known or self._new(raw, len(raw), first))
+            unbiased = first.records < SURVEY_UNBIASED
+            known = [] if unbiased else self._known(raw, len(raw), first)
+            first.learn(known or self._new(raw, len(raw), first, STEPS_FIRST if unbiased else STEPS))
         for raw in records:
             self._fields.learn(self._known(raw, len(raw), first) or self._new(raw, len(raw), first))
         self._failures = 0
 
-    def exact(self, candidates: Iterable[bytes], offset: int) -> tuple[dict[str, Any], int] | None:
-        """The metadata that fills one of the candidates to its end, and which one; or None.
+    def read(self, candidates: Iterable[Candidate], offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata of the record at `offset`, and its length; None when no candidate can be read.
 
-        One whose fields are known is taken at once, else the likeliest of all.
+        A candidate of known fields is taken at once, else the likeliest of all.
         """
-        tried: list[bytes] = []
-        for raw in candidates:
-            text = _json_text(raw)
-            if text is not None:
-                document = _parse_json(text)
-                return None if document is None else (document, len(tried))
-            readings = self._known(raw, len(raw), self._fields)
+        tried: list[Candidate] = []
+        for candidate in candidates:
+            found = _json_object(*candidate)
+            if found is not None:
+                return found
+            readings = self._known(*candidate, self._fields)
             if readings:
-                return self._chosen(readings, offset), len(tried)
-            tried.append(raw)
+                return self._chosen(readings, offset), readings[0].end
+            tried.append(candidate)
         best: list[Reading] = []
-        place = 0
-        for at, raw in enumerate(tried):
-            readings = self._new(raw, len(raw), self._fields)
+        for candidate in tried:
+            readings = self._new(*candidate, self._fields)
             if readings and (not best or readings[0].cost < best[0].cost):
-                best, place = readings, at
-        return (self._chosen(best, offset, learn=True), place) if best else None
-
-    def at_least(self, raw: bytes, end_min: int, offset: int) -> tuple[dict[str, Any], int] | None:
-        """The metadata that begins `raw` and ends at `end_min` or later, with its end; or None."""
-        readings = self._known(raw, end_min, self._fields) or self._new(raw, end_min, self._fields)
-        return (self._chosen(readings, offset), readings[0].end) if readings else None
+                best = readings
+        return (self._chosen(best, offset, learn=True), best[0].end) if best else None
 
     def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
         """The metadata that begins `raw` when nothing says where it ends.
@@ -102,36 +103,38 @@ class MetadataReader:
 
     def _known(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
         """Readings with known fields only, unless even those are unlikely together."""
-        readings = self._search(raw, end_min, fields)
+        readings = self._search(raw, end_min, fields, STEPS)
         return readings if readings and readings[0].cost <= KNOWN_COST_MAX else []
 
-    def _new(self, raw: bytes, end_min: int, fields: Fields) -> list[Reading]:
+    def _new(self, raw: bytes, end_min: int, fields: Fields, steps: int = STEPS) -> list[Reading]:
         """Readings with any fields, by what is known of some."""
-        readings = self._search(raw, end_min, fields.anything())
+        readings = self._search(raw, end_min, fields.anything(), steps)
         readings = [reading for reading in readings if reading.oddness() <= ODDNESS_MAX]
         self._failures = 0 if readings else self._failures + 1
         return readings
 
-    def _search(self, raw: bytes, end_min: int, expected: Options) -> list[Reading]:
-        steps_max = len(raw) // 8 + (STEPS_MAX if self._failures < FAILURES_MAX else STEPS_MAX_LOW)
+    def _search(self, raw: bytes, end_min: int, expected: Options, steps: int) -> list[Reading]:
+        steps_max = min(len(raw) // 8, STEPS_OF_SIZE_MAX) + (
+            steps if self._failures < FAILURES_MAX else STEPS_LOW
+        )
         return Search(raw, end_min, expected, steps_max).run()
 
 
-def _json_text(raw: bytes) -> bytes | None:
-    """The text, when `raw` is a length and as many bytes that begin as a JSON object does."""
-    if len(raw) < 8 + 2 or raw[8:9] != b"{" or _U64.unpack_from(raw)[0] != len(raw) - 8:
+def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
+    """The object and its end, when `raw` begins with a length and as many bytes of JSON."""
+    if raw[8:9] != b"{":
         return None
-    return raw[8:]
-
-
-def _parse_json(text: bytes) -> dict[str, Any] | None:
+    end = 8 + _U64.unpack_from(raw)[0]
+    if not end_min <= end <= len(raw):
+        return None
+    text = raw[8:end]
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
         if b"\\ud" in text.lower():  # half of a surrogate pair is no text that could be stored again
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
+    return (document, end) if isinstance(document, dict) else None
 
 
 def _refuse_constant(name: str) -> None:

@@ -24,15 +24,17 @@ from vecstow_engine.storage.dvecdb.heads import (
     is_followed,
     next_record,
 )
-from vecstow_engine.storage.dvecdb.metadata import MetadataReader
+from vecstow_engine.storage.dvecdb.metadata import Candidate, MetadataReader
 from vecstow_engine.storage.dvecdb.report import ForeignPoint, ForeignReport
 from vecstow_engine.storage.dvecdb.source import Source
 
 SURVEY_RECORDS_MAX: Final = 2_000
 """Records from which the fields' kinds are learnt before the first one is handed out."""
 SURVEY_BYTES_MAX: Final = 4 * 1024 * 1024
-ENDS_MAX: Final = 3
-"""Heads that are tried as the end of one record's metadata."""
+HEADS_MAX: Final = 64
+"""Heads that are looked at to find the end of one record's metadata, which may hold what looks like one."""
+ENDS_MAX: Final = 2
+"""Those of them that are tried."""
 FILLING_BYTES_MIN: Final = 64
 """Zeros that count as the file's filling; fewer may be the values of a record that was cut short."""
 FILLING_BYTES_READ: Final = 4_096
@@ -172,7 +174,7 @@ class _Reader:
             if end != start:
                 raise _UnreadableError(f"length {head.length} does not fit a record without metadata", start)
             return None, end
-        found = self._metadata.exact([self._source.read(start, end - start)], head.offset)
+        found = self._metadata.read([(self._source.read(start, end - start), end - start)], head.offset)
         if found is None:
             raise _UnreadableError("the metadata is no JSON object of the length that it states", start)
         return found[0], end
@@ -187,50 +189,47 @@ class _Reader:
 
     def _unframed(self, head: Head, start: int) -> tuple[dict[str, Any], int]:
         """Untagged metadata ends where the next record begins, or with the file's last byte that is not 0."""
-        stop = self._metadata_stop(start)
-        ends: list[int] = []
-
-        def candidates() -> Iterator[bytes]:
-            for after in self._possible_ends(start + 8, stop):
-                ends.append(after)
-                yield self._source.read(start, after - start)
-
-        found = self._metadata.exact(candidates(), head.offset)
-        if found is not None:
-            return found[0], ends[found[1]]
-        if not ends:
-            return self._last(head, start, stop)
-        found = self._metadata.open_ended(self._source.read(start, max(ends) - start), head.offset)
+        found = self._metadata.read(self._candidates(start), head.offset)
         if found is None:
-            raise _UnreadableError(
-                "the metadata cannot be read as a map that ends where a record begins", start
-            )
+            after = next(heads(self._source, start + 8, self._metadata_stop(start), self._dimension), None)
+            if after is None:
+                raise _UnreadableError(self._why_not_the_last(start), start)
+            found = self._metadata.open_ended(self._source.read(start, after.offset - start), head.offset)
+        if found is None:
+            reason = "the metadata cannot be read as a map that ends where a record begins"
+            raise _UnreadableError(reason, start)
         return found[0], start + found[1]
 
-    def _possible_ends(self, start: int, stop: int) -> Iterator[int]:
-        """Where the next record may begin: where one seems to stand, then where a head merely stands."""
-        doubted = []
-        for head in islice(heads(self._source, start, stop, self._dimension), ENDS_MAX):
-            if is_followed(self._source, head, self._dimension):
-                yield head.offset
-            else:
-                doubted.append(head.offset)
-        yield from doubted
+    def _candidates(self, start: int) -> Iterator[Candidate]:
+        """What the metadata at `start` may be, the likeliest first.
 
-    def _last(self, head: Head, start: int, stop: int) -> tuple[dict[str, Any], int]:
+        Up to where a record seems to follow, or up to the filling, or up to where a head merely stands.
+        """
+        stop = self._metadata_stop(start)
+        doubted: list[int] = []
+        followed = 0
+        for head in islice(heads(self._source, start + 8, stop, self._dimension), HEADS_MAX):
+            if not is_followed(self._source, head, self._dimension):
+                doubted.append(head.offset)
+                continue
+            followed += 1
+            yield self._source.read(start, head.offset - start), head.offset - start
+            if followed == ENDS_MAX:
+                break
         window = self._source.read(start, stop - start)
         data_bytes = len(window.rstrip(b"\0"))
-        filling = len(window) - data_bytes
-        if filling < FILLING_BYTES_MIN:
-            # Without the filling, nothing tells a whole record from one that lost its last values.
-            ends = stop > self._source.size
-            reason = "the file ends inside this record or right behind it" if ends else "metadata above 1 MiB"
-            raise _UnreadableError(reason, start)
-        raw = window[: data_bytes + min(filling, FILLING_BYTES_READ)]
-        found = self._metadata.at_least(raw, data_bytes, head.offset)
-        if found is None:
-            raise _UnreadableError("the metadata cannot be read as a map", start)
-        return found[0], start + found[1]
+        if len(window) - data_bytes >= FILLING_BYTES_MIN:
+            yield window[: data_bytes + FILLING_BYTES_READ], data_bytes
+        for end in doubted[:ENDS_MAX]:
+            yield self._source.read(start, end - start), end - start
+
+    def _why_not_the_last(self, start: int) -> str:
+        window = self._source.read(start, METADATA_BYTES_MAX + 8)
+        if len(window) - len(window.rstrip(b"\0")) >= FILLING_BYTES_MIN:
+            return "the metadata cannot be read as a map"
+        # Without the filling, nothing tells a whole record from one that lost its last values.
+        ends = start + len(window) == self._source.size
+        return "the file ends inside this record or right behind it" if ends else "metadata above 1 MiB"
 
     def _metadata_stop(self, start: int) -> int:
         return start + 8 + METADATA_BYTES_MAX

@@ -31,6 +31,8 @@ MARGIN: Final = 3.0
 """How much more the next reading must cost to raise no doubt: it is then a twentieth as likely."""
 DEPTH_MAX: Final = 32
 READINGS_MAX: Final = 16
+VISITS_MAX: Final = 2
+"""How many ways to the same place are followed up: the cheapest, and one that may raise a doubt."""
 STEPS_AFTER_FIRST: Final = 500
 TEXT_BYTES_PER_STEP: Final = 256
 
@@ -140,11 +142,15 @@ class Search:
             return readings
         count = self._word(0)
         self._push(0.0, 8, _Frame(True, count, "", 1, _NO_KINDS, None), None)
+        visits: dict[tuple[int, _Frame | None], int] = {}
         while self._open and self._steps > 0 and len(readings) < READINGS_MAX:
             self._steps -= 1
             cost, _, at, frame, step = heapq.heappop(self._open)
             if readings and cost > readings[0].cost + MARGIN:
                 break
+            visits[at, frame] = visits.get((at, frame), 0) + 1
+            if visits[at, frame] > VISITS_MAX:
+                continue
             while frame is not None and frame.remaining == 0:
                 frame = frame.outer
             if frame is not None:
