@@ -57,8 +57,15 @@ _IDS_NOT_INDEXED: Final = (
 )
 _ID_INDEX_COMPARISON: Final = (
     f"SELECT (SELECT count(*) FROM points INDEXED BY {_ID_INDEX}), (SELECT count(*) FROM points NOT INDEXED),"
+    f" (SELECT sum(slot) FROM points INDEXED BY {_ID_INDEX}), (SELECT sum(slot) FROM points NOT INDEXED),"
     f" (SELECT count(*) FROM ({_IDS_NOT_INDEXED}))"
 )
+"""The sums also: what an entry of the index is compared by need not be what is read from it."""
+_SLOTS_LOST: Final = (
+    "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
+    "(SELECT 1 FROM points AS i NOT INDEXED WHERE i.slot = p.slot) ORDER BY slot DESC LIMIT 1"
+)
+"""Descending: for the next slot up SQLite steps to the neighbour instead of going down the tree."""
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 
@@ -194,6 +201,8 @@ class PointTable:
                 f"and {meta.checksum_sum}: the file mixes two moments",
                 file=str(self.path),
             )
+        if (np.diff(table[:, 0]) <= 0).any():
+            raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
         # Generation 0 means a free slot, and no point has it: one that a damaged row claims keeps its slot.
         generations = np.maximum(table[:, 1].astype(np.uint32), 1)
         return Slots(table[:, 0].copy(), generations, table[:, 2].astype(np.uint32))
@@ -238,15 +247,19 @@ class PointTable:
         rows = self._all("SELECT id FROM points WHERE slot = ?", (slot,))
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
+    def loses_slots(self) -> bool:
+        """Whether a point that a scan meets is not found by its slot: a key between the pages has changed."""
+        return bool(self._all(_SLOTS_LOST))
+
     def ids_differ(self, without: Collection[int] = ()) -> bool:
         """Whether the index of ids and the points say different things, the points at slots `without` aside.
 
         Of two moments, or with a changed byte, the index makes a point seem absent; no checksum covers it.
         """
-        [(listed, kept, lost)] = self._all(_ID_INDEX_COMPARISON)
+        [(listed, kept, listed_sum, kept_sum, lost)] = self._all(_ID_INDEX_COMPARISON)
         if lost and without:
             return any(slot not in without for (slot,) in self._all(_IDS_NOT_INDEXED))
-        return bool(lost) or listed != kept
+        return bool(lost) or (listed, listed_sum) != (kept, kept_sum)
 
     def integrity_errors(self) -> list[str]:
         """What SQLite's own check finds; empty when it finds nothing."""

@@ -22,7 +22,8 @@ from vecstow_engine.storage.layers import Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
-from vecstow_engine.storage.points import Meta, PointTable, rebuild_id_index, settle
+from vecstow_engine.storage.mending import find_faults, mend
+from vecstow_engine.storage.points import Meta, PointTable, settle
 from vecstow_engine.storage.records import decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
 from vecstow_engine.storage.slots import SlotTable
@@ -155,11 +156,11 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, lis
                 f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}", file=str(table.path)
             )
         slots = table.slots(meta)
-        rebuild = is_id_index_at_fault(table)
+        faults = find_faults(table)
     finally:
         table.close()
-    if rebuild:
-        rebuild_id_index(folder / POINTS)
+    if faults:
+        mend(folder / POINTS, faults)
     rows_path = folder / ROWS
     size = os.stat(rows_path).st_size
     capacity = (size - rows.HEADER_BYTES) // identity.stride
@@ -169,24 +170,8 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, lis
             file=str(rows_path),
             offset=size,
         )
-    remarks = [f"{folder / POINTS}: the index of ids was damaged; it was made anew"] if rebuild else []
+    remarks = [f"{folder / POINTS}: {fault.value}; it was made anew" for fault in faults]
     return meta, SlotTable(slots), remarks
-
-
-def is_id_index_at_fault(table: PointTable) -> bool:
-    """Whether the index of ids is to be made anew from the points.
-
-    Raises DamagedFile when points fail their checksums too: then nobody can tell which ids there are.
-    """
-    try:
-        if not table.ids_differ():
-            return False
-    except DamagedFile:
-        pass  # it cannot even be walked
-    damaged = {slot for slot, point in table.scan() if point is None}
-    if damaged and table.ids_differ(without=damaged):
-        raise DamagedFile("the index of ids is damaged, and so are points", file=str(table.path))
-    return not damaged
 
 
 def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:

@@ -12,9 +12,9 @@ from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
 from vecstow_engine.storage.layout import POINTS
+from vecstow_engine.storage.mending import find_faults, mend
 from vecstow_engine.storage.peek import private_copy
-from vecstow_engine.storage.points import PointTable, rebuild_id_index
-from vecstow_engine.storage.recovery import is_id_index_at_fault
+from vecstow_engine.storage.points import PointTable
 
 PAGE_BYTES: Final = 4096
 """SQLite's default, which is never changed."""
@@ -23,7 +23,7 @@ _PAGE = re.compile(r"[Pp]age (\d+)")
 
 
 def check_structure(inquiry: Inquiry, table: PointTable) -> None:
-    """Report what SQLite's own check finds; an index of ids that a start makes anew is tried on a copy."""
+    """Report what SQLite's own check finds; what a start makes anew is made anew on a copy."""
     path, next_command = inquiry.folder / POINTS, advice.restore(inquiry.layout, inquiry.name)
     errors: list[str] | None = None
     with inquiry.reading(path, next_command):
@@ -32,21 +32,17 @@ def check_structure(inquiry: Inquiry, table: PointTable) -> None:
 
 
 def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
-    """Raises DamagedFile for an index of ids that a start cannot make anew."""
-    if is_id_index_at_fault(table):
-        inquiry.add(
-            Severity.WARNING, inquiry.folder / POINTS,
-            "the index of ids does not fit the points, which are intact; the next start makes it anew",
-        )  # fmt: skip
-        return _errors_when_rebuilt(table)
-    return _integrity_errors(table)
-
-
-def _errors_when_rebuilt(table: PointTable) -> list[str]:
+    """Raises DamagedFile for what a start cannot make anew."""
+    faults = find_faults(table)
+    if not faults:
+        return _integrity_errors(table)
+    for fault in faults:
+        message = f"{fault.value}, which are intact; the next start makes it anew"
+        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
     with private_copy(table.path) as copy:
-        rebuild_id_index(copy)
-        with closing(PointTable(copy, at_rest=True)) as rebuilt:
-            return _integrity_errors(rebuilt)
+        mend(copy, faults)
+        with closing(PointTable(copy, at_rest=True)) as mended:
+            return _integrity_errors(mended)
 
 
 def _integrity_errors(table: PointTable) -> list[str]:
