@@ -29,7 +29,7 @@ def test_a_signal_ends_it_in_order_and_with_zero(tmp_path, number):
 
 def test_a_second_engine_on_the_volume_is_refused(tmp_path):
     with EngineProcess(tmp_path / "data"):
-        second = refused("--data", tmp_path / "data", "--port", 1 + free_port())
+        second = refused("--data", tmp_path / "data", "--port", free_port())
     assert second.returncode == 1
     errors = [json.loads(line) for line in second.stderr.splitlines() if '"error"' in line]
     assert errors[0]["event"] == "the data directory cannot be served"
