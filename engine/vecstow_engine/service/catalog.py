@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
-from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
+from vecstow_engine.model.errors import Conflict, DiskFull, NotFound, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
@@ -32,6 +33,8 @@ from vecstow_engine.storage.trash import (
     restore_deleted,
 )
 
+_Answer = TypeVar("_Answer")
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -47,6 +50,7 @@ class Catalog:
         gate: Gate,
         import_root: Path | None,
         opened: Callable[[Collection], None],
+        make_room: Callable[[], bool],
     ) -> None:
         self._layout = layout
         self._registry = registry
@@ -55,6 +59,7 @@ class Catalog:
         self._gate = gate
         self._import_roots = (layout.data,) if import_root is None else (layout.data, import_root)
         self._opened = opened
+        self._make_room = make_room
 
     def remove_unfinished(self) -> None:
         """Throw away what a crash left half made."""
@@ -108,7 +113,7 @@ class Catalog:
                 raise NotFound(
                     f"collection {collection.name!r} was dropped already", collection=collection.name
                 )
-            mark_dropped(self._layout, collection.name)
+            self._with_room(mark_dropped, self._layout, collection.name)
             return self._move_away(collection)
 
     def hard_delete(self, collection: Collection) -> None:
@@ -187,6 +192,8 @@ class Catalog:
                 self._registry.look_again(manifest.name)
             elif collection is not None:
                 self._move_away(collection)
+            else:
+                move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
 
     def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
         if manifest.shape != collection.manifest.shape:
@@ -229,6 +236,17 @@ class Catalog:
             self._registry.remove(collection)
             if collection.store is not None:
                 collection.store.retire("it was dropped")
-            path = move_to_deleted(self._layout, collection.name, collection.manifest.collection_uid)
+            path = self._with_room(
+                move_to_deleted, self._layout, collection.name, collection.manifest.collection_uid
+            )
         log.info("collection dropped", collection=collection.name, path=str(path))
         return path
+
+    def _with_room(self, call: Callable[..., _Answer], *values: object) -> _Answer:
+        """What makes room in the end gets the reserve when the disk is full."""
+        try:
+            return call(*values)
+        except DiskFull:
+            if not self._make_room():
+                raise
+        return call(*values)

@@ -50,11 +50,11 @@ class Engine:
         self.volume: Volume | None = None
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max)
-        self._loader = Loader(self.layout, self._handles, settings.index)
+        self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._catalog = Catalog(
             self.layout, self.registry, self._loader, self._handles, self.gate,
-            settings.import_root, lambda collection: self._indexer.notify(collection),
+            settings.import_root, lambda collection: self._indexer.notify(collection), self._make_room,
         )  # fmt: skip
 
     # Life -------------------------------------------------------------------------------------------------
@@ -79,6 +79,8 @@ class Engine:
         )
         self._pool = ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load")
         self.ready = True
+        if not collections:
+            self.registry.log_counts()
         for collection in collections:
             self._pool.submit(self._load, collection)
 
@@ -270,6 +272,10 @@ class Engine:
             self.registry.log_counts()
             for opened in self.registry.collections():
                 self._indexer.notify(opened)
+
+    def _make_room(self) -> bool:
+        """Give the reserve up; False when it is spent."""
+        return self.volume is not None and self.volume.release_reserve()
 
     def _now_and_then(self) -> None:
         now = time.monotonic()

@@ -11,9 +11,17 @@ import structlog
 
 from vecstow_engine.index.graph import HNSWLIB_VERSION, SPACES, HnswGraph
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
-from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, StorageError
+from vecstow_engine.model.errors import (
+    DamagedFile,
+    DiskFull,
+    Foreign,
+    NewerFormat,
+    StorageError,
+    VecstowError,
+)
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.settings import IndexSettings
+from vecstow_engine.storage.files import is_no_room
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.layout import INDEX, Layout
@@ -30,8 +38,11 @@ log = structlog.stdlib.get_logger(__name__)
 class Loader:
     """Opens collections; one instance for the engine, any number of threads."""
 
-    def __init__(self, layout: Layout, handles: HandleCache, settings: IndexSettings) -> None:
+    def __init__(
+        self, layout: Layout, handles: HandleCache, settings: IndexSettings, make_room: Callable[[], bool]
+    ) -> None:
         self._layout = layout
+        self._make_room = make_room
         self._handles = handles
         self._settings = settings
         self._graph_load = threading.Lock()
@@ -44,11 +55,11 @@ class Loader:
         """
         name = collection.name
         try:
-            opened = self._open(collection, is_rival=is_rival, with_graph=with_graph)
+            opened = self._open_with_room(collection, is_rival=is_rival, with_graph=with_graph)
         except Foreign as error:
             log.warning("collection is foreign", collection=name, reason=error.message, next=error.hint)
             collection.closed(State.FOREIGN, error)
-        except (StorageError, OSError) as error:
+        except (StorageError, DiskFull, OSError) as error:
             self._quarantine(collection, error)
         except Exception as error:  # Not even a mistake of ours may leave it in recovery for ever.
             log.error("collection could not be opened", collection=name, exc_info=error)
@@ -69,6 +80,15 @@ class Loader:
             manifest.distance_metric, manifest.dimension, manifest.index_config, collection.fetch,
             threads=self._settings.index_threads, slice_seconds=self._settings.slice_seconds,
         )  # fmt: skip
+
+    def _open_with_room(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
+        """What a crash left half done needs room to be finished: the reserve, when the disk is full."""
+        try:
+            return self._open(collection, is_rival=is_rival, with_graph=with_graph)
+        except (DiskFull, OSError) as error:
+            if not (isinstance(error, DiskFull) or is_no_room(error)) or not self._make_room():
+                raise
+        return self._open(collection, is_rival=is_rival, with_graph=with_graph)
 
     def _open(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
         changes: list[Applied] = []
@@ -121,9 +141,9 @@ class Loader:
             index.start_rebuild(manifest.index_config)
         return ""
 
-    def _quarantine(self, collection: Collection, error: StorageError | OSError) -> None:
-        message = error.message if isinstance(error, StorageError) else str(error)
-        details = error.details if isinstance(error, StorageError) else {}
+    def _quarantine(self, collection: Collection, error: VecstowError | OSError) -> None:
+        message = error.message if isinstance(error, VecstowError) else str(error)
+        details = error.details if isinstance(error, VecstowError) else {}
         reason = "newer format" if isinstance(error, NewerFormat) else "damage"
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
         collection.store = collection.index = None

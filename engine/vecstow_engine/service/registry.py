@@ -8,7 +8,7 @@ from collections import Counter
 
 import structlog
 
-from vecstow_engine.model.errors import DamagedFile, NewerFormat, NotFound
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.service.collection import Collection, State, quarantined
@@ -145,7 +145,7 @@ class Registry:
     def _follow_drop(self, manifest: Manifest) -> None:
         try:
             path = move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
-        except OSError as error:
+        except (VecstowError, OSError) as error:
             self._broken[manifest.name] = f"it was dropped, but cannot be moved away: {error}"
             log.error("collection could not be dropped", collection=manifest.name, reason=str(error))
         else:

@@ -38,11 +38,16 @@ class DeletedCollection:
 
 
 def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
-    """Move a collection's folder away, durably; the name is free when this returns."""
+    """Move a collection's folder away, durably; the name is free when this returns. Raises DiskFull."""
     target = layout.deleted / f"{name}-{timestamp()}-{uid or new_collection_uid()}"
-    with manifests_locked(layout):
-        files.make_folder(layout.deleted)
-        files.rename(layout.collection(name), target)
+    try:
+        with manifests_locked(layout):
+            files.make_folder(layout.deleted)
+            files.rename(layout.collection(name), target)
+    except files.SyncFailed:
+        raise
+    except OSError as error:
+        raise files.as_storage_error(error, f"moving {name} to {layout.deleted.name}") from error
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -131,8 +132,9 @@ def _take_lock(path: Path) -> int:
             f"{path} is held: another engine (process {holder or 'unknown'}) uses this volume",
             hint="stop that engine first; two engines on one volume would destroy it",
         ) from error
-    files.truncate(fd, 0)
-    files.write_at(fd, 0, [f"{os.getpid()}\n".encode()])
+    with contextlib.suppress(OSError):  # for people only; a full disk must not keep the engine from starting
+        files.truncate(fd, 0)
+        files.write_at(fd, 0, [f"{os.getpid()}\n".encode()])
     return fd
 
 
