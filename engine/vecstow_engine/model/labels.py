@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 SLOT_BITS: Final = 32
 SLOT_MAX: Final = (1 << SLOT_BITS) - 1
