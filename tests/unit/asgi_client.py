@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.unit.fake_engine import FakeEngine
-from vecstow_engine.api.app import create_app
+from vecstow_engine.api.app import Application
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
@@ -100,4 +100,4 @@ def docs_service(
     """A client of an application over a fake engine that has one empty collection, `docs`."""
     engine = FakeEngine()
     engine.create(Manifest(name="docs", dimension=dimension, distance_metric=DistanceMetric(metric)))
-    return AsgiClient(create_app(engine, HttpSettings(**settings))), engine
+    return AsgiClient(Application(engine, HttpSettings(**settings))), engine

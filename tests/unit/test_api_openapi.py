@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api import collection_routes, server_routes, shapes
+from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.openapi import COMPONENTS
 from vecstow_engine.api.point_routes import POINT_ROUTES
 
@@ -25,7 +26,8 @@ async def test_every_route_is_described():
         for route in router.routes
         for method in route.methods
     }
-    assert described == hot | cold
+    health = {("get", path) for path in HEALTH_ROUTES}
+    assert described == hot | cold | health
 
 
 async def test_every_operation_has_a_summary_and_its_errors():

@@ -132,7 +132,7 @@ async def test_an_engine_that_did_not_start_is_not_stopped():
             writer.write(LIVE)
             assert (await answer(reader))[0] == 200
     assert running.engine.stops == 0
-    assert "the engine did not start" in [line["event"] for line in lines]
+    assert "the engine failed" in [line["event"] for line in lines]
 
 
 async def test_a_connection_is_used_again():

@@ -1,4 +1,4 @@
-"""What every request passes first: the raw path, the limits, the clock; then a hot route or FastAPI.
+"""What every request passes first: the raw path, the limits, the clock; then its route, hot or FastAPI's.
 
 Pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html). It reads the whole body before
 any route runs, so that no route can forget a limit, and nothing that a route raises gets past it.
@@ -15,29 +15,27 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from vecstow_engine.api.bodies import Bodies, Disconnected, Receive
-from vecstow_engine.api.envelope import Answer, failure
+from vecstow_engine.api.envelope import failure
 from vecstow_engine.api.errors import UnsupportedMedia, internal_error
+from vecstow_engine.api.exchange import UNKNOWN_ROUTE, Exchange, Replay, Send
+from vecstow_engine.api.health_routes import HEALTH_ROUTES, check_ready, health_answer
 from vecstow_engine.api.media import Media
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.paths import raw_path
-from vecstow_engine.api.point_routes import Match, find_point_route
+from vecstow_engine.api.point_routes import find_point_route
 from vecstow_engine.api.request import BODILESS_METHODS, Request
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.model.errors import Busy, InvalidInput, Recovering, Unavailable, VecstowError
+from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
 
-Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
-ALWAYS_ANSWERED: Final = frozenset(
-    {"/health/live", "/health/ready", "/ready", "/health", "/health/check", "/metrics", "/openapi.json"}
-)
-"""Paths that answer while the volume is being discovered, and however busy the server is."""
+ALWAYS_ANSWERED: Final = frozenset({"/metrics", "/openapi.json"})
+"""Paths that answer, like health, while the volume is being discovered and however busy the server is."""
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
-_UNKNOWN_ROUTE: Final = "unknown"
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
 """What somebody should look at; a 503 was logged by whoever changed the state."""
 
@@ -60,11 +58,8 @@ class Dispatcher:
         metrics.watch(in_flight=lambda: self._in_flight, body_bytes=lambda: self._bodies.held_bytes)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request; other scopes (the lifespan) go on to the app."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        exchange = _Exchange(scope, receive, send)
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
         self._in_flight += 1
         try:
             await self._serve(exchange)
@@ -74,7 +69,7 @@ class Dispatcher:
             self._in_flight -= 1
             self._record(exchange)
 
-    async def _serve(self, exchange: _Exchange) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         try:
             await self._route(exchange)
         except VecstowError as error:
@@ -85,10 +80,14 @@ class Dispatcher:
             log.exception("request failed", method=exchange.scope["method"], path=exchange.path)
             await self._refuse(exchange, internal_error())
 
-    async def _route(self, exchange: _Exchange) -> None:
+    async def _route(self, exchange: Exchange) -> None:
         exchange.path = path = raw_path(exchange.scope["raw_path"])
         exchange.request = request = Request(exchange.scope, path)
         exchange.body_read = not request.has_body
+        if path in HEALTH_ROUTES:
+            exchange.route = path
+            await exchange.answer(health_answer(self._engine, request))
+            return
         exchange.match = match = find_point_route(request.method, path)
         if path not in ALWAYS_ANSWERED:
             self._check_open()
@@ -115,10 +114,9 @@ class Dispatcher:
         if self._in_flight > self._settings.requests_in_flight_max:
             limit = self._settings.requests_in_flight_max
             raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
-        if not self._engine.ready:
-            raise Recovering("the volume is being discovered", retry_after_seconds=1)
+        check_ready(self._engine)
 
-    async def _read_body(self, exchange: _Exchange, request: Request, bytes_max: int) -> None:
+    async def _read_body(self, exchange: Exchange, request: Request, bytes_max: int) -> None:
         if not request.has_body:
             return
         # A body in a format that nobody reads is not waited for.
@@ -131,16 +129,16 @@ class Dispatcher:
             self._release(request)
             raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
 
-    async def _hand_on(self, exchange: _Exchange, request: Request) -> None:
+    async def _hand_on(self, exchange: Exchange, request: Request) -> None:
         scope = exchange.scope
         scope["path"] = request.path
-        replay = _Replay(bytes(request.body), exchange.receive)
+        replay = Replay(bytes(request.body), exchange.receive)
         self._release(request)
         await self._app(scope, replay, exchange.send)
         route = scope.get("route")
-        exchange.route = getattr(route, "path", _UNKNOWN_ROUTE)
+        exchange.route = getattr(route, "path", UNKNOWN_ROUTE)
 
-    async def _refuse(self, exchange: _Exchange, error: VecstowError) -> None:
+    async def _refuse(self, exchange: Exchange, error: VecstowError) -> None:
         if exchange.started:
             # Too late for another answer; the server closes a connection whose answer is not complete.
             return
@@ -154,7 +152,7 @@ class Dispatcher:
         await self._discard(exchange)
         await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _discard(self, exchange: _Exchange) -> None:
+    async def _discard(self, exchange: Exchange) -> None:
         """Read on for a while without keeping anything.
 
         A connection closed over unread bytes is reset, and most clients then never see the answer.
@@ -172,7 +170,7 @@ class Dispatcher:
         finally:
             self._discarding -= 1
 
-    def _record(self, exchange: _Exchange) -> None:
+    def _record(self, exchange: Exchange) -> None:
         seconds = perf_counter() - exchange.began
         method = exchange.scope["method"]
         self._metrics.observe(exchange.route, method, exchange.status, seconds)
@@ -191,72 +189,3 @@ class Dispatcher:
             status=exchange.status,
             duration_ms=round(seconds * 1000, 3),
         )
-
-
-class _Exchange:
-    """One request and what became of it."""
-
-    __slots__ = (
-        "_send",
-        "began",
-        "body_read",
-        "match",
-        "path",
-        "receive",
-        "request",
-        "route",
-        "scope",
-        "started",
-        "status",
-    )
-
-    def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.receive = receive
-        self._send = send
-        self.began = perf_counter()
-        self.path = ""
-        self.route = _UNKNOWN_ROUTE
-        self.request: Request | None = None
-        self.match: Match | None = None
-        self.body_read = False
-        self.started = False
-        self.status = 500
-
-    async def send(self, message: Any) -> None:
-        """Pass an ASGI message on, keeping the status."""
-        if message["type"] == "http.response.start":
-            self.started = True
-            self.status = message["status"]
-        await self._send(message)
-
-    async def answer(self, answer: Answer, *, last: bool = True) -> None:
-        """Send a whole answer; with `last` False the connection's fate stays open."""
-        self.started = True
-        self.status = answer.status
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [
-                    (b"content-type", answer.media),
-                    (b"content-length", b"%d" % len(answer.body)),
-                    *answer.headers,
-                ],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": answer.body, "more_body": not last})
-
-
-class _Replay:
-    """A `receive` that gives the body that was read already, then what the client does next."""
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
-        self._receive = receive
-
-    async def __call__(self) -> Any:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, and the hot routes beside it, which FastAPI does not see."""
+"""The OpenAPI document: FastAPI's, and the routes of health and points, which FastAPI does not see."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schemas import ErrorEnvelope
 
@@ -121,6 +122,8 @@ def document(app: FastAPI) -> Schema:
         schemas["ErrorEnvelope"] = ErrorEnvelope.model_json_schema()
         for route in POINT_ROUTES:
             schema["paths"].setdefault(route.template, {})[route.method.lower()] = _operation(route)
+        for path, check in HEALTH_ROUTES.items():
+            schema["paths"][path] = {"get": _health_operation(path, check.__doc__ or "")}
         for path in schema["paths"].values():
             for operation in path.values():
                 _add_errors(operation)
@@ -139,7 +142,7 @@ def _operation(route: PointRoute) -> Schema:
         "parameters": [
             _parameter("path", name) for name in ("collection", "id") if f"{{{name}}}" in route.template
         ],
-        "responses": {"200": {"description": "Successful Response", "content": _content(_envelope(data))}},
+        "responses": {"200": _ok(data)},
     }
     operation["parameters"] += [_parameter("query", name) for name in route.query]
     if json_body and packed_body:
@@ -151,6 +154,16 @@ def _operation(route: PointRoute) -> Schema:
     return operation
 
 
+def _health_operation(path: str, description: str) -> Schema:
+    return {
+        "tags": ["health"],
+        "summary": "Health",
+        "description": description,
+        "operationId": "_".join(["health", *path.strip("/").split("/")]),
+        "responses": {"200": _ok({"const": "OK"})},
+    }
+
+
 def _parameter(place: str, name: str) -> Schema:
     kind = {"type": "string"} if place == "path" else {"type": "integer", "minimum": 1}
     return {"name": name, "in": place, "required": place == "path", "schema": kind}
@@ -160,8 +173,12 @@ def _envelope(data: Schema) -> Schema:
     return _object(("success", "data", "error"), success={"const": True}, data=data, error={"type": "null"})
 
 
-def _content(schema: Schema) -> Schema:
-    return {"application/json": {"schema": schema}, "application/msgpack": {"schema": schema}}
+def _ok(data: Schema) -> Schema:
+    media = {"schema": _envelope(data)}
+    return {
+        "description": "Successful Response",
+        "content": {"application/json": media, "application/msgpack": media},
+    }
 
 
 def _add_errors(operation: Schema) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import uvicorn
 
-from vecstow_engine.api.app import create_app
+from vecstow_engine.api.app import Application
 from vecstow_engine.api.protocol import bounded_protocol
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import VecstowError
@@ -39,7 +39,7 @@ def serve(engine: Engine, host: str, port: int, settings: HttpSettings | None = 
         log.error("cannot listen", host=host, port=port, reason=str(refused))
         return EXIT_REFUSED
     run = _Run()
-    app = create_app(engine, settings, on_start_failure=run.fail)
+    app = Application(engine, settings, on_failure=run.fail)
     run.server = server = uvicorn.Server(_config(app, settings))
     # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,12 +58,12 @@ class _Run:
         self.exit_code = EXIT_OK
 
     def fail(self, reason: Exception) -> None:
-        """The engine did not start: say why, and stop the server."""
+        """The engine did not start or stop: say why, and end the server."""
         self.exit_code = EXIT_REFUSED
         if isinstance(reason, VecstowError):
             log.error("the data directory cannot be served", reason=reason.message, hint=reason.hint)
         else:
-            log.error("the engine did not start", exc_info=reason)
+            log.error("the engine failed", exc_info=reason)
         if self.server is not None:
             self.server.should_exit = True
 
@@ -74,9 +74,9 @@ def _listen(host: str, port: int, backlog: int) -> socket.socket:
     return socket.create_server(address, family=family, backlog=backlog)
 
 
-def _config(app: object, settings: HttpSettings) -> uvicorn.Config:
+def _config(app: Application, settings: HttpSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         loop="uvloop",
         http=bounded_protocol(settings),
         ws="none",

@@ -1,4 +1,4 @@
-"""Routes of the server as a whole: health, state, holds, figures."""
+"""Routes of the server as a whole: state, holds, figures."""
 
 from __future__ import annotations
 
@@ -12,46 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from vecstow_engine.api.context import InContext
 from vecstow_engine.api.media import Media, encode
 from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
-from vecstow_engine.model.errors import Recovering, Unavailable
 
 router = APIRouter()
-
-
-@router.get("/health/live", response_model=Envelope[str], tags=["health"], summary="Liveness")
-async def live(context: InContext) -> Response:
-    """Answers from the first moment; fails only when a restart would help."""
-    if not context.engine.live:
-        raise Unavailable("the engine stopped working", hint="restart it; the log has the reason")
-    return context.reply("OK")
-
-
-@router.get("/ready", response_model=Envelope[str], tags=["health"], summary="Readiness")
-async def ready(context: InContext) -> Response:
-    """200 once the volume is discovered; a collection in replay does not hide the others."""
-    _check_ready(context)
-    return context.reply("OK")
-
-
-@router.get(
-    "/health/ready", response_model=Envelope[str], tags=["health"], summary="Every collection's readiness"
-)
-async def all_ready(context: InContext) -> Response:
-    """200 when no collection is recovering; for people and tests, not for probes."""
-    _check_ready(context)
-    if not context.engine.all_ready:
-        waiting = context.engine.not_ready()
-        raise Recovering(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
-    return context.reply("OK")
-
-
-@router.get("/health", response_model=Envelope[str], tags=["health"], summary="Health, as d-vecDB says it")
-@router.get(
-    "/health/check", response_model=Envelope[str], tags=["health"], summary="Health, as d-vecDB says it"
-)
-async def health(context: InContext) -> Response:
-    """`OK` once the volume is discovered."""
-    _check_ready(context)
-    return context.reply("OK")
 
 
 @router.get("/stats", response_model=Envelope[ServerStats], tags=["server"], summary="Totals of the server")
@@ -105,11 +67,6 @@ async def metrics(context: InContext, request: FastRequest) -> Response:
     """Text in Prometheus' exposition format, without the envelope."""
     text = await context.workers.quick(generate_latest, request.app.state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def _check_ready(context: InContext) -> None:
-    if not context.engine.ready:
-        raise Recovering("the volume is being discovered", retry_after_seconds=1)
 
 
 def _tags(if_none_match: str) -> list[str]:

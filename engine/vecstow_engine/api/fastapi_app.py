@@ -1,0 +1,102 @@
+"""The routes that FastAPI serves, and what becomes of their errors; behind the dispatcher, loaded late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, FastAPI, Response
+from fastapi import Request as FastRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+import vecstow_engine
+from vecstow_engine.api import collection_routes, server_routes
+from vecstow_engine.api.context import refuse_unknown_query, response_of, wanted_media
+from vecstow_engine.api.envelope import failure
+from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, internal_error
+from vecstow_engine.api.metrics import HttpMetrics
+from vecstow_engine.api.openapi import document
+from vecstow_engine.api.workers import Workers
+from vecstow_engine.model.errors import InvalidInput, VecstowError, WrongShape
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+
+def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> FastAPI:
+    """Every route but those of health and points, which its OpenAPI document describes all the same."""
+    app = FastAPI(
+        title="Vecstow",
+        version=vecstow_engine.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Figures are at /metrics; nothing is sent anywhere, whatever the environment says.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        dependencies=[Depends(refuse_unknown_query)],
+    )
+    app.state.engine = engine
+    app.state.workers = workers
+    app.state.metrics = metrics
+    app.include_router(collection_routes.router)
+    app.include_router(server_routes.router)
+    app.add_exception_handler(VecstowError, _on_vecstow_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_any_exception)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _on_vecstow_error(request: FastRequest, error: Exception) -> Response:
+    assert isinstance(error, VecstowError)
+    return _failed(request, error)
+
+
+async def _on_validation_error(request: FastRequest, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _failed(request, from_validation(error.errors()))
+
+
+async def _on_http_exception(request: FastRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    if error.status_code == 405:
+        return _failed(request, MethodNotAllowed(request.method, path, _allowed(request)))
+    if error.status_code == 404:
+        return _failed(request, UnknownRoute(f"no route {path[:200]}", hint="GET /openapi.json lists them"))
+    return _failed(request, Malformed(str(error.detail)))
+
+
+async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
+    # Starlette raises it again once this is sent; the dispatcher logs it.
+    return _failed(request, internal_error())
+
+
+def _allowed(request: FastRequest) -> str:
+    """The methods of every route that has this path: Starlette names those of the first one only."""
+    path = request.scope["path"]
+    routes = [*collection_routes.router.routes, *server_routes.router.routes]
+    found = [route for route in routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return ", ".join(sorted(method for route in found for method in route.methods or ()))
+
+
+def from_validation(errors: Any) -> VecstowError:
+    """The first of Pydantic's complaints as one of ours: 422 for a wrong shape, 400 for a wrong value."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"]]
+    field = ".".join(place[1:]) or place[0]
+    if first["type"] == "json_invalid":
+        return Malformed("the body is not valid JSON", details={"field": "body"})
+    message = f"{field}: {first['msg']}"
+    shape = first["type"] in ("missing", "extra_forbidden") or first["type"].endswith(
+        ("_type", "_from_float")
+    )
+    if shape and place[0] != "query":
+        return WrongShape(message, details={"field": field})
+    return InvalidInput(message, details={"field": field})
+
+
+def _failed(request: FastRequest, error: VecstowError) -> Response:
+    return response_of(failure(error, wanted_media(request)))

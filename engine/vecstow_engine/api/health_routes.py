@@ -1,0 +1,57 @@
+"""Health: answered without FastAPI, so that a process is alive from its first moment.
+
+A probe must never wait for what it probes: these routes touch no file and no thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from vecstow_engine.api.envelope import Answer, success
+from vecstow_engine.api.errors import MethodNotAllowed
+from vecstow_engine.api.paths import parse_query
+from vecstow_engine.api.request import Request
+from vecstow_engine.model.errors import Recovering, Unavailable
+
+if TYPE_CHECKING:
+    from vecstow_engine.service.engine import Engine
+
+
+def check_ready(engine: Engine) -> None:
+    """200 once the volume is discovered; a collection in replay does not hide the others."""
+    if not engine.ready:
+        raise Recovering("the volume is being discovered", retry_after_seconds=1)
+
+
+def _check_live(engine: Engine) -> None:
+    """Answers from the first moment; fails only when a restart would help."""
+    if not engine.live:
+        raise Unavailable("the engine stopped working", hint="restart it; the log has the reason")
+
+
+def _check_all_ready(engine: Engine) -> None:
+    """200 when no collection is recovering or read-only; for people and tests, not for probes."""
+    check_ready(engine)
+    if not engine.all_ready:
+        waiting = engine.not_ready()
+        raise Recovering(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
+
+
+HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {
+    "/health/live": _check_live,
+    "/ready": check_ready,
+    "/health/ready": _check_all_ready,
+    "/health": check_ready,
+    "/health/check": check_ready,
+}
+"""Path to the check that raises while the answer is not `OK`."""
+
+
+def health_answer(engine: Engine, request: Request) -> Answer:
+    """`OK`, as d-vecDB says it; raises what the check of that path raises."""
+    if request.method != "GET":
+        raise MethodNotAllowed(request.method, request.path, "GET")
+    parse_query(request.query, ())
+    HEALTH_ROUTES[request.path](engine)
+    return success("OK", request.answer_media)
