@@ -34,6 +34,7 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 ALWAYS_ANSWERED: Final = frozenset({"/metrics", "/openapi.json"})
 """Paths that answer, like health, while the volume is being discovered and however busy the server is."""
+PATH_CHARACTERS_LOGGED: Final = 300
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
@@ -77,7 +78,9 @@ class Dispatcher:
         except asyncio.CancelledError:
             await self._refuse(exchange, Unavailable("the server is shutting down"))
         except Exception:
-            log.exception("request failed", method=exchange.scope["method"], path=exchange.path)
+            log.exception(
+                "request failed", method=exchange.scope["method"], path=exchange.path[:PATH_CHARACTERS_LOGGED]
+            )
             await self._refuse(exchange, internal_error())
 
     async def _route(self, exchange: Exchange) -> None:
@@ -185,7 +188,7 @@ class Dispatcher:
         write(
             "request",
             method=method,
-            path=exchange.path,
+            path=exchange.path[:PATH_CHARACTERS_LOGGED],
             status=exchange.status,
             duration_ms=round(seconds * 1000, 3),
         )
