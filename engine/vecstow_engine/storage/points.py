@@ -231,7 +231,7 @@ class PointTable:
         while rows := self._all(statement, (after,)):
             for row in rows:
                 yield row[0], checked_point(row)
-            after = rows[-1][0]
+            after = self._behind(after, rows)
 
     def snapshots(self) -> list[SnapshotEntry]:
         """The recorded index snapshots, newest first; those that fail their checksum are left out."""
@@ -281,7 +281,14 @@ class PointTable:
             full = len(rows) == SCAN_ROWS
             if rows:
                 yield np.array(rows, np.int64)
-                after = rows[-1][0]
+                after = self._behind(after, rows)
+
+    def _behind(self, after: int, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Where a scan goes on; raises DamagedFile where that leads back, and so round for ever."""
+        last = int(rows[-1][0])
+        if last <= after:
+            raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
+        return last
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock, _wrapped(self.path):
