@@ -25,6 +25,7 @@ from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.backup import make_backup
+from vecstow_engine.storage.check import check_collection
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout, rfc3339
 from vecstow_engine.storage.records import Delete, Upsert
@@ -198,11 +199,11 @@ class Engine:
         }
 
     def check(self, name: str) -> dict[str, object]:
-        """Verify every file and row of one collection."""
-        from vecstow_engine.storage.check import check_collection
-
+        """Verify every file and row of one collection, what waited for a checkpoint included."""
         collection = self.collection(name)
-        with collection.upkeep:
+        with self.gate.passing() as free, collection.upkeep:
+            if free and collection.store is not None and collection.broken is None:
+                self._upkeep.checkpoint(collection)
             return check_collection(self.layout, collection.manifest).document()
 
     def hold(self, seconds: float) -> str:
