@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import InvalidInput, TooLarge
+from vecstow_engine.model.fields import integer
 from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest, check_integer
+from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_point_id, new_point_id
 from vecstow_engine.model.vectors import decode_rows, encode_rows
@@ -103,9 +104,9 @@ class SearchQuery:
         filter: Filter | None = None,
     ) -> SearchQuery:
         """Check a query; raises InvalidInput or WrongShape."""
-        check_integer(limit, "limit", 1, LIMIT_MAX)
+        integer(limit, "limit", 1, LIMIT_MAX)
         if ef_search is not None:
-            check_integer(ef_search, "ef_search", 1, EF_SEARCH_MAX)
+            integer(ef_search, "ef_search", 1, EF_SEARCH_MAX)
         _check_shape(manifest, vector[None], "vector")
         _check_finite(vector[None], "vector")
         if manifest.distance_metric is DistanceMetric.COSINE and not vector.any():

@@ -57,6 +57,15 @@ def boolean(value: object, field: str) -> bool:
     return value
 
 
+def integer(value: object, field: str, low: int, high: int) -> int:
+    """Return `value` when it is an integer in [low, high]; raise WrongShape or InvalidInput otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongShape(f"{field} is {value!r}; it must be an integer from {low} to {high}")
+    if not low <= value <= high:
+        raise InvalidInput(f"{field} is {value}; it must be from {low} to {high}")
+    return value
+
+
 def member(kind: type[_Enum], value: object, field: str) -> _Enum:
     """The member of `kind` with exactly that value; raises InvalidInput naming the known ones."""
     for candidate in kind:

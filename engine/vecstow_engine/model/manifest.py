@@ -11,13 +11,13 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from vecstow_engine.model.errors import DamagedFile, InvalidInput, NewerFormat, WrongShape
+from vecstow_engine.model.fields import integer, member
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name, is_collection_uid
 
-_Enum = TypeVar("_Enum", bound=StrEnum)
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_BYTES_MAX: Final = 256 * 1024
@@ -60,7 +60,7 @@ class IndexConfig:
 
     def __post_init__(self) -> None:
         for name, (low, high) in INDEX_BOUNDS.items():
-            check_integer(getattr(self, name), f"index_config.{name}", low, high)
+            integer(getattr(self, name), f"index_config.{name}", low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         check_collection_name(self.name)
-        check_integer(self.dimension, "dimension", 1, DIMENSION_MAX)
+        integer(self.dimension, "dimension", 1, DIMENSION_MAX)
         if self.owner is not None and not (
             isinstance(self.owner, str) and len(self.owner) <= OWNER_CHARACTERS_MAX
         ):
@@ -119,7 +119,7 @@ class Manifest:
             if not isinstance(getattr(self, name), str | None):
                 raise WrongShape(f"{name} is {getattr(self, name)!r}; it must be a string or null")
         if self.generation is not None:
-            check_integer(self.generation, "generation", 0, GENERATION_MAX)
+            integer(self.generation, "generation", 0, GENERATION_MAX)
         _check_payload_indexes(self.payload_indexes)
 
     @property
@@ -128,23 +128,14 @@ class Manifest:
         return self.dimension, self.distance_metric, self.vector_type
 
 
-def check_integer(value: object, name: str, low: int, high: int) -> int:
-    """Return `value` when it is an integer in [low, high]; raise WrongShape or InvalidInput otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise WrongShape(f"{name} is {value!r}; it must be an integer from {low} to {high}")
-    if not low <= value <= high:
-        raise InvalidInput(f"{name} is {value}; it must be from {low} to {high}")
-    return value
-
-
 def parse_metric(value: object) -> DistanceMetric:
     """The metric of that exact name; raises InvalidInput naming the known ones."""
-    return _parse_enum(DistanceMetric, value, "distance_metric")
+    return member(DistanceMetric, value, "distance_metric")
 
 
 def parse_vector_type(value: object) -> VectorType:
     """The vector type of that exact name; raises InvalidInput naming the known ones."""
-    return _parse_enum(VectorType, value, "vector_type")
+    return member(VectorType, value, "vector_type")
 
 
 def parse_index_config(value: object) -> IndexConfig:
@@ -250,18 +241,10 @@ def _from_document(document: dict[str, Any]) -> Manifest:
         "index_config": parse_index_config(document["index_config"]),
         "schema_version": SCHEMA_VERSION,
         "payload_indexes": parse_payload_indexes(document.get("payload_indexes")),
-        "managed_by": _parse_enum(ManagedBy, document.get("managed_by", ManagedBy.API), "managed_by"),
+        "managed_by": member(ManagedBy, document.get("managed_by", ManagedBy.API), "managed_by"),
         "unknown": {key: value for key, value in document.items() if key not in _KNOWN_KEYS},
     }
     return Manifest(**values)
-
-
-def _parse_enum(kind: type[_Enum], value: object, name: str) -> _Enum:
-    for member in kind:
-        if value == member.value:
-            return member
-    known = ", ".join(member.value for member in kind)
-    raise InvalidInput(f"{name} {value!r} is not one of {known}")
 
 
 def _check_payload_indexes(indexes: tuple[PayloadIndex, ...]) -> None:

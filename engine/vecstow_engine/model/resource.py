@@ -17,6 +17,7 @@ from typing import Any, Final
 from vecstow_engine.model.errors import Conflict, InvalidInput, WrongShape
 from vecstow_engine.model.fields import (
     boolean,
+    integer,
     mapping,
     member,
     optional,
@@ -36,7 +37,6 @@ from vecstow_engine.model.manifest import (
     ManagedBy,
     Manifest,
     PayloadIndex,
-    check_integer,
 )
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import is_collection_name
@@ -151,7 +151,7 @@ def parse_resource(document: Mapping[str, Any]) -> CollectionResource:
     return CollectionResource(
         name=name,
         collection_name=_collection_name(spec, name),
-        dimension=check_integer(required(spec, "dimension", "spec."), "spec.dimension", 1, DIMENSION_MAX),
+        dimension=integer(required(spec, "dimension", "spec."), "spec.dimension", 1, DIMENSION_MAX),
         distance_metric=member(
             DistanceMetric, required(spec, "distanceMetric", "spec."), "spec.distanceMetric"
         ),
@@ -226,7 +226,7 @@ def _index_config(value: object) -> IndexConfig:
     refuse_unknown(index, INDEX_FIELDS, "spec.index")
     return IndexConfig(
         **{
-            key: check_integer(index[field], f"spec.index.{field}", *INDEX_BOUNDS[key])
+            key: integer(index[field], f"spec.index.{field}", *INDEX_BOUNDS[key])
             for field, key in INDEX_FIELDS.items()
             if index.get(field) is not None
         }
