@@ -17,7 +17,7 @@ from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
 from vecstow_engine.service.background import Indexer, Upkeep
 from vecstow_engine.service.catalog import Catalog
-from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.committer import Committer
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
@@ -25,7 +25,7 @@ from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.backup import make_backup
-from vecstow_engine.storage.check import check_collection
+from vecstow_engine.storage.check import check_folder
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout, rfc3339
 from vecstow_engine.storage.records import Delete, Upsert
@@ -199,12 +199,20 @@ class Engine:
         }
 
     def check(self, name: str) -> dict[str, object]:
-        """Verify every file and row of one collection, what waited for a checkpoint included."""
+        """Verify every file and row of one collection, what waited for a checkpoint included.
+
+        Writes go on meanwhile. Raises Recovering, NotFound, or DiskFull when the checkpoint finds no room.
+        """
+        if name in self.registry.broken():
+            return check_folder(self.layout, name).document()
         collection = self.collection(name)
+        if collection.state is State.RECOVERING:
+            collection.readable()
+        is_rival = self.registry.is_rival(collection)
         with self.gate.passing() as free, collection.upkeep:
             if free and collection.store is not None and collection.broken is None:
                 self._upkeep.checkpoint(collection)
-            return check_collection(self.layout, collection.manifest).document()
+            return check_folder(self.layout, name, is_rival=is_rival, serving=True).document()
 
     def hold(self, seconds: float) -> str:
         """Change nothing but logs for so long; returns the end, RFC 3339."""

@@ -7,6 +7,14 @@ writes nothing on the volume, and raises only for what is no finding: a volume i
 
 from vecstow_engine.storage.check.collection import check_collection
 from vecstow_engine.storage.check.report import CheckReport, Finding, Progress, Severity
-from vecstow_engine.storage.check.volume import check_volume
+from vecstow_engine.storage.check.volume import check_folder, check_volume
 
-__all__ = ["CheckReport", "Finding", "Progress", "Severity", "check_collection", "check_volume"]
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Progress",
+    "Severity",
+    "check_collection",
+    "check_folder",
+    "check_volume",
+]

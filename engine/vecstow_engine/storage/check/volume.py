@@ -37,9 +37,28 @@ def check_volume(
         found = {folder.name: folder for folder in discover(layout)}
         claimed = rivals(layout, list(found.values()))
         for name in _wanted(layout, found, names):
-            _check_folder(Inquiry(layout, name, report), found[name], claimed, progress)
+            _check(Inquiry(layout, name, report), found[name], progress, is_rival=name in claimed)
         if names is None:
             check_beside(layout, report, list(found.values()))
+    return report
+
+
+def check_folder(
+    layout: Layout,
+    name: str,
+    progress: Progress = no_progress,
+    *,
+    is_rival: bool = False,
+    serving: bool = False,
+) -> CheckReport:
+    """Check one collection as its folder is now, its manifest too; otherwise as `check_collection`.
+
+    Raises NotFound when the folder is gone.
+    """
+    report = CheckReport()
+    found = {folder.name: folder for folder in discover(layout)}
+    [name] = _wanted(layout, found, [name])
+    _check(Inquiry(layout, name, report), found[name], progress, is_rival=is_rival, serving=serving)
     return report
 
 
@@ -74,14 +93,16 @@ def _wanted(layout: Layout, found: dict[str, Found], names: Sequence[str] | None
     return list(found) if names is None else list(names)
 
 
-def _check_folder(inquiry: Inquiry, found: Found, claimed: set[str], progress: Progress) -> None:
+def _check(
+    inquiry: Inquiry, found: Found, progress: Progress, *, is_rival: bool = False, serving: bool = False
+) -> None:
     if found.manifest is not None:
-        examine(inquiry, found.manifest, progress, is_rival=found.name in claimed)
+        examine(inquiry, found.manifest, progress, is_rival=is_rival, serving=serving)
         return
     identity = _own_identity(inquiry)
     _tell_of_manifest(inquiry, found, identity)
     if identity is not None:
-        examine_files(inquiry, identity, progress)
+        examine_files(inquiry, identity, progress, is_rival=is_rival, serving=serving)
     inquiry.outcome = Outcome.UNDECLARED
     inquiry.facts["state"] = inquiry.outcome.value
 
