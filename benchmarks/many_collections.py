@@ -19,6 +19,8 @@ VECTORS = 20
 DESCRIPTORS_MAX = 1024
 READY_SECONDS_MAX = 1.2
 FILLERS = 4
+SEARCHES_MIN = 20
+"""Pools make a thread when they find none idle: after so many calls they have what they may have."""
 ENDS: dict[str, Callable[[Server], None]] = {"SIGKILL": Server.kill, "a clean stop": Server.stop}
 """In this order: the first clean stop makes the checkpoints that a SIGKILL leaves out."""
 
@@ -49,7 +51,7 @@ def _starts(context: Context, count: int) -> tuple[Series, Series]:
                 started = watch_start(server, began)
                 _search_each(context, server, count)
                 found = server.facts()
-                starts.add(**{how: started.ready})
+                starts.add(**{how: started.ready, f"{how}, cpu": started.cpu})
                 facts.add(threads=found.threads, descriptors=found.descriptors, resident=found.resident_mib)
     return starts, facts
 
@@ -67,8 +69,8 @@ def _fill(context: Context, server: Server, numbers: range) -> None:
 def _search_each(context: Context, server: Server, count: int) -> None:
     query = context.mixture.queries(1)
     with server.connect() as connection:
-        for number in range(count):
-            [request] = search_requests(_name(number), query, JSON, 1)
+        for number in range(max(count, SEARCHES_MIN)):
+            [request] = search_requests(_name(number % count), query, JSON, 1)
             answer = connection.exchange(request)
             if answer.status != 200:
                 raise BenchmarkFailed(f"a search was answered {answer.status}: {answer.body[:500]!r}")
@@ -84,6 +86,7 @@ def _figures(
     for how in ENDS:
         target = Target(at_most=READY_SECONDS_MAX) if count == 1000 else None
         yield Figure(NAME, f"{count:,}: ready after {how}", "s", starts[how], target=target)
+        yield Figure(NAME, f"{count:,}: its processor time", "s", starts[f"{how}, cpu"])
     few = Target(at_most=threads_of_one) if count > 1 else None
     yield Figure(NAME, f"{count:,}: threads", "", facts["threads"], target=few)
     room = Target(at_most=DESCRIPTORS_MAX)

@@ -35,6 +35,7 @@ def measure(context: Context) -> Iterator[Figure]:
         )  # fmt: skip
         yield Figure(NAME, f"SIGKILL to /health/ready, {spelt}", "s", series["ready"])
         yield Figure(NAME, f"of it until the old process is gone, {spelt}", "s", series["gone"])
+        yield Figure(NAME, f"processor time of the new process, {spelt}", "s", series["cpu"])
         yield Figure(NAME, f"of it until connections are accepted, {spelt}", "s", series["listening"])
 
 
@@ -63,4 +64,5 @@ def _run(context: Context, state: str) -> dict[str, float]:
             "listening": started.listening,
             "ready": started.ready,
             "answered": started.answered,
+            "cpu": started.cpu,
         }

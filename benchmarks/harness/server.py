@@ -61,7 +61,11 @@ class Server:
         command = [VECSTOW, "serve", "--data", self.data, "--port", str(self.port), "--log-format", "json"]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self.options], stdout=log, stderr=log, preexec_fn=self._limit_descriptors
+                [*command, *self.options],
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                preexec_fn=self._limit_descriptors,
             )
 
     def start(self) -> None:
@@ -135,6 +139,11 @@ class Server:
     def _limit_descriptors(self) -> None:
         if self.descriptors_max is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors_max, self.descriptors_max))
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but for what would make each start compile the source anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _free_port() -> int:
