@@ -46,6 +46,13 @@ def test_occupants_are_labels_of_the_same_slots_with_another_generation():
     assert table.occupants(make_labels([1, 2, 3, 4], [6, 5, 6, 6])).tolist() == make_labels([1], [5]).tolist()
 
 
+def test_a_slot_is_taken_under_any_generation():
+    table = LabelTable()
+    table.put(make_labels([1, 2], [5, 5]), 1)
+    table.discard(make_labels([2], [5]))
+    assert table.taken(make_labels([1, 1, 2, 900], [5, 4, 5, 1])).tolist() == [True, True, False, False]
+
+
 def test_counts_follow_ten_thousand_random_changes():
     generator, table, model = np.random.default_rng(1), LabelTable(), {}
     for _ in range(200):

@@ -348,6 +348,23 @@ def test_a_loaded_graph_leaves_what_is_known_already_where_it_is():
     assert sorted(everything(vectors)) == LABELS[:110].tolist()
 
 
+def test_a_loaded_graph_does_not_take_back_slots_that_the_replay_has_used_again():
+    """Else their labels would be forgotten in the tail, fetched once more, and found twice."""
+    graph = HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG)
+    graph.add(ROWS[1000:1100], LABELS[:100], 1)
+    vectors = index()
+    reused = make_labels(np.arange(90, 100), np.full(10, 2))
+    vectors.add(ROWS[90:100], reused)
+    vectors.adopt(graph)
+    live = np.concatenate((LABELS[:90], reused))
+    vectors.reconcile(live)
+    assert (vectors.count, vectors.pending) == (100, 10)
+    assert sorted(everything(vectors)) == sorted(live.tolist())
+    assert found_by_own_row(vectors, np.arange(90, 100)) == reused.tolist()
+    advance_fully(vectors)
+    assert sorted(everything(vectors)) == sorted(live.tolist())
+
+
 def test_only_an_index_without_a_graph_adopts_one():
     vectors = index()
     vectors.adopt(HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG))

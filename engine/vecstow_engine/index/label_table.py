@@ -38,6 +38,14 @@ class LabelTable:
         known: npt.NDArray[np.bool_] = self.places(labels) != NOWHERE
         return known
 
+    def taken(self, labels: Labels) -> npt.NDArray[np.bool_]:
+        """Whether the slot of each label has a place, under whatever generation; shape (n,)."""
+        slots = slots_of(labels)
+        found = np.zeros(len(labels), dtype=np.bool_)
+        inside = slots < len(self._places)
+        found[inside] = self._places[slots[inside]] != NOWHERE
+        return found
+
     def put(self, labels: Labels, place: int) -> None:
         """Set the place of distinct labels; a label takes its slot over from an older one."""
         slots = slots_of(labels)

@@ -53,13 +53,16 @@ class Mover:
             return self._move_tail(rows, threads)
 
     def adopt(self, graph: HnswGraph) -> None:
-        """Serve a loaded graph; raises RuntimeError when there is one already."""
+        """Serve a loaded graph; raises RuntimeError when there is one already.
+
+        What is known already is newer: its slot is not given back to a label that held it before.
+        """
         state = self._state
         with self._moving, state.turn, state.lock:
             if state.graph is not None:
                 raise RuntimeError("this index has a graph already")
             labels = graph.live_labels()
-            graph.mark_deleted(labels[state.table.known(labels)])
+            graph.mark_deleted(labels[state.table.taken(labels)])
             state.table.put(graph.live_labels(), GRAPH)
             state.graph = graph
 
