@@ -69,7 +69,7 @@ class Catalog:
         """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
 
         def decide(found: Manifest | None) -> Manifest:
-            if found is not None or self._registry.knows(manifest.name):
+            if found is not None:
                 raise Conflict(
                     f"collection {manifest.name!r} exists", collection=manifest.name, operation="create"
                 )
@@ -80,6 +80,7 @@ class Catalog:
         if existing is not None and exist_ok and existing.manifest.shape == manifest.shape:
             return False
         with self._registry.changing:
+            self._refuse_known(manifest.name)
             _, created = update_manifest(self._layout, manifest.name, decide)
             assert created is not None
             collection = Collection(created)
@@ -87,6 +88,15 @@ class Catalog:
             self._registry.add(collection)
         log.info("collection created", collection=manifest.name)
         return True
+
+    def _refuse_known(self, name: str) -> None:
+        """Before the volume is read: the name of a broken manifest is taken too."""
+        if self._registry.knows(name):
+            broken = self._registry.broken().get(name)
+            raise Conflict(
+                f"collection {name!r} exists" + (f", but it is not served: {broken}" if broken else ""),
+                collection=name, operation="create",
+            )  # fmt: skip
 
     def first_use(self, collection: Collection) -> None:
         """Make the data files of a collection that gets its first write."""
