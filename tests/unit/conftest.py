@@ -1,5 +1,9 @@
 """Fixtures that several unit tests share."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from vecstow_engine.cli.main import main
@@ -16,3 +20,16 @@ def vecstow(capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def tmp_path(request, tmp_path):
+    """For the tests of storage a folder in memory: they sync thousands of times, and none is about a disk."""
+    memory = "/dev/shm"
+    if not request.module.__name__.rpartition(".")[2].startswith("test_storage_") or not os.access(
+        memory, os.W_OK
+    ):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
