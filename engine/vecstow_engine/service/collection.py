@@ -167,6 +167,11 @@ class Collection:
             rows[bad] = 1.0  # never returned: their labels are removed
         return rows
 
+    def hide_withheld(self) -> None:
+        """Take the points that fail their checks out of the index: a search finds others in their place."""
+        assert self.store is not None and self.index is not None
+        self.index.remove(self.store.view.withheld_labels())
+
     def waiting_bytes(self) -> tuple[int, int]:
         """Memory that waits for checkpoints, and for the graph."""
         if self.store is None or self.index is None:

@@ -24,7 +24,9 @@ from vecstow_engine.service.collection import Collection
 
 THREADS: Final = 2
 GROUP_QUERIES_MAX: Final = 64
-ATTEMPTS_MAX: Final = 3
+ATTEMPTS_MAX: Final = 5
+AHEAD_FACTOR: Final = 8
+"""How many are searched for in the place of one that is gone: damage comes in pages."""
 FILTER_CANDIDATES_MAX: Final = 1000
 SCAN_BLOCK: Final = 2048
 """Matching rows that are compared at a time."""
@@ -162,7 +164,10 @@ def search_filtered(collection: Collection, query: SearchQuery, filter: Filter) 
 def _search_group(
     collection: Collection, vectors: NDArray[np.float32], limit: int, ef: int
 ) -> list[list[Hit]]:
-    """Hits of each vector. A point that was replaced while the graph was searched is searched for again."""
+    """Hits of each vector.
+
+    Searched again when points were replaced while the graph was searched, or turn out to fail their checks.
+    """
     assert collection.index is not None
     k = limit
     for _ in range(ATTEMPTS_MAX):
@@ -170,7 +175,8 @@ def _search_group(
         answers, gone = _resolve(collection, found)
         if gone == 0:
             break
-        k = limit + gone
+        collection.hide_withheld()
+        k = limit + AHEAD_FACTOR * gone
     return [hits[:limit] for hits in answers]
 
 

@@ -41,6 +41,12 @@ class View:
                 slots, generations = slots[served], generations[served]
         return make_labels(slots, generations)
 
+    def withheld_labels(self) -> NDArray[np.uint64]:
+        """Labels of the live points that fail their checks, as far as somebody has read them."""
+        with self._layers.lock:
+            slots = np.fromiter(self._layers.withheld, np.int64, len(self._layers.withheld))
+            return make_labels(slots, self._layers.slots.generations(slots))
+
     def get(self, ids: Sequence[str]) -> list[Point | None]:
         """The points of `ids`, None where there is none; raises Unavailable for a withheld one."""
         for _ in range(READ_ATTEMPTS_MAX):
