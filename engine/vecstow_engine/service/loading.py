@@ -117,8 +117,11 @@ class Loader:
         folder = store.layers.folder
         if not (folder / INDEX).exists():
             return f"{INDEX} is missing" if store.meta.points > FLAT_ROWS_MAX else ""
-        with store.layers.table() as table:
-            entry, remark = valid_snapshot(folder, table, store.meta.applied)
+        try:
+            with store.layers.table() as table:
+                entry, remark = valid_snapshot(folder, table, store.meta.applied)
+        except StorageError as error:
+            return f"what is recorded of {INDEX} cannot be read: {error}"
         if entry is None:
             return remark
         manifest = collection.manifest

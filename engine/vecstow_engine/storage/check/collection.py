@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 
 from vecstow_engine.model.errors import Foreign, StorageError
@@ -105,9 +106,10 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
 
 
 def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
-    """Whose files they must be although they do not match: the header's word, else the manifest's."""
+    """Whose files they must be though they do not match: the header's shape, the manifest's uid."""
+    uid = manifest.collection_uid
     try:
-        return rows.read_header(inquiry.folder / ROWS)
+        header = rows.read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
-        uid = manifest.collection_uid
         return identity_of(manifest, uid) if uid is not None else None
+    return header if uid is None else dataclasses.replace(header, uid=uid)
