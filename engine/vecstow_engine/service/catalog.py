@@ -19,7 +19,7 @@ from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import STAGING, path_below, restore_backup
+from vecstow_engine.storage.backup import STAGING, path_below, remove_unfinished_backups, restore_backup
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.importing import import_orphan
@@ -64,6 +64,7 @@ class Catalog:
     def remove_unfinished(self) -> None:
         """Throw away what a crash left half made."""
         files.remove_tree(self._layout.data / STAGING)
+        remove_unfinished_backups(self._layout)
 
     def create(self, manifest: Manifest, *, exist_ok: bool) -> bool:
         """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
@@ -128,10 +129,11 @@ class Catalog:
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
-        path = self.drop(collection)
-        for deleted in list_deleted(self._layout):
-            if deleted.path == path:
-                purge(self._layout, deleted)
+        with self._registry.changing:
+            path = self.drop(collection)
+            for deleted in list_deleted(self._layout):
+                if deleted.path == path:
+                    purge(self._layout, deleted)
         log.info("collection purged", collection=collection.name)
 
     def deleted(self) -> list[DeletedCollection]:
@@ -141,7 +143,7 @@ class Catalog:
     def cleanup(self, retention_hours: float) -> list[str]:
         """Purge what was dropped at least so long ago; returns the names."""
         names = []
-        with self._gate.required("cleanup"):
+        with self._gate.required("cleanup"), self._registry.changing:
             for deleted in list_deleted(self._layout):
                 if deleted.age_hours >= retention_hours:
                     purge(self._layout, deleted)

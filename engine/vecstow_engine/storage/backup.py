@@ -42,6 +42,14 @@ def make_backup(layout: Layout, manifest: Manifest) -> Path:
     return target
 
 
+def remove_unfinished_backups(layout: Layout) -> None:
+    """Throw away what a crash left of backups that never got their names."""
+    if layout.backups.is_dir():
+        for path in layout.backups.iterdir():
+            if path.name.endswith(files.TEMPORARY_SUFFIX):
+                files.remove_tree(path)
+
+
 def backup_collection_name(path: Path) -> str:
     """The one collection that a backup holds; raises NotFound."""
     names = [manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}")]

@@ -135,8 +135,9 @@ class Log:
         self._active = _Active(path, header.seed, sum(map(len, parts)))
 
     def _remove_all_but_active(self) -> None:
-        for path in self.segments():
-            if self._active is not None and path != self._active.path:
+        for path in sorted(self.folder.iterdir()):
+            is_older = path.name.endswith((SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX))
+            if self._active is not None and is_older and path != self._active.path:
                 files.remove(path)
 
     def _refuse_if_broken(self) -> None:

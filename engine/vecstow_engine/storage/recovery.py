@@ -19,7 +19,7 @@ from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
-from vecstow_engine.storage.layout import POINTS, ROWS, Layout, timestamp
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.mending import find_faults, mend
@@ -31,6 +31,8 @@ from vecstow_engine.storage.store import Store
 
 TORN_TAIL_BYTES_MAX: Final = 64 << 20
 """A longer torn tail is not copied aside."""
+_TEMPORARIES: Final = tuple(name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS + "-wal"))
+"""What a crash may leave; a manifest's belongs to whoever writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def open_store(
     segments = read_log(layout.log(identity.uid))
     refuse_strangers(segments, identity, manifest.name if is_rival else None)
     verdict = follow(segments, meta.applied)
+    for name in _TEMPORARIES:
+        files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, handles)
