@@ -18,7 +18,6 @@ from vecstow_engine.model.fields import integer, member
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name, is_collection_uid
 
-
 SCHEMA_VERSION: Final = 1
 MANIFEST_BYTES_MAX: Final = 256 * 1024
 DIMENSION_MAX: Final = 65_536
