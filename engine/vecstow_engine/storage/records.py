@@ -57,21 +57,46 @@ def encode_effect(effect: Effect) -> tuple[int, bytes]:
     return UPSERT, b"".join([*parts, *ids, *payloads])
 
 
-def decode_effect(record: Record) -> Effect:
-    """The effect that a checksummed record holds."""
-    raw = record.payload
+def decode_effect(record: Record, stride: int | None = None) -> Effect:
+    """The effect that a checksummed record holds; raises ValueError for what no release has written.
+
+    `stride`: what the rows must have.
+    """
+    try:
+        if record.type == DELETE:
+            return _decode_delete(record.payload)
+        if record.type == UPSERT:
+            return _decode_upsert(record.payload, stride)
+    except struct.error as error:
+        raise ValueError(str(error)) from error
+    raise ValueError(f"it is of unknown type {record.type}")
+
+
+def _decode_delete(raw: bytes) -> Delete:
     (count,) = struct.unpack_from("<I", raw)
-    if record.type == DELETE:
-        lengths = np.frombuffer(raw, "<u2", count, 4)
-        return Delete(_texts(raw, 4 + 2 * count, lengths))
-    (stride,) = struct.unpack_from("<I", raw, 4)
+    lengths = np.frombuffer(raw, "<u2", count, 4)
+    ids_at = 4 + 2 * count
+    _check_length(raw, ids_at + int(lengths.sum()))
+    return Delete(_texts(raw, ids_at, lengths))
+
+
+def _decode_upsert(raw: bytes, expected_stride: int | None) -> Upsert:
+    count, stride = struct.unpack_from("<II", raw)
+    if expected_stride not in (None, stride):
+        raise ValueError(f"its rows have {stride} bytes, not {expected_stride}")
     id_lengths = np.frombuffer(raw, "<u2", count, 8)
     payload_lengths = np.frombuffer(raw, "<u4", count, 8 + 2 * count)
     rows_at = 8 + 6 * count
     rows = np.frombuffer(raw, np.uint8, count * stride, rows_at).reshape(count, stride)
     ids_at = rows_at + count * stride
     payloads_at = ids_at + int(id_lengths.sum())
+    _check_length(raw, payloads_at + int(payload_lengths[payload_lengths != NO_PAYLOAD].sum()))
     return Upsert(_texts(raw, ids_at, id_lengths), rows, _payloads(raw, payloads_at, payload_lengths))
+
+
+def _check_length(raw: bytes, expected: int) -> None:
+    if len(raw) != expected:
+        raise ValueError(f"it has {len(raw)} bytes, and says that they are {expected}")
 
 
 def _lengths(items: Sequence[bytes], dtype: str) -> bytes:

@@ -24,8 +24,9 @@ from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.mending import find_faults, mend
 from vecstow_engine.storage.points import Meta, PointTable, settle
-from vecstow_engine.storage.records import decode_effect
+from vecstow_engine.storage.records import Effect, decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
+from vecstow_engine.storage.segment import Record
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 
@@ -76,7 +77,7 @@ def open_store(
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, handles)
     for done, record in enumerate(verdict.records, start=1):
-        on_applied(store.replay(decode_effect(record), record.sequence))
+        on_applied(store.replay(_effect_of(record, log), record.sequence))
         progress(done, len(verdict.records))
     warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
     renamed = (
@@ -90,6 +91,16 @@ def open_store(
         _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
         wal_missing=not segments, replayed=len(verdict.records),
     )  # fmt: skip
+
+
+def _effect_of(record: Record, log: Log) -> Effect:
+    try:
+        return decode_effect(record, log.identity.stride)
+    except ValueError as error:
+        raise DamagedFile(
+            f"record {record.sequence} passes its checksum, but cannot be applied: {error}",
+            file=str(log.folder), offset=record.offset,
+        ) from error  # fmt: skip
 
 
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:

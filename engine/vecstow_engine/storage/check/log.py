@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,10 +14,10 @@ from vecstow_engine.storage.check.table import is_json_object
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import segment_name
 from vecstow_engine.storage.points import Meta
-from vecstow_engine.storage.records import Upsert, decode_effect
+from vecstow_engine.storage.records import Effect, Upsert, decode_effect
 from vecstow_engine.storage.recovery import refuse_strangers
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
-from vecstow_engine.storage.segment import DELETE, UPSERT, Record
+from vecstow_engine.storage.segment import Record
 
 READ_ATTEMPTS_MAX: Final = 5
 
@@ -54,8 +53,10 @@ def check_log(
 
 
 def _replayed(records: Sequence[Record], identity: Identity) -> frozenset[str]:
-    sound = (record for record in records if _problem(record, identity) is None)
-    return frozenset(point_id for record in sound for point_id in decode_effect(record).ids)
+    effects = (_effect_of(record, identity) for record in records)
+    return frozenset(
+        point_id for effect in effects if not isinstance(effect, str) for point_id in effect.ids
+    )  # fmt: skip
 
 
 def _read(inquiry: Inquiry, identity: Identity) -> list[FoundSegment]:
@@ -89,34 +90,39 @@ def _check_segment(inquiry: Inquiry, segment: FoundSegment, identity: Identity, 
 def _check_record(
     inquiry: Inquiry, segment: FoundSegment, record: Record, identity: Identity, applied: int
 ) -> None:
-    problem = _problem(record, identity)
+    effect = _effect_of(record, identity)
+    problem = effect if isinstance(effect, str) else _content_problem(effect)
     if problem is None:
         return
     message = f"record {record.sequence} passes its checksum, but {problem}"
+    next_command = advice.without_log(inquiry.layout, inquiry.name, identity.uid)
     if record.sequence <= applied:
         inquiry.add(Severity.WARNING, segment.path, f"{message}; it is applied already", offset=record.offset)
+    elif isinstance(effect, str):
+        inquiry.quarantine(segment.path, message, offset=record.offset, next_command=next_command)
     else:
-        inquiry.quarantine(
-            segment.path, message, offset=record.offset,
-            next_command=advice.without_log(inquiry.layout, inquiry.name, identity.uid),
+        inquiry.add(
+            Severity.ERROR, segment.path, message, offset=record.offset, next_command=next_command
         )  # fmt: skip
 
 
-def _problem(record: Record, identity: Identity) -> str | None:
-    """Why the effect of a record could not be applied."""
-    if record.type not in (UPSERT, DELETE):
-        return f"is of unknown type {record.type}"
+def _effect_of(record: Record, identity: Identity) -> Effect | str:
+    """The effect, or why it cannot be applied."""
     try:
-        effect = decode_effect(record)
+        return decode_effect(record, identity.stride)
+    except ValueError as error:
+        return f"cannot be applied: {error}"
+
+
+def _content_problem(effect: Effect) -> str | None:
+    """What of an effect is not such as is written."""
+    try:
         for point_id in effect.ids:
             check_point_id(point_id)
-    except (struct.error, ValueError, InvalidInput) as error:
-        return f"cannot be read: {error}"
-    if not isinstance(effect, Upsert):
-        return None
-    if effect.rows.shape[1] != identity.stride:
-        return f"its rows have {effect.rows.shape[1]} bytes, not {identity.stride}"
-    if not all(payload is None or is_json_object(payload) for payload in effect.payloads):
+    except InvalidInput as error:
+        return error.message
+    payloads = effect.payloads if isinstance(effect, Upsert) else ()
+    if not all(payload is None or is_json_object(payload) for payload in payloads):
         return "a payload is no JSON object"
     return None
 
