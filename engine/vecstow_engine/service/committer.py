@@ -195,6 +195,9 @@ class Committer:
 
     def _commit_when_full(self, collection: Collection, group: list[_Write], full: DiskFull) -> None:
         """One by one, since some may fit; a delete, which makes room in the end, gets the reserve."""
+        if collection.store is None:
+            _answer(group, full)
+            return
         for write in group:
             if isinstance(write.effect, Delete):
                 self._volume.release_reserve()
