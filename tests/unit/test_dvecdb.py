@@ -14,6 +14,8 @@ import pytest
 from tests.unit.dvecdb_records import FILLING, Record, encode, make, unpack, write
 from vecstow_engine.model.errors import InvalidInput, StorageError
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, detect, read_batches, read_vectors
+from vecstow_engine.storage.dvecdb.heads import heads
+from vecstow_engine.storage.dvecdb.source import Source
 
 RELEASES = ["0.2.1", "0.2.6"]
 DIMENSION = 4
@@ -231,6 +233,7 @@ def test_random_bytes_never_crash(tmp_path):
         pytest.param(32, b"\0\0\xc0\x7f", "NaN", id="NaN in the vector"),
         pytest.param(32, b"\0\0\x80\xff", "infinity", id="infinity in the vector"),
         pytest.param(48, b"\7", "byte 7 where 0 or 1 must be", id="the mark of metadata"),
+        pytest.param(48, b"\0", "metadata", id="a mark that says there is none"),
         pytest.param(49, b"\xff", "metadata", id="the metadata's length or count"),
     ],
 )
@@ -295,6 +298,44 @@ def test_a_file_that_a_later_release_went_on_writing_is_read_as_mixed(tmp_path):
     points, report = read(tmp_path / "f")
     assert rows(points) == expected(first + second)
     assert (report.format, report.skipped_count) == ("mixed", 0)
+
+
+@pytest.mark.parametrize("mark", [b"\0", b"\7"])
+def test_a_damaged_mark_costs_the_record_before_nothing(tmp_path, mark):
+    """Its end is where a head stands, though no record follows that head; its last value takes no byte."""
+    records = make(20, DIMENSION, payload)
+    offsets = write(tmp_path / "f", records, "0.2.1")
+    raw = bytearray((tmp_path / "f").read_bytes())
+    raw[offsets[9] + 48] = mark[0]
+    (tmp_path / "f").write_bytes(raw)
+    assert records[8].metadata["owner"] is None
+    points, _ = read(tmp_path / "f")
+    assert rows(points) == expected(records[:9] + records[10:])
+
+
+def test_a_framed_record_that_is_cut_short_says_so(tmp_path):
+    offsets = write(tmp_path / "f", make(2, DIMENSION, payload), "0.2.6", filling=b"")
+    (tmp_path / "f").write_bytes((tmp_path / "f").read_bytes()[:-3])
+    assert read(tmp_path / "f")[1].skipped == [(offsets[1], "the file ends inside this record")]
+
+
+def test_a_frame_that_is_longer_than_its_record_is_refused(tmp_path):
+    first, second = make(2, DIMENSION)
+    longer = encode(first, "0.2.6") + b"abc"
+    longer = struct.pack("<I", len(longer) - 4) + longer[4:]
+    (tmp_path / "f").write_bytes(longer + encode(second, "0.2.6") + FILLING)
+    points, report = read(tmp_path / "f")
+    assert rows(points) == expected([second])
+    assert "does not fit a record without metadata" in report.skipped[0].reason
+
+
+def test_no_head_begins_before_the_place_that_is_searched_from(tmp_path):
+    """Else reading could go round in circles."""
+    write(tmp_path / "f", make(1, DIMENSION), "0.2.6")
+    source = Source(tmp_path / "f")
+    assert [(head.offset, head.format) for head in heads(source, 0, 100, DIMENSION)] == [(0, "0.2.6")]
+    assert [(head.offset, head.format) for head in heads(source, 2, 100, DIMENSION)] == [(4, "0.2.1")]
+    source.close()
 
 
 def test_a_file_of_zeros_or_nothing_is_empty(tmp_path):

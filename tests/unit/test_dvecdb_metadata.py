@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import struct
 from typing import Any
 
 import pytest
 
-from tests.unit.dvecdb_records import FILLING, counted, encode, make, write
+from tests.unit.dvecdb_records import FILLING, counted, encode, make, untagged, write
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.dvecdb import ForeignReport, read_vectors
 from vecstow_engine.storage.dvecdb.fields import Fields
+from vecstow_engine.storage.dvecdb.metadata import KNOWN_COST_MAX
 from vecstow_engine.storage.dvecdb.source import Source
 from vecstow_engine.storage.dvecdb.untagged import Search, look_of
 
@@ -131,6 +135,33 @@ def test_a_kind_that_appears_late_is_still_read(tmp_path):
     assert report.points == 2_100
 
 
+@pytest.mark.parametrize("key", [pytest.param(b"team", id="a text"), pytest.param(b"tags", id="an array")])
+@pytest.mark.parametrize("byte", range(8))
+def test_a_damaged_length_is_not_read_as_unusual_data(tmp_path, key, byte):
+    """Bytes can nearly always be read in some way; what no other record is like is damage."""
+    records = make(
+        30, 4, lambda at: {"i": at, "team": "green", "ok": at % 2 == 0, "tags": ["a"], "owner": "ann"}
+    )
+    offsets = write(tmp_path / "f", records, "0.2.1")
+    raw = bytearray((tmp_path / "f").read_bytes())
+    raw[raw.index(key, offsets[9]) + 4 + byte] ^= 64
+    (tmp_path / "f").write_bytes(raw)
+    found, report = read(tmp_path / "f")
+    assert found == [record.metadata for record in records[:9] + records[10:]]
+    assert [skipped.offset for skipped in report.skipped] == [offsets[9]]
+
+
+def test_data_that_takes_another_form_is_read_once_it_comes_again(tmp_path):
+    """Two fields become arrays at once, late in the file: the first two such records are taken for damage."""
+    old = {"team": "green", "tag": "a", "n": 1}
+    new = {"team": ["green", "red"], "tag": ["a"], "n": 1}
+    records = make(2_100, 4, lambda at: old if at < 2_050 else new)
+    write(tmp_path / "f", records, "0.2.1")
+    found, report = read(tmp_path / "f")
+    assert found == [old] * 2_050 + [new] * 48
+    assert report.skipped_count == 2
+
+
 def test_a_field_that_is_always_eight_zeros_is_in_doubt(tmp_path):
     _, found, report = round_trip(tmp_path, 10, lambda at: {"note": "", "n": at + 1})
     assert {one["note"] for one in found} == {0}
@@ -217,6 +248,24 @@ def test_a_search_without_result_ends_after_its_steps(raw):
     assert expected.asked <= 2_000
 
 
+def test_ways_that_meet_again_are_followed_once():
+    """An array of small numbers can be read in three ways at every item."""
+    expected = CountingOptions()
+    raw = untagged({"a": [1, 0, 1, 0] * 6, "b": "x"})
+    assert Search(raw, len(raw), expected, 100_000).run()
+    assert expected.asked < 300
+
+
+def test_a_long_array_of_objects_is_no_less_likely_than_a_short_one():
+    """What its objects have in common counts little each time."""
+    raws = [untagged({"items": [{"sku": "x", "n": at, "ok": True}] * 2}) for at in range(1, 9)]
+    fields = Fields()
+    for raw in raws:
+        fields.learn(Search(raw, len(raw), fields.anything(), 5_000).run())
+    long = untagged({"items": [{"sku": "x", "n": 5, "ok": True}] * 100})
+    assert Search(long, len(long), fields, 5_000).run()[0].cost < KNOWN_COST_MAX
+
+
 class CountingOptions:
     """Any field may be anything; counts the questions."""
 
@@ -261,3 +310,24 @@ def test_a_source_reads_across_its_blocks(tmp_path):
         assert source.read(155, 100) == raw[155:]
         assert (source.zeros_end(0), source.zeros_end(100), source.zeros_end(149)) == (100, 100, len(raw))
         source.close()
+
+
+def test_a_disk_that_fails_is_a_storage_error(tmp_path, monkeypatch):
+    """Through a memory map it would be a signal that ends the process."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    write(tmp_path / "f", make(2, 4), "0.2.6")
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(StorageError, match="at byte 0: Input/output error"):
+        read(tmp_path / "f")
+
+
+def test_a_file_that_shrinks_while_it_is_read_just_ends(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(1_000))
+    source = Source(tmp_path / "f", 64)
+    os.truncate(tmp_path / "f", 100)
+    assert source.read(90, 100) == bytes(10)
+    assert source.size == 100
+    source.close()

@@ -8,22 +8,40 @@ the right keys are the ones that come again.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vecstow_engine.storage.dvecdb.untagged import WIDE_KINDS, Kind, Options, Reading, Step, look_of
+from vecstow_engine.storage.dvecdb.untagged import (
+    ODD_LOOKS,
+    WIDE_KINDS,
+    Kind,
+    Options,
+    Reading,
+    Step,
+    look_of,
+)
 
 FIELDS_MAX: Final = 20_000
 """Fields that are remembered: keys can be data, and memory is bounded."""
 SHARE_MIN: Final = 0.01
 """A kind that fewer of a field's values have is not expected again."""
+EVIDENCE_MIN: Final = 1.5
+"""Records that must have shown a kind before it is expected: one that was damaged speaks for itself only."""
 SHARE_OF_ZEROS: Final = 0.1
 """How many of a field's values are expected to be zero or empty before one was seen."""
 COST_WITHIN_NEW: Final = 1.5
 """Of each field in an object or array that was not seen before, beside what that one costs."""
+SETTLED: Final = 10
+"""How often a field was seen when it is odd that it becomes something else."""
+ODD_KEY: Final = 4
+"""The oddness of a control character in a new key."""
 
+_ODD_CHANGES: Final[dict[Kind, int]] = {"number": 1, "array": 2, "object": 2}
+"""The oddness of what a settled field becomes; texts prove themselves, and anything may turn null."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "string": 0.0,
     "number": 0.0,
@@ -66,8 +84,11 @@ class Fields(Options):
         """The kinds that this field had; none for a new field."""
         found = self._options.get(path)
         if found is None:
-            weights = self._weights.get(path, {})
-            least = max(SHARE_MIN * sum(weights.values()), SHARE_MIN)
+            weights = self._weights.get(path)
+            if weights is None:
+                return ()
+            least = EVIDENCE_MIN if self.records >= SETTLED else SHARE_MIN
+            least = max(SHARE_MIN * sum(weights.values()), least)
             likely = {kind for kind in _PRIOR_COSTS if weights.get(kind, 0.0) >= least}
             if likely & WIDE_KINDS:
                 likely.add("zero")
@@ -91,6 +112,24 @@ class Fields(Options):
     def values(self, reading: Reading, doubtful: Doubtful) -> dict[str, Any]:
         """The map that a reading stands for; tells what is in doubt."""
         return self._map(iter(reading.steps()), reading.count, doubtful)
+
+    def oddities(self, reading: Reading) -> dict[tuple[str, Kind], int]:
+        """What data seldom holds, with its weight: a reading of damaged bytes is full of it."""
+        found: dict[tuple[str, Kind], int] = {}
+        items: dict[str, Kind] = {}
+        for step in reading.steps():
+            weights = self._weights.get(step.path, {})
+            odd = int(step.kind == "number" and look_of(step.value) in ODD_LOOKS)
+            if step.key is None:
+                first = items.setdefault(step.path, step.kind)
+                odd += (step.kind != first and "zero" not in (step.kind, first)) + (step.kind == "null")
+            elif not weights and _CONTROL.search(step.key):
+                odd += ODD_KEY
+            if step.kind in _ODD_CHANGES and weights.get(step.kind, 0.0) < EVIDENCE_MIN:
+                odd += _ODD_CHANGES[step.kind] * (sum(weights.values()) >= SETTLED)
+            if odd:
+                found[step.path, step.kind] = max(odd, found.get((step.path, step.kind), 0))
+        return found
 
     def cost(self, path: str, kind: Kind) -> float:
         """What it costs that this field is there, with this kind, in a record or in what it is a part of."""

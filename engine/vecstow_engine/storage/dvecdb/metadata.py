@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from vecstow_engine.storage.dvecdb.fields import Fields
 from vecstow_engine.storage.dvecdb.report import ForeignReport
-from vecstow_engine.storage.dvecdb.untagged import Options, Reading, Search
+from vecstow_engine.storage.dvecdb.untagged import Kind, Options, Reading, Search
 
 STEPS: Final = 1_000
 """Of one search, beside one for every 8 bytes."""
@@ -18,9 +18,14 @@ STEPS_FIRST: Final = 5_000
 """While no field is known."""
 STEPS_LOW: Final = 100
 SURVEY_UNBIASED: Final = 20
+"""Records that are read in the survey as if any field were possible."""
 KNOWN_COST_MAX: Final = 15.0
 """Above it, a reading with known fields is compared with those of other fields."""
 ODDNESS_MAX: Final = 3
+"""A reading with more that data seldom has is taken for damage ..."""
+ODD_BEFORE_ACCEPTED: Final = 2
+"""... unless it was met so often before: data changes its form, damage does not repeat itself."""
+ODD_FORMS_MAX: Final = 1_000
 FAILURES_MAX: Final = 100
 """Unreadable records in a row after which less is spent on each."""
 
@@ -37,6 +42,9 @@ class MetadataReader:
         self._report = report
         self._fields = Fields()
         self._failures = 0
+        self._record = 0
+        self._odd: dict[frozenset[tuple[str, Kind]], set[int]] = {}
+        """In which records each odd form was met."""
 
     def survey(self, records: Iterable[bytes]) -> None:
         """Learn the fields from records that are whole, before any is read.
@@ -46,13 +54,15 @@ class MetadataReader:
         # The shortest first: they are read for sure, and lead the way through the longer ones.
         records = sorted((raw for raw in records if len(raw) > 8), key=len)
         first = Fields()
-        for raw in records:
+        for self._record, raw in enumerate(records):
             # What the very first ones seem to say must not keep the others from saying otherwise.
             unbiased = first.records < SURVEY_UNBIASED
             known = [] if unbiased else self._known(raw, len(raw), first)
             first.learn(known or self._new(raw, len(raw), first, STEPS_FIRST if unbiased else STEPS))
-        for raw in records:
+        self._odd.clear()
+        for self._record, raw in enumerate(records):
             self._fields.learn(self._known(raw, len(raw), first) or self._new(raw, len(raw), first))
+        self._odd.clear()
         self._failures = 0
 
     def read(self, candidates: Iterable[Candidate], offset: int) -> tuple[dict[str, Any], int] | None:
@@ -60,6 +70,7 @@ class MetadataReader:
 
         A candidate of known fields is taken at once, else the likeliest of all.
         """
+        self._record = offset
         tried: list[Candidate] = []
         for candidate in candidates:
             found = _json_object(*candidate)
@@ -109,15 +120,28 @@ class MetadataReader:
     def _new(self, raw: bytes, end_min: int, fields: Fields, steps: int = STEPS) -> list[Reading]:
         """Readings with any fields, by what is known of some."""
         readings = self._search(raw, end_min, fields.anything(), steps)
-        readings = [reading for reading in readings if reading.oddness() <= ODDNESS_MAX]
+        if readings and not self._is_plausible(readings[0], fields):
+            readings = []
         self._failures = 0 if readings else self._failures + 1
         return readings
 
+    def _is_plausible(self, reading: Reading, fields: Fields) -> bool:
+        """Whether it is data rather than damage: not too odd, or odd in a way that comes again."""
+        oddities = fields.oddities(reading)
+        if sum(oddities.values()) <= ODDNESS_MAX:
+            return True
+        form = frozenset(oddities)
+        if form not in self._odd and len(self._odd) == ODD_FORMS_MAX:
+            return False
+        records = self._odd.setdefault(form, set())
+        if len(records) <= ODD_BEFORE_ACCEPTED:
+            records.add(self._record)
+        return len(records) > ODD_BEFORE_ACCEPTED
+
     def _search(self, raw: bytes, end_min: int, expected: Options, steps: int) -> list[Reading]:
-        steps_max = min(len(raw) // 8, STEPS_OF_SIZE_MAX) + (
-            steps if self._failures < FAILURES_MAX else STEPS_LOW
-        )
-        return Search(raw, end_min, expected, steps_max).run()
+        if self._failures >= FAILURES_MAX:
+            steps = STEPS_LOW
+        return Search(raw, end_min, expected, steps + min(len(raw) // 8, STEPS_OF_SIZE_MAX)).run()
 
 
 def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:

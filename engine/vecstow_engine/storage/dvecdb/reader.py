@@ -59,7 +59,6 @@ def read_batches(points: Iterable[ForeignPoint], size: int) -> Iterator[list[For
     """
     batch: dict[str, ForeignPoint] = {}
     for point in points:
-        batch.pop(point.id, None)
         batch[point.id] = point
         if len(batch) >= size:
             yield list(batch.values())

@@ -37,9 +37,10 @@ STEPS_AFTER_FIRST: Final = 500
 TEXT_BYTES_PER_STEP: Final = 256
 
 COST_ODD_TEXT: Final = 6.0
-"""Of control characters (tabs and newlines apart), and of a key that is empty or not printable."""
+"""Of control characters (tabs and newlines apart), and of a key that is empty, long or not printable."""
 COST_ODD_NUMBER: Final = 2.0
 """Of a number that looks like neither a small integer nor a usual float."""
+ODD_LOOKS: Final = ("tiny", "other")
 COST_MIXED: Final = 2.0
 """Of each further kind among an array's items."""
 SHARE_WITHIN_ARRAYS: Final = 0.2
@@ -95,16 +96,6 @@ class Reading:
             steps.append(step)
             step = step.before
         return steps[::-1]
-
-    def oddness(self) -> int:
-        """How many things it holds that data seldom has, and that a reading of damaged bytes is full of."""
-        kinds = {(step.path, step.kind) for step in self.steps() if step.key is None}
-        mixed = len(kinds) - len({path for path, kind in kinds if kind != "zero"})
-        nulls = sum(kind == "null" for _, kind in kinds)
-        numbers = {
-            s.path for s in self.steps() if s.kind == "number" and look_of(s.value) in ("tiny", "other")
-        }
-        return mixed + nulls + len(numbers)
 
 
 class _Frame(NamedTuple):
@@ -182,22 +173,13 @@ class Search:
             if read is None:
                 continue
             value, end, odd_cost = read
-            total = (
-                cost
-                + odd_cost * self._odd_share
-                + (kind_cost * share if is_map else _item_cost(kind, kind_cost, items))
-            )
-            if not is_map and kind not in items:
-                rest = _Frame(is_map, remaining - 1, outer_path, depth, items | {kind}, outer)
-            else:
-                rest = _Frame(is_map, remaining - 1, outer_path, depth, items, outer)
-            step = Step(key, path, kind, value, before)
+            total = cost + odd_cost * self._odd_share
+            total += kind_cost * share if is_map else _item_cost(kind, kind_cost, items)
+            after = items if is_map or kind in items else items | {kind}
+            inner = rest = _Frame(is_map, remaining - 1, outer_path, depth, after, outer)
             if kind == "object" or kind == "array":
-                self._push(
-                    total, end, _Frame(kind == "object", value, path, depth + 1, _NO_KINDS, rest), step
-                )
-            else:
-                self._push(total, end, rest, step)
+                inner = _Frame(kind == "object", value, path, depth + 1, _NO_KINDS, rest)
+            self._push(total, end, inner, Step(key, path, kind, value, before))
 
     def _value(self, kind: Kind, at: int, depth: int) -> tuple[Any, int, float] | None:
         """The value, its end and its own cost; None when the bytes at `at` cannot be of that kind."""
@@ -213,7 +195,7 @@ class Search:
         if (word == 0) != (kind == "zero"):
             return None
         if kind == "number":
-            return word, at, COST_ODD_NUMBER * (look_of(word) in ("tiny", "other"))
+            return word, at, COST_ODD_NUMBER * (look_of(word) in ODD_LOOKS)
         if kind == "string":
             return self._text(at, word)
         # An item of an array may be null and take no byte, a key takes eight.
