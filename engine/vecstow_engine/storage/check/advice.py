@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Final
 from urllib.parse import quote
 
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import Layout
+
+LATER_RELEASE: Final = "run the release that wrote it, or a later one"
 
 _BACKUP_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
@@ -50,6 +53,13 @@ def set_aside(layout: Layout, path: str) -> str:
 def import_again(folder: str, identity: Identity) -> str:
     """Make a collection again of data files whose manifest is lost; an engine must be running."""
     return _import(folder, *identity.shape)
+
+
+def put_manifest_right(identity: Identity) -> str:
+    """Declare again what the data is."""
+    dimension, metric, vector_type = identity.shape
+    shape = f'"dimension": {dimension}, "distance_metric": "{metric}", "vector_type": "{vector_type}"'
+    return f"write into metadata.json what the data is: {shape}"
 
 
 def import_foreign(manifest: Manifest) -> str:

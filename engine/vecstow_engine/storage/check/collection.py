@@ -90,7 +90,7 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
     path = inquiry.folder / ROWS
     identity: Identity | None = None
     try:
-        with inquiry.reading(path, advice.restore(inquiry.layout, inquiry.name)):
+        with inquiry.reading(path, _advice(inquiry, manifest)):
             identity = match_files(inquiry.layout, inquiry.folder, manifest)
             if identity is None:
                 inquiry.outcome = Outcome.EMPTY
@@ -103,6 +103,17 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
         )  # fmt: skip
         return None
     return _presumed(inquiry, manifest)
+
+
+def _advice(inquiry: Inquiry, manifest: Manifest) -> str:
+    """What to do when manifest and files do not match."""
+    try:
+        header = rows.read_header(inquiry.folder / ROWS)
+    except (StorageError, OSError):
+        return advice.restore(inquiry.layout, inquiry.name)
+    if header.uid == manifest.collection_uid and header.shape != manifest.shape:
+        return advice.put_manifest_right(header)
+    return advice.restore(inquiry.layout, inquiry.name)
 
 
 def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:

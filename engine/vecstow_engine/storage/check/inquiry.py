@@ -8,7 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
-from vecstow_engine.model.errors import DamagedFile, StorageError
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
+from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
 from vecstow_engine.storage.layout import Layout
 
@@ -96,6 +97,9 @@ class Reading:
     ) -> bool:
         if isinstance(error, DamagedFile):
             self._quarantine(self._file_of(error), error.reason, error.offset)
+        elif isinstance(error, NewerFormat):
+            message = error.message.removeprefix(f"{self._path} ")
+            self._inquiry.quarantine(self._path, f"it {message}", next_command=advice.LATER_RELEASE)
         elif isinstance(error, StorageError):
             self._quarantine(self._path, error.message.removeprefix(f"{self._path}: "))
         elif isinstance(error, OSError):

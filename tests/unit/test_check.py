@@ -1,0 +1,201 @@
+"""`check` on the files of one collection: what is wrong, where, and that a start makes of it what is told."""
+
+import re
+import struct
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from crc32c import crc32c
+
+from tests.unit.checked_volume import (
+    STRIDE,
+    CheckedVolume,
+    cut,
+    flip,
+    place_of_id,
+    rewrite_point,
+    rows_of_another,
+    told,
+    trace,
+    zero,
+)
+from vecstow_engine.storage.points import PointTable, write_points
+from vecstow_engine.storage.rows import HEADER_BYTES
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return CheckedVolume(tmp_path_factory.mktemp("check") / "data").build()
+
+
+@pytest.fixture
+def volume(built, tmp_path):
+    return built.copied(tmp_path / "data")
+
+
+def page_of(volume, table):
+    """The byte at which the first page of a table or index begins."""
+    return 4096 * (volume.table_value("SELECT rootpage FROM sqlite_master WHERE name = ?", table) - 1)
+
+
+@dataclass
+class Damage:
+    """What is done to a volume, what must be found, and what a start makes of it."""
+
+    do: Any
+    severity: str
+    file: str
+    offset: Any
+    message: str
+    state: str
+    next: str | None = None
+
+
+ROWS, TABLE, INDEX = "notes/vectors.bin", "notes/points.db", "notes/index.bin"
+RESTORE = r"vecstow restore \.backups/notes-\d{8}T\d{6}Z --new-name notes-restored"
+INSERT = "PUT /collections/notes/vectors/p7"
+
+DAMAGES = {
+    "rows: a bit of the header": Damage(
+        lambda v: flip(v.rows, 40), "error", ROWS, 0, "header page fails its checksum", "quarantined",
+        RESTORE),
+    "rows: the magic": Damage(
+        lambda v: flip(v.rows, 0), "error", ROWS, 0, "no header page", "quarantined", RESTORE),
+    "rows: a bit of a live row": Damage(
+        lambda v: flip(v.rows, v.row_offset("p700") + 5), "error", ROWS, lambda v: v.row_offset("p700"),
+        "row of point 'p700' fails its checksum", "degraded", INSERT),
+    "rows: a page of zeros": Damage(
+        lambda v: zero(v.rows, 8192), "error", ROWS, 8192, "fails its checksum", "degraded"),
+    "rows: cut in the last row": Damage(
+        lambda v: cut(v.rows, -3), "error", ROWS, lambda v: v.rows.stat().st_size, "it ends here",
+        "quarantined",
+        RESTORE),
+    "rows: cut in the header": Damage(
+        lambda v: cut(v.rows, 100), "error", ROWS, 0, "no header page", "quarantined", RESTORE),
+    "rows: longer by less than a row": Damage(
+        lambda v: v.rows.write_bytes(v.rows.read_bytes() + b"xyz"), "info", ROWS,
+        lambda v: v.rows.stat().st_size - 3, "no whole row", "ready"),
+    "rows: gone": Damage(
+        lambda v: v.rows.unlink(), "error", ROWS, None, "missing or empty", "quarantined", RESTORE),
+    "rows: of another incarnation": Damage(
+        lambda v: v.rows.write_bytes(rows_of_another(v)), "error", ROWS, 12,
+        "belongs to incarnation", "quarantined", RESTORE),
+    "table: a bit of a payload": Damage(
+        lambda v: v.change_table("UPDATE points SET payload = x'7b7d' WHERE id = 'p7'"), "error", TABLE, None,
+        "id 'p7' as it stands there, fails its checksum", "degraded", RESTORE),
+    "table: an id that is no text": Damage(
+        lambda v: flip(v.table, place_of_id(v, "p700", (13,)), 0x80), "error", TABLE, None,
+        "fails its checksum", "degraded", RESTORE),
+    "table: generation 0": Damage(
+        lambda v: v.change_table("UPDATE points SET generation = 0 WHERE id = 'p7'"), "error", TABLE, None,
+        "fails its checksum", "degraded", RESTORE),
+    "table: the meta row": Damage(
+        lambda v: v.change_table("UPDATE meta SET applied = applied + 1"), "error", TABLE, None,
+        "meta row fails its checksum", "quarantined", RESTORE),
+    "table: no meta row": Damage(
+        lambda v: v.change_table("DELETE FROM meta"), "error", TABLE, None, "0 meta rows", "quarantined",
+        RESTORE),
+    "table: of a later release": Damage(
+        lambda v: v.change_table("UPDATE meta SET version = 2"), "error", TABLE, None, "has version 2",
+        "quarantined", "run the release"),
+    "table: a point less": Damage(
+        lambda v: v.change_table("DELETE FROM points WHERE id = 'p7'"), "error", TABLE, None,
+        "mixes two moments",
+        "quarantined", RESTORE),
+    "table: cut in half": Damage(
+        lambda v: cut(v.table, v.table.stat().st_size // 8192 * 4096), "error", TABLE, None, "malformed",
+        "quarantined", RESTORE),
+    "table: first page zero": Damage(
+        lambda v: zero(v.table, 0), "error", TABLE, None, "not a database|no such table", "quarantined",
+        RESTORE),
+    "table: root page of the points zero": Damage(
+        lambda v: zero(v.table, page_of(v, "points")), "error", TABLE, None, "malformed", "quarantined",
+        RESTORE),
+    "table: an id in the index of ids": Damage(
+        lambda v: flip(v.table, place_of_id(v, "p333", (2, 10))), "warning", TABLE, None,
+        "index of ids does not fit the points", "ready"),
+    "table: root page of the index of ids zero": Damage(
+        lambda v: zero(v.table, page_of(v, "sqlite_autoindex_points_1")), "error", TABLE, None, "malformed",
+        "quarantined", RESTORE),
+    "table: gone": Damage(
+        lambda v: v.table.unlink(), "error", TABLE, None, "missing or empty", "quarantined", RESTORE),
+    "table: payload is no object": Damage(
+        lambda v: rewrite_point(v, "p7", payload=b"[]"), "error", TABLE, None, "payload is no JSON object",
+        "ready",
+        INSERT),
+    "table: generation of the future": Damage(
+        lambda v: rewrite_point(v, "p7", generation=99), "error", TABLE, None,
+        "generation 99 after 3 checkpoints",
+        "ready", INSERT),
+    "index: a bit": Damage(
+        lambda v: flip(v.index, 5000), "warning", INDEX, None, "fails its checksum; .* anew", "ready"),
+    "index: cut": Damage(
+        lambda v: cut(v.index, -1), "warning", INDEX, None, "no recorded snapshot has; .* anew", "ready"),
+    "index: longer": Damage(
+        lambda v: v.index.write_bytes(v.index.read_bytes() + b"x"), "warning", INDEX, None, "anew", "ready"),
+    "index: gone": Damage(
+        lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* anew", "ready"),
+    "index: its record": Damage(
+        lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1"), "warning", TABLE, None,
+        "1 records of index.bin fail", "ready"),
+    "index: root page of its records zero": Damage(
+        lambda v: zero(v.table, page_of(v, "snapshots")), "error", TABLE, None, "malformed", "ready"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_and_a_start_makes_of_it_what_is_told(volume, name):
+    damage = DAMAGES[name]
+    damage.do(volume)
+    offset = damage.offset(volume) if callable(damage.offset) else damage.offset
+    before = trace(volume.data)
+    report = volume.check()
+    assert trace(volume.data) == before
+    matching = [f for f in report.findings if re.search(damage.message, f.message)]
+    assert (damage.severity, damage.file, offset) in told(matching), report.findings
+    assert report.clean == (damage.severity != "error")
+    assert {f.file for f in report.findings if f.severity == "error"} <= {damage.file}
+    assert all(f.next_command and f.collection == "notes" for f in report.findings if f.severity == "error")
+    if damage.next:
+        assert re.search(damage.next, matching[0].next_command)
+    assert report.collections["notes"]["state"] == damage.state == volume.state_when_started()
+
+
+def test_volume_after_real_work_has_nothing_to_tell(volume):
+    before = trace(volume.data)
+    report = volume.check()
+    assert report.findings == []
+    assert report.clean
+    assert trace(volume.data) == before
+    facts = report.collections["notes"]
+    assert facts["points"] == facts["intact_points"] == len(volume.stored)
+    assert facts["index"]["sequence"] == facts["applied"]
+    assert report.collections["empty"]["state"] == "empty"
+    assert volume.state_when_started() == "ready"
+
+
+def test_graph_that_lacks_the_newest_points_is_told_as_normal(volume):
+    with closing(PointTable(volume.table)) as table:
+        meta = table.meta()
+    write_points(volume.table, [], [], meta.applied + 1, meta.checkpoints + 1)
+    assert told(volume.check().findings) == [("info", INDEX, None)]
+
+
+def test_row_of_a_deleted_point_means_nothing(volume):
+    slots = {volume.slot(point_id) for point_id in volume.stored}
+    free = next(slot for slot in range(max(slots)) if slot not in slots)
+    flip(volume.rows, HEADER_BYTES + STRIDE * free)
+    assert volume.check().findings == []
+
+
+def test_row_that_is_no_vector_is_an_error(volume):
+    """With a checksum that fits it: nobody may have written it."""
+    offset, row = volume.row_offset("p7"), struct.pack("<4f", 1, float("nan"), 1, 1)
+    raw = volume.rows.read_bytes()
+    volume.rows.write_bytes(raw[:offset] + row + raw[offset + STRIDE :])
+    rewrite_point(volume, "p7", row_checksum=crc32c(row))
+    [finding] = [f for f in volume.check().findings if f.severity == "error"]
+    assert (finding.file, finding.offset) == (ROWS, offset)
+    assert "not finite" in finding.message
