@@ -84,6 +84,11 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def spelt(value: float) -> str:
+    """A number with about three digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 @dataclass(slots=True)
 class Series:
     """Collects the values of several figures run by run."""

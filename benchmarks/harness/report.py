@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.figures import Figure
+from benchmarks.harness.figures import Figure, spelt
 
 _WIDTH_MIN = 180
 
@@ -41,7 +41,7 @@ def document(machine: dict[str, Any], settings: dict[str, Any], figures: Sequenc
 def _cells(figure: Figure) -> list[str]:
     beside = ratio = ""
     if figure.beside:
-        beside = f"{figure.beside_name} {_number(median(figure.beside))}"
+        beside = f"{figure.beside_name} {spelt(median(figure.beside))}"
         ratios = figure.ratios
         ratio = f"{median(ratios):.3g}"
         if len(ratios) > 1:
@@ -49,12 +49,6 @@ def _cells(figure: Figure) -> list[str]:
     met = {True: "met", False: "[red]not met[/red]", None: ""}[figure.met]
     extremes = ""
     if len(figure.values) > 1:
-        extremes = f"{_number(min(figure.values))} - {_number(max(figure.values))}"
+        extremes = f"{spelt(min(figure.values))} - {spelt(max(figure.values))}"
     target = "" if figure.target is None else str(figure.target)
-    return [f"{figure.name}", f"{_number(figure.median)} {figure.unit}", extremes, beside, ratio, target, met]
-
-
-def _number(value: float) -> str:
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return [f"{figure.name}", f"{spelt(figure.median)} {figure.unit}", extremes, beside, ratio, target, met]

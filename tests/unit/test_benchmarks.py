@@ -10,6 +10,7 @@ from benchmarks.__main__ import main
 from benchmarks.harness.bodies import insert_requests, search_requests
 from benchmarks.harness.dataset import Mixture
 from benchmarks.harness.figures import Figure, Target
+from benchmarks.harness.markdown import render
 from benchmarks.harness.truth import Truth
 from benchmarks.harness.wire import JSON, MSGPACK, Answer, read_requests, write_requests
 
@@ -25,6 +26,9 @@ def test_benchmarks_write_figures_of_a_real_server(tmp_path: Path) -> None:
     assert all(figure["median"] > 0 for figure in found["figures"] if "client" not in figure["figure"])
     assert found["machine"]["cores"] > 0
     assert found["settings"]["rows"] == 1200
+    page = render([found])
+    assert page.count("\n### ") == 2
+    assert page.count("\n| ") == len(found["figures"]) + 2
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
