@@ -27,7 +27,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"{machine['file_system']}, Python {machine['python']}, {versions}; "
-        f"load by {machine['load_generator']}, load average {machine['load_average_at_start']} before it began."
+        f"load by {machine['load_generator']}, load average before it {machine['load_average_at_start']}."
     )
     seen = ""
     for figure in document["figures"]:
