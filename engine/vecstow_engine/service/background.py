@@ -147,8 +147,8 @@ class Upkeep:
         assert store is not None and index is not None
         before = store.bytes_on_disk()
         self.checkpoint(collection)
-        while (moved := store.relocate(RELOCATE_ROWS)) is not None:
-            collection.follow(moved)
+        while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
+            collection.forget(moved)
             self.checkpoint(collection)
         after = store.truncate()
         if index.deleted_share > 0:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import NotFound, Quarantined, ReadOnly, Recovering, Unavailable
@@ -142,22 +143,26 @@ class Collection:
     def commit(self, effects: Sequence[Effect]) -> list[Applied]:
         """Make effects durable, then visible: in the point table's layers and in the index."""
         assert self.store is not None and self.index is not None
-        applied = self.store.commit(effects)
+        applied = self.store.commit(effects, self.announce)
         if self.changed_at is None:
             self.changed_at = time.monotonic()
         for change in applied:
-            self.follow(change)
+            self.forget(change)
         return applied
 
-    def follow(self, change: Applied) -> None:
-        """Let the index follow the store. Added first: a replaced point must not be missing in between."""
-        assert self.store is not None and self.index is not None
-        if len(change.added):
-            self.index.add(decode_rows(change.rows, self.manifest.vector_type), change.added)
+    def announce(self, rows: NDArray[np.uint8], labels: NDArray[np.uint64]) -> None:
+        """Let the index know rows that are about to replace others, or to come."""
+        assert self.index is not None
+        if len(labels):
+            self.index.add(decode_rows(rows, self.manifest.vector_type), labels)
+
+    def forget(self, change: Applied) -> None:
+        """Let the index forget the rows that were replaced or deleted."""
+        assert self.index is not None
         if len(change.removed):
             self.index.remove(change.removed)
 
-    def fetch(self, labels: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def fetch(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Rows for the index; a row that fails its checks leaves it at once."""
         assert self.store is not None and self.index is not None
         rows = self.store.view.vectors(labels)

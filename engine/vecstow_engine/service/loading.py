@@ -103,7 +103,8 @@ class Loader:
         collection.store = opened.store
         collection.index = self.new_index(collection)
         for change in changes:
-            collection.follow(change)
+            collection.announce(change.rows, change.added)
+            collection.forget(change)
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         collection.index.reconcile(opened.store.view.labels())
         warnings = opened.warnings + (("wal_missing",) if opened.wal_missing else ())

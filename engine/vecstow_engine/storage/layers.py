@@ -8,10 +8,11 @@ applies it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ class Applied:
     """Labels that are no longer live."""
     existed: list[bool]
     """For each id of the effect, whether it was there before."""
+
+
+Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
+"""Called with stored rows, shape (n, stride), and the labels (n,) that they get."""
 
 
 class Layers:
@@ -111,11 +116,17 @@ class Layers:
                 slots[point_id] = point.slot
         return slots
 
-    def apply(self, effect: Effect, sequence: int, live: dict[str, int]) -> Applied:
-        """Bring a logged effect into the active overlay; `live`, the slots of its ids, is kept true."""
+    def apply(
+        self, effect: Effect, sequence: int, live: dict[str, int], announce: Announce | None = None
+    ) -> Applied:
+        """Bring a logged effect into the active overlay; `live`, the slots of its ids, is kept true.
+
+        `announce` hears of new rows before they replace the old ones: whoever looks for a point by its row
+        finds the one or the other at every moment.
+        """
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)
-        return self._apply_upsert(effect, sequence, live)
+        return self._apply_upsert(effect, sequence, live, announce)
 
     def withhold(self, slot: int, generation: int, reason: str) -> None:
         """Serve this point no more, if it is still the one that failed its checks."""
@@ -143,17 +154,34 @@ class Layers:
             hint=f"vecstow check {self.identity.name}",
         )
 
-    def _apply_upsert(self, effect: Upsert, sequence: int, live: dict[str, int]) -> Applied:
-        checksums = row_checksums(effect.rows)
+    def _apply_upsert(
+        self, effect: Upsert, sequence: int, live: dict[str, int], announce: Announce | None
+    ) -> Applied:
         last_place = {point_id: line for line, point_id in enumerate(effect.ids)}
         lines = list(last_place.values())
         existed = [point_id in live for point_id in effect.ids]
+        rows = effect.rows if len(lines) == len(effect.ids) else effect.rows[lines]
+        with self.lock:
+            slots = self.slots.allocate(len(lines))
+        labels = make_labels(slots, self.active.generation)
+        try:
+            if announce is not None:
+                announce(rows, labels)
+        finally:  # the effect is logged: it counts, whoever failed to hear of it
+            removed = self._replace(effect, sequence, live, last_place, slots)
+        return Applied(labels, rows, np.array(removed, np.uint64), existed)
+
+    def _replace(
+        self, effect: Upsert, sequence: int, live: dict[str, int],
+        last_place: dict[str, int], slots: NDArray[np.int64],
+    ) -> list[int]:  # fmt: skip
+        """Put the points of an effect at their slots; returns the labels that they had before."""
+        checksums = row_checksums(effect.rows)
         with self.lock:
             overlay = self.active
             removed = [self._vacate(live[point_id]) for point_id in last_place if point_id in live]
-            slots = self.slots.allocate(len(lines))
-            self.slots.occupy(slots, overlay.generation, checksums[lines])
-            for point_id, line, slot in zip(last_place, lines, slots.tolist(), strict=True):
+            self.slots.occupy(slots, overlay.generation, checksums[list(last_place.values())])
+            for (point_id, line), slot in zip(last_place.items(), slots.tolist(), strict=True):
                 overlay.put(
                     Entry(
                         point_id, sequence, slot, overlay.generation, int(checksums[line]),
@@ -162,8 +190,7 @@ class Layers:
                 )  # fmt: skip
                 live[point_id] = slot
             overlay.last_sequence = sequence
-        rows = effect.rows if len(lines) == len(effect.ids) else effect.rows[lines]
-        return Applied(make_labels(slots, overlay.generation), rows, np.array(removed, np.uint64), existed)
+        return removed
 
     def _apply_delete(self, effect: Delete, sequence: int, live: dict[str, int]) -> Applied:
         existed = [point_id in live for point_id in effect.ids]

@@ -19,7 +19,7 @@ from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
-from vecstow_engine.storage.layers import Applied, Layers
+from vecstow_engine.storage.layers import Announce, Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.overlay import Overlay
@@ -69,10 +69,11 @@ class Store:
         """Why no more writes are taken in this process; None while they are."""
         return self.log.broken or self.failure
 
-    def commit(self, effects: Sequence[Effect]) -> list[Applied]:
+    def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
         """Log all effects with one sync, then apply them; every refusal comes before anything was logged.
 
-        Raises DiskFull, ReadOnly, OutcomeUnknown, or Unavailable for an id whose table row is damaged.
+        `announce` as of `Layers.apply`. Raises DiskFull, ReadOnly, OutcomeUnknown, or Unavailable for an id
+        whose table row is damaged.
         """
         encoded = [encode_effect(effect) for effect in effects]
         with self._writing, self._log_handle():
@@ -80,7 +81,7 @@ class Store:
             live = self._live_slots(effects)
             sequences = self.log.append(encoded)
             return [
-                self.layers.apply(effect, sequence, live)
+                self.layers.apply(effect, sequence, live, announce)
                 for effect, sequence in zip(effects, sequences, strict=True)
             ]
 
@@ -102,7 +103,7 @@ class Store:
         self.log.trim(self.meta.applied)
         return True
 
-    def relocate(self, count_max: int) -> Applied | None:
+    def relocate(self, count_max: int, announce: Announce | None = None) -> Applied | None:
         """Write points of the highest slots anew, so that they come to lie in free lower ones; None when
         none would.
 
@@ -121,7 +122,7 @@ class Store:
                 return None
             live = self.layers.live_slots(effect.ids)
             (sequence,) = self.log.append([encode_effect(effect)])
-            return self.layers.apply(effect, sequence, live)
+            return self.layers.apply(effect, sequence, live, announce)
 
     def truncate(self) -> int:
         """Give back the rows file's free end and the table's free pages; returns the bytes that remain."""
