@@ -70,7 +70,7 @@ def test_recall_counts_what_is_near(metric: str) -> None:
 def test_rows_are_the_same_however_they_are_asked_for() -> None:
     """A part across two blocks equals that part of the whole."""
     mixture = Mixture(4)
-    assert np.array_equal(mixture.rows(20, 49_990), Mixture(4).rows(50_020)[49_990:50_010])
+    assert np.array_equal(mixture.rows(20, 99_990), Mixture(4).rows(100_020)[99_990:100_010])
 
 
 @pytest.mark.parametrize("media", [JSON, MSGPACK])
