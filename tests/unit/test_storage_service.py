@@ -191,15 +191,15 @@ async def test_rule_10_filter_count_and_search_see_what_no_checkpoint_has(engine
         assert [hit.id for hit in await engine.search("notes", query)] == wanted, value
 
 
-@pytest.mark.parametrize("change", ["an update", "a compaction"])
-async def test_rule_10_point_is_found_at_every_moment_of(engine, monkeypatch, change):
+@pytest.mark.parametrize(("change", "moved", "value"), [("update", "a", 1), ("compaction", "far", 1000)])
+async def test_rule_10_point_is_found_at_every_moment_of_its(engine, monkeypatch, change, moved, value):
     """By its old row or by its new one."""
     await engine.put(gone=500, a=1, far=1000)
     engine.checkpoint()
     await engine.delete_points("notes", ["gone"])
     engine.checkpoint()
     collection = engine.collection("notes")
-    query = SearchQuery.build(collection.manifest, np.array(vector(1), np.float32), 1)
+    query = SearchQuery.build(collection.manifest, np.array(vector(value), np.float32), 1)
     found = []
 
     def look():
@@ -207,11 +207,11 @@ async def test_rule_10_point_is_found_at_every_moment_of(engine, monkeypatch, ch
 
     for name in ("add", "remove"):
         monkeypatch.setattr(collection.index, name, watched(getattr(collection.index, name), look))
-    if change == "an update":
+    if change == "update":
         await engine.put(a=2)
     else:
         engine.compact("notes")
-    assert found == ["a"] * 4
+    assert found == [moved] * 4
 
 
 def watched(method, look):
