@@ -79,7 +79,11 @@ class Log:
             self._refuse_if_broken()
             self._start(self._first, self._carried)
             self._carried = ()
-            self._remove_all_but_active()
+            try:
+                self._remove_all_but_active()
+            except OSError as error:
+                self.broken = f"the segments before this start could not be removed: {error}"
+                raise self._read_only() from error
 
     def start_segment(self) -> None:
         """Go on in a new segment, durable before it has its name. On an error the log goes on where it was.
@@ -135,10 +139,17 @@ class Log:
         self._active = _Active(path, header.seed, sum(map(len, parts)))
 
     def _remove_all_but_active(self) -> None:
-        for path in sorted(self.folder.iterdir()):
-            is_older = path.name.endswith((SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX))
-            if self._active is not None and is_older and path != self._active.path:
-                files.remove(path)
+        """Durably, before anything is appended: a torn tail that comes back holds sequences that are given
+        out anew.
+        """
+        assert self._active is not None
+        suffixes = SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX
+        others = [path for path in self.folder.iterdir() if path.name.endswith(suffixes)]
+        others.remove(self._active.path)
+        for path in sorted(others):
+            files.remove(path)
+        if others:
+            files.sync_folder(self.folder)
 
     def _refuse_if_broken(self) -> None:
         if self.broken is not None:

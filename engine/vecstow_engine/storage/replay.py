@@ -118,13 +118,23 @@ def _plausible_offsets(raw: bytes, start: int) -> list[int]:
 
 
 def _successors(segments: Sequence[FoundSegment], applied: int) -> dict[int, Record]:
-    """Records above `applied` by their `previous`. Of two with one `previous` the later segment's counts."""
+    """Records above `applied` by their `previous`. Of two with one `previous` the newer segment's counts."""
     found: dict[int, Record] = {}
-    for segment in segments:
+    for segment in sorted(segments, key=_age):
         for record in segment.records:
             if record.sequence > applied:
                 found[record.previous] = record
     return found
+
+
+def _age(segment: FoundSegment) -> tuple[int, int]:
+    """Rises from older to newer segments, as their names do not.
+
+    What recovery carries over goes into a segment named after its first record, below the names of those
+    that it was found in; their torn tails must not come before what was written since. What was durable never
+    falls; at the same mark, it is the segment of the lower name that goes on with new records.
+    """
+    return segment.header.synced if segment.header is not None else 0, -segment.first_sequence
 
 
 def _refuse_lost_records(segments: Sequence[FoundSegment], applied: int, last: int) -> None:
