@@ -15,7 +15,8 @@ from tests.unit.running_engine import RunningEngine, fill
 from vecstow_engine.model.errors import Unavailable, VecstowError
 from vecstow_engine.storage.check import CheckReport, Finding, check_volume
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.points import PointTable, write_points
+from vecstow_engine.storage.point_commits import write_points
+from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.rows import HEADER_BYTES, decode_header, encode_header
 
 POINTS = 1200

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vecstow_engine.storage import files, points
+from vecstow_engine.storage import files, point_commits
 
 
 class PowerOff(BaseException):
@@ -46,7 +46,7 @@ class RecordedDisk:
         """The power goes off at the first step that matches; then this is the step's name."""
         self._lock = threading.Lock()
         monkeypatch.setattr(files, "os", self)
-        real = points._make_durable
+        real = point_commits.make_durable
 
         def make_durable(connection: Any, path: Path) -> None:
             self._step(f"commit {path.name}")
@@ -54,7 +54,7 @@ class RecordedDisk:
             self.steps.append(f"durable {path.name}")
             self.became_durable(path)
 
-        monkeypatch.setattr(points, "_make_durable", make_durable)
+        monkeypatch.setattr(point_commits, "make_durable", make_durable)
 
     # What a test asks ---------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from tests.unit.checked_volume import (
     trace,
     zero,
 )
-from vecstow_engine.storage.points import PointTable, write_points
+from vecstow_engine.storage.point_commits import write_points
+from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.rows import HEADER_BYTES
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.checked_volume import cut, flip, told, trace
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.storage import points
+from vecstow_engine.storage import point_commits
 from vecstow_engine.storage.check import check_collection, check_volume
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.segment import (
@@ -85,14 +85,14 @@ def test_copy_of_a_crashed_volume_is_clean(notes):
 
 def test_points_that_wait_in_sqlites_own_log_are_checked_with_it(notes, monkeypatch, tmp_path):
     """As a crash between the commit and its checkpoint leaves it; the copy is read elsewhere."""
-    made_durable = points._make_durable
+    made_durable = point_commits.make_durable
 
     def keep_a_copy(connection, path):
         shutil.rmtree(tmp_path / "kept", ignore_errors=True)
         shutil.copytree(notes.data, tmp_path / "kept")
         made_durable(connection, path)
 
-    monkeypatch.setattr(points, "_make_durable", keep_a_copy)
+    monkeypatch.setattr(point_commits, "make_durable", keep_a_copy)
     notes = notes.reopened()
     notes.checkpoint()
     notes.close()

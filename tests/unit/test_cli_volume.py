@@ -11,7 +11,8 @@ from vecstow_engine.cli.main import main
 from vecstow_engine.storage.files import locked
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest, update_manifest
-from vecstow_engine.storage.points import Meta, create_points
+from vecstow_engine.storage.point_commits import create_points
+from vecstow_engine.storage.points import Meta
 
 RESOURCE = """\
 apiVersion: vecstow.dev/v1alpha1

@@ -105,7 +105,7 @@ def test_rule_01_nothing_writes_through_mmap():
 
 
 def test_rule_01_sqlite_never_maps_the_database():
-    assert "PRAGMA mmap_size=0" in (PACKAGE / "storage" / "points.py").read_text()
+    assert "PRAGMA mmap_size=0" in (PACKAGE / "storage" / "point_commits.py").read_text()
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.service import snapshotter
 from vecstow_engine.service.snapshotter import take_snapshot
-from vecstow_engine.storage.points import PointTable, SnapshotEntry, write_snapshot
+from vecstow_engine.storage.point_commits import write_snapshot
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import SnapshotEntry
 
 ROWS = 1200
 """More than stay in memory without a graph."""

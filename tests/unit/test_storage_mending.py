@@ -10,7 +10,7 @@ from tests.unit.checked_volume import flip
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.mending import Fault, find_faults, mend
-from vecstow_engine.storage.points import PointTable
+from vecstow_engine.storage.point_table import PointTable
 
 POINTS = 2000
 PAGE = 4096

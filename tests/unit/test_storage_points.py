@@ -9,8 +9,10 @@ import pytest
 from tests.unit.recorded_disk import PowerOff, RecordedDisk
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, vector
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError, Unavailable
-from vecstow_engine.storage import points
-from vecstow_engine.storage.points import Meta, PointTable, StoredPoint, create_points, settle, write_points
+from vecstow_engine.storage import point_commits, point_table
+from vecstow_engine.storage.point_commits import create_points, settle, write_points
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import Meta, StoredPoint
 from vecstow_engine.storage.rows import HEADER_BYTES
 
 UID = "00112233445566778899aabbccddeeff"
@@ -55,7 +57,7 @@ def flip(path, offset):
     [("journal_mode", "wal"), ("synchronous", 2), ("wal_autocheckpoint", 0), ("mmap_size", 0)],
 )
 def test_rule_11_every_connection_has_its_settings(notes, pragma, value):
-    connection = points._connect(notes.folder / "points.db", 1024)
+    connection = point_commits.connect(notes.folder / "points.db", 1024)
     try:
         assert connection.execute(f"PRAGMA {pragma}").fetchall() in ([(value,)], [])
         assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
@@ -78,7 +80,7 @@ def test_rule_11_durable_means_that_sqlites_log_is_empty(notes):
 
 def test_rule_11_reader_that_keeps_the_log_busy_means_not_durable(notes, monkeypatch):
     """The checkpoint fails, writes end, and the log stays."""
-    monkeypatch.setattr(points, "BUSY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(point_commits, "BUSY_TIMEOUT_SECONDS", 0.01)
     reader = sqlite3.connect(notes.folder / "points.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM points").fetchone()
@@ -469,8 +471,8 @@ def test_more_ids_than_one_statement_takes_are_all_found(tmp_path):
 def test_checkpoint_of_more_points_than_one_scan_reads_is_counted(tmp_path):
     path = tmp_path / "points.db"
     create_points(path, Meta(UID, "notes"))
-    stored = [StoredPoint(n, f"p{n}", 1, 1, n, None) for n in range(2 * points.SCAN_ROWS)]
+    stored = [StoredPoint(n, f"p{n}", 1, 1, n, None) for n in range(2 * point_table.SCAN_ROWS)]
     meta = write_points(path, [], stored, applied=1, checkpoints=1)
     table = PointTable(path)
-    assert len(table.slots(meta).slots) == meta.points == 2 * points.SCAN_ROWS
+    assert len(table.slots(meta).slots) == meta.points == 2 * point_table.SCAN_ROWS
     table.close()

@@ -21,7 +21,8 @@ from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
-from vecstow_engine.storage.points import Meta, rewrite_meta
+from vecstow_engine.storage.point_commits import rewrite_meta
+from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.recovery import open_store
 
 STAGING: Final = ".staging"

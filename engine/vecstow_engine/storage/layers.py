@@ -23,7 +23,7 @@ from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.overlay import Entry, Overlay
-from vecstow_engine.storage.points import PointTable
+from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Delete, Effect, Upsert
 from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
 from vecstow_engine.storage.slots import SlotTable

@@ -11,7 +11,8 @@ from enum import Enum
 from pathlib import Path
 
 from vecstow_engine.model.errors import DamagedFile, StorageError
-from vecstow_engine.storage.points import PointTable, rebuild_id_index, vacuum
+from vecstow_engine.storage.point_commits import rebuild_id_index, vacuum
+from vecstow_engine.storage.point_table import PointTable
 
 
 class Fault(Enum):

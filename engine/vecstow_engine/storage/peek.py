@@ -11,7 +11,8 @@ from typing import Final
 
 from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
 from vecstow_engine.storage import files
-from vecstow_engine.storage.points import Meta, PointTable
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import Meta
 
 COPY_ATTEMPTS_MAX: Final = 3
 

@@ -23,7 +23,9 @@ from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.mending import find_faults, mend
-from vecstow_engine.storage.points import Meta, PointTable, settle
+from vecstow_engine.storage.point_commits import settle
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.records import Effect, decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
 from vecstow_engine.storage.segment import Record

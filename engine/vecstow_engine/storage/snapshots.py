@@ -15,7 +15,9 @@ from crc32c import crc32c
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import INDEX, POINTS
-from vecstow_engine.storage.points import PointTable, SnapshotEntry, write_snapshot
+from vecstow_engine.storage.point_commits import write_snapshot
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import SnapshotEntry
 
 READ_BYTES: Final = 1 << 20
 

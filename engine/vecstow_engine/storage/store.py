@@ -23,7 +23,8 @@ from vecstow_engine.storage.layers import Announce, Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.overlay import Overlay
-from vecstow_engine.storage.points import Meta, vacuum, write_points
+from vecstow_engine.storage.point_commits import vacuum, write_points
+from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.records import Effect, Upsert, encode_effect
 from vecstow_engine.storage.view import View
 

@@ -18,7 +18,7 @@ from vecstow_engine.storage.check.table import check_meta, check_points
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import table_at_rest
-from vecstow_engine.storage.points import PointTable
+from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.recovery import match_files
 
 

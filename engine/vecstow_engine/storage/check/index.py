@@ -6,7 +6,8 @@ from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
 from vecstow_engine.storage.layout import INDEX, POINTS
-from vecstow_engine.storage.points import Meta, PointTable
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.snapshots import valid_snapshot
 
 

@@ -14,7 +14,7 @@ from vecstow_engine.storage.check.report import Severity
 from vecstow_engine.storage.layout import POINTS
 from vecstow_engine.storage.mending import find_faults, mend
 from vecstow_engine.storage.peek import private_copy
-from vecstow_engine.storage.points import PointTable
+from vecstow_engine.storage.point_table import PointTable
 
 PAGE_BYTES: Final = 4096
 """SQLite's default, which is never changed."""

@@ -19,7 +19,8 @@ from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Progress, Severity
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
-from vecstow_engine.storage.points import Meta, PointTable, StoredPoint
+from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.points import Meta, StoredPoint
 from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
 
 BLOCK_POINTS: Final = 4096
