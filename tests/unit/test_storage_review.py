@@ -1,12 +1,14 @@
 """Interleavings and crashes between the rules of the disk, each with what must come of it."""
 
+import asyncio
 import errno
 
 import pytest
 
 from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk, upsert
-from vecstow_engine.model.errors import ReadOnly, StorageError
+from vecstow_engine.model.errors import NotFound, ReadOnly, StorageError
 from vecstow_engine.storage.replay import read_log
 
 
@@ -80,3 +82,25 @@ def test_reads_are_served_when_the_log_cannot_go_on_after_a_start(notes, disk, s
     with pytest.raises(ReadOnly):
         copy.put(x=5)
     copy.close()
+
+
+def test_read_that_a_drop_overtook_opens_no_files_of_the_next_collection(tmp_path):
+    """Neither does it see them, nor does the dropped one when it is restored beside them."""
+
+    async def drop_and_restore(engine):
+        engine.declare()
+        await engine.put(a=1, b=2)
+        engine.checkpoint()
+        dropped = engine.collection("notes")
+        engine.drop("notes")
+        engine.declare()
+        await engine.put(a=100, b=200)
+        engine.checkpoint()
+        with pytest.raises(NotFound):
+            dropped.store.view.get(["a"])
+        engine.restore(engine.deleted()[0]["path"], "back")
+        assert await engine.values("back", "a", "b") == [1, 2]
+        assert await engine.values("notes", "a", "b") == [100, 200]
+
+    with RunningEngine(tmp_path / "data") as engine:
+        asyncio.run(drop_and_restore(engine))

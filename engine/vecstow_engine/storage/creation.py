@@ -60,7 +60,7 @@ def first_use(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple
     assert manifest is not None and manifest.collection_uid is not None and meta is not None
     identity = identity_of(manifest, manifest.collection_uid)
     layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)
-    return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta, handles)
+    return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta)
 
 
 def refuse_orphan(layout: Layout, name: str) -> None:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import Unavailable
+from vecstow_engine.model.errors import NotFound, Unavailable
 from vecstow_engine.model.labels import make_labels
-from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.handles import Closable, HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.overlay import Entry, Overlay
@@ -27,6 +28,8 @@ from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Delete, Effect, Upsert
 from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
 from vecstow_engine.storage.slots import SlotTable
+
+_Handle = TypeVar("_Handle", bound=Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +65,37 @@ class Layers:
         """Slot to reason: points that fail their checks. Bounded by the number of points."""
         self.lock = threading.RLock()
         self._handles = handles
+        self._closed = False
 
     def table(self) -> AbstractContextManager[PointTable]:
         """The point table, open for the length of a with block."""
-        return self._handles.borrow((self.identity.uid, "points"), lambda: PointTable(self.folder / POINTS))
+        return self.borrow("points", lambda: PointTable(self.folder / POINTS))
 
     def rows(self) -> AbstractContextManager[RowsFile]:
         """The rows file, open for the length of a with block."""
-        key = self.identity.uid, "rows"
-        return self._handles.borrow(key, lambda: RowsFile(self.folder / ROWS, self.identity.stride))
+        return self.borrow("rows", lambda: RowsFile(self.folder / ROWS, self.identity.stride))
+
+    def borrow(self, name: str, opener: Callable[[], _Handle]) -> AbstractContextManager[_Handle]:
+        """The handle of that name, open for the length of a with block; NotFound once these are closed.
+
+        Handles are this object's, not its uid's: a drop leaves the folder's name to others, and a restore
+        comes back with the same uid.
+        """
+
+        def open_unless_closed() -> _Handle:
+            if self._closed:
+                raise NotFound(
+                    f"collection {self.identity.name!r} does not exist", collection=self.identity.name
+                )
+            return opener()
+
+        return self._handles.borrow((self, name), open_unless_closed)
 
     def close(self) -> None:
-        """Close what is open."""
-        self._handles.discard((self.identity.uid, "points"))
-        self._handles.discard((self.identity.uid, "rows"))
+        """Close what is open, and open nothing any more: another collection's files may lie there."""
+        self._closed = True
+        for name in ("points", "rows", "log"):
+            self._handles.discard((self, name))
 
     def overlays(self) -> list[Overlay]:
         """Newest first."""

@@ -17,7 +17,6 @@ import numpy as np
 from vecstow_engine.model.errors import ReadOnly, StorageError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
-from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Announce, Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS
@@ -35,14 +34,13 @@ CHECKPOINT_ROWS: Final = 4096
 class Store:
     """The files and the overlay of one collection in use. Made by `recovery.open_store`."""
 
-    def __init__(self, layers: Layers, log: Log, meta: Meta, handles: HandleCache) -> None:
+    def __init__(self, layers: Layers, log: Log, meta: Meta) -> None:
         self.layers = layers
         self.view = View(layers)
         self.log = log
         self.meta = meta
         self.failure: str | None = None
         """Why a checkpoint can never succeed again in this process."""
-        self._handles = handles
         self._writing = threading.Lock()
 
     @property
@@ -162,7 +160,6 @@ class Store:
 
     def close(self) -> None:
         """Close every descriptor; the store must not be used again."""
-        self._handles.discard((self.identity.uid, "log"))
         self.layers.close()
 
     def _refuse_if_failed(self) -> None:
@@ -216,4 +213,4 @@ class Store:
             rows.sync()
 
     def _log_handle(self) -> AbstractContextManager[Log]:
-        return self._handles.borrow((self.identity.uid, "log"), lambda: self.log)
+        return self.layers.borrow("log", lambda: self.log)
