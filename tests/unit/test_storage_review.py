@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import sqlite3
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import NotFound, ReadOnly, StorageError
+from vecstow_engine.storage import point_commits
 from vecstow_engine.storage.replay import read_log
 
 
@@ -104,3 +106,18 @@ def test_read_that_a_drop_overtook_opens_no_files_of_the_next_collection(tmp_pat
 
     with RunningEngine(tmp_path / "data") as engine:
         asyncio.run(drop_and_restore(engine))
+
+
+def test_rule_11_connection_of_a_failed_sync_is_never_closed(notes, monkeypatch):
+    """SQLite syncs once more when the last connection is closed, and then unlinks the only sure copy."""
+
+    def fail(connection, path):
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise error
+
+    monkeypatch.setattr(point_commits, "make_durable", fail)
+    with pytest.raises(StorageError):
+        notes.store.checkpoint()
+    notes.close()
+    assert (notes.folder / "points.db-wal").stat().st_size > 0

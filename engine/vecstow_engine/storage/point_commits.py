@@ -6,6 +6,7 @@ Each commit has a connection of its own, which is closed afterwards, and is dura
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -192,8 +193,27 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def _writer(path: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(connect(path, WRITER_CACHE_KIB)) as connection:
+    connection = connect(path, WRITER_CACHE_KIB)
+    try:
         yield connection
+    except sqlite3.Error as error:
+        if _errorname(error).startswith("SQLITE_IOERR"):
+            _keep_for_ever(connection)
+        else:
+            connection.close()
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+
+
+def _keep_for_ever(connection: sqlite3.Connection) -> None:
+    """A sync may have failed: the last connection that is closed would try it again, and then unlink `-wal`.
+
+    So this one never is, not even at the interpreter's end. At most one a table: nothing writes it any more.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
@@ -226,7 +246,7 @@ def wrapped(path: Path) -> Iterator[None]:
 
 
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
-    name = getattr(error, "sqlite_errorname", "") or ""
+    name = _errorname(error)
     if name == "SQLITE_FULL":
         return DiskFull(
             f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
@@ -238,3 +258,7 @@ def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
     ):
         return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
+
+
+def _errorname(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "") or ""
