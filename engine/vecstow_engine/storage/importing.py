@@ -14,9 +14,8 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.model.batch import PointBatch
-from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound
+from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound, TooLarge
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.backup import STAGING, begin_log, settle_copy
 from vecstow_engine.storage.creation import bulk_load
@@ -128,21 +127,22 @@ def _copy_segments(source: Path, copy: Layout, uid: str) -> None:
 
 def _foreign_batches(path: Path, wanted: Manifest, report: ForeignReport) -> Iterator[PointBatch]:
     for points in read_batches(read_vectors(path, wanted.dimension, report), BATCH_POINTS):
-        if wanted.distance_metric is DistanceMetric.COSINE:
-            points = _without_zeros(points, report)
-        vectors = (
-            np.stack([point.vector for point in points]) if points else np.zeros((0, wanted.dimension), "f4")
-        )
-        yield PointBatch.build(
-            wanted, [point.id for point in points], vectors, [point.metadata for point in points]
-        )
+        try:
+            yield _batch_of(wanted, points)
+        except (InvalidInput, TooLarge):
+            yield _batch_of(wanted, [point for point in points if _fits(wanted, point, report)])
 
 
-def _without_zeros(points: list[ForeignPoint], report: ForeignReport) -> list[ForeignPoint]:
-    kept = []
-    for point in points:
-        if point.vector.any():
-            kept.append(point)
-        else:
-            report.skip(point.offset, f"{point.id} is all zeros, for which Cosine is not defined")
-    return kept
+def _fits(wanted: Manifest, point: ForeignPoint, report: ForeignReport) -> bool:
+    """Whether a point keeps the limits; one that does not is reported as skipped."""
+    try:
+        _batch_of(wanted, [point])
+    except (InvalidInput, TooLarge) as error:
+        report.skip(point.offset, f"{point.id}: {error.message}")
+        return False
+    return True
+
+
+def _batch_of(wanted: Manifest, points: list[ForeignPoint]) -> PointBatch:
+    rows = np.stack([p.vector for p in points]) if points else np.zeros((0, wanted.dimension), np.float32)
+    return PointBatch.build(wanted, [p.id for p in points], rows, [p.metadata for p in points])
