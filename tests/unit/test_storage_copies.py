@@ -1,16 +1,20 @@
 """Drops, backups, restores, imports: a delete is not a loss, a copy is whole or says what is missing."""
 
 import dataclasses
+import json
 import os
 import shutil
 import threading
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from tests.unit.dvecdb_records import make, unpack, write
 from tests.unit.recorded_disk import PowerOff, RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
+from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage import trash
@@ -300,6 +304,61 @@ async def test_import_over_a_served_collection_is_a_conflict(engine):
     with pytest.raises(NotFound):
         engine.import_orphan(orphaned_path="wal", collection_name="found", **SHAPE)
     assert await engine.values("notes", "a", "b") == [1, 2]
+
+
+@pytest.mark.parametrize("release", ["0.2.1", "0.2.6"])
+async def test_volume_that_d_vecdb_left_is_foreign_until_it_is_imported_in_its_place(tmp_path, release):
+    data, truth = unpack(release, tmp_path)
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    with RunningEngine(data) as engine:
+        assert {name: engine.describe(name)["state"] for name in truth} == dict.fromkeys(truth, "foreign")
+        assert {path: path.read_bytes() for path in before} == before
+        for name, known in truth.items():
+            engine.import_orphan(
+                orphaned_path=name, collection_name=name, dimension=known["dimension"],
+                distance_metric=DistanceMetric(known["distance_metric"]), vector_type=VectorType.FLOAT32,
+            )  # fmt: skip
+        await engine.upsert(
+            "users",
+            PointBatch.build(
+                engine.collection("users").manifest, ["new"], np.ones((1, 16), np.float32), None
+            ),
+        )
+        with engine.copied() as again:
+            for name, known in truth.items():
+                points = await again.get_points(name, known["ids"])
+                assert [point.vector.tolist() for point in points] == np.array(
+                    known["vectors"], np.float32
+                ).tolist()
+                assert [json.loads(point.payload or b"null") for point in points] == [
+                    metadata or None for metadata in known["metadata"]
+                ]
+                assert again.describe(name)["state"] == "ready"
+            assert (await again.get_points("users", ["new"]))[0] is not None
+    aside = data / ".quarantine"
+    for path, content in before.items():
+        name = path.relative_to(data)
+        [kept] = aside.glob(f"{name.parts[0]}-*")
+        assert kept.joinpath(*name.parts[1:]).read_bytes() == content
+
+
+async def test_foreign_records_that_we_cannot_hold_are_skipped_and_told(engine):
+    """What is no number, zeros under Cosine, and metadata above the limit: the others come."""
+    records = make(6, 4, lambda at: {"n": at, "text": "x" * (70_000 if at == 2 else 1)})
+    records[1].vector = [1.0, float("nan"), 2.0, 3.0]
+    records[3].vector = [0.0] * 4
+    records[4].vector = [float("inf"), 1.0, 2.0, 3.0]
+    folder = engine.settings.data / "found"
+    folder.mkdir()
+    write(folder / "vectors.bin", records, "0.2.6")
+    with capture_logs() as logs:
+        engine.import_orphan(
+            orphaned_path="found", collection_name="found",
+            **(SHAPE | {"distance_metric": DistanceMetric.COSINE}),
+        )  # fmt: skip
+    points = await engine.get_points("found", [record.text for record in records])
+    assert [point is not None for point in points] == [True, False, False, False, False, True]
+    assert len([line for line in logs if line["event"] == "record was not imported"]) == 4
 
 
 # What is left of a crash ---------------------------------------------------------------------------------
