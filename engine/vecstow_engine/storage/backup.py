@@ -7,6 +7,7 @@ holds checkpoints back meanwhile, so that only the log changes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -114,7 +115,8 @@ def _copy_collection(source: Layout, target: Layout, manifest: Manifest) -> None
     files.make_folder(folder)
     found = source.collection(manifest.name)
     for name, transfer in _TRANSFERS.items():
-        if (found / name).exists():
+        # SQLite takes its -wal away, empty, when the last reader is done: it may go at any moment.
+        with contextlib.suppress(FileNotFoundError):
             transfer(found / name, folder / name)
     files.sync_folder(folder)
     if manifest.collection_uid is not None:

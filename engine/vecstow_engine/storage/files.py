@@ -187,13 +187,13 @@ def remove_tree(folder: Path) -> None:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's bytes to a new, synced file; the folder is for the caller to sync."""
-    fd = open_new(target)
-    try:
-        with source.open("rb") as stream:
+    with source.open("rb") as stream:
+        fd = open_new(target)
+        try:
             _copy_stream(stream, fd)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def link_file(source: Path, target: Path) -> None:
