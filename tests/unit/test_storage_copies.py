@@ -17,7 +17,7 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
 from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage import trash
+from vecstow_engine.storage import files, trash
 from vecstow_engine.storage.backup import make_backup, path_below
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
@@ -157,6 +157,22 @@ async def test_backup_has_everything_acknowledged_before_it_and_the_form_of_a_da
     with RunningEngine(path) as opened:
         assert opened.collection_names() == ["notes"]
         assert await opened.values("notes", "a", "b") == [1, 2]
+
+
+async def test_backup_goes_on_when_sqlite_takes_its_empty_log_away(engine, monkeypatch):
+    real = files.copy_file
+
+    def copy_file(source, target):
+        if source.name.endswith("-wal"):
+            source.unlink()
+        real(source, target)
+
+    monkeypatch.setattr(files, "copy_file", copy_file)
+    await engine.values("notes", "a")
+    path = engine.backup("notes")
+    monkeypatch.undo()
+    engine.restore(path, "copy")
+    assert await engine.values("copy", "a", "b") == [1, 2]
 
 
 async def test_hard_links_only_for_what_is_never_written_again(engine, disk):

@@ -16,6 +16,7 @@ from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST, vector
 from vecstow_engine.model.batch import PointBatch, SearchQuery
 from vecstow_engine.model.errors import (
+    Busy,
     Conflict,
     DiskFull,
     NotFound,
@@ -26,6 +27,7 @@ from vecstow_engine.model.errors import (
     VecstowError,
 )
 from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage import files, recovery
@@ -375,6 +377,85 @@ async def test_rule_16_stop_during_a_hold_leaves_the_files_and_loses_nothing(tmp
     assert state_of(tmp_path / "data") == before
     with RunningEngine(tmp_path / "data") as again:
         assert await again.values("notes", "a", "b") == [1, 2]
+
+
+# Bounds --------------------------------------------------------------------------------------------------
+
+
+def bounded(data, *, wait_seconds=0.02, **index):
+    engine = RunningEngine(data, overlay_bytes_max=10_000)
+    limits = dataclasses.replace(engine.settings.limits, write_wait_seconds=wait_seconds)
+    engine.settings = dataclasses.replace(engine.settings, limits=limits, **index)
+    return engine
+
+
+async def test_writer_that_outruns_the_checkpoints_waits_and_is_told_at_the_limit_before_anything_is_logged(
+    tmp_path,
+):
+    with bounded(tmp_path / "data") as engine:
+        engine.declare()
+        await engine.put(**fill("p", 20))
+        last = engine.collection("notes").store.last_sequence
+        with pytest.raises(Busy, match="wait for a checkpoint") as told:
+            await engine.put(**fill("q", 20))
+        assert told.value.retry_after_seconds == 5
+        assert engine.collection("notes").store.last_sequence == last
+        engine.checkpoint()
+        assert len(await engine.put(**fill("q", 20))) == 20
+
+
+async def test_writer_that_waits_goes_on_when_there_is_room(tmp_path):
+    with bounded(tmp_path / "data", wait_seconds=20.0) as engine:
+        engine.declare()
+        await engine.put(**fill("p", 20))
+        write = asyncio.create_task(engine.put(**fill("q", 20)))
+        await asyncio.sleep(0.05)
+        assert not write.done()
+        await asyncio.to_thread(engine.checkpoint)
+        assert len(await write) == 20
+
+
+async def test_one_batch_above_the_bound_is_taken_alone(tmp_path):
+    """A limit on what waits must not refuse for ever what a client may send."""
+    with bounded(tmp_path / "data") as engine:
+        engine.declare()
+        assert len(await engine.put(**fill("p", 500))) == 500
+
+
+async def test_write_that_comes_while_the_engine_stops_is_refused_not_lost(engine):
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    engine._committer.stop()
+    with pytest.raises(Busy, match="stopping"):
+        await engine.put(b=2)
+    assert collection.store.last_sequence == 1
+
+
+async def test_client_that_goes_away_does_not_take_its_write_back(engine, monkeypatch):
+    await engine.put(a=1)
+    slow = SlowSync(monkeypatch)
+    write = asyncio.create_task(engine.put(b=2))
+    await asyncio.to_thread(slow.entered.acquire)
+    write.cancel()
+    slow.goes_on.release(100)
+    await engine.put(c=3)
+    assert await engine.values("notes", "b", "c") == [2, 3]
+
+
+# Settings ------------------------------------------------------------------------------------------------
+
+
+async def test_changed_graph_settings_rebuild_the_graph_in_the_background(engine):
+    await engine.put(**fill("p", 1500))
+    engine.indexed()
+    config = IndexConfig(max_connections=8, ef_construction=50, ef_search=77)
+    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, index_config=config))
+    engine.refresh({})
+    collection = engine.indexed()
+    assert engine.describe("notes")["index_config"]["ef_search"] == 77
+    with collection.index.fork_point() as graph:
+        assert graph.built_with(config)
+    assert await engine.nearest("notes", 700) == ["p699"]
 
 
 # Coming and going ----------------------------------------------------------------------------------------
