@@ -1,11 +1,13 @@
 """`check` on the files of one collection: what is wrong, where, and that a start makes of it what is told."""
 
+import dataclasses
 import re
 import struct
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from crc32c import crc32c
 
@@ -21,8 +23,14 @@ from tests.unit.checked_volume import (
     trace,
     zero,
 )
+from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
+from vecstow_engine.model.batch import PointBatch
+from vecstow_engine.model.errors import Unavailable
+from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.storage.check import check_volume
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.point_table import PointTable
+from vecstow_engine.storage.records import Upsert
 from vecstow_engine.storage.rows import HEADER_BYTES
 
 
@@ -189,6 +197,26 @@ def test_row_of_a_deleted_point_means_nothing(volume):
     free = next(slot for slot in range(max(slots)) if slot not in slots)
     flip(volume.rows, HEADER_BYTES + STRIDE * free)
     assert volume.check().findings == []
+
+
+@pytest.mark.parametrize("vector_type", VectorType)
+def test_damaged_scale_of_a_row_is_found_quietly(tmp_path, vector_type):
+    """An infinite scale times zero: numpy would warn before the checksum tells."""
+    manifest = dataclasses.replace(MANIFEST, vector_type=vector_type)
+    batch = PointBatch.build(manifest, ["a"], np.array([[0, 1, 2, 3]], np.float32), None)
+    notes = StoreOnDisk(tmp_path / "data", manifest)
+    notes.store.commit([Upsert(batch.ids, batch.rows, batch.payloads)])
+    notes.checkpoint()
+    notes.close()
+    rows = notes.folder / "vectors.bin"
+    raw = rows.read_bytes()
+    rows.write_bytes(raw[:HEADER_BYTES] + struct.pack("<f", float("inf")) + raw[HEADER_BYTES + 4 :])
+    [finding] = check_volume(notes.data, ["notes"]).findings
+    assert finding.offset == HEADER_BYTES
+    again = StoreOnDisk(notes.data, manifest)
+    with pytest.raises(Unavailable):
+        again.store.view.get(["a"])
+    again.close()
 
 
 def test_row_that_is_no_vector_is_an_error(volume):

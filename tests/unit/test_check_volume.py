@@ -134,7 +134,7 @@ def dropped(volume):
 
 BESIDE = {
     "the volume's id is gone": (lambda v: (v.data / "VOLUME").unlink(), "warning", "VOLUME"),
-    "the volume's id is none": (lambda v: (v.data / "VOLUME").write_bytes(b"\xff\xfe"), "warning", "VOLUME"),
+    "the volume's id is none": (lambda v: (v.data / "VOLUME").write_bytes(b"\xff\xfe"), "error", "VOLUME"),
     "a log of nobody": (lambda v: (v.data / "wal" / ("e" * 32)).mkdir(), "warning", "wal/" + "e" * 32),
     "a dropped collection without its manifest": (
         lambda v: (dropped(v) / "metadata.json").unlink(), "warning", ".deleted/gone-"),
@@ -159,8 +159,15 @@ def test_what_lies_beside_the_collections_is_told(volume, case):
     assert trace(volume.data) == before
     assert [(f.severity, f.collection, f.offset) for f in report.findings] == [(severity, None, None)]
     assert report.findings[0].file.startswith(file)
-    assert report.clean
+    assert report.clean == (severity != "error")
     assert volume.check("notes").findings == []
+
+
+def test_volume_whose_id_is_damaged_is_refused(volume):
+    """Another id would mean a volume that was replaced."""
+    (volume.data / "VOLUME").write_bytes(b"\xff\xfe")
+    with pytest.raises(VolumeRefused, match="not the 32 hex digits"):
+        RunningEngine(volume.data).start()
 
 
 def test_log_whose_collection_was_removed_by_hand_names_it(volume):

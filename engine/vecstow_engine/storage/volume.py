@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vecstow_engine.model.errors import VolumeRefused
+from vecstow_engine.model.names import is_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 
@@ -85,12 +86,17 @@ class Volume:
     def _read_id(self) -> str:
         path = self.layout.volume_id
         try:
-            text = path.read_text().strip()
+            text = path.read_text(errors="replace").strip()
         except FileNotFoundError:
             text = ""
         if not text:
             text = uuid.uuid4().hex
             files.replace_file(path, [text.encode() + b"\n"])
+        if not is_collection_uid(text):
+            raise VolumeRefused(
+                f"{path} holds {text[:40]!r}, not the 32 hex digits of a volume's id",
+                hint=f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}",
+            )
         return text
 
 

@@ -46,8 +46,9 @@ def _volume_id(layout: Layout) -> Iterator[Finding]:
         )
         return
     if _VOLUME_ID.fullmatch(raw) is None:
-        message = f"it holds {raw[:64]!r}, not 32 hex digits: the volume is taken for another one"
-        yield _warning(layout, layout.volume_id, message, "put it back from a copy of the volume")
+        message = f"it holds {raw[:40]!r}, not the 32 hex digits of a volume's id: no engine starts"
+        next_command = f"put it back from a copy; or make a new one: rm {layout.volume_id}"
+        yield Finding(Severity.ERROR, None, layout.volume_id.name, None, message, next_command)
 
 
 def _foreign_log(layout: Layout) -> Iterator[Finding]:
