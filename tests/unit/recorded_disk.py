@@ -132,7 +132,8 @@ class RecordedDisk:
         os.unlink(path)
 
     def link(self, source: Any, target: Any) -> None:
-        self._step(f"link {Path(source).name} -> {Path(target).name}")
+        if Path(source).exists():
+            self._step(f"link {Path(source).name} -> {Path(target).name}")
         os.link(source, target)
 
     def _step(self, step: str) -> None:
