@@ -89,9 +89,10 @@ class Collection:
             return self._error.message
         if self.broken is not None:
             return self.broken
+        remarks = list(self.warnings)
         if self.store is not None and (withheld := self.store.layers.withheld):
-            return f"{len(withheld)} points are withheld: {next(iter(withheld.values()))}"
-        return "; ".join(self.warnings) or None
+            remarks.insert(0, f"{len(withheld)} points are withheld: {next(iter(withheld.values()))}")
+        return "; ".join(remarks) or None
 
     @property
     def broken(self) -> str | None:
