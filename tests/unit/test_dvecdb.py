@@ -14,7 +14,7 @@ import pytest
 from tests.unit.dvecdb_records import FILLING, Record, encode, make, unpack, write
 from vecstow_engine.model.errors import InvalidInput, StorageError
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, detect, read_batches, read_vectors
-from vecstow_engine.storage.dvecdb.heads import heads
+from vecstow_engine.storage.dvecdb.heads import heads, next_record
 from vecstow_engine.storage.dvecdb.source import Source
 
 RELEASES = ["0.2.1", "0.2.6"]
@@ -335,6 +335,28 @@ def test_no_head_begins_before_the_place_that_is_searched_from(tmp_path):
     source = Source(tmp_path / "f")
     assert [(head.offset, head.format) for head in heads(source, 0, 100, DIMENSION)] == [(0, "0.2.6")]
     assert [(head.offset, head.format) for head in heads(source, 2, 100, DIMENSION)] == [(4, "0.2.1")]
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("behind", "is_record"),
+    [
+        pytest.param(b"\1" + struct.pack("<QQ", 2, 4) + b"team", True, id="a map with a key"),
+        pytest.param(b"\1" + struct.pack("<QQ", 2, 5_000) + b"team", False, id="a key beyond reason"),
+        pytest.param(b"\1" + struct.pack("<QQ", 1 << 40, 4) + b"team", False, id="a count beyond reason"),
+        pytest.param(b"\1" + struct.pack("<Q", 9) + b'{"a": 12}', True, id="JSON"),
+        pytest.param(b"\0" + FILLING, True, id="the filling"),
+        pytest.param(b"\0" + struct.pack("<Q16sQ", 16, b"x" * 16, DIMENSION), True, id="another record"),
+        pytest.param(b"\0" + b"something else, and long enough", False, id="something else"),
+        pytest.param(b"\7" + FILLING, False, id="no mark"),
+        pytest.param(b"", True, id="the end of the file"),
+    ],
+)
+def test_a_head_counts_by_what_is_behind_its_vector(tmp_path, behind, is_record):
+    head = struct.pack(f"<Q16sQ{DIMENSION}f", 16, b"x" * 16, DIMENSION, *[1.0] * DIMENSION)
+    (tmp_path / "f").write_bytes(head + behind)
+    source = Source(tmp_path / "f")
+    assert (next_record(source, 0, source.size, DIMENSION) is not None) == is_record
     source.close()
 
 

@@ -151,6 +151,28 @@ def test_a_damaged_length_is_not_read_as_unusual_data(tmp_path, key, byte):
     assert [skipped.offset for skipped in report.skipped] == [offsets[9]]
 
 
+def test_a_damaged_key_is_not_read_as_one_with_a_control_character(tmp_path):
+    records = make(30, 4, lambda at: {"i": at, "team": "green", "ok": at % 2 == 0, "owner": "ann"})
+    offsets = write(tmp_path / "f", records, "0.2.1")
+    raw = bytearray((tmp_path / "f").read_bytes())
+    raw[raw.index(b"ok", offsets[9]) - 8] ^= 1  # one letter longer: "ok\0", which then is null
+    (tmp_path / "f").write_bytes(raw)
+    found, _ = read(tmp_path / "f")
+    assert found == [record.metadata for record in records[:9] + records[10:]]
+
+
+def test_a_damaged_last_value_is_not_read_as_null(tmp_path):
+    """Null takes no byte, so it always fits when nothing says where the record ends."""
+    records = make(30, 4, lambda at: {"i": at, "owner": None if at % 3 == 0 else f"user {at}"})
+    offsets = write(tmp_path / "f", records, "0.2.1")
+    raw = bytearray((tmp_path / "f").read_bytes())
+    raw[raw.index(b"owner", offsets[10]) + 5] ^= 128
+    (tmp_path / "f").write_bytes(raw)
+    found, report = read(tmp_path / "f")
+    assert found == [record.metadata for record in records[:10] + records[11:]]
+    assert [skipped.offset for skipped in report.skipped] == [offsets[10]]
+
+
 def test_data_that_takes_another_form_is_read_once_it_comes_again(tmp_path):
     """Two fields become arrays at once, late in the file: the first two such records are taken for damage."""
     old = {"team": "green", "tag": "a", "n": 1}
@@ -187,6 +209,14 @@ def test_numbers_that_may_be_others_are_in_doubt(tmp_path, numbers, reason):
     given, found, report = round_trip(tmp_path, 9, lambda at: {"v": numbers[at % len(numbers)]})
     assert found == given
     assert reason in next(iter(report.doubts.values())).reason
+
+
+def test_hashes_are_integers_though_some_look_like_floats(tmp_path):
+    """One in nine bit patterns is a float of usual size."""
+    hashes = [0x4012_3456_789A_BCDE, 0x7012_3456_789A_BCDE, 0x6012_3456_789A_BCDE, 0x5512_3456_789A_BCDE]
+    given, found, report = round_trip(tmp_path, 40, lambda at: {"hash": hashes[at % 4] + at})
+    assert texts(found) == texts(given)
+    assert [doubt.field for doubt in report.doubts.values()] == ["hash"]
 
 
 def test_negative_numbers_of_any_size_are_so_where_small_ones_are(tmp_path):

@@ -201,8 +201,6 @@ class Fields(Options):
         if look in ("small", "negative"):
             return signed
         numbers = self._numbers.get(path, _Numbers())
-        if look == "tiny" and not numbers.real:
-            return word
         if math.isfinite(real) and (look == "real" or numbers.real):
             if look != "real":
                 doubtful(path, "a number that may be a huge integer or a float: the field has both")

@@ -129,8 +129,6 @@ def _id_at(raw: bytes, at: int, dimension: int) -> bytes | None:
 
 def _framed(source: Source, body: int, dimension: int) -> Head | None:
     """The head with its frame, when the four bytes before `body` fit the record that follows."""
-    if body < FRAME_BYTES:
-        return None
     head = head_at(source, body - FRAME_BYTES, dimension)
     if head is None or head.length is None:
         return None

@@ -51,8 +51,7 @@ class MetadataReader:
 
         Twice: the first round gathers what the records say together, the second reads each with all of that.
         """
-        # The shortest first: they are read for sure, and lead the way through the longer ones.
-        records = sorted((raw for raw in records if len(raw) > 8), key=len)
+        records = [raw for raw in records if len(raw) > 8]
         first = Fields()
         for self._record, raw in enumerate(records):
             # What the very first ones seem to say must not keep the others from saying otherwise.
@@ -68,7 +67,7 @@ class MetadataReader:
     def read(self, candidates: Iterable[Candidate], offset: int) -> tuple[dict[str, Any], int] | None:
         """The metadata of the record at `offset`, and its length; None when no candidate can be read.
 
-        A candidate of known fields is taken at once, else the likeliest of all.
+        One of known fields is taken before all others.
         """
         self._record = offset
         tried: list[Candidate] = []
@@ -80,12 +79,11 @@ class MetadataReader:
             if readings:
                 return self._chosen(readings, offset), readings[0].end
             tried.append(candidate)
-        best: list[Reading] = []
         for candidate in tried:
             readings = self._new(*candidate, self._fields)
-            if readings and (not best or readings[0].cost < best[0].cost):
-                best = readings
-        return (self._chosen(best, offset, learn=True), best[0].end) if best else None
+            if readings:
+                return self._chosen(readings, offset, learn=True), readings[0].end
+        return None
 
     def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
         """The metadata that begins `raw` when nothing says where it ends.
