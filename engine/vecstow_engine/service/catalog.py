@@ -129,7 +129,7 @@ class Catalog:
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
-        with self._registry.changing:
+        with self._gate.required("hard delete"), self._registry.changing:
             path = self.drop(collection)
             for deleted in list_deleted(self._layout):
                 if deleted.path == path:

@@ -7,6 +7,7 @@ is bounded in bytes, and refused before it is logged, never after.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -199,12 +200,12 @@ class Committer:
             _answer(group, full)
             return
         for write in group:
-            if isinstance(write.effect, Delete):
-                self._volume.release_reserve()
-            elif len(group) == 1:
+            if len(group) == 1 and not isinstance(write.effect, Delete):
                 _answer(group, full)
                 return
             try:
+                if isinstance(write.effect, Delete):
+                    self._volume.release_reserve()
                 applied = collection.commit([write.effect])
             except Exception as error:  # noqa: BLE001  # As above.
                 _answer([write], error)
@@ -237,7 +238,8 @@ def _answer(group: list[_Write], outcome: list[Applied] | Exception) -> None:
         result = outcome if isinstance(outcome, Exception) else outcome[number]
         by_loop.setdefault(write.loop, []).append((write.future, result))
     for loop, answers in by_loop.items():
-        loop.call_soon_threadsafe(_resolve, answers)
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits there any more
+            loop.call_soon_threadsafe(_resolve, answers)
 
 
 def _resolve(answers: list[tuple[asyncio.Future[Applied], Applied | Exception]]) -> None:

@@ -97,6 +97,7 @@ class Engine:
             self._indexer.stop()
             self._searcher.stop()
             self._upkeep.finish()
+            self.gate.close()
         self._handles.close()
         self.volume.close()
         self.volume = None
@@ -215,7 +216,12 @@ class Engine:
             return check_folder(self.layout, name, is_rival=is_rival, serving=True).document()
 
     def hold(self, seconds: float) -> str:
-        """Change nothing but logs for so long; returns the end, RFC 3339."""
+        """Change nothing but logs for so long; returns the end, RFC 3339.
+
+        Raises Recovering while a collection is opened, which changes its files and its log's; Busy.
+        """
+        if not self.registry.all_opened():
+            raise Recovering("a hold must wait until every collection is opened", retry_after_seconds=1)
         return rfc3339(self.gate.hold(min(seconds, self.settings.limits.hold_seconds_max)))
 
     def release_hold(self) -> None:

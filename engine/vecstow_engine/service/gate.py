@@ -17,6 +17,8 @@ class Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
+        self.closed = False
+        """Nothing passes any more: the engine stops."""
         self._held_until: float | None = None
         """time.monotonic."""
 
@@ -38,6 +40,12 @@ class Gate:
         with self._changed:
             self._held_until = None
 
+    def close(self) -> None:
+        """Let nothing through any more, and wait for the changes under way: then nobody writes the volume."""
+        with self._changed:
+            self.closed = True
+            self._changed.wait_for(lambda: self._inside == 0)
+
     @property
     def remaining_seconds(self) -> float:
         """How long the hold lasts; 0 when there is none."""
@@ -48,7 +56,7 @@ class Gate:
     def passing(self) -> Iterator[bool]:
         """True, and a hold waits for the end of the block; False during a hold: change nothing."""
         with self._changed:
-            free = self.remaining_seconds == 0
+            free = self.remaining_seconds == 0 and not self.closed
             if free:
                 self._inside += 1
         try:
@@ -63,6 +71,8 @@ class Gate:
     def required(self, operation: str) -> Iterator[None]:
         """As `passing`, but raises Conflict during a hold."""
         with self.passing() as free:
+            if self.closed and not free:
+                raise Busy(f"the engine is stopping; {operation} was not begun", retry_after_seconds=5)
             if not free:
                 raise Conflict(
                     f"{operation} must wait: the volume is held for {self.remaining_seconds:.0f} s more",

@@ -1,0 +1,117 @@
+"""What the engine's threads do to each other: holds, stops and errors in each other's way."""
+
+import asyncio
+import contextlib
+import errno
+import threading
+
+import pytest
+
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.model.errors import Busy, DiskFull, Recovering
+from vecstow_engine.service import catalog, committer, loading
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with RunningEngine(tmp_path / "data") as running:
+        running.declare()
+        yield running
+
+
+class Slowed:
+    """A function that waits, once it is called, until the test lets it go on."""
+
+    def __init__(self, monkeypatch, module, name):
+        self.entered = threading.Event()
+        self.goes_on = threading.Event()
+        self._real = getattr(module, name)
+        monkeypatch.setattr(module, name, self)
+
+    def __call__(self, *values, **options):
+        self.entered.set()
+        assert self.goes_on.wait(20)
+        return self._real(*values, **options)
+
+
+async def test_hold_waits_until_every_collection_is_opened(engine, monkeypatch):
+    """Recovery writes logs anew and removes those that it found: a copy beside it may have neither."""
+    await engine.put(a=1)
+    opening = Slowed(monkeypatch, loading, "open_store")
+    copy = engine.copied()
+    copy.start()
+    try:
+        with pytest.raises(Recovering, match="until every collection is opened"):
+            copy.hold(60)
+        opening.goes_on.set()
+        wait_until(copy.registry.all_opened)
+        copy.hold(60)
+    finally:
+        opening.goes_on.set()
+        copy.stop()
+
+
+async def test_volume_is_locked_until_a_restore_that_is_under_way_is_done(engine, monkeypatch):
+    """Else another engine would have it, and two would write."""
+    await engine.put(a=1)
+    engine.drop("notes")
+    restoring = Slowed(monkeypatch, catalog, "restore_deleted")
+    restore = asyncio.create_task(asyncio.to_thread(engine.restore, engine.deleted()[0]["path"], None))
+    await asyncio.to_thread(restoring.entered.wait, 20)
+    stop = asyncio.create_task(asyncio.to_thread(engine.stop))
+    await asyncio.to_thread(wait_until, lambda: engine.gate.closed)
+    assert engine.volume is not None
+    restoring.goes_on.set()
+    assert await restore == "notes"
+    await stop
+    assert engine.volume is None
+    with pytest.raises(Busy, match="stopping"):
+        engine.cleanup(0)
+
+
+async def test_purge_of_a_hard_delete_is_over_before_a_hold_begins(engine, monkeypatch):
+    await engine.put(a=1)
+    purging = Slowed(monkeypatch, catalog, "purge")
+    delete = asyncio.create_task(asyncio.to_thread(engine.hard_delete, "notes"))
+    await asyncio.to_thread(purging.entered.wait, 20)
+    with pytest.raises(Busy):
+        engine.gate.hold(60, wait_seconds=0.01)
+    purging.goes_on.set()
+    await delete
+    engine.hold(60)
+    engine.release_hold()
+
+
+async def test_reserve_that_cannot_be_given_up_fails_the_delete_and_not_the_thread(engine, monkeypatch):
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    commit = collection.commit
+
+    def fail(effects):
+        monkeypatch.setattr(collection, "commit", commit)
+        raise DiskFull("the volume is full")
+
+    def refuse():
+        raise OSError(errno.EIO, "refused")
+
+    monkeypatch.setattr(collection, "commit", fail)
+    monkeypatch.setattr(engine.volume, "release_reserve", refuse)
+    with pytest.raises(OSError, match="refused"):
+        await engine.delete_points("notes", ["a"])
+    assert await engine.delete_points("notes", ["a"]) == [True]
+
+
+async def test_writers_whose_event_loop_is_gone_do_not_end_the_thread(engine, monkeypatch):
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    commit = Slowed(monkeypatch, collection, "commit")
+
+    def write_and_leave():
+        with contextlib.suppress(TimeoutError):
+            asyncio.run(asyncio.wait_for(engine.put(b=2), 0.05))
+
+    for _ in range(2 * committer.THREADS):
+        await asyncio.to_thread(write_and_leave)
+    commit.goes_on.set()
+    await asyncio.wait_for(engine.put(c=3), 20)
+    assert await engine.values("notes", "a", "b", "c") == [1, 2, 3]
