@@ -178,6 +178,11 @@ class Catalog:
             )  # fmt: skip
             for offset, reason in report.skipped:
                 log.warning("record was not imported", collection=manifest.name, offset=offset, reason=reason)
+            for doubt in report.doubts.values():
+                log.warning(
+                    "metadata could be read in more than one way", collection=manifest.name,
+                    field=doubt.field, reason=doubt.reason, records=doubt.records, offset=doubt.offset,
+                )  # fmt: skip
             self._open_new(manifest)
 
     def rescan(self) -> None:
