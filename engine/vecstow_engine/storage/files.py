@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -23,6 +24,7 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 COPY_BYTES: Final = 1 << 20
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_making_folder: Final = threading.Lock()
 
 
 class SyncFailed(OSError):
@@ -113,16 +115,29 @@ def sync_file(path: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Create `folder` and what is missing above it; for the root of a volume, before anything is in it."""
+    """Create `folder` and what is missing above it, durably; for the root of a volume."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder`, and its name durably; nothing happens when it is there."""
-    if folder.is_dir():
-        return
-    folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-    sync_folder(folder.parent)
+    """Create `folder`, and its name durably; nothing happens when it is there.
+
+    Nobody finds it before its name is durable, nor after that failed. What a crash left unsynced is for
+    `Volume` to sync at the next start.
+    """
+    with _making_folder:
+        if folder.is_dir():
+            return
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        try:
+            sync_folder(folder.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+            raise
 
 
 def temporary(path: Path) -> Path:

@@ -40,6 +40,7 @@ class Volume:
             _refuse_network(layout.data)
         self._lock_fd = _take_lock(layout.lock)
         try:
+            self._sync_folders()
             self.id = self._read_id()
             self.fill_reserve()
         except BaseException:
@@ -82,6 +83,12 @@ class Volume:
         if stats.f_bavail * stats.f_frsize < 4 * wanted:
             return False
         return _allocate(path, wanted)
+
+    def _sync_folders(self) -> None:
+        """A crash may have come between the making of a folder and its sync; from now on it is relied on."""
+        for folder in (self.layout.data, self.layout.logs):
+            if folder.is_dir():
+                files.sync_folder(folder)
 
     def _read_id(self) -> str:
         path = self.layout.volume_id
