@@ -141,7 +141,8 @@ def _read_rows_header(path: Path, manifest: Manifest, *, has_points: bool) -> Id
         f"{path} was not written by Vecstow; it is left as it is",
         collection=manifest.name,
         details={"file": str(path), "offset": 0},
-        hint=f"vecstow import {manifest.name} --orphan {path.parent}",
+        hint=f"vecstow import {manifest.name} --orphan {path.parent} --dimension {manifest.dimension}"
+        f" --metric {manifest.distance_metric} --type {manifest.vector_type}",
     )
 
 
