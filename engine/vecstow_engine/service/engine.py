@@ -6,12 +6,13 @@ callers; what a method raises comes from `model.errors`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import Recovering
+from vecstow_engine.model.errors import DiskFull, Recovering
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -202,7 +203,7 @@ class Engine:
     def check(self, name: str) -> dict[str, object]:
         """Verify every file and row of one collection, what waited for a checkpoint included.
 
-        Writes go on meanwhile. Raises Recovering, NotFound, or DiskFull when the checkpoint finds no room.
+        Writes go on meanwhile. Raises Recovering or NotFound.
         """
         if name in self.registry.broken():
             return check_folder(self.layout, name).document()
@@ -212,7 +213,8 @@ class Engine:
         is_rival = self.registry.is_rival(collection)
         with self.gate.passing() as free, collection.upkeep:
             if free and collection.store is not None and collection.broken is None:
-                self._upkeep.checkpoint(collection)
+                with contextlib.suppress(DiskFull):
+                    self._upkeep.checkpoint(collection)
             return check_folder(self.layout, name, is_rival=is_rival, serving=True).document()
 
     def hold(self, seconds: float) -> str:

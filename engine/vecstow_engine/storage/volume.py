@@ -142,7 +142,7 @@ def _take_lock(path: Path) -> int:
         holder = os.read(fd, 32).decode(errors="replace").strip()
         os.close(fd)
         raise VolumeRefused(
-            f"{path} is held: another engine (process {holder or 'unknown'}) uses this volume",
+            f"{path} is held: another engine or a check (process {holder or 'unknown'}) uses this volume",
             hint="stop that engine first; two engines on one volume would destroy it",
         ) from error
     with contextlib.suppress(OSError):  # for people only; a full disk must not keep the engine from starting
