@@ -5,11 +5,15 @@ import contextlib
 import errno
 import threading
 
+import numpy as np
 import pytest
 
 from tests.unit.running_engine import RunningEngine, wait_until
+from tests.unit.store_on_disk import upsert
+from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Recovering
-from vecstow_engine.service import catalog, committer, loading
+from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.service import catalog, committer, loading, searcher
 
 
 @pytest.fixture
@@ -115,3 +119,19 @@ async def test_writers_whose_event_loop_is_gone_do_not_end_the_thread(engine, mo
     commit.goes_on.set()
     await asyncio.wait_for(engine.put(c=3), 20)
     assert await engine.values("notes", "a", "b", "c") == [1, 2, 3]
+
+
+async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):
+    await engine.put(a=1, b=1, c=2)
+    collection = engine.collection("notes")
+    real = searcher._nearest_matching
+
+    def overtaken(*values):
+        hits = real(*values)
+        monkeypatch.setattr(searcher, "_nearest_matching", real)
+        collection.commit([upsert(a=1)])
+        return hits
+
+    monkeypatch.setattr(searcher, "_nearest_matching", overtaken)
+    query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
+    assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from tests.unit.recorded_disk import RecordedDisk
@@ -132,6 +133,27 @@ def test_nobody_relies_on_a_folder_before_its_name_is_durable(tmp_path, monkeypa
         goes_on.set()
         first.result(20)
         second.result(20)
+
+
+@pytest.mark.parametrize("checkpoints", [0, 1, 2, 3])
+def test_scan_meets_every_point_that_is_there_throughout(notes, checkpoints):
+    """One that is written anew goes to a slot that the scan has passed, or whose layer it has left behind."""
+    notes.put(b=2, c=3, d=4)
+    notes.delete("a")
+    notes.checkpoint()
+    scan = notes.store.view.scan()
+    met = [next(scan)]
+    notes.put(d=5)
+    for number in range(checkpoints):
+        notes.checkpoint()
+        notes.put(**{f"more{number}": 6})
+    met += scan
+    labels = np.array([label for label, _, _ in met], np.uint64)
+    assert len(set(labels.tolist())) == len(labels)
+    live = [point for point in notes.store.view.resolve(labels) if point is not None]
+    assert sorted(point for point in live if not point[0].startswith("more")) == [
+        ("b", b'{"v":2}'), ("c", b'{"v":3}'), ("d", b'{"v":5}'),
+    ]  # fmt: skip
 
 
 def test_read_that_a_drop_overtook_opens_no_files_of_the_next_collection(tmp_path):

@@ -197,7 +197,18 @@ def _resolve(collection: Collection, found: Hits) -> tuple[list[list[Hit]], int]
 
 
 def _search_all(collection: Collection, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """Exact search among all points that match: every payload is looked at."""
+    """Exact search among all points that match: every payload is looked at.
+
+    Searched again when points among the nearest were replaced meanwhile.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        [answer], gone = _resolve(collection, _nearest_matching(collection, query, filter))
+        if gone == 0:
+            break
+    return answer
+
+
+def _nearest_matching(collection: Collection, query: SearchQuery, filter: Filter) -> Hits:
     assert collection.store is not None
     view = collection.store.view
     matching = [label for label, _, payload in view.scan() if filter.matches(_decode(payload))]
@@ -210,7 +221,7 @@ def _search_all(collection: Collection, query: SearchQuery, filter: Filter) -> l
         good = ~np.isnan(rows[:, 0])
         block = exact.nearest(metric, queries, exact.prepare(metric, rows[good]), labels[good], query.limit)
         hits = merge(hits, block, query.limit)
-    return _resolve(collection, hits)[0][0]
+    return hits
 
 
 def _decode(payload: bytes | None) -> dict[str, object] | None:

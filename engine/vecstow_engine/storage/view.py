@@ -22,6 +22,8 @@ from vecstow_engine.storage.records import Upsert
 from vecstow_engine.storage.rows import row_checksums
 
 READ_ATTEMPTS_MAX: Final = 5
+SCAN_LABELS: Final = 4096
+"""Points that a scan looks up at a time, of those that were written while it went on."""
 
 _Found: TypeAlias = Entry | StoredPoint
 
@@ -114,9 +116,30 @@ class View:
         return Upsert([i for i, _ in found], rows[kept], [payload for _, payload in found])
 
     def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
-        """(label, id, payload) of every point that is served, in no particular order."""
+        """(label, id, payload) of every point that is served, in no particular order.
+
+        A point that is written anew meanwhile, or moved by compaction, comes with its new label; with its old
+        one too if that was met before, which `resolve` then knows no more.
+        """
         with self._layers.lock:
             fresh = {entry.slot: entry for overlay in self._layers.overlays() for entry in overlay.live()}
+            since = self._layers.active.generation
+        recent = set()
+        for label, point_id, payload in self._scan(fresh):
+            if label >> 32 >= since:
+                recent.add(label)
+            yield label, point_id, payload
+        labels = self.labels()
+        labels = labels[generations_of(labels) >= since]
+        labels = labels[[label not in recent for label in labels.tolist()]]
+        for start in range(0, len(labels), SCAN_LABELS):
+            part = labels[start : start + SCAN_LABELS]
+            for label, point in zip(part.tolist(), self.resolve(part), strict=True):
+                if point is not None:
+                    yield label, *point
+
+    def _scan(self, fresh: dict[int, Entry]) -> Iterator[tuple[int, str, bytes | None]]:
+        """The points of the overlays, `fresh` by slot, and then those of the table, as it is by then."""
         for entry in fresh.values():
             if self._is_served(entry.slot, entry.generation):
                 yield entry.generation << 32 | entry.slot, entry.id, entry.payload
