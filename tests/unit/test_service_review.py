@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import threading
 
@@ -14,6 +15,7 @@ from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Recovering
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.service import catalog, committer, loading, searcher
+from vecstow_engine.storage.manifests import update_manifest
 
 
 @pytest.fixture
@@ -119,6 +121,63 @@ async def test_writers_whose_event_loop_is_gone_do_not_end_the_thread(engine, mo
     commit.goes_on.set()
     await asyncio.wait_for(engine.put(c=3), 20)
     assert await engine.values("notes", "a", "b", "c") == [1, 2, 3]
+
+
+def change_owner(engine, owner):
+    """As another process does it."""
+    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, owner=owner))
+
+
+def test_manifest_that_was_changed_while_the_collection_was_created_is_followed(tmp_path, monkeypatch):
+    with RunningEngine(tmp_path / "data") as engine:
+
+        def overtaken(*values):
+            answer = update_manifest(*values)
+            change_owner(engine, "sidecar")
+            return answer
+
+        monkeypatch.setattr(catalog, "update_manifest", overtaken)
+        engine.declare()
+        engine.refresh({})
+        assert engine.collection("notes").manifest.owner == "sidecar"
+
+
+async def test_settings_do_not_take_the_uid_away_that_the_first_write_gives(engine, monkeypatch):
+    """Without it the log would be missing in a backup, and stay behind in a purge."""
+    change_owner(engine, "sidecar")
+    writing = Slowed(monkeypatch, catalog, "first_use")
+    write = asyncio.create_task(engine.put(a=1))
+    await asyncio.to_thread(writing.entered.wait, 20)
+    await asyncio.to_thread(engine.refresh, {})
+    assert engine.collection("notes").manifest.owner is None
+    writing.goes_on.set()
+    await write
+    engine.refresh({})
+    manifest = engine.collection("notes").manifest
+    assert (manifest.owner, manifest.collection_uid) == (
+        "sidecar", engine.collection("notes").store.identity.uid,
+    )  # fmt: skip
+
+
+async def test_collection_is_neither_dropped_nor_changed_while_it_is_opened(engine, monkeypatch):
+    """Its loader would go on with the next collection's files, or with the settings that it read before."""
+    await engine.put(a=1)
+    opening = Slowed(monkeypatch, loading, "open_store")
+    copy = engine.copied()
+    copy.start()
+    try:
+        with pytest.raises(Recovering):
+            copy.drop("notes")
+        change_owner(copy, "sidecar")
+        copy.refresh({})
+        opening.goes_on.set()
+        wait_until(copy.registry.all_opened)
+        copy.refresh({})
+        assert copy.collection("notes").manifest.owner == "sidecar"
+        copy.drop("notes")
+    finally:
+        opening.goes_on.set()
+        copy.stop()
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):

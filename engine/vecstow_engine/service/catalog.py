@@ -113,7 +113,10 @@ class Catalog:
             collection.opened(store, self._loader.new_index(collection))
 
     def drop(self, collection: Collection) -> Path:
-        """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict, NotFound."""
+        """Move a collection to `.deleted/`; its name is free when this returns.
+
+        Raises Conflict, NotFound, or Recovering: its loader would go on with what lies under the name by then.
+        """
         if collection.manifest.managed_by is ManagedBy.KUBERNETES:
             raise Conflict(
                 f"collection {collection.name!r} belongs to a Kubernetes resource",
@@ -124,6 +127,8 @@ class Catalog:
                 raise NotFound(
                     f"collection {collection.name!r} was dropped already", collection=collection.name
                 )
+            if collection.state is State.RECOVERING:
+                collection.readable()
             self._with_room(mark_dropped, self._layout, collection.name)
             return self._move_away(collection)
 
@@ -196,12 +201,16 @@ class Catalog:
 
     def _follow(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
-        if manifest.dropped_at is not None:
+        if collection is not None and collection.state is State.RECOVERING:
+            self._registry.look_again(
+                manifest.name
+            )  # its loader works on the files, with the manifest it read
+        elif manifest.dropped_at is not None:
             self._follow_drop(manifest, collection)
         elif collection is None:
             self._open_new(manifest)
         else:
-            self._change_settings(collection, manifest)
+            self._follow_settings(collection, manifest)
 
     def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
         with self._gate.passing() as free:
@@ -212,10 +221,18 @@ class Catalog:
             else:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
 
-    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
+    def _follow_settings(self, collection: Collection, manifest: Manifest) -> None:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
-            return
+        elif collection.upkeep.acquire(blocking=False):
+            try:
+                self._change_settings(collection, manifest)
+            finally:
+                collection.upkeep.release()
+        else:  # a first write may be giving it its uid, which this manifest does not have yet
+            self._registry.look_again(manifest.name)
+
+    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
         old, new = collection.manifest.index_config, manifest.index_config
         uid = manifest.collection_uid or collection.manifest.collection_uid
         collection.manifest = dataclasses.replace(manifest, collection_uid=uid)

@@ -79,9 +79,12 @@ class Registry:
         return uid is not None and any(other.collection_uid == uid for other in others)
 
     def add(self, collection: Collection) -> None:
-        """A collection that was created, restored, imported or found."""
+        """A collection that was created, restored, imported or found.
+
+        Its manifest is read once more by the next scan: somebody may have changed it since it was written.
+        """
         self._broken.pop(collection.name, None)
-        self._seen[collection.name] = self._signature(collection.name)
+        self._seen.pop(collection.name, None)
         self._collections[collection.name] = collection
 
     def remove(self, collection: Collection) -> None:
