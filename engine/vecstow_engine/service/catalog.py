@@ -115,7 +115,7 @@ class Catalog:
     def drop(self, collection: Collection) -> Path:
         """Move a collection to `.deleted/`; its name is free when this returns.
 
-        Raises Conflict, NotFound, or Recovering: its loader would go on with what lies under the name by then.
+        Raises Conflict, NotFound, or Recovering: its loader would go on with what comes under the name.
         """
         if collection.manifest.managed_by is ManagedBy.KUBERNETES:
             raise Conflict(
