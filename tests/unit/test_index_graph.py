@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vecstow_engine.index import exact
+from vecstow_engine.index import graph as graph_module
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.model.errors import DamagedFile
@@ -224,3 +225,20 @@ def test_a_graph_of_another_dimension_is_refused(tmp_path):
     graph.save(path)
     with pytest.raises(DamagedFile, match="not a graph of 25 dimensions"):
         HnswGraph.load(path, DistanceMetric.EUCLIDEAN, DIMENSION + 1, CONFIG, 0)
+
+
+def test_rows_are_read_in_parts_between_which_other_threads_run(monkeypatch):
+    """hnswlib holds the interpreter while it gives rows back; 1,000 reranked hits need 3,000 of them."""
+    graph, rows, labels = built(DistanceMetric.MANHATTAN, clustered(300))
+    monkeypatch.setattr(graph_module, "_READ_VALUES_MAX", 7 * DIMENSION)
+    real, calls = graph._index, []
+
+    class Counting:
+        def get_items(self, part, return_type):
+            calls.append(len(part))
+            return real.get_items(part, return_type=return_type)
+
+    graph._index = Counting()
+    assert np.array_equal(graph.rows(labels), rows)
+    assert max(calls) == 7
+    assert sum(calls) == 300
