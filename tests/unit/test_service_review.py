@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.unit.running_engine import RunningEngine, wait_until
+from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Recovering
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.service import catalog, committer, loading, searcher
+from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.manifests import update_manifest
 
 
@@ -178,6 +181,22 @@ async def test_collection_is_neither_dropped_nor_changed_while_it_is_opened(engi
     finally:
         opening.goes_on.set()
         copy.stop()
+
+
+async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
+    """It would fill the disk before it is found to be cut, and writes would be refused meanwhile."""
+    await engine.put(**fill("p", 1200))
+    collection = engine.indexed()
+    with collection.index.fork_point() as graph:
+        size = graph.file_size()
+    stats = SimpleNamespace(f_bavail=2 * size - 1, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: stats)
+    with collection.upkeep, pytest.raises(DiskFull, match=f"takes {size} bytes, and {2 * size - 1} are free"):
+        take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
+    assert not list(collection.store.layers.folder.glob("index.bin*"))
+    stats.f_bavail += 1
+    with collection.upkeep:
+        assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):

@@ -21,7 +21,12 @@ from vecstow_engine.index.graph import HNSWLIB_VERSION, HnswGraph
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.storage import files
-from vecstow_engine.storage.snapshots import describe_snapshot, install_snapshot, snapshot_temporary
+from vecstow_engine.storage.snapshots import (
+    describe_snapshot,
+    install_snapshot,
+    refuse_without_room,
+    snapshot_temporary,
+)
 
 POLL_SECONDS: Final = 0.02
 CHILD_SECONDS_MAX: Final = 600.0
@@ -46,6 +51,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
             return False
         sequence, count, size = store.last_sequence, graph.live_count, graph.file_size()
         space, connections = graph.space, graph.max_connections
+        refuse_without_room(store.layers.folder, size)
         child = _fork(graph, path)
     _wait(child)
     entry = describe_snapshot(

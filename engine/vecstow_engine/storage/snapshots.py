@@ -7,12 +7,13 @@ record and rename.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 from crc32c import crc32c
 
-from vecstow_engine.model.errors import StorageError
+from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import INDEX, POINTS
 from vecstow_engine.storage.point_commits import write_snapshot
@@ -20,6 +21,8 @@ from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import SnapshotEntry
 
 READ_BYTES: Final = 1 << 20
+SPARE_BYTES_MAX: Final = 256 << 20
+"""What a snapshot leaves to the log and the checkpoints, or its own size when it is smaller."""
 
 
 def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[SnapshotEntry | None, str]:
@@ -36,6 +39,17 @@ def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[Snaps
                 return None, f"{INDEX} contains sequence {entry.sequence}, but only {applied} is applied"
             return entry, ""
     return None, f"{INDEX} fails its checksum"
+
+
+def refuse_without_room(folder: Path, size: int) -> None:
+    """Raise DiskFull unless a snapshot of `size` bytes leaves room: it is a cache, and writes come first."""
+    stats = os.statvfs(folder)
+    free = stats.f_bavail * stats.f_frsize
+    if free < size + min(size, SPARE_BYTES_MAX):
+        raise DiskFull(
+            f"{INDEX} is not written anew: it takes {size} bytes, and {free} are free",
+            operation="snapshot", hint="nothing is lost; the next start builds what it lacks from the rows",
+        )  # fmt: skip
 
 
 def describe_snapshot(
