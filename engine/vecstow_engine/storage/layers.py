@@ -123,16 +123,17 @@ class Layers:
         return known, older
 
     def live_slots(self, ids: Sequence[str]) -> dict[str, int]:
-        """The slots of those ids that are live; raises Unavailable when the table's row of one is damaged."""
+        """The slots of those ids that are live, damaged ones included: a write replaces or deletes them.
+
+        Raises Unavailable when it cannot be told which slot a damaged one has.
+        """
         known, older = self.split(ids)
         slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
         if older:
             with self.table() as table:
                 found = table.by_ids(older)
-            for point_id, point in found.items():
-                if point is None:
-                    raise self.withheld_error(point_id, None)
-                slots[point_id] = point.slot
+                slots |= {point_id: point.slot for point_id, point in found.items() if point is not None}
+                slots |= self._damaged_slots(table, [i for i, point in found.items() if point is None])
         return slots
 
     def apply(
@@ -172,6 +173,17 @@ class Layers:
             collection=self.identity.name,
             hint=f"vecstow check {self.identity.name}",
         )
+
+    def _damaged_slots(self, table: PointTable, ids: Sequence[str]) -> dict[str, int]:
+        """Where the points of `ids` stand whose table rows fail their checksums."""
+        slots = table.listed_slots(ids) if ids else {}
+        standing = table.by_slots(list(slots.values()))
+        for point_id in ids:
+            slot = slots.get(point_id)
+            if slot is None or standing.get(slot) is not None or not self.slots.generation(slot):
+                raise self.withheld_error(point_id, slot)
+            self.withhold_point(slot)
+        return slots
 
     def _apply_upsert(
         self, effect: Upsert, sequence: int, live: dict[str, int], announce: Announce | None

@@ -243,6 +243,8 @@ def wrapped(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _typed(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes what the file has in place of a name
+        raise DamagedFile(f"its schema is no text: {error.reason}", file=str(path)) from error
 
 
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:

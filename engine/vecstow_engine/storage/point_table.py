@@ -96,6 +96,14 @@ class PointTable:
                 found[row[1]] = checked_point(row)
         return found
 
+    def listed_slots(self, ids: Sequence[str]) -> dict[str, int]:
+        """The slots that the index of ids has for those `ids` that it knows; no point is looked at."""
+        found: dict[str, int] = {}
+        for part in _parts(ids):
+            marks = ",".join("?" * len(part))
+            found |= dict(self._all(f"SELECT id, slot FROM points WHERE id IN ({marks})", part))
+        return found
+
     def by_slots(self, slots: Sequence[int]) -> dict[int, StoredPoint | None]:
         """The points at those `slots` that are there; None for one that fails its checksum."""
         found: dict[int, StoredPoint | None] = {}
