@@ -406,14 +406,47 @@ def test_group_of_effects_on_one_id_is_applied_in_order(notes):
     copy.close()
 
 
-def test_write_to_a_point_whose_table_row_is_damaged_is_refused(notes):
-    """Which slot it has is not known for certain, so neither is what the write would replace."""
-    notes.checkpoint()
-    notes.close()
+def damage_table(notes):
     connection = sqlite3.connect(notes.folder / "points.db", isolation_level=None)
     connection.execute("UPDATE points SET payload = x'7b7d' WHERE id = 'b'")
     connection.close()
+
+
+def damage_in_the_table(notes):
+    notes.checkpoint()
+    notes.close()
+    damage_table(notes)
     with pytest.raises(Unavailable, match="withheld"):
-        notes.put(b=9)
-    notes.put(c=4)
-    assert notes.points() == {"a": 3, "c": 4}
+        notes.store.view.get(["b"])
+
+
+def test_write_to_a_point_whose_table_row_is_damaged_replaces_it(notes):
+    damage_in_the_table(notes)
+    assert notes.put(b=9).existed == [True]
+    notes.checkpoint()
+    again = notes.reopened()
+    assert again.points() == {"a": 3, "b": 9}
+    again.close()
+
+
+def test_point_whose_table_row_is_damaged_can_be_deleted(notes):
+    damage_in_the_table(notes)
+    assert notes.delete("b").existed == [True]
+    notes.checkpoint()
+    again = notes.reopened()
+    assert again.points() == {"a": 3}
+    again.close()
+
+
+@pytest.mark.parametrize("change", ["an update", "a delete"])
+def test_damaged_point_that_the_log_replaces_or_deletes_hinders_no_replay(notes, change):
+    notes.checkpoint()
+    notes.put(b=9) if change == "an update" else notes.delete("b")
+    notes.close()
+    damage_table(notes)
+    again = StoreOnDisk(notes.data)
+    assert again.points() == ({"a": 3, "b": 9} if change == "an update" else {"a": 3})
+    again.checkpoint()
+    again = again.reopened()
+    assert again.points() == ({"a": 3, "b": 9} if change == "an update" else {"a": 3})
+    again.close()
