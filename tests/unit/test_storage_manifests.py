@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import shutil
+import struct
 
 import pytest
+from crc32c import crc32c
 
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
@@ -313,3 +315,69 @@ def test_flipped_bit_in_the_header_page_of_the_rows_is_damage(notes, place):
     (notes.folder / "vectors.bin").write_bytes(raw)
     with pytest.raises(DamagedFile, match=r"vectors\.bin at byte 0"):
         StoreOnDisk(notes.data)
+
+
+def rewrite_header(notes, place, content):
+    """Change the header page of the rows, with a checksum that fits."""
+    path = notes.folder / "vectors.bin"
+    raw = bytearray(path.read_bytes())
+    raw[place : place + len(content)] = content
+    raw[4092:4096] = struct.pack("<I", crc32c(bytes(raw[:4092])))
+    path.write_bytes(raw)
+
+
+def test_newer_rows_file_is_refused(notes):
+    notes.close()
+    rewrite_header(notes, 8, struct.pack("<I", 2))
+    with pytest.raises(NewerFormat, match="version 2"):
+        StoreOnDisk(notes.data)
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [(28, b"\0\0\0\0"), (32, b"\4"), (33, b"\3"), (36, b"\1\0\0\0"), (40, b"\0"), (41, b"../x")],
+    ids=[
+        "no dimension",
+        "unknown metric",
+        "unknown type",
+        "another stride",
+        "no name",
+        "a name that leads out",
+    ],
+)
+def test_header_page_that_names_what_cannot_be_is_damage(notes, place, content):
+    notes.close()
+    rewrite_header(notes, place, content)
+    with pytest.raises(DamagedFile, match=r"vectors\.bin"):
+        StoreOnDisk(notes.data)
+
+
+def cut(name):
+    return lambda notes: (notes.folder / name).write_bytes((notes.folder / name).read_bytes()[:200])
+
+
+DAMAGE = {
+    "rows cut": cut("vectors.bin"),
+    "table cut": cut("points.db"),
+    "table gone": lambda notes: (notes.folder / "points.db").unlink(),
+    "rows gone": lambda notes: (notes.folder / "vectors.bin").unlink(),
+    "another uid": lambda notes: write_manifest(
+        notes.folder, dataclasses.replace(notes.manifest, collection_uid="f" * 32)
+    ),
+    "another shape": lambda notes: write_manifest(
+        notes.folder, dataclasses.replace(notes.manifest, dimension=9)
+    ),
+    "newer rows": lambda notes: rewrite_header(notes, 8, struct.pack("<I", 2)),
+    "log cut": lambda notes: notes.segment(1).write_bytes(notes.segment(1).read_bytes()[:100]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_nothing_is_written_before_every_check_has_passed(notes, damage):
+    """What is quarantined stays as it was found, for whoever repairs it."""
+    notes.close()
+    damage(notes)
+    before = {path: path.read_bytes() for path in notes.data.rglob("*") if path.is_file()}
+    with pytest.raises((DamagedFile, NewerFormat)):
+        StoreOnDisk(notes.data)
+    assert {path: path.read_bytes() for path in notes.data.rglob("*") if path.is_file()} == before
