@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
-from tests.unit.store_on_disk import upsert
+from tests.unit.store_on_disk import MANIFEST, upsert
 from vecstow_engine.model.batch import SearchQuery
-from vecstow_engine.model.errors import Busy, DiskFull, Recovering
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, Recovering
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.service import catalog, committer, loading, searcher
 from vecstow_engine.service.snapshotter import take_snapshot
@@ -197,6 +197,33 @@ async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
     stats.f_bavail += 1
     with collection.upkeep:
         assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
+
+
+async def test_first_write_during_a_hold_is_told_when_to_come_again(engine):
+    """Not that the collection exists, which a 409 means: the clients of d-vecDB raise TypeError then."""
+    engine.hold(30)
+    with pytest.raises(Busy, match="held for 30 s more") as refused:
+        await engine.put(a=1)
+    assert refused.value.retry_after_seconds == 30
+    engine.release_hold()
+    assert await engine.put(a=1) == ["a"]
+
+
+async def test_served_collection_is_not_imported_from_under_its_writers(engine):
+    await engine.put(a=1)
+    (engine.layout.data / "link").symlink_to(engine.layout.collection("notes"))
+    for path in ("notes", "link"):
+        with pytest.raises(Conflict, match="served as collection 'notes'"):
+            engine.import_orphan(
+                orphaned_path=path, collection_name="other", dimension=4,
+                distance_metric=MANIFEST.distance_metric, vector_type=MANIFEST.vector_type,
+            )  # fmt: skip
+    assert engine.collection_names() == ["notes"]
+
+
+def test_create_with_another_shape_names_both(engine):
+    with pytest.raises(Conflict, match="exists with dimension 4, Euclidean, Float32, not with dimension 5"):
+        engine.create(dataclasses.replace(engine.collection("notes").manifest, dimension=5), exist_ok=True)
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):

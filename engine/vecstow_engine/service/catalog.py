@@ -6,13 +6,14 @@ Each change is made on the volume first, then in the registry, with `registry.ch
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
-from vecstow_engine.model.errors import Conflict, DiskFull, NotFound, VecstowError
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
@@ -78,8 +79,14 @@ class Catalog:
             return manifest
 
         existing = self._registry.find(manifest.name)
-        if existing is not None and exist_ok and existing.manifest.shape == manifest.shape:
-            return False
+        if existing is not None and exist_ok:
+            if existing.manifest.shape == manifest.shape:
+                return False
+            raise Conflict(
+                f"collection {manifest.name!r} exists with {_words(existing.manifest)}, "
+                f"not with {_words(manifest)}",
+                collection=manifest.name, operation="create",
+            )  # fmt: skip
         with self._registry.changing:
             self._refuse_known(manifest.name)
             _, created = update_manifest(self._layout, manifest.name, decide)
@@ -100,8 +107,14 @@ class Catalog:
             )  # fmt: skip
 
     def first_use(self, collection: Collection) -> None:
-        """Make the data files of a collection that gets its first write."""
-        with self._gate.required("the first write"), collection.upkeep:
+        """Make the data files of a collection that gets its first write; raises Busy during a hold."""
+        with self._gate.passing() as free, collection.upkeep:
+            if not free:
+                seconds = math.ceil(self._gate.remaining_seconds)
+                raise Busy(
+                    f"not logged: the first write makes files, and the volume is held for {seconds} s more",
+                    collection=collection.name, operation="write", retry_after_seconds=max(1, seconds),
+                )  # fmt: skip
             collection.writable()
             try:
                 manifest, store = first_use(self._layout, collection.manifest, self._handles)
@@ -176,6 +189,7 @@ class Catalog:
                 raise Conflict(
                     f"collection {wanted.name!r} exists", collection=wanted.name, operation="import"
                 )
+            self._refuse_served(source)
             manifest, report = import_orphan(self._layout, source, wanted)
             log.info(
                 "collection imported", collection=manifest.name, source=orphaned_path,
@@ -189,6 +203,17 @@ class Catalog:
                     field=doubt.field, reason=doubt.reason, records=doubt.records, offset=doubt.offset,
                 )  # fmt: skip
             self._open_new(manifest)
+
+    def _refuse_served(self, source: Path) -> None:
+        """What is copied beside writes and checkpoints may be of two moments."""
+        source = source.resolve()
+        is_ours = source.parent == self._layout.data.resolve()
+        served = self._registry.find(source.name) if is_ours else None
+        if served is not None and served.store is not None:
+            raise Conflict(
+                f"{source} is served as collection {served.name!r}, and changes while it is copied",
+                collection=served.name, operation="import", hint="back it up, and restore under a new name",
+            )  # fmt: skip
 
     def rescan(self) -> None:
         """Follow the manifests that somebody else changed on the volume."""
@@ -284,3 +309,7 @@ class Catalog:
             if not self._make_room():
                 raise
         return call(*values)
+
+
+def _words(manifest: Manifest) -> str:
+    return f"dimension {manifest.dimension}, {manifest.distance_metric}, {manifest.vector_type}"
