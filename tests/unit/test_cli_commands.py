@@ -13,6 +13,7 @@ import uvicorn
 
 from tests.unit.fake_engine import FakeEngine
 from vecstow_engine.api.app import Application
+from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import IndexConfig, Manifest, PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
 
@@ -218,6 +219,45 @@ def test_ls_lists_what_the_engine_has(engine, vecstow):
     assert [entry["name"] for entry in json.loads(vecstow("ls", "--json")[1])] == ["docs", "more"]
 
 
+@pytest.fixture
+def broken(engine, monkeypatch):
+    """The engine has `notes` too, whose manifest it cannot read."""
+
+    def refuse(name):
+        if name == "notes":
+            raise Quarantined("notes/metadata.json is not valid JSON")
+        return found(name)
+
+    state, found = engine.state_document(), engine.collection
+    row = {"name": "notes", "state": "quarantined", "reason": "not valid JSON", "vector_count": 0}
+    monkeypatch.setattr(
+        engine, "state_document", lambda: state | {"collections": [*state["collections"], row]}
+    )
+    monkeypatch.setattr(engine, "collection", refuse)
+
+
+def test_ls_lists_a_collection_whose_manifest_is_broken(broken, vecstow):
+    code, out, _ = vecstow("ls")
+    assert code == 0
+    assert out.splitlines()[2].split() == ["notes", "-", "-", "-", "-", "-", "quarantined"]
+    assert json.loads(vecstow("ls", "--json")[1])[1]["vector_count"] is None
+
+
+@pytest.mark.parametrize("state", ["quarantined", "foreign"])
+def test_vectors_that_nobody_read_are_not_counted_as_none(engine, vecstow, monkeypatch, state):
+    described = engine.describe("docs")
+    monkeypatch.setattr(engine, "describe", lambda name: described | {"state": state})
+    assert vecstow("ls")[1].splitlines()[1].split()[:3] == ["docs", "-", "3"]
+    assert "vector count" not in vecstow("show", "docs")[1]
+
+
+def test_ls_leaves_out_what_was_dropped_meanwhile(engine, vecstow, monkeypatch):
+    state = engine.state_document()
+    monkeypatch.setattr(engine, "state_document", lambda: state)
+    engine.collections.clear()
+    assert vecstow("ls")[:2] == (0, "no collections\n")
+
+
 def test_ls_of_nothing_says_so(engine, vecstow):
     engine.collections.clear()
     assert vecstow("ls")[:2] == (0, "no collections\n")
@@ -321,6 +361,15 @@ def test_check_of_an_engine_puts_the_reports_together(engine, vecstow, monkeypat
     ]
     code, out, _ = vecstow("check", "more", "--json")
     assert (code, json.loads(out)) == (0, sound)
+
+
+def test_check_of_an_engine_asks_for_collections_whose_manifest_is_broken(
+    engine, broken, vecstow, monkeypatch
+):
+    monkeypatch.setattr(engine, "check", {"docs": checked(), "notes": damaged("notes")}.__getitem__)
+    code, out, _ = vecstow("check")
+    assert code == 1
+    assert out.startswith("error: notes/vectors.bin")
 
 
 RESOURCE = """\

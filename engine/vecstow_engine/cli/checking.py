@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.options import DataOrNone, Json, UrlOrNone, choose_place
 from vecstow_engine.cli.output import console, print_json, print_line
 from vecstow_engine.model.names import check_collection_name
+
+if TYPE_CHECKING:
+    from vecstow_engine.cli.client import Client
+
+NOT_FOUND: Final = 404
 
 
 def check_command(
@@ -57,8 +62,7 @@ def _ask_engine(url: str, names: list[str] | None) -> dict[str, Any]:
     whole: dict[str, Any] = {"clean": True, "errors": 0, "warnings": 0, "infos": 0}
     whole |= {"findings": [], "omitted": {}, "collections": {}}
     with Client(url) as client:
-        for name in client.get("collections") if names is None else names:
-            part = client.post("collections", name, "check")
+        for part in _reports(client, names):
             whole["clean"] = whole["clean"] and part["clean"]
             for count in ("errors", "warnings", "infos"):
                 whole[count] += part[count]
@@ -66,6 +70,19 @@ def _ask_engine(url: str, names: list[str] | None) -> dict[str, Any]:
             for facts in ("omitted", "collections"):
                 whole[facts] |= part[facts]
     return whole
+
+
+def _reports(client: Client, names: list[str] | None) -> Iterator[dict[str, Any]]:
+    """A report each; without names of all: those with a broken manifest too, but not those just dropped."""
+    from vecstow_engine.cli.client import RequestRefused
+
+    rows = client.get("state")["collections"] if names is None else [{"name": name} for name in names]
+    for row in rows:
+        try:
+            yield client.post("collections", row["name"], "check")
+        except RequestRefused as refused:
+            if names is not None or refused.status != NOT_FOUND:
+                raise
 
 
 def _print_report(report: dict[str, Any]) -> None:

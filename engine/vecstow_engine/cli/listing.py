@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.options import Collection, DataOrNone, Json, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
 from vecstow_engine.model.names import check_collection_name
+
+if TYPE_CHECKING:
+    from vecstow_engine.cli.client import Client
+
+NOT_FOUND: Final = 404
+UNAVAILABLE: Final = 503
+UNREAD_STATES: Final = ("quarantined", "foreign")
+"""The engine has no collection open then, and counts 0."""
 
 
 def ls_command(
@@ -73,7 +81,7 @@ def show_command(
         from vecstow_engine.cli.client import Client
 
         with Client(place) as client:
-            found = client.get("collections", name)
+            found = _known(client.get("collections", name))
     if as_json:
         print_json(found)
     else:
@@ -84,7 +92,30 @@ def _from_engine(url: str) -> list[dict[str, Any]]:
     from vecstow_engine.cli.client import Client
 
     with Client(url) as client:
-        return [client.get("collections", name) for name in client.get("collections")]
+        rows = client.get("state")["collections"]
+        found = (_described(client, row) for row in rows)
+        return [entry for entry in found if entry is not None]
+
+
+def _described(client: Client, row: dict[str, Any]) -> dict[str, Any] | None:
+    """One collection's description; its row of GET /state when it has none, None when it was just dropped."""
+    from vecstow_engine.cli.client import RequestRefused
+
+    try:
+        return _known(client.get("collections", row["name"]))
+    except RequestRefused as refused:
+        if refused.status == NOT_FOUND:
+            return None
+        if refused.status != UNAVAILABLE:
+            raise
+    return _known({key: row.get(key) for key in ("name", "vector_count", "state", "reason")})
+
+
+def _known(description: dict[str, Any]) -> dict[str, Any]:
+    """The description without a count of vectors that nobody could read."""
+    if description.get("state") in UNREAD_STATES:
+        return description | {"vector_count": None}
+    return description
 
 
 def _from_volume(data: Path) -> list[dict[str, Any]]:
