@@ -11,6 +11,6 @@ def test_the_reason_has_what_is_withheld_and_what_recovery_remarked():
     store = SimpleNamespace(broken=None, layers=SimpleNamespace(withheld={3: "a bad row"}))
     collection.opened(store, None, ("wal_missing",))
     assert collection.state is State.DEGRADED
-    assert collection.reason == "1 points are withheld: a bad row; wal_missing"
+    assert collection.reason == "1 point is withheld: a bad row; wal_missing"
     store.layers.withheld.clear()
     assert (collection.state, collection.reason) == (State.READY, "wal_missing")

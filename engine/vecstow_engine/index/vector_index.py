@@ -156,6 +156,12 @@ class VectorIndex:
             return self._state.tail.bytes
 
     @property
+    def graph_rows(self) -> int:
+        """Rows in the graph, deleted ones included: each update adds one, a rebuild drops the deleted."""
+        graph = self._state.graph
+        return 0 if graph is None else graph.row_count
+
+    @property
     def deleted_share(self) -> float:
         """Deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
         state = self._state

@@ -5,6 +5,7 @@ settings, not by the collections. It knows nothing of HTTP; what it raises is fr
 
     engine        the facade that api and cli use
     catalog       how collections come and go
+    following     manifests that somebody else changed
     registry      which there are
     collection    one collection: state, store, index
     loading       a collection from the volume: recovery and its index

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -19,10 +20,12 @@ from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage.store import Store
 from vecstow_engine.storage.volume import Volume
 
 UPKEEP_SECONDS: Final = 0.25
 ERROR_PAUSE_SECONDS: Final = 5.0
+ERROR_PAUSE_SECONDS_MAX: Final = 300.0
 RELOCATE_ROWS: Final = 4096
 SNAPSHOT_ROWS_MIN: Final = 5_000
 """New rows below this number are not worth a snapshot while the engine runs."""
@@ -82,6 +85,19 @@ class Indexer:
             log.error("rows could not be read for the index", collection=collection.name, reason=str(error))
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """After an error a collection is left alone until then (time.monotonic), longer each time."""
+
+    seconds: float
+    until: float
+
+
+def _longer(pause: _Pause | None) -> _Pause:
+    seconds = min(2 * pause.seconds, ERROR_PAUSE_SECONDS_MAX) if pause is not None else ERROR_PAUSE_SECONDS
+    return _Pause(seconds, time.monotonic() + seconds)
+
+
 class Upkeep:
     """Checkpoints, snapshots, rebuilds, the reserve, and what else the engine wants done now and then."""
 
@@ -101,7 +117,7 @@ class Upkeep:
         self._indexer = indexer
         self._also = also
         self._stop = threading.Event()
-        self._paused_until: WeakKeyDictionary[Collection, float] = WeakKeyDictionary()
+        self._pauses: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
@@ -121,15 +137,13 @@ class Upkeep:
         """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock."""
         store = collection.store
         assert store is not None
-        collection.changed_at = None
+        changed_at, collection.changed_at = collection.changed_at, None
         started = time.monotonic()
         try:
-            done = store.checkpoint()
-        except DiskFull:
-            collection.changed_at = time.monotonic()
-            if not self._volume.release_reserve():
-                raise
-            done = store.checkpoint()
+            done = self._checkpoint_with_room(store)
+        except BaseException:
+            collection.changed_at = changed_at
+            raise
         if done:
             log.info(
                 "checkpoint", collection=collection.name,
@@ -137,6 +151,14 @@ class Upkeep:
                 seconds=round(time.monotonic() - started, 3),
             )  # fmt: skip
         return done
+
+    def _checkpoint_with_room(self, store: Store) -> bool:
+        try:
+            return store.checkpoint()
+        except DiskFull:
+            if not self._volume.release_reserve():
+                raise
+        return store.checkpoint()
 
     def compact(self, collection: Collection) -> tuple[int, int]:
         """Move rows into free slots, cut what is free, rebuild the graph; returns bytes before and after.
@@ -166,7 +188,9 @@ class Upkeep:
                 log.error("upkeep failed", reason=str(error), exc_info=error)
 
     def _look_after(self, collection: Collection) -> None:
-        if self._stop.is_set() or self._paused_until.get(collection, 0) > time.monotonic():
+        collection.tell_withheld()
+        pause = self._pauses.get(collection)
+        if self._stop.is_set() or (pause is not None and pause.until > time.monotonic()):
             return
         task = self._due(collection)
         if task is None:
@@ -199,9 +223,9 @@ class Upkeep:
         index = collection.index
         if index is None or index.pending or index.rebuilding:
             return False
-        grown = abs(index.indexed - collection.snapshot_count)
+        grown = abs(index.graph_rows - collection.snapshot_rows)
         return grown >= max(
-            rows_min, int(collection.snapshot_count * self._settings.index.snapshot_growth_ratio)
+            rows_min, int(collection.snapshot_rows * self._settings.index.snapshot_growth_ratio)
         )
 
     def _finish(self, collection: Collection) -> None:
@@ -218,7 +242,7 @@ class Upkeep:
                 if not collection.dropping:
                     task()
         except (VecstowError, OSError) as error:
-            self._paused_until[collection] = time.monotonic() + ERROR_PAUSE_SECONDS
+            self._pauses[collection] = _longer(self._pauses.get(collection))
             log.error("upkeep of a collection failed", collection=collection.name, reason=str(error))
         else:
-            self._paused_until.pop(collection, None)
+            self._pauses.pop(collection, None)

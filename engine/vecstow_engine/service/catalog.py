@@ -5,7 +5,6 @@ Each change is made on the volume first, then in the registry, with `registry.ch
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound, VecstowError
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
@@ -23,7 +22,7 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import STAGING, path_below, remove_unfinished_backups, restore_backup
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.importing import import_orphan
+from vecstow_engine.storage.importing import finish_imports, import_orphan
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 from vecstow_engine.storage.trash import (
@@ -62,8 +61,10 @@ class Catalog:
         self._opened = opened
         self._make_room = make_room
 
-    def remove_unfinished(self) -> None:
-        """Throw away what a crash left half made."""
+    def settle_unfinished(self) -> None:
+        """Finish the imports that lacked but their name, throw away what else a crash left half made."""
+        for manifest in finish_imports(self._layout):
+            log.warning("finished an import that a crash had cut", collection=manifest.name)
         files.remove_tree(self._layout.data / STAGING)
         remove_unfinished_backups(self._layout)
 
@@ -143,7 +144,7 @@ class Catalog:
             if collection.state is State.RECOVERING:
                 collection.readable()
             self._with_room(mark_dropped, self._layout, collection.name)
-            return self._move_away(collection)
+            return self.move_away(collection)
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
@@ -176,7 +177,7 @@ class Catalog:
             restored = restore_deleted if path.parent == self._layout.deleted else restore_backup
             manifest = restored(self._layout, path, new_name)
             log.info("collection restored", collection=manifest.name, source=backup_path)
-            self._open_new(manifest)
+            self.open_new(manifest)
         return manifest.name
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
@@ -202,7 +203,7 @@ class Catalog:
                     "metadata could be read in more than one way", collection=manifest.name,
                     field=doubt.field, reason=doubt.reason, records=doubt.records, offset=doubt.offset,
                 )  # fmt: skip
-            self._open_new(manifest)
+            self.open_new(manifest)
 
     def _refuse_served(self, source: Path) -> None:
         """What is copied beside writes and checkpoints may be of two moments."""
@@ -215,80 +216,15 @@ class Catalog:
                 collection=served.name, operation="import", hint="back it up, and restore under a new name",
             )  # fmt: skip
 
-    def rescan(self) -> None:
-        """Follow the manifests that somebody else changed on the volume."""
-        with self._registry.changing:
-            for manifest in self._registry.changed_manifests():
-                try:
-                    self._follow(manifest)
-                except (VecstowError, OSError) as error:
-                    log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
-
-    def _follow(self, manifest: Manifest) -> None:
-        collection = self._registry.find(manifest.name)
-        if collection is not None and collection.state is State.RECOVERING:
-            self._registry.look_again(
-                manifest.name
-            )  # its loader works on the files, with the manifest it read
-        elif manifest.dropped_at is not None:
-            self._follow_drop(manifest, collection)
-        elif collection is None:
-            self._open_new(manifest)
-        else:
-            self._follow_settings(collection, manifest)
-
-    def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
-        with self._gate.passing() as free:
-            if not free:
-                self._registry.look_again(manifest.name)
-            elif collection is not None:
-                self._move_away(collection)
-            else:
-                move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
-
-    def _follow_settings(self, collection: Collection, manifest: Manifest) -> None:
-        if manifest.shape != collection.manifest.shape:
-            self._change_shape(collection, manifest)
-        elif collection.upkeep.acquire(blocking=False):
-            try:
-                self._change_settings(collection, manifest)
-            finally:
-                collection.upkeep.release()
-        else:  # a first write may be giving it its uid, which this manifest does not have yet
-            self._registry.look_again(manifest.name)
-
-    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
-        old, new = collection.manifest.index_config, manifest.index_config
-        uid = manifest.collection_uid or collection.manifest.collection_uid
-        collection.manifest = dataclasses.replace(manifest, collection_uid=uid)
-        graph_changed = (old.max_connections, old.ef_construction) != (
-            new.max_connections,
-            new.ef_construction,
-        )
-        if graph_changed and collection.index is not None:
-            collection.index.start_rebuild(new)
-            self._opened(collection)
-        log.info("manifest followed", collection=manifest.name)
-
-    def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
-        """Only where there is no data; writes that wait were made for the old shape, and end with it."""
-        with collection.upkeep:
-            if collection.store is not None:
-                log.error(
-                    "manifest changed its shape beside the data; not followed", collection=manifest.name
-                )
-                return
-            collection.dropping = True
-        self._open_new(manifest)
-
-    def _open_new(self, manifest: Manifest) -> None:
+    def open_new(self, manifest: Manifest) -> None:
+        """Serve a collection whose folder has come to its place; `registry.changing` is held."""
         collection = Collection(manifest)
         is_rival = self._registry.is_claimed(manifest)
         self._registry.add(collection)
         self._loader.load(collection, is_rival=is_rival, with_graph=False)
         self._opened(collection)
 
-    def _move_away(self, collection: Collection) -> Path:
+    def move_away(self, collection: Collection) -> Path:
         """The engine's part of a drop: one rename, once nobody writes the files."""
         collection.dropping = True
         with collection.upkeep:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from vecstow_engine.index.vector_index import VectorIndex
@@ -30,6 +31,8 @@ from vecstow_engine.storage.records import Effect
 from vecstow_engine.storage.store import Store
 
 WITHHELD_LISTED_MAX = 100
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class State(StrEnum):
@@ -56,11 +59,12 @@ class Collection:
         self.changed_at: float | None = None
         """time.monotonic of the oldest change that no checkpoint has; None when there is none."""
         self.snapshot_sequence = 0
-        self.snapshot_count = 0
-        """What the newest index.bin contains: up to which sequence, and how many rows."""
+        self.snapshot_rows = 0
+        """What the newest index.bin contains: up to which sequence, and how many rows, deleted ones too."""
         self.failure: str | None = None
         """Why it takes no writes though it has no store: a sync of its first files failed."""
         self.dropping = False
+        self._withheld_told = 0
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
         self._fixed: State | None = State.RECOVERING
@@ -91,7 +95,7 @@ class Collection:
             return self.broken
         remarks = list(self.warnings)
         if self.store is not None and (withheld := self.store.layers.withheld):
-            remarks.insert(0, f"{len(withheld)} points are withheld: {next(iter(withheld.values()))}")
+            remarks.insert(0, f"{_points(len(withheld))} withheld: {next(iter(withheld.values()))}")
         return "; ".join(remarks) or None
 
     @property
@@ -178,6 +182,16 @@ class Collection:
         assert self.store is not None and self.index is not None
         self.index.remove(self.store.view.withheld_labels())
 
+    def tell_withheld(self) -> None:
+        """Say in the log that more points are withheld than when it was said last."""
+        withheld = self.store.layers.withheld if self.store is not None else {}
+        if len(withheld) > self._withheld_told:
+            log.warning(
+                "collection is degraded", collection=self.name, withheld=len(withheld),
+                reason=next(iter(withheld.values())), next=f"vecstow check {self.name}",
+            )  # fmt: skip
+        self._withheld_told = len(withheld)
+
     def waiting_bytes(self) -> tuple[int, int]:
         """Memory that waits for checkpoints, and for the graph."""
         if self.store is None or self.index is None:
@@ -204,6 +218,10 @@ class Collection:
         if self.index.rebuilding:
             return {"task": "rebuild", "done": done, "total": total}
         return {"task": "index", "done": done, "total": total} if self.index.pending else None
+
+
+def _points(count: int) -> str:
+    return "1 point is" if count == 1 else f"{count:,} points are"
 
 
 def quarantined(name: str, message: str, details: dict[str, object] | None = None) -> Quarantined:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import DiskFull, Recovering
+from vecstow_engine.model.errors import DiskFull, InvalidInput, Recovering
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -20,6 +20,7 @@ from vecstow_engine.service.background import Indexer, Upkeep
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.committer import Committer
+from vecstow_engine.service.following import Follower
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
@@ -58,6 +59,10 @@ class Engine:
             self.layout, self.registry, self._loader, self._handles, self.gate,
             settings.import_root, lambda collection: self._indexer.notify(collection), self._make_room,
         )  # fmt: skip
+        self._follower = Follower(
+            self.layout, self.registry, self._catalog, self.gate,
+            lambda collection: self._indexer.notify(collection),
+        )  # fmt: skip
 
     # Life -------------------------------------------------------------------------------------------------
 
@@ -67,7 +72,7 @@ class Engine:
         self.volume = Volume(
             self.layout, storage.reserve_bytes, allow_network=storage.allow_network_file_system
         )
-        self._catalog.remove_unfinished()
+        self._catalog.settle_unfinished()
         collections = self.registry.discover()
         self._indexer = Indexer(self.settings.index.index_threads)
         self._committer = Committer(self.settings, self.volume, self._catalog.first_use, self._indexer.notify)
@@ -215,7 +220,11 @@ class Engine:
             if free and collection.store is not None and collection.broken is None:
                 with contextlib.suppress(DiskFull):
                     self._upkeep.checkpoint(collection)
-            return check_folder(self.layout, name, is_rival=is_rival, serving=True).document()
+            report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
+            if collection.store is not None:
+                for _ in collection.store.view.scan():
+                    pass  # what fails its checks is withheld from now on
+            return report.document()
 
     def hold(self, seconds: float) -> str:
         """Change nothing but logs for so long; returns the end, RFC 3339.
@@ -224,7 +233,10 @@ class Engine:
         """
         if not self.registry.all_opened():
             raise Recovering("a hold must wait until every collection is opened", retry_after_seconds=1)
-        return rfc3339(self.gate.hold(min(seconds, self.settings.limits.hold_seconds_max)))
+        limit = self.settings.limits.hold_seconds_max
+        if seconds > limit:
+            raise InvalidInput(f"seconds is {seconds:g}; a hold lasts at most {limit:g}", operation="hold")
+        return rfc3339(self.gate.hold(seconds))
 
     def release_hold(self) -> None:
         """End the hold."""
@@ -305,4 +317,4 @@ class Engine:
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()
-        self._catalog.rescan()
+        self._follower.rescan()

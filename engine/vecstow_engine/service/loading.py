@@ -140,7 +140,7 @@ class Loader:
             except (DamagedFile, RuntimeError) as error:
                 return str(error)
         index.adopt(graph)
-        collection.snapshot_sequence, collection.snapshot_count = entry.sequence, graph.live_count
+        collection.snapshot_sequence, collection.snapshot_rows = entry.sequence, graph.row_count
         if not graph.built_with(manifest.index_config):
             index.start_rebuild(manifest.index_config)
         return ""

@@ -24,6 +24,8 @@ from vecstow_engine.service.collection import Collection
 
 THREADS: Final = 2
 GROUP_QUERIES_MAX: Final = 64
+GROUP_HITS_MAX: Final = 6400
+"""Hits that the searches of one call may ask for together, unless one alone asks for more."""
 ATTEMPTS_MAX: Final = 5
 AHEAD_FACTOR: Final = 8
 """How many are searched for in the place of one that is gone: damage comes in pages."""
@@ -77,7 +79,8 @@ class Searcher:
         return await future
 
     def _start(self, collection: Collection, batch: _Batch) -> None:
-        group, batch.waiting = batch.waiting[:GROUP_QUERIES_MAX], batch.waiting[GROUP_QUERIES_MAX:]
+        size = _group_size(batch.waiting)
+        group, batch.waiting = batch.waiting[:size], batch.waiting[size:]
         batch.running = True
         call = asyncio.get_running_loop().run_in_executor(
             self._plain, search_many, collection, [query for query, _ in group]
@@ -121,6 +124,16 @@ class Searcher:
             )
         finally:
             self._filtered_waiting -= 1
+
+
+def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
+    """How many of the first searches go together: few enough that nobody waits long for the whole call."""
+    wanted = 0
+    for size, (query, _) in enumerate(waiting[:GROUP_QUERIES_MAX]):
+        wanted += query.limit
+        if size and wanted > GROUP_HITS_MAX:
+            return size
+    return min(len(waiting), GROUP_QUERIES_MAX)
 
 
 def get_many(collection: Collection, ids: Sequence[str]) -> list[Point | None]:

@@ -49,7 +49,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
     with index.fork_point() as graph:
         if graph is None or graph.live_count == 0:
             return False
-        sequence, count, size = store.last_sequence, graph.live_count, graph.file_size()
+        sequence, count, size = store.last_sequence, graph.row_count, graph.file_size()
         space, connections = graph.space, graph.max_connections
         refuse_without_room(store.layers.folder, size)
         child = _fork(graph, path)
@@ -65,7 +65,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         return False
     with store.fatal_errors("recording a snapshot of the index"):
         install_snapshot(store.layers.folder, entry)
-    collection.snapshot_sequence, collection.snapshot_count = sequence, count
+    collection.snapshot_sequence, collection.snapshot_rows = sequence, count
     log.info("index snapshot written", collection=collection.name, bytes=size, rows=count, sequence=sequence)
     return True
 

@@ -29,6 +29,12 @@ from vecstow_engine.storage.recovery import open_store
 STAGING: Final = ".staging"
 """Collections being made beside the served ones; what a crash leaves there is removed at the next start."""
 
+# What is never written again is linked; a manifest is small, and a person may write into it.
+_TRANSFERS: Final = {
+    MANIFEST: files.copy_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
+    POINTS + "-wal": files.copy_file,
+}  # fmt: skip
+
 
 def make_backup(layout: Layout, manifest: Manifest) -> Path:
     """Copy one collection as it lies on the disk, durably; returns the backup's folder."""
@@ -182,9 +188,3 @@ def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:
         os.close(fd)
     rewrite_meta(folder / POINTS, dataclasses.replace(meta, uid=uid, name=manifest.name))
     files.remove(folder / INDEX)
-
-
-_TRANSFERS: Final = {
-    MANIFEST: files.link_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
-    POINTS + "-wal": files.copy_file,
-}  # fmt: skip

@@ -6,6 +6,7 @@ is; when it is the target's own folder, it is moved to `.quarantine/`, whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.model.batch import PointBatch
-from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound, TooLarge
+from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NewerFormat, NotFound, TooLarge
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.backup import STAGING, begin_log, settle_copy
@@ -53,6 +54,18 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manif
     return manifest, report
 
 
+def finish_imports(layout: Layout) -> list[Manifest]:
+    """Give imports that a crash cut their place: in place, the old folder is in `.quarantine/` already."""
+    finished = []
+    for staging in sorted((layout.data / STAGING).glob("*")):
+        with contextlib.suppress(DamagedFile, NewerFormat):
+            manifest = read_manifest(staging)  # written last, so the rest is whole
+            if manifest is not None and not layout.collection(manifest.name).exists():
+                _take_place(layout, staging, staging, manifest.name)
+                finished.append(manifest)
+    return finished
+
+
 def _take_place(layout: Layout, source: Path, staging: Path, name: str) -> None:
     target = layout.collection(name)
     with manifests_locked(layout):
@@ -81,8 +94,8 @@ def _with_settings(source: Path, wanted: Manifest) -> Manifest:
     """A manifest beside the files brings its index settings, owner and the like."""
     try:
         found = read_manifest(source) if (source / MANIFEST).exists() else None
-    except Exception:  # noqa: BLE001  # The orphan's manifest may be anything; the caller's word stands.
-        found = None
+    except (DamagedFile, NewerFormat):
+        found = None  # the caller's word stands
     if found is None or found.shape != wanted.shape:
         return wanted
     return dataclasses.replace(

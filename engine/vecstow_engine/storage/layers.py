@@ -133,7 +133,7 @@ class Layers:
             with self.table() as table:
                 found = table.by_ids(older)
                 slots |= {point_id: point.slot for point_id, point in found.items() if point is not None}
-                slots |= self._damaged_slots(table, [i for i, point in found.items() if point is None])
+                slots |= self.damaged_slots(table, [i for i, point in found.items() if point is None])
         return slots
 
     def apply(
@@ -174,8 +174,8 @@ class Layers:
             hint=f"vecstow check {self.identity.name}",
         )
 
-    def _damaged_slots(self, table: PointTable, ids: Sequence[str]) -> dict[str, int]:
-        """Where the points of `ids` stand whose table rows fail their checksums."""
+    def damaged_slots(self, table: PointTable, ids: Sequence[str]) -> dict[str, int]:
+        """Where the points of `ids` stand, whose table rows fail their checksums: withheld from now on."""
         slots = table.listed_slots(ids) if ids else {}
         standing = table.by_slots(list(slots.values()))
         for point_id in ids:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from vecstow_engine.model.errors import DamagedFile, DiskFull, StorageError
+from vecstow_engine.model.errors import Busy, DamagedFile, DiskFull, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.points import SUM_MODULUS, VERSION, Meta, SnapshotEntry, StoredPoint, read_meta
 
@@ -75,8 +75,8 @@ def write_points(
 ) -> Meta:
     """One checkpoint: free `freed` slots, add `points`, say what is applied. Durable when this returns.
 
-    Raises DiskFull (try the same again: what was committed already is not committed twice), or StorageError,
-    after which `path` must not be written again in this process.
+    Raises DiskFull or Busy (try the same again: what was committed already is not committed twice), or
+    StorageError, after which `path` must not be written again in this process.
     """
     with wrapped(path), _writer(path) as connection:
         meta = read_meta(connection.execute(SELECT_META).fetchall(), path)
@@ -188,7 +188,7 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
-        raise StorageError(f"{path}: readers held the table for {BUSY_TIMEOUT_SECONDS} s")
+        raise Busy(f"{path}: readers held the table for {BUSY_TIMEOUT_SECONDS} s", operation="checkpoint")
 
 
 @contextlib.contextmanager

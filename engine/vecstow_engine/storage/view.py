@@ -160,6 +160,7 @@ class View:
         if older:
             with self._layers.table() as table:
                 stored = table.by_ids(older)
+                self._layers.damaged_slots(table, [i for i, point in stored.items() if point is None])
             for point_id, point in stored.items():
                 if point is None:
                     raise self._layers.withheld_error(point_id, None)

@@ -1,0 +1,104 @@
+"""Manifests that somebody else changed on the volume: a sidecar, the command line, an editor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import structlog
+
+from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service.catalog import Catalog
+from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.registry import Registry
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.trash import move_to_deleted
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Follower:
+    """Brings the engine to what the manifests say. What cannot be done now is looked at again."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        registry: Registry,
+        catalog: Catalog,
+        gate: Gate,
+        rebuilding: Callable[[Collection], None],
+    ) -> None:
+        self._layout = layout
+        self._registry = registry
+        self._catalog = catalog
+        self._gate = gate
+        self._rebuilding = rebuilding
+
+    def rescan(self) -> None:
+        """Look at every manifest, and follow those that changed since they were read."""
+        with self._registry.changing:
+            for manifest in self._registry.changed_manifests():
+                try:
+                    self._follow(manifest)
+                except (VecstowError, OSError) as error:
+                    log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+
+    def _follow(self, manifest: Manifest) -> None:
+        collection = self._registry.find(manifest.name)
+        if collection is not None and collection.state is State.RECOVERING:
+            # Its loader works on the files, with the manifest that it read.
+            self._registry.look_again(manifest.name)
+        elif manifest.dropped_at is not None:
+            self._unless_held(manifest, lambda: self._follow_drop(manifest, collection))
+        elif collection is None:
+            self._unless_held(manifest, lambda: self._catalog.open_new(manifest))
+        else:
+            self._follow_settings(collection, manifest)
+
+    def _unless_held(self, manifest: Manifest, change: Callable[[], None]) -> None:
+        with self._gate.passing() as free:
+            if free:
+                change()
+            else:
+                self._registry.look_again(manifest.name)
+
+    def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
+        if collection is not None:
+            self._catalog.move_away(collection)
+        else:
+            move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
+
+    def _follow_settings(self, collection: Collection, manifest: Manifest) -> None:
+        if manifest.shape != collection.manifest.shape:
+            self._change_shape(collection, manifest)
+        elif collection.upkeep.acquire(blocking=False):
+            try:
+                self._change_settings(collection, manifest)
+            finally:
+                collection.upkeep.release()
+        else:
+            # A first write may be giving it its uid, which this manifest does not have yet.
+            self._registry.look_again(manifest.name)
+
+    def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
+        old, new = collection.manifest.index_config, manifest.index_config
+        uid = manifest.collection_uid or collection.manifest.collection_uid
+        collection.manifest = dataclasses.replace(manifest, collection_uid=uid)
+        same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
+        if not same_graph and collection.index is not None:
+            collection.index.start_rebuild(new)
+            self._rebuilding(collection)
+        log.info("manifest followed", collection=manifest.name)
+
+    def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
+        """Only where there is no data; writes that wait were made for the old shape, and end with it."""
+        with collection.upkeep:
+            if collection.store is not None:
+                log.error(
+                    "manifest changed its shape beside the data; not followed", collection=manifest.name
+                )
+                return
+            collection.dropping = True
+        self._catalog.open_new(manifest)
