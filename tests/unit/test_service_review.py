@@ -5,18 +5,20 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shutil
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST, upsert
 from vecstow_engine.model.batch import SearchQuery
-from vecstow_engine.model.errors import Busy, Conflict, DiskFull, Recovering
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, InvalidInput, Recovering
 from vecstow_engine.model.filters import parse_filter
-from vecstow_engine.service import catalog, committer, loading, searcher
+from vecstow_engine.service import background, catalog, committer, loading, searcher
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.manifests import update_manifest
 
@@ -240,3 +242,52 @@ async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine
     monkeypatch.setattr(searcher, "_nearest_matching", overtaken)
     query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
     assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}
+
+
+async def test_folder_that_appears_during_a_hold_is_opened_after_it(engine):
+    """Opening settles and rewrites files: a copy under the hold would be of two moments."""
+    await engine.put(a=1)
+    engine.checkpoint()
+    with engine.copied("source") as source:
+        source.hard_delete("notes")
+        engine_folder = engine.settings.data / "notes"
+        source.hold(60)
+        shutil.copytree(engine_folder, source.settings.data / "notes")
+        source.refresh({})
+        assert source.collection_names() == []
+        source.release_hold()
+        source.refresh({})
+        assert await source.values("notes", "a") == [1]
+
+
+def test_errors_in_upkeep_are_tried_again_later_each_time():
+    pause = None
+    seconds = []
+    for _ in range(9):
+        pause = background._longer(pause)
+        seconds.append(pause.seconds)
+    assert seconds == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_searches_that_ask_for_many_hits_share_no_call():
+    small, large = SimpleNamespace(limit=10), SimpleNamespace(limit=10_000)
+    assert searcher._group_size([(small, None)] * 100) == 64
+    assert searcher._group_size([(large, None), (small, None)]) == 1
+    assert searcher._group_size([(small, None), (large, None), (small, None)]) == 1
+    assert searcher._group_size([(small, None)]) == 1
+
+
+async def test_withheld_points_are_told_in_the_log_once(engine):
+    await engine.put(a=1, b=2)
+    collection = engine.collection("notes")
+    collection.store.layers.withhold(0, 1, "a bad row")
+    with capture_logs() as lines:
+        collection.tell_withheld()
+        collection.tell_withheld()
+    assert [(line["event"], line["withheld"]) for line in lines] == [("collection is degraded", 1)]
+
+
+def test_hold_above_the_limit_is_refused(engine):
+    with pytest.raises(InvalidInput, match="at most 3600"):
+        engine.hold(3601)
+    assert engine.gate.remaining_seconds == 0

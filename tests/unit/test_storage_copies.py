@@ -183,7 +183,7 @@ async def test_hard_links_only_for_what_is_never_written_again(engine, disk):
     disk.clear()
     engine.backup("notes")
     [closed, growing] = sorted(path.name for path in engine.collection("notes").store.log.segments())
-    assert {step.split()[1] for step in disk.matching("link *")} == {"metadata.json", closed}
+    assert {step.split()[1] for step in disk.matching("link *")} == {closed}
     assert f"create {growing}" in disk.steps
     assert "create vectors.bin" in disk.steps
     assert "create points.db" in disk.steps
@@ -216,7 +216,7 @@ async def test_backup_that_is_damaged_is_not_restored_and_leaves_nothing_behind(
 
 CUT = {
     "backup": (
-        "link *",
+        "create vectors.bin",
         lambda engine, path: make_backup(engine.layout, engine.collection("notes").manifest),
     ),
     "restore": ("rename notes -> copy", lambda engine, path: engine.restore(path, "copy")),
@@ -236,6 +236,19 @@ async def test_what_a_crash_left_half_made_is_removed_at_the_next_start(engine, 
         assert not (again.settings.data / ".staging").exists()
         assert list(again.layout.backups.glob("*.tmp")) == []
         assert "copy" not in again.collection_names()
+
+
+async def test_import_in_place_that_a_crash_cut_is_finished_at_the_next_start(engine, tmp_path):
+    """Between the two renames the old folder is set aside, and the new one has no place yet."""
+    make_orphan(engine, "orphan")
+    engine.import_orphan(orphaned_path="orphan", collection_name="orphan", **SHAPE)
+    again = engine.copied()
+    staging = again.settings.data / ".staging"
+    staging.mkdir(exist_ok=True)
+    (again.settings.data / "orphan").rename(staging / "orphan")
+    with again:
+        assert await again.values("orphan", "x", "y") == [7, 8]
+        assert not staging.exists()
 
 
 def import_copy(engine):

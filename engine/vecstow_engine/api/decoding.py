@@ -92,7 +92,7 @@ def read_point(body: Body, media: Media, manifest: Manifest, path_id: str | None
             collection=manifest.name,
             details={"field": "id", "value": point.id},
         )
-    return PointBatch.build(manifest, [path_id or point.id], rows, [payload])
+    return PointBatch.build(manifest, [path_id or point.id], rows, [payload], place="")
 
 
 async def read_batch(body: Body, media: Media, manifest: Manifest, points_max: int) -> PointBatch:

@@ -47,19 +47,25 @@ class PointBatch:
         ids: Sequence[str | None] | None,
         vectors: NDArray[np.float32],
         payloads: Sequence[Mapping[str, Any] | None] | None,
+        place: str = "vectors[{}].",
     ) -> PointBatch:
-        """Check and encode `vectors` of shape (n, d); raises InvalidInput, WrongShape or TooLarge."""
+        """Check and encode `vectors` of shape (n, d); raises InvalidInput, WrongShape or TooLarge.
+
+        `place` is what stands before a point's fields in messages, with {} for its position.
+        """
         count = len(vectors)
         if count > BATCH_POINTS_MAX:
             raise TooLarge(f"the batch has {count} points; at most {BATCH_POINTS_MAX} are allowed")
         for name, column in (("ids", ids), ("metadata", payloads)):
             if column is not None and len(column) != count:
                 raise InvalidInput(f"{name} has {len(column)} entries for {count} vectors")
-        rows = check_vectors(manifest, vectors)
+        rows = check_vectors(manifest, vectors, place + "data")
         all_new = ids is None or not any(ids)
-        checked = [new_point_id() for _ in range(count)] if ids is None else _check_ids(ids)
+        checked = [new_point_id() for _ in range(count)] if ids is None else _check_ids(ids, place)
         encoded: list[bytes | None] = (
-            [None] * count if payloads is None else [_encode_payload(p, i) for i, p in enumerate(payloads)]
+            [None] * count
+            if payloads is None
+            else [_encode_payload(p, place.format(i)) for i, p in enumerate(payloads)]
         )
         return cls(checked, rows, encoded, all_new)
 
@@ -114,12 +120,12 @@ class SearchQuery:
         return cls(vector, limit, ef_search, filter)
 
 
-def check_vectors(manifest: Manifest, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> NDArray[np.uint8]:
     """Stored bytes, shape (n, stride), of vectors of shape (n, d); raises InvalidInput naming the place."""
-    _check_shape(manifest, vectors, "vectors[{}].data")
-    _check_finite(vectors, "vectors[{}].data")
+    _check_shape(manifest, vectors, place)
+    _check_finite(vectors, place)
     if manifest.vector_type is VectorType.FLOAT16:
-        _check_float16(vectors)
+        _check_float16(vectors, place)
     rows = encode_rows(vectors, manifest.vector_type)
     if manifest.distance_metric is DistanceMetric.COSINE:
         stored = (
@@ -128,7 +134,7 @@ def check_vectors(manifest: Manifest, vectors: NDArray[np.float32]) -> NDArray[n
         zeros = np.flatnonzero(~stored.any(axis=1))
         if len(zeros):
             raise InvalidInput(
-                f"vectors[{zeros[0]}].data is all zeros as {manifest.vector_type}: no Cosine distance"
+                f"{place.format(zeros[0])} is all zeros as {manifest.vector_type}: no Cosine distance"
             )
     return rows
 
@@ -144,18 +150,18 @@ def encode_payload(payload: Mapping[str, Any], place: str = "metadata") -> bytes
     return raw
 
 
-def _encode_payload(payload: Mapping[str, Any] | None, index: int) -> bytes | None:
-    return encode_payload(payload, f"vectors[{index}].metadata") if payload else None
+def _encode_payload(payload: Mapping[str, Any] | None, place: str) -> bytes | None:
+    return encode_payload(payload, f"{place}metadata") if payload else None
 
 
-def _check_ids(ids: Sequence[str | None]) -> list[str]:
+def _check_ids(ids: Sequence[str | None], place: str) -> list[str]:
     checked = []
     places: dict[str, int] = {}
     for index, point_id in enumerate(ids):
         if point_id is None:
             checked.append(new_point_id())
             continue
-        check_point_id(point_id, f"vectors[{index}].id")
+        check_point_id(point_id, f"{place.format(index)}id")
         first = places.setdefault(point_id, index)
         if first != index:
             raise InvalidInput(
@@ -183,10 +189,10 @@ def _check_finite(vectors: NDArray[np.float32], place: str) -> None:
     )
 
 
-def _check_float16(vectors: NDArray[np.float32]) -> None:
+def _check_float16(vectors: NDArray[np.float32], place: str) -> None:
     large = np.abs(vectors) > FLOAT16_MAX
     if large.any():
         line, column = np.argwhere(large)[0]
         raise InvalidInput(
-            f"vectors[{line}].data[{column}] is {vectors[line, column]}; Float16 ends at {FLOAT16_MAX:g}"
+            f"{place.format(line)}[{column}] is {vectors[line, column]}; Float16 ends at {FLOAT16_MAX:g}"
         )
