@@ -64,6 +64,9 @@ class SlowSync:
 
         monkeypatch.setattr(files, "data_sync", sync)
 
+    async def under_way(self):
+        assert await asyncio.to_thread(self.entered.acquire, timeout=20)
+
 
 # Rule 4 --------------------------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ async def test_rule_04_concurrent_writers_share_one_sync(engine, monkeypatch):
     await engine.put(a=1)
     slow = SlowSync(monkeypatch)
     first = asyncio.create_task(engine.put(b=2))
-    await asyncio.to_thread(slow.entered.acquire)
+    await slow.under_way()
     others = [asyncio.create_task(engine.put(**{f"p{number}": number})) for number in range(1, 30)]
     await asyncio.sleep(0)
     assert not first.done()
@@ -85,7 +88,7 @@ async def test_rule_04_no_writer_is_told_before_its_sync_returned(engine, monkey
     await engine.put(a=1)
     slow = SlowSync(monkeypatch)
     write = asyncio.create_task(engine.put(b=2))
-    await asyncio.to_thread(slow.entered.acquire)
+    await slow.under_way()
     assert await engine.values("notes", "b") == [None]
     assert not write.done()
     slow.goes_on.release()
@@ -104,12 +107,12 @@ async def test_rule_05_failed_sync_is_told_to_every_writer_of_its_group_and_neig
     await engine.put("neighbour", a=1)
     slow = SlowSync(monkeypatch)
     first = asyncio.create_task(engine.put(b=2))
-    await asyncio.to_thread(slow.entered.acquire)
+    await slow.under_way()
     group = [asyncio.create_task(engine.put(**{f"p{number}": 1})) for number in range(5)]
     await asyncio.sleep(0)
     slow.goes_on.release()
     await first
-    await asyncio.to_thread(slow.entered.acquire)
+    await slow.under_way()
     disk.fail("data_sync *.log")
     slow.goes_on.release(100)
     outcomes = await asyncio.gather(*group, return_exceptions=True)
@@ -435,7 +438,7 @@ async def test_client_that_goes_away_does_not_take_its_write_back(engine, monkey
     await engine.put(a=1)
     slow = SlowSync(monkeypatch)
     write = asyncio.create_task(engine.put(b=2))
-    await asyncio.to_thread(slow.entered.acquire)
+    await slow.under_way()
     write.cancel()
     slow.goes_on.release(100)
     await engine.put(c=3)
