@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import struct
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.storage.check import check_volume
+from vecstow_engine.storage.check import volume as volume_check
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Upsert
@@ -148,7 +150,7 @@ DAMAGES = {
         lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* anew", "ready"),
     "index: its record": Damage(
         lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1"), "warning", TABLE, None,
-        "1 records of index.bin fail", "ready"),
+        "1 record of index.bin fails", "ready"),
     "index: root page of its records zero": Damage(
         lambda v: zero(v.table, page_of(v, "snapshots")), "error", TABLE, None, "malformed", "ready"),
 }  # fmt: skip
@@ -170,6 +172,46 @@ def test_damage_is_found_and_a_start_makes_of_it_what_is_told(volume, name):
     if damage.next:
         assert re.search(damage.next, matching[0].next_command)
     assert report.collections["notes"]["state"] == damage.state == volume.state_when_started()
+
+
+def test_finding_that_two_readers_come_to_is_told_once(volume):
+    cut(volume.table, volume.table.stat().st_size // 8192 * 4096)
+    report = volume.check()
+    assert len(report.findings) == len(set(report.findings))
+    assert report.document()["errors"] == len(report.findings)
+
+
+def test_restore_names_the_newest_backup_that_is_sound(volume):
+    """The newest has the same damage, and restoring it would bring nothing back."""
+    [sound] = (volume.data / ".backups").iterdir()
+    shutil.copytree(sound, sound.with_name("notes-20990102T030405Z"))
+    damaged = volume.row_offset("p700")
+    flip(volume.rows, 40)
+    [finding] = volume.check().findings
+    assert finding.next_command == (
+        "vecstow restore .backups/notes-20990102T030405Z --new-name notes-restored"
+        "  # this backup is of 2099-01-02T03:04:05Z; later writes are not in it"
+    )
+    flip(sound.with_name("notes-20990102T030405Z") / "notes" / "vectors.bin", damaged)
+    [finding] = volume.check().findings
+    assert finding.next_command.startswith(f"vecstow restore .backups/{sound.name} ")
+
+
+def test_backups_that_are_damaged_too_are_not_recommended(volume):
+    [backup] = (volume.data / ".backups").iterdir()
+    (backup / "notes" / "metadata.json").unlink()
+    flip(volume.rows, 40)
+    before = trace(volume.data)
+    [finding] = volume.check().findings
+    assert finding.next_command.startswith("copy notes/ and its log back from a copy of the volume, then: ")
+    assert finding.next_command.endswith("# the newest backups fail their checks, too")
+    assert trace(volume.data) == before
+
+
+def test_no_backup_is_read_for_a_sound_collection(volume, monkeypatch):
+    """That would take as long as the check itself."""
+    monkeypatch.setattr(volume_check, "is_sound", None)
+    assert volume.check().clean
 
 
 def test_volume_after_real_work_has_nothing_to_tell(volume):

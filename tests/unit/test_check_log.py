@@ -13,7 +13,7 @@ from tests.unit.checked_volume import cut, flip, told, trace
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage import point_commits
-from vecstow_engine.storage.check import check_collection, check_volume
+from vecstow_engine.storage.check import check_collection, check_folder, check_volume
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.segment import (
     DELETE,
@@ -149,6 +149,31 @@ def test_what_is_typed_next_after_damage_serves_the_last_checkpoint(notes):
     again = StoreOnDisk(notes.data)
     assert again.points() == {"a": 1, "b": 2}
     again.close()
+
+
+def test_removed_log_is_told_with_what_is_lost(notes):
+    """No backup has what only the log had."""
+    shutil.rmtree(notes.log_folder)
+    [finding], _ = checked(notes)
+    assert finding.next_command == (
+        "acknowledged writes after the last checkpoint (sequence 1) are lost unless a copy of the volume has "
+        f"wal/{notes.log_folder.name}: copy that back while no engine runs"
+    )
+
+
+def test_records_that_wait_for_the_next_start_are_counted(notes, vecstow):
+    code, out, _ = vecstow("check", "--data", notes.data)
+    assert code == 0
+    summary = out.splitlines()[-1]
+    assert "with 2 points, and 3 log records that the next start will apply: 0 errors" in summary
+
+
+def test_what_a_running_engine_would_not_notice_is_to_be_done_while_it_is_stopped(notes):
+    flip(segment(notes), records(notes)[0].offset + 2)
+    [finding] = check_folder(Layout(notes.data), "notes").findings
+    assert re.match(
+        r"stop the engine, then: mkdir -p \S+ && mv \S+ \S+, then start it again ", finding.next_command
+    )
 
 
 def test_damaged_segment_header_is_damage(notes):

@@ -213,7 +213,7 @@ def test_progress_ends_with_every_point_read(volume):
 def test_served_volume_is_refused_with_the_command_that_works(volume):
     with RunningEngine(volume.data), pytest.raises(VolumeRefused, match="LOCK is held") as refused:
         volume.check()
-    assert "--url" in refused.value.hint
+    assert refused.value.hint == "ask that engine: vecstow check --url http://127.0.0.1:3030"
     assert volume.check().clean
 
 

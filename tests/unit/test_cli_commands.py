@@ -356,7 +356,7 @@ def test_check_of_an_engine_puts_the_reports_together(engine, vecstow, monkeypat
     assert out.splitlines() == [
         "error: docs/vectors.bin at byte 4096: the row of point 'a' fails its checksum",
         "    next: vecstow import docs",
-        "docs/vectors.bin: 1 findings more",
+        "docs/vectors.bin: 1 finding more",
         "checked 2 collections with 1,003 points: 2 errors, 1 warning",
     ]
     code, out, _ = vecstow("check", "more", "--json")

@@ -43,7 +43,7 @@ def check_command(
     if as_json:
         print_json(report)
     else:
-        _print_report(report)
+        _print_report(report, offline=isinstance(place, Path))
     if not report["clean"]:
         raise typer.Exit(1)
 
@@ -85,7 +85,7 @@ def _reports(client: Client, names: list[str] | None) -> Iterator[dict[str, Any]
                 raise
 
 
-def _print_report(report: dict[str, Any]) -> None:
+def _print_report(report: dict[str, Any], *, offline: bool) -> None:
     for finding in report["findings"]:
         offset = finding["offset"]
         where = finding["file"] if offset is None else f"{finding['file']} at byte {offset}"
@@ -93,11 +93,13 @@ def _print_report(report: dict[str, Any]) -> None:
         if finding["next_command"]:
             print_line(f"    next: {finding['next_command']}")
     for file, count in report["omitted"].items():
-        print_line(f"{file}: {count:,} findings more")
+        print_line(f"{file}: {_counted(count, 'finding')} more")
     collections = report["collections"].values()
     points = sum(facts.get("points") or 0 for facts in collections)
+    pending = sum((facts.get("log") or {}).get("pending", 0) for facts in collections) if offline else 0
+    waiting = f", and {_counted(pending, 'log record')} that the next start will apply" if pending else ""
     print_line(
-        f"checked {_counted(len(collections), 'collection')} with {_counted(points, 'point')}: "
+        f"checked {_counted(len(collections), 'collection')} with {_counted(points, 'point')}{waiting}: "
         f"{_counted(report['errors'], 'error')}, {_counted(report['warnings'], 'warning')}"
     )
 

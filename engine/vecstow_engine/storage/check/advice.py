@@ -1,9 +1,10 @@
-"""What to type when something is wrong. Pure but for looking which backups there are."""
+"""What to type when something is wrong. Pure but for looking for a backup."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -13,20 +14,38 @@ from vecstow_engine.storage.layout import Layout
 
 LATER_RELEASE: Final = "run the release that wrote it, or a later one"
 
-_BACKUP_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+BACKUPS_TRIED_MAX: Final = 3
+"""Of more backups the older ones are not read."""
+
+_BACKUP_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
-def restore(layout: Layout, name: str) -> str:
-    """Bring the newest backup back beside the damaged collection; without one, a copy of the volume."""
-    backup = _newest_backup(layout, name)
-    if backup is not None:
-        return f"vecstow restore .backups/{backup} --new-name {_new_name(name)}"
-    return f"copy {name}/ and its log back from a copy of the volume, then: {check_again(layout, name)}"
+def restore(
+    layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
+) -> str:
+    """Bring the newest sound backup back beside the damaged collection; without one, a copy of the volume.
+
+    `is_sound` gets a backup and the collection's name, newest first.
+    """
+    backups = _backups(layout, name)
+    for backup in backups[:BACKUPS_TRIED_MAX]:
+        if is_sound(Layout(layout.backups / backup), name):
+            command = f"vecstow restore .backups/{backup} --new-name {_new_name(name)}"
+            return f"{command}  # this backup is of {_time_of(backup, name)}; later writes are not in it"
+    copy = f"copy {name}/ and its log back from a copy of the volume"
+    again = f"vecstow check {name}" if served else f"{check_again(layout, name)}"
+    steps = f"{while_stopped(copy) if served else copy}, then: {again}"
+    return f"{steps}  # the newest backups fail their checks, too" if backups else steps
 
 
 def check_again(layout: Layout, name: str) -> str:
     """The check of one collection, offline."""
     return f"vecstow check {name} --data {shlex.quote(str(layout.data))}"
+
+
+def while_stopped(command: str) -> str:
+    """Change files that a running engine would not look at again."""
+    return f"stop the engine, then: {command}, then start it again"
 
 
 def insert_again(name: str, point_id: str) -> str:
@@ -36,11 +55,18 @@ def insert_again(name: str, point_id: str) -> str:
 
 
 def without_log(layout: Layout, name: str, uid: str) -> str:
-    """Serve what the last checkpoint has, and keep the log as evidence."""
+    """Put the log where no start reads it."""
     log, quarantine = shlex.quote(str(layout.log(uid))), shlex.quote(str(layout.quarantine))
+    return f"mkdir -p {quarantine} && mv {log} {quarantine}/{name}-log"
+
+
+def find_log(layout: Layout, uid: str, applied: int | None) -> str:
+    """Where the rest of a log may be that is gone; `applied`: sequence of the last checkpoint."""
+    checkpoint = "the last checkpoint" + ("" if applied is None else f" (sequence {applied})")
+    log = layout.log(uid).relative_to(layout.data)
     return (
-        f"mkdir -p {quarantine} && mv {log} {quarantine}/{name}-log  "
-        f"# gives up what came after the last checkpoint; or: {restore(layout, name)}"
+        f"acknowledged writes after {checkpoint} are lost unless a copy of the volume has {log}: "
+        "copy that back while no engine runs"
     )
 
 
@@ -72,13 +98,18 @@ def _import(folder: str, dimension: int, metric: str, vector_type: str) -> str:
     return f"vecstow import {folder} --orphan {folder} {shape}"
 
 
-def _newest_backup(layout: Layout, name: str) -> str | None:
+def _backups(layout: Layout, name: str) -> list[str]:
+    """Newest first."""
     if not layout.backups.is_dir():
-        return None
+        return []
     prefix = f"{name}-"
     names = (path.name for path in layout.backups.iterdir())
     of_name = (n for n in names if n.startswith(prefix) and _BACKUP_TIME.fullmatch(n.removeprefix(prefix)))
-    return max(of_name, default=None)
+    return sorted(of_name, reverse=True)
+
+
+def _time_of(backup: str, name: str) -> str:
+    return _BACKUP_TIME.sub(r"\1-\2-\3T\4:\5:\6Z", backup.removeprefix(f"{name}-"))
 
 
 def _new_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack
+from functools import partial
 
 from vecstow_engine.model.errors import Foreign, StorageError
 from vecstow_engine.model.manifest import Manifest
@@ -17,6 +18,7 @@ from vecstow_engine.storage.check.structure import check_structure
 from vecstow_engine.storage.check.table import check_meta, check_points
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
+from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.peek import table_at_rest
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.recovery import match_files
@@ -36,8 +38,18 @@ def check_collection(
     in a record that is not complete yet.
     """
     report = CheckReport()
-    examine(Inquiry(layout, manifest.name, report), manifest, progress, is_rival=is_rival, serving=serving)
+    inquiry = Inquiry(layout, manifest.name, report, is_sound, served=serving)
+    examine(inquiry, manifest, progress, is_rival=is_rival, serving=serving)
     return report
+
+
+def is_sound(layout: Layout, name: str) -> bool:
+    """Whether a collection can be read, and every file and row of it passes its checks."""
+    try:
+        manifest = read_manifest(layout.collection(name))
+    except (StorageError, OSError):
+        return False
+    return manifest is not None and check_collection(layout, manifest).clean
 
 
 def examine(
@@ -80,7 +92,7 @@ def _open_table(inquiry: Inquiry, stack: ExitStack) -> PointTable | None:
     """The point table until `stack` ends; None when it cannot be opened, which is then reported."""
     path = inquiry.folder / POINTS
     if path.exists():  # a missing one was found when the files were matched
-        with inquiry.reading(path, advice.restore(inquiry.layout, inquiry.name)):
+        with inquiry.reading(path, inquiry.restore):
             return stack.enter_context(table_at_rest(path))
     return None
 
@@ -90,7 +102,7 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
     path = inquiry.folder / ROWS
     identity: Identity | None = None
     try:
-        with inquiry.reading(path, _advice(inquiry, manifest)):
+        with inquiry.reading(path, partial(_advise, inquiry, manifest)):
             identity = match_files(inquiry.layout, inquiry.folder, manifest)
             if identity is None:
                 inquiry.outcome = Outcome.EMPTY
@@ -105,15 +117,15 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
     return _presumed(inquiry, manifest)
 
 
-def _advice(inquiry: Inquiry, manifest: Manifest) -> str:
+def _advise(inquiry: Inquiry, manifest: Manifest) -> str:
     """What to do when manifest and files do not match."""
     try:
         header = rows.read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
-        return advice.restore(inquiry.layout, inquiry.name)
+        return inquiry.restore()
     if header.uid == manifest.collection_uid and header.shape != manifest.shape:
         return advice.put_manifest_right(header)
-    return advice.restore(inquiry.layout, inquiry.name)
+    return inquiry.restore()
 
 
 def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:

@@ -27,7 +27,9 @@ def _check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
         inquiry.add(
             Severity.WARNING,
             inquiry.folder / POINTS,
-            f"{bad} records of {INDEX} fail their checksum; they are ignored",
+            f"{bad} record of {INDEX} fails its checksum; it is ignored"
+            if bad == 1
+            else f"{bad} records of {INDEX} fail their checksums; they are ignored",
         )
     if not path.exists():
         if table.snapshots():

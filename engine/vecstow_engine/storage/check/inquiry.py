@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
 from vecstow_engine.storage.layout import Layout
+
+NextCommand: TypeAlias = str | Callable[[], str] | None
+"""A callable is asked when there is a finding: looking for a sound backup reads all of it."""
 
 
 class Outcome(StrEnum):
@@ -37,7 +42,12 @@ class Inquiry:
     layout: Layout
     name: str
     report: CheckReport
+    is_sound: Callable[[Layout, str], bool]
+    """Whether the collection of that name checks out on a volume, or in a backup, which has the same form."""
+    served: bool = False
+    """An engine has the volume: what is done to its files has no effect before the next start."""
     outcome: Outcome = Outcome.READY
+    _restore: str | None = field(default=None, init=False)
 
     @property
     def folder(self) -> Path:
@@ -56,27 +66,45 @@ class Inquiry:
         message: str,
         *,
         offset: int | None = None,
-        next_command: str | None = None,
+        next_command: NextCommand = None,
     ) -> None:
         """Report one finding about a file of this collection."""
         file = os.path.relpath(path, self.layout.data)
-        self.report.add(Finding(severity, self.name, file, offset, message, next_command))
+        typed = next_command() if callable(next_command) else next_command
+        self.report.add(Finding(severity, self.name, file, offset, message, typed))
 
-    def withhold(self, path: Path, message: str, *, offset: int | None = None, next_command: str) -> None:
+    def restore(self) -> str:
+        """Bring the newest sound backup back beside the collection; without one, a copy of the volume."""
+        if self._restore is None:
+            self._restore = advice.restore(self.layout, self.name, self.is_sound, served=self.served)
+        return self._restore
+
+    def without_log(self, uid: str) -> str:
+        """Serve what the last checkpoint has, and keep the log as evidence; or restore."""
+        moved = self.at_rest(advice.without_log(self.layout, self.name, uid))
+        return f"{moved}  # gives up what came after the last checkpoint; or: {self.restore()}"
+
+    def at_rest(self, command: str) -> str:
+        """A command that changes the files of the volume."""
+        return advice.while_stopped(command) if self.served else command
+
+    def withhold(
+        self, path: Path, message: str, *, offset: int | None = None, next_command: NextCommand
+    ) -> None:
         """Report a point that cannot be served; the others can."""
         if self.outcome is Outcome.READY:
             self.outcome = Outcome.DEGRADED
         self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
 
     def quarantine(
-        self, path: Path, message: str, *, offset: int | None = None, next_command: str | None = None
+        self, path: Path, message: str, *, offset: int | None = None, next_command: NextCommand = None
     ) -> None:
         """Report what keeps the whole collection from being served."""
         if self.outcome in (Outcome.READY, Outcome.EMPTY, Outcome.DEGRADED):
             self.outcome = Outcome.QUARANTINED
         self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
 
-    def reading(self, path: Path, next_command: str) -> Reading:
+    def reading(self, path: Path, next_command: NextCommand) -> Reading:
         """Quarantine for what a reader raises inside; nothing more of the block is done then."""
         return Reading(self, path, next_command)
 
@@ -84,7 +112,7 @@ class Inquiry:
 class Reading:
     """Turns the errors of a reader into findings: about the file that a DamagedFile names, or `path`."""
 
-    def __init__(self, inquiry: Inquiry, path: Path, next_command: str) -> None:
+    def __init__(self, inquiry: Inquiry, path: Path, next_command: NextCommand) -> None:
         self._inquiry = inquiry
         self._path = path
         self._next_command = next_command

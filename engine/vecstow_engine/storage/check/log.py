@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from vecstow_engine.model.errors import InvalidInput, StorageError
@@ -30,23 +31,26 @@ def check_log(
     Returns the ids that a start writes or deletes when it replays the log.
     """
     folder = inquiry.layout.log(identity.uid)
-    next_command = advice.without_log(inquiry.layout, inquiry.name, identity.uid)
+    next_command = partial(inquiry.without_log, identity.uid)
     with inquiry.reading(folder, next_command):
         segments = _read(inquiry, identity)
-        inquiry.facts["log"] = {"segments": len(segments), "records": sum(len(s.records) for s in segments)}
+        facts = {"segments": len(segments), "records": sum(len(s.records) for s in segments)}
+        inquiry.facts["log"] = facts
         if not segments:
             inquiry.add(
                 Severity.WARNING, folder, "there is no log (wal_missing): what only it had is lost",
-                next_command=advice.restore(inquiry.layout, inquiry.name),
+                next_command=advice.find_log(inquiry.layout, identity.uid, meta.applied if meta else None),
             )  # fmt: skip
             return frozenset()
-        with inquiry.reading(inquiry.folder, advice.set_aside(inquiry.layout, inquiry.name)):
+        aside = advice.set_aside(inquiry.layout, inquiry.name)
+        with inquiry.reading(inquiry.folder, inquiry.at_rest(aside)):
             refuse_strangers(segments, identity, inquiry.name if is_rival else None)
         applied = meta.applied if meta is not None else 0
         for segment in segments:
             _check_segment(inquiry, segment, identity, applied)
         if meta is not None:
             verdict = follow(segments, meta.applied)
+            facts["pending"] = len(verdict.records)
             _tell_of_tails(inquiry, segments[:-1] if serving else segments, applied)
             return _replayed(verdict.records, identity)
     return frozenset()
@@ -76,12 +80,14 @@ def _check_segment(inquiry: Inquiry, segment: FoundSegment, identity: Identity, 
     if header.first_sequence != segment.first_sequence:
         inquiry.quarantine(
             segment.path, f"its header says that it begins with sequence {header.first_sequence}", offset=36,
-            next_command=f"mv {segment.path} {segment.path.with_name(segment_name(header.first_sequence))}",
+            next_command=inquiry.at_rest(
+                f"mv {segment.path} {segment.path.with_name(segment_name(header.first_sequence))}"
+            ),
         )  # fmt: skip
     if header.identity.shape != identity.shape:
         inquiry.quarantine(
             segment.path, "its header has another shape than the collection", offset=28,
-            next_command=advice.without_log(inquiry.layout, inquiry.name, identity.uid),
+            next_command=partial(inquiry.without_log, identity.uid),
         )  # fmt: skip
     for record in segment.records:
         _check_record(inquiry, segment, record, identity, applied)
@@ -95,7 +101,7 @@ def _check_record(
     if problem is None:
         return
     message = f"record {record.sequence} passes its checksum, but {problem}"
-    next_command = advice.without_log(inquiry.layout, inquiry.name, identity.uid)
+    next_command = partial(inquiry.without_log, identity.uid)
     if record.sequence <= applied:
         inquiry.add(Severity.WARNING, segment.path, f"{message}; it is applied already", offset=record.offset)
     elif isinstance(effect, str):
@@ -137,8 +143,6 @@ def _tell_of_tails(inquiry: Inquiry, segments: Sequence[FoundSegment], applied: 
             message = "a record fails its checksum; what it held is applied already"
             inquiry.add(Severity.WARNING, segment.path, message, offset=segment.valid_bytes)
         elif any(segment.tail):
-            inquiry.add(
-                Severity.INFO, segment.path,
-                f"torn tail of {len(segment.tail)} bytes, as a crash leaves it; the next start sets it aside",
-                offset=segment.valid_bytes,
-            )  # fmt: skip
+            size = "1 byte" if len(segment.tail) == 1 else f"{len(segment.tail)} bytes"
+            message = f"torn tail of {size}, as a crash leaves it; the next start sets it aside"
+            inquiry.add(Severity.INFO, segment.path, message, offset=segment.valid_bytes)

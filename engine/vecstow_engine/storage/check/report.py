@@ -56,13 +56,17 @@ class CheckReport:
     """By name: `state` (what a start makes of it), shape, points, log, index."""
     _counts: Counter[Severity] = field(default_factory=Counter)
     _files: Counter[str] = field(default_factory=Counter)
+    _kept: set[Finding] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
-        """Keep a finding, or count it when its file has too many already."""
+        """Keep a finding that is not there yet, or count it when its file has too many already."""
+        if finding in self._kept:
+            return
         self._counts[finding.severity] += 1
         self._files[finding.file] += 1
         if self._files[finding.file] <= FINDINGS_PER_FILE_MAX:
             self.findings.append(finding)
+            self._kept.add(finding)
 
     @property
     def clean(self) -> bool:

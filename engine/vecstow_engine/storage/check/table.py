@@ -29,7 +29,7 @@ BLOCK_POINTS: Final = 4096
 def check_meta(inquiry: Inquiry, table: PointTable, identity: Identity) -> Meta | None:
     """Check the meta row; returns it when it can be relied on."""
     path = inquiry.folder / POINTS
-    next_command = advice.restore(inquiry.layout, inquiry.name)
+    next_command = inquiry.restore
     with inquiry.reading(path, next_command):
         meta = table.meta()
         inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
@@ -50,7 +50,7 @@ def check_points(
 ) -> None:
     """Check count and sum, every point and its row. `replayed`: the log has newer effects on these ids."""
     path = inquiry.folder / POINTS
-    next_command = advice.restore(inquiry.layout, inquiry.name)
+    next_command = inquiry.restore
     with inquiry.reading(path, next_command):
         table.slots(meta)
     with inquiry.reading(path, next_command):
@@ -85,7 +85,7 @@ def _tell_of_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: 
     """A point that the log replaces must be found in the table: which slot it gives up depends on it."""
     path = inquiry.folder / POINTS
     message = f"the point at slot {slot}, id {point_id!r} as it stands there, fails its checksum"
-    next_command = advice.restore(inquiry.layout, inquiry.name)
+    next_command = inquiry.restore
     if point_id in replayed:
         inquiry.quarantine(path, f"{message}, and the log writes it", next_command=next_command)
     else:
@@ -173,7 +173,8 @@ class _LiveRows:
         """A row that a crash cut in the middle of a checkpoint is normal, but seldom."""
         surplus = max(0, self._size - HEADER_BYTES) % self._identity.stride
         if surplus:
-            message = f"the last {surplus} bytes are no whole row; no point needs them"
+            last = "byte is" if surplus == 1 else f"{surplus} bytes are"
+            message = f"the last {last} no whole row; no point needs them"
             self._inquiry.add(Severity.INFO, self._file.path, message, offset=self._size - surplus)
 
     def _tell_of_end(self, point: StoredPoint) -> None:
@@ -182,7 +183,7 @@ class _LiveRows:
             self._inquiry.quarantine(
                 self._file.path, f"it ends here, but point {point.id!r} stands at slot {point.slot}",
                 offset=self._size,
-                next_command=advice.restore(self._inquiry.layout, self._inquiry.name),
+                next_command=self._inquiry.restore,
             )  # fmt: skip
 
     def _withhold(self, point: StoredPoint, problem: str) -> None:

@@ -7,18 +7,22 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
 from vecstow_engine.storage import rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.beside import check_beside
-from vecstow_engine.storage.check.collection import examine, examine_files
-from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
+from vecstow_engine.storage.check.collection import examine, examine_files, is_sound
+from vecstow_engine.storage.check.inquiry import Inquiry, NextCommand, Outcome
 from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
 from vecstow_engine.storage.discovery import Found, discover, rivals
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
+
+URL_DEFAULT: Final = "http://127.0.0.1:3030"
+"""Where an engine listens when nobody says otherwise."""
 
 
 def check_volume(
@@ -37,7 +41,7 @@ def check_volume(
         found = {folder.name: folder for folder in discover(layout)}
         claimed = rivals(layout, list(found.values()))
         for name in _wanted(layout, found, names):
-            _check(Inquiry(layout, name, report), found[name], progress, is_rival=name in claimed)
+            _check(Inquiry(layout, name, report, is_sound), found[name], progress, is_rival=name in claimed)
         if names is None:
             check_beside(layout, report, list(found.values()))
     return report
@@ -51,14 +55,16 @@ def check_folder(
     is_rival: bool = False,
     serving: bool = False,
 ) -> CheckReport:
-    """Check one collection as its folder is now, its manifest too; otherwise as `check_collection`.
+    """Check one collection of a running engine as its folder is now, its manifest too.
 
-    Raises NotFound when the folder is gone.
+    Otherwise as `check_collection`; without `serving` nothing is written to it. Raises NotFound
+    when the folder is gone.
     """
     report = CheckReport()
     found = {folder.name: folder for folder in discover(layout)}
     [name] = _wanted(layout, found, [name])
-    _check(Inquiry(layout, name, report), found[name], progress, is_rival=is_rival, serving=serving)
+    inquiry = Inquiry(layout, name, report, is_sound, served=True)
+    _check(inquiry, found[name], progress, is_rival=is_rival, serving=serving)
     return report
 
 
@@ -76,7 +82,7 @@ def _unserved(layout: Layout) -> Iterator[None]:
     except BlockingIOError as error:
         raise VolumeRefused(
             f"{layout.lock} is held: an engine serves this volume",
-            hint="vecstow check --url URL asks that engine",
+            hint=f"ask that engine: vecstow check --url {URL_DEFAULT}",
         ) from error
     finally:
         os.close(fd)
@@ -116,10 +122,9 @@ def _own_identity(inquiry: Inquiry) -> Identity | None:
 
 def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None) -> None:
     path = inquiry.folder / MANIFEST
+    next_command: NextCommand = inquiry.restore
     if identity is not None:
         next_command = advice.import_again(found.name, identity)
-    else:
-        next_command = advice.restore(inquiry.layout, inquiry.name)
     if not found.bare:
         with inquiry.reading(path, next_command):
             read_manifest(inquiry.folder)
@@ -128,5 +133,8 @@ def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None)
     else:
         message = "it is missing: the folder is no collection, and is skipped"
         inquiry.add(
-            Severity.WARNING, path, message, next_command=advice.set_aside(inquiry.layout, found.name)
+            Severity.WARNING,
+            path,
+            message,
+            next_command=inquiry.at_rest(advice.set_aside(inquiry.layout, found.name)),
         )
