@@ -13,6 +13,7 @@ import uvicorn
 
 from tests.unit.fake_engine import FakeEngine
 from vecstow_engine.api.app import Application
+from vecstow_engine.cli import ingest
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import IndexConfig, Manifest, PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
@@ -119,6 +120,23 @@ def test_import_names_the_rows_of_a_refused_batch_and_how_to_go_on(engine, vecst
     assert sorted(engine.collections["docs"].points) == ["0", "1"]
 
 
+def test_import_that_is_interrupted_tells_what_is_in_and_how_to_go_on(
+    engine, vecstow, embeddings, monkeypatch
+):
+    send = ingest._send
+
+    def interrupted(client, collection, batch, body):
+        if batch.start == 4:
+            raise KeyboardInterrupt
+        send(client, collection, batch, body)
+
+    monkeypatch.setattr(ingest, "_send", interrupted)
+    code, out, err = import_rows(vecstow, embeddings, "--batch", 2)
+    assert (code, out) == (130, "")
+    assert err == ("interrupted; 4 of 5 rows were acknowledged. Go on with the same command and --resume\n")
+    assert len(engine.collections["docs"].points) == 4
+
+
 def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
     code, out, _ = vecstow(
         "import", "old", "--orphan", "/data/old", "--dimension", 8, "--metric", "Cosine", "--type", "Int8"
@@ -187,6 +205,13 @@ def test_search_hands_limit_ef_and_filter_on(engine, vecstow):
     ("arguments", "message"),
     [
         pytest.param(["--vector", "[1,2"], "--vector is no valid JSON", id="broken vector"),
+        pytest.param(
+            ["--vector", "[NaN]"], "--vector[0] is nan; values must be finite", id="vector that is no number"
+        ),
+        pytest.param(["--vector", "[1, -1e999]"], "--vector[1] is -inf; values", id="infinite vector"),
+        pytest.param(
+            ["--vector", "[1,2,3]", "--filter", '{"a": NaN}'], "--filter holds a number", id="infinite filter"
+        ),
         pytest.param(["--vector", '{"a": 1}'], "--vector must be a JSON list", id="no list"),
         pytest.param(
             ["--vector", "[1,2,3]", "--filter", "{"], "--filter is no valid JSON", id="broken filter"
@@ -271,6 +296,14 @@ def test_ls_deleted_shows_the_path_that_restore_takes(engine, vecstow):
     assert code == 0
     assert vecstow("restore", path, "--new-name", "again")[:2] == (0, "again: restored\n")
     assert "again" in engine.collections
+
+
+def test_restore_of_a_path_that_is_gone_tells_where_to_look(engine, vecstow):
+    code, _, err = vecstow("restore", "data/.deleted/docs-1-u")
+    assert code == 1
+    assert err.splitlines()[1] == (
+        "hint: vecstow ls --deleted lists what was dropped; a relative path is taken from the data directory"
+    )
 
 
 def test_show_prints_declaration_and_state(engine, vecstow):

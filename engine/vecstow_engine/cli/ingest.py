@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vecstow_engine.cli.client import Client, RequestRefused
-from vecstow_engine.cli.output import console
+from vecstow_engine.cli.output import console, print_note
 from vecstow_engine.cli.rows import Batch, Source, batch_rows, batches
 from vecstow_engine.model.errors import InvalidInput, VecstowError
 
@@ -59,7 +59,8 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
     """Bring every row of `source` into `collection`; with `resume`, skip the rows it has already.
 
     One request is on its way at a time, so what was acknowledged is always the file's beginning. Raises
-    InvalidInput for another dimension, and the engine's or the file's error with a hint how to go on.
+    InvalidInput for another dimension, and the engine's or the file's error with a hint how to go on. Ctrl-C
+    is told with what was acknowledged, and goes on as KeyboardInterrupt.
     """
     _check_dimension(client, collection, source)
     report = Report(collection, rows=len(source))
@@ -76,6 +77,13 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
                     report.acknowledged += len(batch.ids)
                     report.seconds = time.perf_counter() - started
                 advance(len(batch.ids))
+    except KeyboardInterrupt:
+        done = report.skipped + report.acknowledged
+        print_note(
+            f"interrupted; {done:,} of {report.rows:,} rows were acknowledged. "
+            "Go on with the same command and --resume"
+        )
+        raise
     except VecstowError as error:
         done = report.skipped + report.acknowledged
         error.hint = error.hint or f"{done:,} of {report.rows:,} rows are in; --resume goes on from there"

@@ -1,6 +1,6 @@
 """`vecstow`: the commands put together, and the one place where an error becomes an exit code.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,7 +62,7 @@ def search_command(
     if ef is not None:
         query["ef_search"] = ef
     if filter_json is not None:
-        query["filter"] = _json(filter_json, "--filter")
+        query["filter"] = _filter(filter_json)
     with Client(url) as client:
         query["vector"] = _vector(client, name, vector, npy, row, point_id)
         hits = client.post("collections", name, "search", document=query)
@@ -91,7 +92,16 @@ def _json_vector(text: str) -> list[float]:
     values = _json(text, "--vector")
     if not isinstance(values, list):
         raise InvalidInput("--vector must be a JSON list of numbers")
-    return values
+    return _finite(values, "--vector")
+
+
+def _filter(text: str) -> Any:
+    condition = _json(text, "--filter")
+    try:
+        json.dumps(condition, allow_nan=False)
+    except ValueError:
+        raise InvalidInput("--filter holds a number that is not finite") from None
+    return condition
 
 
 def _row(npy: Path, row: int) -> list[float]:
@@ -100,7 +110,15 @@ def _row(npy: Path, row: int) -> list[float]:
     rows = open_vectors(npy)
     if row >= len(rows):
         raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
-    return [float(value) for value in as_float32(rows[row])]
+    return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
+
+
+def _finite(values: list[Any], what: str) -> list[Any]:
+    """JSON has no other numbers; what is no number is refused by the engine."""
+    for position, value in enumerate(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(f"{what}[{position}] is {value}; values must be finite")
+    return values
 
 
 def _json(text: str, option: str) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
 from vecstow_engine.cli.output import print_facts, print_json, print_line
 from vecstow_engine.model.names import check_collection_name
+
+WRONG_PATH: Final = (400, 404)
+RESTORE_HINT: Final = (
+    "vecstow ls --deleted lists what was dropped; a relative path is taken from the data directory"
+)
 
 
 def compact_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = False) -> None:
@@ -64,11 +69,22 @@ def restore_command(
     document = {"backup_path": path}
     if new_name is not None:
         document["new_name"] = check_collection_name(new_name)
-    answer = _ask(url, "POST", "collections", "restore", document=document)
+    answer = _restore(url, document)
     if as_json:
         print_json(answer)
     else:
         print_line(f"{answer['name']}: {answer['message']}")
+
+
+def _restore(url: str, document: dict[str, str]) -> dict[str, object]:
+    from vecstow_engine.cli.client import RequestRefused
+
+    try:
+        return _ask(url, "POST", "collections", "restore", document=document)
+    except RequestRefused as refused:
+        if refused.status in WRONG_PATH:
+            refused.hint = refused.hint or RESTORE_HINT
+        raise
 
 
 def hold_command(
