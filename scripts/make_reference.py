@@ -27,7 +27,7 @@ CLI_HEAD = """\
 
 - Output is for people; `--json` prints one JSON document on stdout instead, for programs. Errors are one line
   on stderr, where there is more to say followed by a hint.
-- Exit codes: 0 done; 1 refused, failed or, for `check`, damage found; 2 wrong usage.
+- Exit codes: 0 done; 1 refused, failed or, for `check`, damage found; 2 wrong usage; 130 interrupted.
 - `--url` (or `VECSTOW_URL`) names an engine, `--data` (or `VECSTOW_DATA`) a data directory. An option wins
   over the environment, and there `VECSTOW_URL` over `VECSTOW_DATA`.
 - `VECSTOW_DEBUG=1` adds the traceback of an unexpected error.
