@@ -52,7 +52,7 @@ class FakeEngine:
         self.stops += 1
 
     def not_ready(self) -> dict[str, str]:
-        return {"docs": "recovering"}
+        return {} if self.all_ready else {"docs": "recovering"}
 
     def collection(self, name: str) -> FakeCollection:
         if name not in self.collections:

@@ -33,8 +33,7 @@ def _check_live(engine: Engine) -> None:
 def _check_all_ready(engine: Engine) -> None:
     """200 when no collection is recovering or read-only; for people and tests, not for probes."""
     check_ready(engine)
-    if not engine.all_ready:
-        waiting = engine.not_ready()
+    if waiting := engine.not_ready():
         raise Recovering(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
 
 

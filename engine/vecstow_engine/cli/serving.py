@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.cli.flags import flags, gather, takes_flags
 from vecstow_engine.service.settings import Settings
+
+M_MMAP_THRESHOLD: Final = -3
+"""mallopt(3), as <malloc.h> has it."""
+MMAP_THRESHOLD_BYTES: Final = 256 * 1024
 
 
 class LogFormat(StrEnum):
@@ -62,6 +67,8 @@ def serve_command(**values: Any) -> None:
       VECSTOW_DATA=/data vecstow serve --host 0.0.0.0 --log-format json
     """
     process = gather(ProcessSettings, values)
+    # Without a fixed threshold glibc raises it, and keeps what the tail of an index gives back.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     # Index and search bring their own threads; those of BLAS would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Nothing that an import makes is garbage, and looking for some in it takes a tenth of the start.

@@ -7,6 +7,7 @@ callers; what a method raises comes from `model.errors`.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -51,6 +52,9 @@ class Engine:
         self.findings: dict[str, Any] = {}
         """What the sidecar reported last."""
         self.volume: Volume | None = None
+        self._to_open = 0
+        """Collections that wait to be opened; `_loading` guards it."""
+        self._loading = threading.Lock()
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max)
         self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
@@ -85,6 +89,7 @@ class Engine:
             self._now_and_then,
         )
         self._pool = ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load")
+        self._to_open = len(collections)
         self.ready = True
         if not collections:
             self.registry.log_counts()
@@ -297,10 +302,13 @@ class Engine:
 
     def _load(self, collection: Collection) -> None:
         self._loader.load(collection, is_rival=self.registry.is_rival(collection))
-        if self.registry.all_opened():
-            self.registry.log_counts()
-            for opened in self.registry.collections():
-                self._indexer.notify(opened)
+        with self._loading:
+            self._to_open -= 1
+            if self._to_open:
+                return
+        self.registry.log_counts()
+        for opened in self.registry.collections():
+            self._indexer.notify(opened)
 
     def _make_room(self) -> bool:
         """Give the reserve up; False when it is spent."""

@@ -53,13 +53,21 @@ class Layers:
     """The structures in memory and the files below them; `Store` writes through it, `View` reads."""
 
     def __init__(
-        self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, generation: int
+        self,
+        folder: Path,
+        identity: Identity,
+        slots: SlotTable,
+        handles: HandleCache,
+        generation: int,
+        stored_count: int = 0,
     ) -> None:
         self.folder = folder
         self.identity = identity
         self.slots = slots
         self.active = Overlay(generation)
         self.frozen: Overlay | None = None
+        self.stored_count = stored_count
+        """Points of the table, as of the last checkpoint."""
         self.withheld: dict[int, str] = {}
         """Slot to reason: points that fail their checks. Bounded by the number of points."""
         self.lock = threading.RLock()
@@ -129,7 +137,7 @@ class Layers:
         """
         known, older = self.split(ids)
         slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
-        if older:
+        if older and self.stored_count:
             with self.table() as table:
                 found = table.by_ids(older)
                 slots |= {point_id: point.slot for point_id, point in found.items() if point is not None}

@@ -201,6 +201,7 @@ class Store:
         )  # fmt: skip
         with self.layers.lock:
             self.layers.slots.release(frozen.freed)
+            self.layers.stored_count = self.meta.points
             self.layers.frozen = None
 
     def _write_rows(self, frozen: Overlay) -> None:
