@@ -35,6 +35,7 @@ from vecstow_engine.storage.records import Delete, Upsert
 from vecstow_engine.storage.volume import Volume
 
 LOADER_THREADS: Final = 2
+NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
 PURGE_SECONDS: Final = 60.0
 
 
@@ -120,8 +121,8 @@ class Engine:
 
     def not_ready(self) -> dict[str, str]:
         """Name and state of the collections that keep `all_ready` false."""
-        waiting = ("recovering", "read_only")
-        return {c.name: c.state.value for c in self.registry.collections() if c.state.value in waiting}
+        states = ((c.name, c.state) for c in self.registry.collections())
+        return {name: state.value for name, state in states if state in NOT_READY}
 
     # Collections ------------------------------------------------------------------------------------------
 
@@ -309,6 +310,7 @@ class Engine:
         self.registry.log_counts()
         for opened in self.registry.collections():
             self._indexer.notify(opened)
+        self._pool.shutdown(wait=False)
 
     def _make_room(self) -> bool:
         """Give the reserve up; False when it is spent."""

@@ -106,7 +106,8 @@ class Loader:
             collection.announce(change.rows, change.added)
             collection.forget(change)
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
-        collection.index.reconcile(opened.store.view.labels())
+        bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
+        bring(opened.store.view.labels())
         warnings = opened.warnings + (("wal_missing",) if opened.wal_missing else ())
         collection.opened(opened.store, collection.index, warnings)
         if remark:
