@@ -62,8 +62,9 @@ def _fill(context: Context, server: Server, raw_rate: float) -> Iterator[Figure]
     )
     with server.connect() as connection:
         create(connection, context.sizes.dimension)
-        started = time.perf_counter()
-        sent = send_all(server, blocks)
+    started = time.perf_counter()
+    sent = send_all(server, blocks)
+    with server.connect() as connection:  # the first one would be closed by now: it was idle for long
         wait_indexed(connection)
         seconds = time.perf_counter() - started
     wait_snapshot(server)
