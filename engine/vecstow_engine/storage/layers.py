@@ -53,21 +53,13 @@ class Layers:
     """The structures in memory and the files below them; `Store` writes through it, `View` reads."""
 
     def __init__(
-        self,
-        folder: Path,
-        identity: Identity,
-        slots: SlotTable,
-        handles: HandleCache,
-        generation: int,
-        stored_count: int = 0,
+        self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, generation: int
     ) -> None:
         self.folder = folder
         self.identity = identity
         self.slots = slots
         self.active = Overlay(generation)
         self.frozen: Overlay | None = None
-        self.stored_count = stored_count
-        """Points of the table, as of the last checkpoint."""
         self.withheld: dict[int, str] = {}
         """Slot to reason: points that fail their checks. Bounded by the number of points."""
         self.lock = threading.RLock()
@@ -130,14 +122,15 @@ class Layers:
                     older.append(point_id)
         return known, older
 
-    def live_slots(self, ids: Sequence[str]) -> dict[str, int]:
+    def live_slots(self, ids: Sequence[str], *, in_table: bool = True) -> dict[str, int]:
         """The slots of those ids that are live, damaged ones included: a write replaces or deletes them.
 
-        Raises Unavailable when it cannot be told which slot a damaged one has.
+        `in_table`: the table may have some. Raises Unavailable when it cannot be told which slot a damaged
+        one has.
         """
         known, older = self.split(ids)
         slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
-        if older and self.stored_count:
+        if older and in_table:
             with self.table() as table:
                 found = table.by_ids(older)
                 slots |= {point_id: point.slot for point_id, point in found.items() if point is not None}

@@ -249,7 +249,7 @@ def wrapped(path: Path) -> Iterator[None]:
 
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
     name = _errorname(error)
-    if name == "SQLITE_FULL":
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR_SHM"):  # -shm needs room even to read
         return DiskFull(
             f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
         )

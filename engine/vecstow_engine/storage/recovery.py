@@ -77,7 +77,7 @@ def open_store(
         files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
-    store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1, meta.points), log, meta)
+    store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta)
     for done, record in enumerate(verdict.records, start=1):
         on_applied(store.replay(_effect_of(record, log), record.sequence))
         progress(done, len(verdict.records))

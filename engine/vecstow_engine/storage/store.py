@@ -86,7 +86,9 @@ class Store:
 
     def replay(self, effect: Effect, sequence: int) -> Applied:
         """Apply an effect that was found in the log."""
-        return self.layers.apply(effect, sequence, self.layers.live_slots(effect.ids))
+        return self.layers.apply(
+            effect, sequence, self.layers.live_slots(effect.ids, in_table=self.meta.points > 0)
+        )
 
     def checkpoint(self) -> bool:
         """Empty the overlay into the files. False when there was nothing to do.
@@ -201,7 +203,6 @@ class Store:
         )  # fmt: skip
         with self.layers.lock:
             self.layers.slots.release(frozen.freed)
-            self.layers.stored_count = self.meta.points
             self.layers.frozen = None
 
     def _write_rows(self, frozen: Overlay) -> None:
