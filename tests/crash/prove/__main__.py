@@ -1,0 +1,142 @@
+"""`python -m tests.crash.prove`: run the proof to a depth, tell how far it is, and what was found."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from tests.crash.prove.part import DEPTHS, Outcome, Part
+from tests.crash.prove.parts import parts
+from tests.crash.prove.runner import WORKERS, Progress, run_batch, run_part
+
+TOLD_SECONDS = 10.0
+"""Between two lines, where they cannot be written over each other."""
+
+
+class Teller:
+    """Writes how far a part is: on a terminal over and over, else now and then."""
+
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        on_terminal = sys.stdout.isatty()
+        if on_terminal or time.monotonic() - self._told_at > TOLD_SECONDS:
+            self._told_at = time.monotonic()
+            print(line(progress), end="\r" if on_terminal else "\n", flush=True)
+
+
+def main() -> int:
+    arguments = parse()
+    every = parts()
+    if unknown := set(arguments.only) - every.keys():
+        print(f"there is no part {sorted(unknown)}; there are {', '.join(every)}")
+        return 2
+    chosen = [every[name] for name in arguments.only] or list(every.values())
+    if arguments.repeat is not None:
+        return repeat(chosen, arguments.repeat)
+    seconds = sum((part.goals[arguments.depth] or 0) * part.case_seconds for part in chosen)
+    print(
+        f"proving to depth {arguments.depth!r} with seed {arguments.seed}, {WORKERS} processes:"
+        f" {len(chosen)} parts, about {duration(seconds)}",
+        flush=True,
+    )
+    results = []
+    for part in chosen:
+        if part.goals[arguments.depth] == 0:
+            continue
+        if (why := part.missing()) is not None:
+            print(f"{part.name}: SKIPPED: {why}", flush=True)
+            continue
+        result = run_part(
+            part, arguments.depth, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
+        )
+        tell_end(result)
+        results.append(result)
+        if arguments.stop_at_first and result.outcome.findings:
+            break
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([document(result) for result in results], indent=2) + "\n")
+    return verdict(results)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.prove", description=__doc__)
+    parser.add_argument("--depth", choices=DEPTHS, default="ci")
+    parser.add_argument("--only", action="append", default=[], metavar="PART")
+    parser.add_argument("--seed", type=int, default=1, help="another one tries other cases")
+    parser.add_argument("--stop-at-first", action="store_true", help="end with the first finding")
+    parser.add_argument("--repeat", metavar="TEXT", help="one case again, as a finding names it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    return parser.parse_args()
+
+
+def repeat(chosen: list[Part], text: str) -> int:
+    [part] = chosen
+    assert part.again is not None, f"{part.name} cannot repeat a case"
+    outcome = run_batch(part.again(text))
+    tell_findings(part, outcome)
+    print(f"{outcome.cases} cases: {dict(outcome.facts)}")
+    return 1 if outcome.findings else 0
+
+
+def line(progress: Progress) -> str:
+    goal = f" of {progress.goal:,}" if progress.goal is not None else ""
+    left = progress.seconds_left
+    estimate = f", about {duration(left)} left" if left is not None else ""
+    found = len(progress.outcome.findings)
+    return (
+        f"{progress.part.name}: {progress.outcome.count:,}{goal} {progress.part.unit}"
+        f" in {duration(progress.seconds)}{estimate}, {found} findings"
+    )
+
+
+def tell_end(result: Progress) -> None:
+    print(line(result).replace(", about 0 s left", ""))
+    if result.outcome.facts:
+        print("    " + ", ".join(f"{fact}: {n:,}" for fact, n in sorted(result.outcome.facts.items())))
+    tell_findings(result.part, result.outcome)
+    if result.goal is not None and result.outcome.count < result.goal and not result.outcome.findings:
+        print("    FEWER THAN ASKED")
+    sys.stdout.flush()
+
+
+def tell_findings(part: Part, outcome: Outcome) -> None:
+    for finding in outcome.findings[:20]:
+        print(f"  FOUND {finding.what}")
+        print(f"    again: python -m tests.crash.prove --only {part.name} --repeat '{finding.repeat}'")
+
+
+def document(result: Progress) -> dict[str, object]:
+    return {
+        "part": result.part.name,
+        "unit": result.part.unit,
+        "count": result.outcome.count,
+        "goal": result.goal,
+        "cases": result.outcome.cases,
+        "seconds": round(result.seconds, 1),
+        "facts": dict(sorted(result.outcome.facts.items())),
+        "findings": [dataclasses.asdict(finding) for finding in result.outcome.findings],
+    }
+
+
+def verdict(results: list[Progress]) -> int:
+    found = sum(len(result.outcome.findings) for result in results)
+    short = [r.part.name for r in results if r.goal is not None and not r.reached]
+    seconds = duration(sum(result.seconds for result in results))
+    print(f"{found} findings in {seconds}" + (f"; fewer than asked: {', '.join(short)}" if short else ""))
+    return 1 if found or short else 0
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
