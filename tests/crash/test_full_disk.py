@@ -104,6 +104,24 @@ async def test_engine_that_was_killed_on_a_full_disk_starts_there_again(disk):
         await assert_served(again, acknowledged)
 
 
+async def test_collection_whose_files_are_closed_is_read_on_a_full_disk(disk):
+    """SQLite needs room for its `-shm` even to read: the reserve gives it."""
+    with RunningEngine(disk / "data", reserve_bytes=MIB, handles_max=1) as engine:
+        engine.declare("other")
+        engine.declare()
+        acknowledged = {f"p{number}": number for number in range(1, 100)}
+        await engine.put(**acknowledged)
+        engine.checkpoint()
+        await engine.put("other", **acknowledged)
+        engine.checkpoint("other")
+        filler = fill_up(disk, 0)
+        for collection in ("notes", "other") * 2:
+            assert await engine.values(collection, "p1") == [1]
+        await assert_served(engine, acknowledged)
+        filler.unlink()
+        wait_until(lambda: not engine.volume.full)
+
+
 async def test_drop_and_purge_make_room_on_a_full_disk(disk):
     with RunningEngine(disk / "data", reserve_bytes=MIB) as engine:
         engine.declare("large")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import threading
 
@@ -19,7 +18,6 @@ from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, Not
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage import files, trash
 from vecstow_engine.storage.backup import make_backup, path_below
-from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 
@@ -411,73 +409,6 @@ def test_temporary_files_of_a_crash_are_removed_at_the_next_start(tmp_path):
 
 
 # Open files ----------------------------------------------------------------------------------------------
-
-
-class Handle:
-    def __init__(self, opened):
-        self.opened = opened
-        opened.append(self)
-
-    def close(self):
-        self.opened.remove(self)
-
-
-def test_idle_handles_beyond_the_limit_are_closed_oldest_first():
-    opened = []
-    cache = HandleCache(2)
-    for key in "abca":
-        with cache.borrow(key, lambda: Handle(opened)) as handle:
-            handle.key = key
-    assert [handle.key for handle in opened] == ["c", "a"]
-    cache.close()
-    assert opened == []
-
-
-def test_handle_in_use_is_never_closed():
-    opened = []
-    cache = HandleCache(1)
-    with cache.borrow("a", lambda: Handle(opened)) as first:
-        for key in "bcd":
-            with cache.borrow(key, lambda: Handle(opened)):
-                assert first in opened
-        cache.discard("a")
-        assert first in opened
-        with cache.borrow("a", lambda: Handle(opened)) as second:
-            assert second is not first
-    assert first not in opened
-    cache.close()
-    assert opened == []
-
-
-def test_opener_that_fails_leaves_nothing_behind():
-    cache = HandleCache(1)
-    with pytest.raises(OSError, match="no"), cache.borrow("a", fail):
-        pass
-    assert len(cache) == 0
-
-
-def fail():
-    raise OSError("no")
-
-
-async def test_files_stay_few_however_many_collections_there_are(tmp_path):
-    with RunningEngine(tmp_path / "data", handles_max=8) as engine:
-        before = len(list(open_files()))
-        for number in range(40):
-            engine.declare(f"c{number}")
-            await engine.put(f"c{number}", a=number + 1)
-            engine.checkpoint(f"c{number}")
-        for number in range(40):
-            assert await engine.values(f"c{number}", "a") == [number + 1]
-        assert len(list(open_files())) <= before + 8 * 3
-
-
-def open_files():
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            yield os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
 
 
 def test_vectors_of_all_types_come_back_as_they_were_stored(tmp_path):

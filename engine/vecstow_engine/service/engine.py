@@ -57,7 +57,7 @@ class Engine:
         """Collections that wait to be opened; `_loading` guards it."""
         self._loading = threading.Lock()
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
-        self._handles = HandleCache(settings.storage.handles_max)
+        self._handles = HandleCache(settings.storage.handles_max, self._make_room)
         self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._catalog = Catalog(

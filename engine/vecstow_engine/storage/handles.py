@@ -6,8 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
+
+from vecstow_engine.model.errors import DiskFull
 
 
 class Closable(Protocol):
@@ -22,16 +24,27 @@ _Handle = TypeVar("_Handle", bound=Closable)
 
 @dataclass(slots=True)
 class _Entry(Generic[_Handle]):
-    handle: _Handle
+    handle: _Handle | None = None
+    """None until the first user has opened it."""
     users: int = 0
     discarded: bool = False
+    opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        if self.handle is not None:
+            self.handle.close()
 
 
 class HandleCache:
-    """At most `limit` idle handles stay open. Thread-safe; a handle in use is never closed."""
+    """At most `limit` idle handles stay open. Thread-safe; a handle in use is never closed.
 
-    def __init__(self, limit: int) -> None:
+    `make_room` is asked, once a handle, when there is no room to open it: SQLite needs some even to read. It
+    tells whether trying again makes sense.
+    """
+
+    def __init__(self, limit: int, make_room: Callable[[], bool] = lambda: False) -> None:
         self._limit = limit
+        self._make_room = make_room
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, _Entry[Closable]] = OrderedDict()
 
@@ -39,19 +52,22 @@ class HandleCache:
     def borrow(self, key: Hashable, opener: Callable[[], _Handle]) -> Iterator[_Handle]:
         """Use the handle of `key`, opened when it is not; errors of `opener` come through."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                entry = self._entries[key] = _Entry(opener())
+            entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
             entry.users += 1
             self._close_idle()
         try:
+            with entry.opening:  # a slow disk keeps only those waiting who want this file
+                if entry.handle is None:
+                    entry.handle = self._opened(opener)
             yield entry.handle  # type: ignore[misc]
         finally:
             with self._lock:
                 entry.users -= 1
+                if entry.users == 0 and entry.handle is None and self._entries.get(key) is entry:
+                    del self._entries[key]
                 if entry.discarded and entry.users == 0:
-                    entry.handle.close()
+                    entry.close()
 
     def discard(self, key: Hashable) -> None:
         """Close the handle of `key`, at once or when its last user is done; the next borrow opens anew."""
@@ -61,7 +77,7 @@ class HandleCache:
                 return
             entry.discarded = True
             if entry.users == 0:
-                entry.handle.close()
+                entry.close()
 
     def close(self) -> None:
         """Discard every handle."""
@@ -75,4 +91,12 @@ class HandleCache:
     def _close_idle(self) -> None:
         for key in list(self._entries)[: max(0, len(self._entries) - self._limit)]:
             if self._entries[key].users == 0:
-                self._entries.pop(key).handle.close()
+                self._entries.pop(key).close()
+
+    def _opened(self, opener: Callable[[], _Handle]) -> _Handle:
+        try:
+            return opener()
+        except DiskFull:
+            if not self._make_room():
+                raise
+        return opener()

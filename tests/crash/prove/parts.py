@@ -20,10 +20,8 @@ MODULES = (
 
 def parts() -> dict[str, Part]:
     """By name."""
-    found: list[Part] = [
-        part for module in MODULES if _exists(module) for part in import_module(module).PARTS
-    ]
-    return {part.name: part for part in found}
+    modules = [import_module(module) for module in MODULES if _exists(module)]
+    return {part.name: part for module in modules for part in module.PARTS}
 
 
 def _exists(module: str) -> bool:

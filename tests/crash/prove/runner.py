@@ -53,7 +53,7 @@ class Progress:
 
 
 def run_part(part: Part, depth: str, seed: int, told: Told, *, stop_at_first: bool = False) -> Progress:
-    """Run batches until the goal of `depth` is reached, there are no more, or, if asked, one finds something."""
+    """Run batches until the goal of `depth` is reached, they end, or (if asked) one finds something."""
     progress = Progress(part, part.goals[depth])
     batches = part.batches(depth, seed)
     for outcome in _outcomes(batches, lambda: progress.reached):
