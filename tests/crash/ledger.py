@@ -8,7 +8,7 @@ recovered, recovered is contained in submitted, and no batch is half there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TypeAlias
@@ -151,6 +151,14 @@ class Ledger:
             # Even what was refused in the end may have been on the disk for a moment.
             worlds = _after(worlds, self.entries[answered][0], Answer.UNKNOWN)
         return worlds
+
+    def past(self) -> Iterator[World]:
+        """Every world that there may have been at some time, oldest first; some come twice."""
+        worlds = self._begin
+        yield from worlds
+        for operation, answer in self.entries:
+            worlds = _after(worlds, operation, answer)
+            yield from worlds
 
     def settle(self, content: Content) -> None:
         """Go on from what was found: from now on nothing else is right."""
