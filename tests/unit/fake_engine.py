@@ -154,7 +154,7 @@ class FakeEngine:
             }
             for name, collection in sorted(self.collections.items())
         ]
-        return {"engine": "fake", "volume_id": "v", "collections": rows}
+        return {"engine": "fake", "volume_id": "v", "failure": None, "collections": rows}
 
     def refresh(self, findings: dict[str, Any]) -> None:
         self.calls.append(("refresh", findings))

@@ -71,6 +71,17 @@ async def test_collections_are_counted_by_state_and_sized_up_to_a_bound():
     assert samples["vecstow_collection_wal_bytes", (("collection", "_other"),)] == 100
 
 
+async def test_what_a_failed_sync_made_read_only_is_named(monkeypatch):
+    client, engine = docs_service()
+    assert not [name for name, _ in await scrape(client) if name == "vecstow_read_only"]
+    state = engine.state_document() | {"failure": "a sync failed"}
+    state["collections"][0]["state"] = "read_only"
+    monkeypatch.setattr(engine, "state_document", lambda: state)
+    samples = await scrape(client)
+    for name in ("docs", "_names"):
+        assert samples["vecstow_read_only", (("collection", name),)] == 1
+
+
 async def test_the_oldest_change_without_a_checkpoint_has_an_age():
     client, engine = docs_service()
     assert (await scrape(client))["vecstow_checkpoint_lag_seconds", ()] == 0

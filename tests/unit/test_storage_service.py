@@ -155,6 +155,50 @@ async def test_rule_05_failed_sync_at_the_first_write_is_not_tried_again(engine,
         assert await restarted.values("notes", "a") == [2]
 
 
+CHANGES_OF_NAMES = {
+    "create": (lambda engine: engine.declare("new"), "sync new/"),
+    "create, its folder": (lambda engine: engine.declare("new"), "sync data/"),
+    "drop, its mark": (lambda engine: engine.drop("notes"), "sync notes/"),
+    "drop": (lambda engine: engine.drop("notes"), "sync .deleted/"),
+    "cleanup": (lambda engine: engine.cleanup(0), "sync .deleted/"),
+    "restore": (lambda engine: engine.restore(newest_deleted(engine), None), "sync data/"),
+}
+
+
+def newest_deleted(engine):
+    return next((deleted["path"] for deleted in engine.deleted()), ".deleted/none")
+
+
+@pytest.mark.parametrize(("change", "step"), CHANGES_OF_NAMES.values(), ids=CHANGES_OF_NAMES)
+async def test_rule_05_after_a_failed_sync_of_names_none_is_changed_until_the_next_start(
+    engine, disk, change, step
+):
+    engine.declare("old")
+    engine.drop("old")
+    await engine.put(a=1)
+    disk.fail(step)
+    with pytest.raises(OutcomeUnknown, match="outcome unknown: a sync failed during"):
+        change(engine)
+    disk.clear()
+    for refused, _ in CHANGES_OF_NAMES.values():
+        with pytest.raises((ReadOnly, NotFound)):
+            refused(engine)
+    assert disk.steps == []
+    assert "sync" in engine.state_document()["failure"]
+    with engine.copied() as restarted:
+        assert restarted.state_document()["failure"] is None
+        restarted.declare("later")
+
+
+async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine, disk):
+    engine.declare("old")
+    engine.drop("old")
+    disk.fail("rename *")
+    with pytest.raises(StorageError, match="restore failed"):
+        engine.restore(newest_deleted(engine), None)
+    assert engine.restore(newest_deleted(engine), None) == "old"
+
+
 async def test_first_write_that_found_no_room_is_tried_again(engine, disk):
     for step in ("write vectors.bin.tmp", "write metadata.json.tmp", "write *.log.tmp", "write *.log"):
         disk.fail(step, errno.ENOSPC)

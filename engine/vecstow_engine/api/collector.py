@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 STATES: Final = ("recovering", "ready", "degraded", "read_only", "quarantined", "foreign")
 OTHER: Final = "_other"
 """The label that sums up collections beyond the bound; no legal collection name begins with `_`."""
-
+NAMES: Final = "_names"
+"""The label for the names of collections: while it is there, none can be made, dropped or restored."""
 
 PER_COLLECTION: Final = (
     ("vecstow_collection_vectors", "Live vectors.", "vector_count"),
@@ -43,14 +44,28 @@ class EngineCollector(Collector):
         yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.ready)
         if not self._engine.ready:
             return
-        rows: Any = self._engine.state_document()["collections"]
+        state: Any = self._engine.state_document()
+        rows = state["collections"]
         yield _by_state(rows)
+        yield self._read_only(state)
         yield from (self._per_collection(rows, *family) for family in PER_COLLECTION)
         yield _gauge(
             "vecstow_checkpoint_lag_seconds",
             "Age of the oldest change that no checkpoint has; 0 when there is none.",
             self._checkpoint_lag_seconds(),
         )
+
+    def _read_only(self, state: Any) -> GaugeMetricFamily:
+        """Few at any time; a failed sync of the volume's own names is that of a collection `_names`."""
+        family = GaugeMetricFamily(
+            "vecstow_read_only",
+            "Collections that take no writes until the next start, because a sync failed.",
+            labels=["collection"],
+        )
+        names = [row["name"] for row in state["collections"] if row["state"] == "read_only"]
+        for name in names[: self._collections_max] + [NAMES] * (state["failure"] is not None):
+            family.add_metric([name], 1)
+        return family
 
     def _per_collection(self, rows: Any, name: str, text: str, key: str) -> GaugeMetricFamily:
         family = GaugeMetricFamily(name, text, labels=["collection"])

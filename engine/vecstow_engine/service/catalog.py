@@ -14,6 +14,7 @@ import structlog
 
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound
 from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.service.changes import Changes
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
@@ -60,6 +61,12 @@ class Catalog:
         self._import_roots = (layout.data,) if import_root is None else (layout.data, import_root)
         self._opened = opened
         self._make_room = make_room
+        self._changes = Changes(gate, registry.changing)
+
+    @property
+    def failure(self) -> str | None:
+        """Why no collection comes or goes any more in this process; None while they do."""
+        return self._changes.failure
 
     def settle_unfinished(self) -> None:
         """Finish the imports that lacked but their name, throw away what else a crash left half made."""
@@ -88,7 +95,7 @@ class Catalog:
                 f"not with {_words(manifest)}",
                 collection=manifest.name, operation="create",
             )  # fmt: skip
-        with self._registry.changing:
+        with self._registry.changing, self._changes.names("create", manifest.name):
             self._refuse_known(manifest.name)
             _, created = update_manifest(self._layout, manifest.name, decide)
             assert created is not None
@@ -136,7 +143,7 @@ class Catalog:
                 f"collection {collection.name!r} belongs to a Kubernetes resource",
                 collection=collection.name, operation="drop", hint="kubectl delete the VectorCollection",
             )  # fmt: skip
-        with self._gate.required("drop"), self._registry.changing:
+        with self._changes.lasting("drop", collection.name):
             if self._registry.find(collection.name) is not collection:
                 raise NotFound(
                     f"collection {collection.name!r} was dropped already", collection=collection.name
@@ -148,7 +155,7 @@ class Catalog:
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
-        with self._gate.required("hard delete"), self._registry.changing:
+        with self._changes.lasting("hard delete", collection.name):
             path = self.drop(collection)
             for deleted in list_deleted(self._layout):
                 if deleted.path == path:
@@ -162,7 +169,7 @@ class Catalog:
     def cleanup(self, retention_hours: float) -> list[str]:
         """Purge what was dropped at least so long ago; returns the names."""
         names = []
-        with self._gate.required("cleanup"), self._registry.changing:
+        with self._changes.lasting("cleanup"):
             for deleted in list_deleted(self._layout):
                 if deleted.age_hours >= retention_hours:
                     purge(self._layout, deleted)
@@ -172,7 +179,7 @@ class Catalog:
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
         """Bring back a dropped collection or a backup; returns its name."""
-        with self._gate.required("restore"), self._registry.changing:
+        with self._changes.lasting("restore", new_name):
             path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
             restored = restore_deleted if path.parent == self._layout.deleted else restore_backup
             manifest = restored(self._layout, path, new_name)
@@ -182,7 +189,7 @@ class Catalog:
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
         """Make a collection from orphaned or foreign files below the data directory or the import root."""
-        with self._gate.required("import"), self._registry.changing:
+        with self._changes.lasting("import", wanted.name):
             source = path_below(self._layout, orphaned_path, self._import_roots)
             served = self._registry.find(wanted.name)
             in_place = source == self._layout.collection(wanted.name)
@@ -227,7 +234,7 @@ class Catalog:
     def move_away(self, collection: Collection) -> Path:
         """The engine's part of a drop: one rename, once nobody writes the files."""
         collection.dropping = True
-        with collection.upkeep:
+        with collection.upkeep, self._changes.names("drop", collection.name):
             self._registry.remove(collection)
             if collection.store is not None:
                 collection.store.retire("it was dropped")

@@ -290,6 +290,7 @@ class Engine:
             "pod_uid": self.settings.pod_uid,
             "volume_id": self.volume.id if self.volume is not None else "",
             "held": self.gate.remaining_seconds > 0,
+            "failure": self._catalog.failure,
             "collections": figures.state_rows(self.registry),
             "findings": self.findings,
         }

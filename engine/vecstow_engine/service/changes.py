@@ -1,0 +1,57 @@
+"""Changes of the names on a volume: one after the other, never during a hold, and none after a failed sync.
+
+What the page cache shows of the names need not be what the disk has then, and a second sync would not tell
+(rule 5 of the disk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import structlog
+
+from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
+from vecstow_engine.service.gate import Gate
+from vecstow_engine.storage import files
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Changes:
+    """Guards what makes and moves folders; `changing` is held over one at a time."""
+
+    def __init__(self, gate: Gate, changing: AbstractContextManager[object]) -> None:
+        self._gate = gate
+        self._changing = changing
+        self.failure: str | None = None
+        """Why there are no more in this process; None while there are."""
+
+    @contextmanager
+    def lasting(self, operation: str, name: str | None = None) -> Iterator[None]:
+        """A change of more than a manifest: raises Conflict during a hold; otherwise as `names`."""
+        with self._gate.required(operation), self._changing, self.names(operation, name):
+            yield
+
+    @contextmanager
+    def names(self, operation: str, name: str | None) -> Iterator[None]:
+        """What the disk says inside, as errors of ours: OutcomeUnknown for a sync, DiskFull, StorageError.
+
+        Raises ReadOnly when a sync failed in an earlier one.
+        """
+        if self.failure is not None:
+            raise ReadOnly(
+                f"{operation} was not begun: {self.failure}", collection=name, operation=operation,
+                hint="restart the engine: it looks at what the disk has",
+            )  # fmt: skip
+        try:
+            yield
+        except files.SyncFailed as error:
+            self.failure = f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}"
+            log.error("no collection comes or goes until the next start", reason=self.failure)
+            raise OutcomeUnknown(
+                f"outcome unknown: {self.failure}", collection=name, operation=operation,
+                hint="restart the engine, and look whether it happened",
+            ) from error  # fmt: skip
+        except OSError as error:
+            raise files.as_storage_error(error, operation) from error
