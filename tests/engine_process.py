@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -17,11 +19,14 @@ STOP_SECONDS_MAX = 60.0
 
 
 class EngineProcess:
-    """One engine on `data`; started on entering, killed on leaving. `flags` are those of `vecstow serve`."""
+    """One engine on `data`; started on entering, killed on leaving. `flags` are those of `vecstow serve`,
+    `environment` is added to this process's.
+    """
 
-    def __init__(self, data: Path, *flags: object) -> None:
+    def __init__(self, data: Path, *flags: object, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
         self.flags = [str(flag) for flag in flags]
+        self.environment = dict(environment or {})
         self.log = data.parent / f"{data.name}.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -37,15 +42,22 @@ class EngineProcess:
 
     def start(self, path: str = "/health/ready") -> None:
         """Start, and return when `path` answers 200."""
-        command = [VECSTOW, "serve", "--data", self.data, "--port", str(self.port), *self.flags]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.launch()
+        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS_MAX
         with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as client:
             while not _answers(client, path):
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.01)
+
+    def launch(self) -> None:
+        """Start, and do not wait."""
+        command = [VECSTOW, "serve", "--data", self.data, "--port", str(self.port), *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=os.environ | self.environment
+            )
 
     def kill(self) -> None:
         """SIGKILL; nothing happens when it is gone already."""
