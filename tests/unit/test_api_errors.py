@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
 import pytest
 
 from vecstow_engine.api import errors as api_errors
-from vecstow_engine.api.errors import STATUS, error_document, error_headers, status_of
+from vecstow_engine.api.errors import STATUS, error_document, error_headers, status_of, unexpected_error
 from vecstow_engine.model import errors as model_errors
 from vecstow_engine.model.errors import Busy, DamagedFile, Quarantined, Recovering, VecstowError
 
@@ -91,3 +92,20 @@ def test_damage_names_file_and_offset():
 )
 def test_only_what_passes_says_when_to_come_back(error, headers):
     assert error_headers(error) == headers
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        pytest.param(
+            OSError(errno.EMFILE, "Too many open files", "a/vectors.bin"), 500,
+            "answering the request failed: [Errno 24] Too many open files: 'a/vectors.bin'", id="a call failed",
+        ),
+        pytest.param(OSError(errno.ENOSPC, "No space left"), 507, "the volume is full", id="no room"),
+        pytest.param(RuntimeError("secret detail"), 500, "internal error", id="a mistake of ours"),
+    ],
+)  # fmt: skip
+def test_what_nobody_foresaw_is_named_when_the_system_named_it(error, status, message):
+    answered = unexpected_error(error)
+    assert status_of(answered) == status
+    assert answered.message.startswith(message)

@@ -16,7 +16,7 @@ import structlog
 
 from vecstow_engine.api.bodies import Bodies, Disconnected, Receive
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import UnsupportedMedia, internal_error
+from vecstow_engine.api.errors import UnsupportedMedia, unexpected_error
 from vecstow_engine.api.exchange import UNKNOWN_ROUTE, Exchange, Replay, Send
 from vecstow_engine.api.health_routes import HEALTH_ROUTES, check_ready, health_answer
 from vecstow_engine.api.media import Media
@@ -77,11 +77,11 @@ class Dispatcher:
             await self._refuse(exchange, error)
         except asyncio.CancelledError:
             await self._refuse(exchange, Unavailable("the server is shutting down"))
-        except Exception:
+        except Exception as error:
             log.exception(
                 "request failed", method=exchange.scope["method"], path=exchange.path[:PATH_CHARACTERS_LOGGED]
             )
-            await self._refuse(exchange, internal_error())
+            await self._refuse(exchange, unexpected_error(error))
 
     async def _route(self, exchange: Exchange) -> None:
         exchange.path = path = raw_path(exchange.scope["raw_path"])

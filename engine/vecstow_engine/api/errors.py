@@ -29,6 +29,7 @@ from vecstow_engine.model.errors import (
     VecstowError,
     WrongShape,
 )
+from vecstow_engine.storage.files import as_storage_error
 
 
 class Malformed(VecstowError):
@@ -111,6 +112,10 @@ def error_document(error: VecstowError) -> dict[str, Any]:
     }
 
 
-def internal_error() -> VecstowError:
-    """What a client learns of an error that nobody expected; the log has the rest."""
+def unexpected_error(error: Exception) -> VecstowError:
+    """What a client learns of an error that nobody foresaw: of one of the system's calls what it said, else
+    that there was one; the log has the rest.
+    """
+    if isinstance(error, OSError):
+        return as_storage_error(error, "answering the request")
     return VecstowError("internal error", hint="the server's log has the reason")

@@ -14,7 +14,7 @@ import vecstow_engine
 from vecstow_engine.api import collection_routes, server_routes
 from vecstow_engine.api.context import refuse_unknown_query, response_of, wanted_media
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, internal_error
+from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, unexpected_error
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.openapi import document
 from vecstow_engine.api.workers import Workers
@@ -71,7 +71,7 @@ async def _on_http_exception(request: FastRequest, error: Exception) -> Response
 
 async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
     # Starlette raises it again once this is sent; the dispatcher logs it.
-    return _failed(request, internal_error())
+    return _failed(request, unexpected_error(error))
 
 
 def _allowed(request: FastRequest) -> str:
