@@ -98,8 +98,8 @@ def test_only_what_passes_says_when_to_come_back(error, headers):
     ("error", "status", "message"),
     [
         pytest.param(
-            OSError(errno.EMFILE, "Too many open files", "a/vectors.bin"), 500,
-            "answering the request failed: [Errno 24] Too many open files: 'a/vectors.bin'", id="a call failed",
+            OSError(errno.EMFILE, "Too many open files", "vectors.bin"), 500,
+            "answering the request failed: [Errno 24] Too many open files: 'vectors.bin'", id="a call failed",
         ),
         pytest.param(OSError(errno.ENOSPC, "No space left"), 507, "the volume is full", id="no room"),
         pytest.param(RuntimeError("secret detail"), 500, "internal error", id="a mistake of ours"),
