@@ -18,18 +18,19 @@ _PACKED = {"Content-Type": "application/msgpack", "Accept": "application/msgpack
 
 
 class Refused(Exception):
-    """The server answered with an error."""
+    """The server answered with an error. `kind` is its class; empty when the answer was no envelope."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, kind: str = "") -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
+        self.kind = kind
 
 
 class Rest:
     """Requests to one engine, from one thread. A broken connection is an OSError or an HTTPException."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    def __init__(self, port: int, timeout_seconds: float = 60.0) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """The data of the answer; raises Refused."""
@@ -101,5 +102,13 @@ class Rest:
             self._connection.close()
             raise
         if response.status != 200:
-            raise Refused(response.status, content.decode("utf-8", "replace"))
+            raise _refusal(response.status, content, decode)
         return decode(content)["data"]
+
+
+def _refusal(status: int, content: bytes, decode: Any) -> Refused:
+    try:
+        document = decode(content)
+        return Refused(status, str(document), document["details"]["kind"])
+    except (ValueError, TypeError, KeyError):
+        return Refused(status, content.decode("utf-8", "replace"))
