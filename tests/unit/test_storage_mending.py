@@ -171,3 +171,29 @@ def test_mending_what_does_not_help_is_refused(path, monkeypatch):
     monkeypatch.setattr("vecstow_engine.storage.mending.rebuild_id_index", lambda path: None)
     with pytest.raises(DamagedFile, match="could not be made anew"):
         mend(path, [Fault.IDS])
+
+
+def spoil_free_space(path):
+    """Let each page of points say that its free space begins behind its end: no reader looks at it."""
+    raw = bytearray(path.read_bytes())
+    for start in pages(path, LEAF_OF_POINTS):
+        raw[start + 1 : start + 3] = b"\x0f\xfe"
+    path.write_bytes(raw)
+
+
+def test_damage_that_only_a_writer_meets_is_mended_by_the_checkpoint_that_meets_it(data, path):
+    spoil_free_space(path)
+    assert all_right(data) == ()
+
+
+def test_table_is_not_written_anew_while_a_point_cannot_be_read(data, path):
+    spoil_free_space(path)
+    notes = StoreOnDisk(data)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE points SET checksum = checksum + 1 WHERE id = 'p9'")
+    notes.put(p3=4)
+    with pytest.raises(DamagedFile, match="two moments"):
+        notes.checkpoint()
+    assert notes.value("p3") == 4
+    connection.close()
+    notes.close()

@@ -1,7 +1,7 @@
 """A point table whose points are intact, but not found where a reader looks: noticed at the start, mended.
 
 No checksum covers the tree above the points, nor the index of ids. Both follow from the points, and are made
-anew.
+anew. So is what a page keeps of its free space, which nobody but a writer reads.
 """
 
 from __future__ import annotations
@@ -50,3 +50,13 @@ def mend(path: Path, faults: list[Fault]) -> None:
     with closing(PointTable(path, at_rest=True)) as table:
         for fault in find_faults(table):
             raise DamagedFile(f"{fault.value}, and could not be made anew", file=str(path))
+
+
+def rewrite(path: Path) -> None:
+    """Write the table anew when a commit met damage where no point lies, durably; readers may have it open.
+
+    Raises DamagedFile unless a scan gives every point: what is not read would be lost for good.
+    """
+    with closing(PointTable(path)) as table:
+        table.slots(table.meta())
+    vacuum(path)

@@ -14,14 +14,15 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.model.errors import ReadOnly, StorageError
+from vecstow_engine.model.errors import DamagedFile, ReadOnly, StorageError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Announce, Applied, Layers
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log import Log
-from vecstow_engine.storage.overlay import Overlay
+from vecstow_engine.storage.mending import rewrite
+from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.point_commits import vacuum, write_points
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.records import Effect, Upsert, encode_effect
@@ -197,13 +198,20 @@ class Store:
         assert frozen is not None
         self._write_rows(frozen)
         entries = sorted(frozen.live(), key=lambda entry: entry.slot)
-        self.meta = write_points(
-            self.layers.folder / POINTS, frozen.freed, (entry.stored() for entry in entries),
-            applied=frozen.last_sequence, checkpoints=frozen.generation,
-        )  # fmt: skip
+        try:
+            self.meta = self._write_table(frozen, entries)
+        except DamagedFile:
+            rewrite(self.layers.folder / POINTS)
+            self.meta = self._write_table(frozen, entries)
         with self.layers.lock:
             self.layers.slots.release(frozen.freed)
             self.layers.frozen = None
+
+    def _write_table(self, frozen: Overlay, entries: Sequence[Entry]) -> Meta:
+        return write_points(
+            self.layers.folder / POINTS, frozen.freed, (entry.stored() for entry in entries),
+            applied=frozen.last_sequence, checkpoints=frozen.generation,
+        )  # fmt: skip
 
     def _write_rows(self, frozen: Overlay) -> None:
         entries = sorted(frozen.live(), key=lambda entry: entry.slot)
