@@ -183,6 +183,12 @@ def spoil_free_space(path):
 
 def test_damage_that_only_a_writer_meets_is_mended_by_the_checkpoint_that_meets_it(data, path):
     spoil_free_space(path)
+    notes = StoreOnDisk(data)
+    notes.put(p555=3)
+    notes.checkpoint()
+    assert "the table was made anew" in notes.store.remark
+    notes.put(p555=556)
+    notes.close()
     assert all_right(data) == ()
 
 

@@ -138,6 +138,7 @@ class Upkeep:
         store = collection.store
         assert store is not None
         changed_at, collection.changed_at = collection.changed_at, None
+        remark = store.remark
         started = time.monotonic()
         try:
             done = self._checkpoint_with_room(store)
@@ -150,6 +151,8 @@ class Upkeep:
                 applied=store.meta.applied, points=store.meta.points,
                 seconds=round(time.monotonic() - started, 3),
             )  # fmt: skip
+        if store.remark is not remark:
+            log.warning("checkpoint mended its table", collection=collection.name, remark=store.remark)
         return done
 
     def _checkpoint_with_room(self, store: Store) -> bool:

@@ -94,6 +94,8 @@ class Collection:
         if self.broken is not None:
             return self.broken
         remarks = list(self.warnings)
+        if self.store is not None and self.store.remark is not None:
+            remarks.append(self.store.remark)
         if self.store is not None and (withheld := self.store.layers.withheld):
             remarks.insert(0, f"{_points(len(withheld))} withheld: {next(iter(withheld.values()))}")
         return "; ".join(remarks) or None

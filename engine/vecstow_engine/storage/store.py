@@ -42,6 +42,8 @@ class Store:
         self.meta = meta
         self.failure: str | None = None
         """Why a checkpoint can never succeed again in this process."""
+        self.remark: str | None = None
+        """What a checkpoint mended last."""
         self._writing = threading.Lock()
 
     @property
@@ -200,9 +202,10 @@ class Store:
         entries = sorted(frozen.live(), key=lambda entry: entry.slot)
         try:
             self.meta = self._write_table(frozen, entries)
-        except DamagedFile:
+        except DamagedFile as error:
             rewrite(self.layers.folder / POINTS)
             self.meta = self._write_table(frozen, entries)
+            self.remark = f"{error.message}; no point was lost, and the table was made anew"
         with self.layers.lock:
             self.layers.slots.release(frozen.freed)
             self.layers.frozen = None
