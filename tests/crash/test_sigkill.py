@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.crash.journal import DIMENSION, Client, Shape, Writers
-from tests.crash.rest import Rest, Stored
-from tests.engine_process import VECSTOW, EngineProcess
+from tests.crash.journal import Client, Shape, Writers
+from tests.crash.served import assert_clean, declare_and_fill, verify
+from tests.engine_process import EngineProcess
 
 SEED = 20_250_807
 KILLS = 50
 CHECKED_EVERY = 10
-SEARCHED = 8
-"""Points per collection that are looked for by their vectors after each restart."""
 WAIT_SECONDS_MAX = 20.0
 
 GRAPH = Shape("graph", "Euclidean", "Float32", ids_per_client=2000, batch_max=100)
@@ -38,7 +35,7 @@ def test_fifty_kills_lose_no_acknowledged_write_and_bring_nothing_back(tmp_path)
     rng = np.random.default_rng(SEED)
     clients = [Client(number, SHAPES, SEED) for number in range(CLIENTS)]
     with engine:
-        declare_and_fill(engine, clients)
+        declare_and_fill(engine, clients, SHAPES)
         for number in range(1, KILLS + 1):
             written, is_time = plan(engine, rng, number)
             with Writers(clients, engine.port, written):
@@ -50,19 +47,11 @@ def test_fifty_kills_lose_no_acknowledged_write_and_bring_nothing_back(tmp_path)
                 # Only a cache; without it the engine makes one of its own accord, in the next round.
                 (engine.data / GRAPH.name / "index.bin").unlink(missing_ok=True)
             engine.start()
-            verify(engine, clients, rng)
+            verify(engine, clients, SHAPES, rng)
         assert engine.stop() == 0
         assert_clean(engine)
         engine.start()
-        verify(engine, clients, rng)
-
-
-def declare_and_fill(engine: EngineProcess, clients: list[Client]) -> None:
-    with Rest(engine.port) as rest:
-        for shape in SHAPES:
-            rest.create(shape.name, DIMENSION, shape.metric, shape.vector_type)
-        for client in clients:
-            client.fill(rest)
+        verify(engine, clients, SHAPES, rng)
 
 
 def plan(
@@ -94,51 +83,3 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the moment to kill it did not come"
         time.sleep(0.001)
-
-
-def verify(engine: EngineProcess, clients: list[Client], rng: np.random.Generator) -> None:
-    """Every id that was ever used is what it must be, and nothing else is there."""
-    found: dict[str, dict[str, Stored]] = {}
-    with Rest(engine.port) as rest:
-        for shape in SHAPES:
-            facts = rest.describe(shape.name)
-            assert facts["state"] == "ready", facts
-            ids = [point_id for client in clients for point_id in client.ids[shape.name]]
-            found[shape.name] = rest.get_many(shape.name, ids)
-            assert facts["vector_count"] == len(found[shape.name])
-            assert_searched_once(rest, shape.name, found[shape.name], rng)
-            assert_gone_is_not_searched(rest, shape.name, clients, found[shape.name])
-    for client in clients:
-        client.settle(found)
-
-
-def assert_searched_once(rest: Rest, name: str, points: dict[str, Stored], rng: np.random.Generator) -> None:
-    """A point's own vector finds it, once, and all that is found are points that are there."""
-    for point_id in rng.choice(sorted(points), min(SEARCHED, len(points)), replace=False).tolist():
-        hits = [hit["id"] for hit in rest.search(name, points[point_id][0])]
-        assert hits.count(point_id) == 1, f"{point_id} in {name}: {hits}"
-        assert len(set(hits)) == len(hits)
-        assert set(hits) <= points.keys()
-
-
-def assert_gone_is_not_searched(
-    rest: Rest, name: str, clients: list[Client], points: dict[str, Stored]
-) -> None:
-    """What was deleted in this round is not found by the vectors that it had."""
-    gone = [
-        (point_id, state[0])
-        for client in clients
-        for point_id in client.ids[name]
-        if point_id not in points
-        for state in client.histories[name, point_id].states[-2:]
-        if state is not None
-    ]
-    for point_id, vector in gone[:: len(gone) // SEARCHED + 1]:
-        assert point_id not in [hit["id"] for hit in rest.search(name, vector)]
-
-
-def assert_clean(engine: EngineProcess) -> None:
-    """`vecstow check` on the stopped volume finds no damage."""
-    command = [VECSTOW, "check", "--data", engine.data]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

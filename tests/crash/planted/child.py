@@ -1,0 +1,72 @@
+"""The proof against a copy of the engine, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.crash.planted.patches import REPOSITORY
+from tests.engine_process import VECSTOW
+
+SECONDS_MAX = 300.0
+_WHERE = "import vecstow_engine; print(vecstow_engine.__file__)"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of the proof ended."""
+
+    code: int
+    said: str
+    findings: tuple[str, ...]
+
+
+class NotImported(Exception):
+    """Raised when another engine than the copy would be proven."""
+
+
+def prove(engine: Path, *arguments: str) -> Ended:
+    """Run `tests.crash.prove` with the copy of the engine in the folder `engine`."""
+    environment = first_on_path(engine)
+    refuse_another(engine, environment)
+    report = engine.with_name("report.json")
+    command = [sys.executable, "-m", "tests.crash.prove", "--stop-at-first", "--json", report, *arguments]
+    done = _run(command, environment)
+    results: list[dict[str, Any]] = json.loads(report.read_text()) if report.exists() else []
+    findings = [finding["what"] for result in results for finding in result["findings"]]
+    return Ended(done.returncode, done.stdout + done.stderr, tuple(findings))
+
+
+def first_on_path(engine: Path) -> dict[str, str]:
+    """An environment in which the copy is imported: by us, by `vecstow`, by spawned processes."""
+    others = os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": f"{engine}:{others}" if others else str(engine)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the copy anew
+    return environment
+
+
+def refuse_another(engine: Path, environment: dict[str, str]) -> None:
+    """Raise NotImported unless both Python and the command `vecstow` take the copy."""
+    imported = _run([sys.executable, "-c", _WHERE], environment).stdout
+    if not Path(imported.strip()).is_relative_to(engine):
+        raise NotImported(f"python imports {imported}")
+    told = _run([VECSTOW, "serve", "--help"], environment | {"PYTHONVERBOSE": "1"}).stderr
+    if f"{engine}/vecstow_engine/cli/main.py" not in told:
+        raise NotImported(f"{VECSTOW} does not import {engine}")
+
+
+def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
