@@ -1,0 +1,64 @@
+"""What a running server serves, read over REST in more than one way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.crash.faults.workload import Workload
+from tests.crash.ledger import Content, Points, check
+from tests.crash.rest import Rest
+
+SEARCHED_MAX = 6
+"""Points of a collection that are looked for by their own vectors."""
+SERVING = ("ready", "degraded", "read_only")
+
+
+@dataclass
+class Inspection:
+    """What one reading found."""
+
+    content: Content = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str | None] = field(default_factory=dict)
+    trash: set[str] = field(default_factory=set)
+    """Names of what was dropped."""
+    wrong: list[str] = field(default_factory=list)
+
+    def problems(self, workload: Workload) -> list[str]:
+        """What contradicts itself, or what the clients were told; their ledgers go on from it."""
+        ledgers = [writer.ledger for writer in workload.writers]
+        if (lost := check(self.content, ledgers)) is not None:
+            return [*self.wrong, lost]
+        for ledger in ledgers:
+            ledger.settle(self.content)
+        dropped = [set(world.dropped) for world in workload.main.ledger.worlds()]
+        if self.trash not in dropped:
+            return [*self.wrong, f"dropped are {dropped[0]}, but {self.trash} can be restored"]
+        return self.wrong
+
+
+def inspect(workload: Workload, port: int) -> Inspection:
+    """Read all that is there."""
+    found = Inspection()
+    with Rest(port) as rest:
+        found.trash = {row["name"] for row in rest.call("GET", "/collections/deleted")}
+        for name in rest.call("GET", "/collections"):
+            facts = rest.describe(name)
+            found.states[name], found.reasons[name] = facts["state"], facts["reason"]
+            if facts["state"] in SERVING:
+                found.content[name] = points = rest.get_many(name, workload.ids(name))
+                if facts["vector_count"] != len(points):
+                    found.wrong.append(f"{name} counts {facts['vector_count']} points, has {len(points)}")
+                found.wrong += [f"{name}: {what}" for what in _search(rest, name, points)]
+    return found
+
+
+def _search(rest: Rest, name: str, points: Points) -> list[str]:
+    wrong = []
+    for point_id in sorted(points)[:: len(points) // SEARCHED_MAX + 1]:
+        hits = [hit["id"] for hit in rest.search(name, points[point_id][0])]
+        if len(set(hits)) != len(hits) or not set(hits) <= points.keys():
+            wrong.append(f"a search finds {hits}")
+        if point_id not in hits:
+            wrong.append(f"{point_id} is not found by its own vector")
+    return wrong

@@ -1,0 +1,7 @@
+"""The parts that kill real servers at chosen calls, and let calls of theirs fail."""
+
+from __future__ import annotations
+
+from tests.crash.faults.kill_points import KILL_POINTS
+
+PARTS = (KILL_POINTS,)

@@ -1,0 +1,193 @@
+"""A client that does one thing after another and notes in its ledger what it was told."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.crash import ledger
+from tests.crash.faults.faulty_engine import SECONDS_MAX, Hangs
+from tests.crash.ledger import Answer, Ledger, Operation, Points
+from tests.crash.rest import Refused, Rest
+
+DIMENSION = 4
+IDS = 24
+"""Of one client in one collection."""
+
+
+class Gone(Exception):
+    """Raised when the server ended before it answered."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One refusal."""
+
+    operation: Operation
+    status: int
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        what = type(self.operation).__name__.lower()
+        return f"{what} of {getattr(self.operation, 'collection', 'all')} was answered {self.message}"
+
+
+class Writer:
+    """One client with one connection at a time; `seed` decides what it writes."""
+
+    def __init__(self, client: str, seed: int, owned: Iterable[str] = (), shared: Iterable[str] = ()) -> None:
+        self.ledger = Ledger(client, owned, shared)
+        self.told: list[Told] = []
+        self._rng = np.random.default_rng([seed, ord(client)])
+        self._rest: Rest | None = None
+
+    @property
+    def rest(self) -> Rest:
+        """The connection."""
+        assert self._rest is not None
+        return self._rest
+
+    def connect(self, port: int) -> None:
+        """To a server that was started again."""
+        self._rest = Rest(port, SECONDS_MAX)
+
+    def ids(self) -> list[str]:
+        """All that it ever uses in one collection."""
+        return [f"{self.ledger.client}/{number}" for number in range(IDS)]
+
+    # What it does -------------------------------------------------------------------------------------------
+
+    def create(self, name: str) -> bool:
+        return self._do(ledger.Create(name), lambda: self.rest.create(name, DIMENSION))
+
+    def fill(self, name: str, ids: list[str]) -> bool:
+        """Store these ids anew by one batch."""
+        points = self.points(ids)
+        return self._do(ledger.Put(name, points), lambda: self.rest.put_many(name, points))
+
+    def put(self, name: str, count: int) -> bool:
+        """Store so many points by one batch, some of them anew."""
+        return self.fill(name, self._choice(count))
+
+    def put_one(self, name: str) -> bool:
+        """Store one point under its path."""
+        points = self.points(self._choice(1))
+        [(point_id, point)] = points.items()
+        return self._do(ledger.Put(name, points), lambda: self.rest.put(name, point_id, point))
+
+    def delete(self, name: str, count: int) -> bool:
+        ids = self._choice(count)
+        return self._do(ledger.Delete(name, tuple(ids)), lambda: self.rest.delete_many(name, ids))
+
+    def drop(self, name: str) -> bool:
+        drop = ledger.Drop(name, kept=name)
+        return self._do(drop, lambda: self.rest.call("DELETE", f"/collections/{name}"))
+
+    def hard_delete(self, name: str) -> bool:
+        path = f"/collections/{name}/hard-delete"
+        return self._do(ledger.Drop(name), lambda: self.rest.call("DELETE", path))
+
+    def backup(self, name: str) -> str | None:
+        """Returns the path of the backup."""
+        found: list[str] = []
+        path = f"/collections/{name}/backup"
+        kept = ledger.Backup(name, kept=f"backup of {name}")
+        self._do(kept, lambda: found.append(self.rest.call("POST", path)["backup_path"]))
+        return found[0] if found else None
+
+    def restore(self, kept: str, path: str, name: str) -> bool:
+        """Bring back what the ledger calls `kept`."""
+        body = {"backup_path": path, "new_name": name}
+        operation = ledger.Restore(kept, name)
+        return self._do(operation, lambda: self.rest.call("POST", "/collections/restore", body))
+
+    def purge(self) -> bool:
+        body = {"retention_hours": 0}
+        return self._do(ledger.Purge(), lambda: self.rest.call("POST", "/collections/cleanup", body))
+
+    def take_in(self, name: str, path: str, points: Points) -> bool:
+        """Import an orphaned folder that holds these points."""
+        shape = {"dimension": DIMENSION, "distance_metric": "Euclidean", "vector_type": "Float32"}
+        body = {"orphaned_path": path, "collection_name": name} | shape
+        operation = ledger.Create(name, points)
+        return self._do(operation, lambda: self.rest.call("POST", "/collections/import", body))
+
+    def check(self, name: str) -> bool:
+        """Have the server verify a collection, and make a checkpoint for it."""
+        return self._do(None, lambda: self.rest.call("POST", f"/collections/{name}/check"))
+
+    def compact(self, name: str) -> bool:
+        """Which makes checkpoints too."""
+        return self._do(None, lambda: self.rest.call("POST", f"/collections/{name}/compact"))
+
+    # What it knows ------------------------------------------------------------------------------------------
+
+    def served(self) -> list[str]:
+        """The names of all collections."""
+        names: list[str] = self._ask("/collections")
+        return names
+
+    def trash(self) -> dict[str, str]:
+        """Of what was dropped, newest first: its name and path."""
+        found = self._ask("/collections/deleted")
+        return {row["name"]: row["path"] for row in reversed(found)}
+
+    def points(self, ids: list[str]) -> Points:
+        """New content: whole numbers, so that no two points have one vector."""
+        vectors = self._rng.integers(-(1 << 20), 1 << 20, (len(ids), DIMENSION)).astype("<f4")
+        versions = self._rng.integers(1 << 30, size=len(ids)).tolist()
+        return {
+            point_id: (row.tobytes(), {"version": version} if version % 8 else None)
+            for point_id, row, version in zip(ids, vectors, versions, strict=True)
+        }
+
+    # Inside -------------------------------------------------------------------------------------------------
+
+    def _choice(self, count: int) -> list[str]:
+        chosen: list[str] = self._rng.choice(self.ids(), count, replace=False).tolist()
+        return chosen
+
+    def _ask(self, path: str) -> list:
+        return self._answered(lambda: self.rest.call("GET", path))
+
+    def _do(self, operation: Operation | None, request: Callable[[], object]) -> bool:
+        """One request; whether it was acknowledged."""
+        try:
+            self._answered(request)
+        except Gone:
+            self._note(operation, Answer.UNKNOWN)
+            raise
+        except Refused as refused:
+            self.told.append(Told(operation, refused.status, refused.kind, str(refused)))
+            self._note(operation, answer_of(refused, operation))
+            return False
+        self._note(operation, Answer.YES)
+        return True
+
+    def _note(self, operation: Operation | None, answer: Answer) -> None:
+        if operation is not None:
+            self.ledger.add(operation, answer)
+
+    def _answered(self, request: Callable[[], object]) -> list:
+        try:
+            return request()
+        except TimeoutError as error:
+            raise Hangs(f"no answer in {SECONDS_MAX:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Gone from error
+
+
+def answer_of(refused: Refused, operation: Operation | None) -> Answer:
+    """What a refusal says of the write: nothing was changed, or nobody knows.
+
+    Of several steps on disk, an error that does not say that nothing was changed may have come between two.
+    """
+    if refused.kind == "OutcomeUnknown":
+        return Answer.UNKNOWN
+    if refused.status != 500 or isinstance(operation, ledger.Put | ledger.Delete):
+        return Answer.NO
+    return Answer.NO if "nothing was changed" in str(refused) else Answer.UNKNOWN
