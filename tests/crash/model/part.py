@@ -1,0 +1,88 @@
+"""Batches of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from hypothesis import HealthCheck, Phase, Verbosity, reporting, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.crash.model.machine import FLAT_ROWS_MAX, EngineMachine
+from tests.crash.prove.part import Finding, Outcome, Part
+from vecstow_engine.index.vector_index import VectorIndex
+
+EXAMPLES = 20
+STEPS = 25
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples that a seed gives; `shrinks` looks for the shortest that fails."""
+
+    seed: int
+    count: int = EXAMPLES
+    shrinks: bool = False
+
+    def run(self, folder: Path) -> Outcome:
+        """One machine after the other; the first that fails ends it."""
+        ran: list[EngineMachine] = []
+
+        @seed(self.seed)
+        class Machine(EngineMachine):
+            def __init__(self) -> None:
+                super().__init__(folder)
+                ran.append(self)
+
+        told: list[str] = []
+        failed = None
+        with (
+            mock.patch.dict(VectorIndex.__init__.__kwdefaults__, flat_rows_max=FLAT_ROWS_MAX),
+            reporting.with_reporter(told.append),
+        ):
+            try:
+                run_state_machine_as_test(Machine, settings=self._settings())
+            except Exception as error:  # noqa: BLE001 - an engine may raise anything
+                failed = error
+        outcome = Outcome(len(ran))
+        for machine in ran:
+            outcome.facts.update(machine.site.did)
+        if failed is not None:
+            story = "\n".join(told) or "\n".join(getattr(failed, "__notes__", ()))
+            outcome.findings.append(Finding(f"{failed!r} after\n{story}", f"{self.seed} {self.count} shrink"))
+        return outcome
+
+    def _settings(self) -> settings:
+        return settings(
+            max_examples=self.count, stateful_step_count=STEPS, deadline=None, database=None,
+            phases=[Phase.generate, Phase.shrink] if self.shrinks else [Phase.generate],
+            suppress_health_check=list(HealthCheck), verbosity=Verbosity.normal, print_blob=False,
+        )  # fmt: skip
+
+
+def batches(depth: str, seed: int) -> Iterator[Examples]:
+    """Endless."""
+    number = 0
+    while True:
+        yield Examples(seed * 1_000_000 + number, 5 if depth == "smoke" else EXAMPLES)
+        number += 1
+
+
+def again(text: str) -> Examples:
+    """SEED COUNT [shrink]"""
+    number, count, *shrinks = text.split()
+    return Examples(int(number), int(count), bool(shrinks))
+
+
+PARTS = (
+    Part(
+        "model",
+        "stateful examples",
+        {"smoke": 5, "ci": 200, "night": 5_000},
+        batches,
+        again,
+        case_seconds=0.15,
+    ),
+)
