@@ -50,7 +50,7 @@ def wrong_hits(
 def wrong_distances(
     metric: str, query: NDArray[np.float32], hits: Sequence[Hit], points: Mapping[str, Stored]
 ) -> str | None:
-    """What is wrong with hits that need not be the nearest: an id twice or of nobody, a distance, the order."""
+    """What is wrong with hits, the nearest or not: an id twice, a stranger, a distance, the order."""
     ids = [hit.id for hit in hits]
     if len(set(ids)) != len(ids):
         return f"a point is found twice: {ids}"

@@ -1,4 +1,4 @@
-"""One case in a forked process: the engine may crash it or hang in it, and that is a finding like any other."""
+"""One case in a forked process: the engine may crash it or hang in it, which is a finding too."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ async def put(engine: RunningEngine, name: str, points: Points) -> None:
 
 
 def new_points(rng: np.random.Generator, ids: list[str], dimension: int) -> Points:
-    """Whole numbers up to 127, which every vector type holds exactly. Some payloads are long, some are none."""
+    """Whole numbers up to 127, which all vector types hold exactly; some payloads are long, some none."""
     vectors = rng.integers(-127, 128, (len(ids), dimension)).astype("<f4")
     vectors[:, int(rng.integers(dimension))] = 127
     kinds = rng.integers(30, size=len(ids)).tolist()
