@@ -116,7 +116,7 @@ def test_rule_04_first_write_has_data_files_then_manifest_then_segment(tmp_path,
     disk.clear()
     notes.put(a=1)
     order = [
-        disk.first("rename vectors.bin.tmp -> vectors.bin"), disk.last("durable points.db"),
+        disk.first("rename vectors.bin.tmp -> vectors.bin"), disk.last("rename points.db.tmp -> points.db"),
         disk.first("write metadata.json.tmp"), disk.first("rename metadata.json.tmp -> metadata.json"),
         disk.first("create *.log.tmp"), disk.first("rename *.log.tmp -> *"), disk.first("data_sync *.log"),
     ]  # fmt: skip

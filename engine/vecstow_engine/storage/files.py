@@ -151,7 +151,7 @@ def publish(temporary_path: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def replace_file(path: Path, parts: Sequence[bytes]) -> None:
+def replace_file(path: Path, parts: Sequence[bytes | bytearray]) -> None:
     """Make `parts` the whole content of `path`, durably; on an error the old content stays."""
     with new_file(path) as fd:
         write_at(fd, 0, parts)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -32,23 +31,30 @@ CREATE TABLE snapshots (
   crc INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, sequence INTEGER NOT NULL, space TEXT NOT NULL,
   max_connections INTEGER NOT NULL, library TEXT NOT NULL, checksum INTEGER NOT NULL);
 """
+_FILE_VERSIONS: Final = slice(18, 20)
+_WRITE_AHEAD_LOG: Final = b"\2\2"
+"""What journal_mode=WAL sets (https://www.sqlite.org/fileformat2.html, section 1.3.3)."""
 SELECT_META: Final = (
     "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
 )
 
 
 def create_points(path: Path, meta: Meta) -> None:
-    """Make an empty point table, durably. What a crashed attempt left is thrown away: it had no manifest."""
-    for name in (path.name, path.name + "-wal", path.name + "-shm"):
-        files.remove(path.with_name(name))
-    os.close(files.open_new(path))  # SQLite would choose another mode; its -wal and -shm take this one
-    with wrapped(path), _writer(path) as connection:
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        connection.executescript(f"BEGIN; {_SCHEMA}")
+    """Make an empty point table, durably: made in memory and put in its place at once, never half there.
+
+    What a crashed attempt left beside it is thrown away: it had no manifest.
+    """
+    left = [p for p in (path.with_name(path.name + end) for end in ("-wal", "-shm")) if p.exists()]
+    for leftover in left:
+        files.remove(leftover)
+    if left:
+        files.sync_folder(path.parent)  # a log that came back would count as the new table's
+    with wrapped(path), contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(_SCHEMA)
         _write_meta(connection, meta)
-        connection.execute("COMMIT")
-        make_durable(connection, path)
-    files.sync_folder(path.parent)
+        raw = bytearray(connection.serialize())
+    raw[_FILE_VERSIONS] = _WRITE_AHEAD_LOG
+    files.replace_file(path, [raw])
 
 
 def settle(path: Path) -> None:

@@ -34,7 +34,7 @@ from vecstow_engine.storage.store import Store
 
 TORN_TAIL_BYTES_MAX: Final = 64 << 20
 """A longer torn tail is not copied aside."""
-_TEMPORARIES: Final = tuple(name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS + "-wal"))
+_TEMPORARIES: Final = tuple(name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS, POINTS + "-wal"))
 """What a crash may leave; a manifest's belongs to whoever writes it."""
 
 
