@@ -275,7 +275,11 @@ class EngineMachine(RuleBasedStateMachine):
     @has_collections
     @rule(pick=PICK, values=POINTS, moment=st.sampled_from(list(MOMENTS)), loses_log=st.booleans())
     def kill_in_checkpoint(self, pick: int, values: dict[str, int], moment: str, loses_log: bool) -> None:
-        """Whatever it was in the middle of, what the last checkpoint has is there without the log."""
+        """Whatever it was in the middle of, what the last checkpoint has is there without the log.
+
+        Of two updates the second must not take the slots that the first gave up.
+        """
+        self.put(pick, values)
         self.put(pick, values)
         name = self.named(pick)
         store = self.collection(name).store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,10 @@ class Examples:
                 super().__init__(folder)
                 ran.append(self)
 
-        told: list[str] = []
         failed = None
         with (
             mock.patch.dict(VectorIndex.__init__.__kwdefaults__, flat_rows_max=FLAT_ROWS_MAX),
-            reporting.with_reporter(told.append),
+            reporting.with_reporter(lambda told: None),
         ):
             try:
                 run_state_machine_as_test(Machine, settings=self._settings())
@@ -50,8 +50,9 @@ class Examples:
         for machine in ran:
             outcome.facts.update(machine.site.did)
         if failed is not None:
-            story = "\n".join(told) or "\n".join(getattr(failed, "__notes__", ()))
-            outcome.findings.append(Finding(f"{failed!r} after\n{story}", f"{self.seed} {self.count} shrink"))
+            outcome.findings.append(
+                Finding(f"{_where(failed)}\nafter{_story(failed)}", f"{self.seed} {self.count} shrink")
+            )
         return outcome
 
     def _settings(self) -> settings:
@@ -60,6 +61,20 @@ class Examples:
             phases=[Phase.generate, Phase.shrink] if self.shrinks else [Phase.generate],
             suppress_health_check=list(HealthCheck), verbosity=Verbosity.normal, print_blob=False,
         )  # fmt: skip
+
+
+def _where(failed: Exception) -> str:
+    """The last line that was run, and what it said."""
+    last = traceback.extract_tb(failed.__traceback__)[-1]
+    return f"{last.name}: {last.line}: {failed!r}"
+
+
+def _story(failed: Exception) -> str:
+    """The steps as Hypothesis notes them, without the questions between them."""
+    lines = [line for note in getattr(failed, "__notes__", ()) for line in note.splitlines()]
+    return "".join(
+        f"\n      {line}" for line in lines if line.startswith("state.") and "tells_what" not in line
+    )
 
 
 def batches(depth: str, seed: int) -> Iterator[Examples]:
