@@ -28,7 +28,7 @@ class Inspection:
         """What contradicts itself, or what the clients were told; their ledgers go on from it."""
         ledgers = [writer.ledger for writer in workload.writers]
         if (lost := check(self.content, ledgers)) is not None:
-            return [*self.wrong, lost]
+            return [*self.wrong, f"what is served is not what was acknowledged: {lost}"]
         for ledger in ledgers:
             ledger.settle(self.content)
         dropped = [set(world.dropped) for world in workload.main.ledger.worlds()]

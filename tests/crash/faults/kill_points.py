@@ -21,6 +21,8 @@ from tests.crash.prove.part import Finding, Outcome, Part
 GOALS = {"smoke": 6, "ci": 300, "night": None}
 BATCH_POINTS = {"smoke": 3, "ci": 12, "night": 24}
 """Lives on one volume."""
+HIDDEN_EVERY = 3
+"""After so many kill points it is also looked at what the volume has without its log."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Kills:
                 problems = _kill(life, point, outcome)
                 if number == len(self.points):
                     life.end()
-                    problems += [f"check: {problem}" for problem in life.damage()]
+                    problems += life.damage()
                 if problems:
                     outcome.findings.append(self._finding(number, life, problems))
                     break
@@ -73,7 +75,7 @@ class Kills:
 
     def _finding(self, number: int, life: Lives, problems: list[str]) -> Finding:
         lived = " ".join(str(point) for point in self.points[:number])
-        what = f"killed at {life.victim or 'the end of the round'}: {'; '.join(problems[:3])}"
+        what = f"killed at {life.victims_told()}: {'; '.join(problems[:3])}"
         return Finding(what, f"{self.seed} {lived}")
 
 
@@ -85,9 +87,10 @@ def _kill(life: Lives, point: KillPoint, outcome: Outcome) -> list[str]:
     else:
         outcome.cases += 1
         outcome.facts[f"killed in {step}"] += 1
-    refused = [str(told) for writer in life.workload.writers for told in writer.told]
+    refused = [f"refused without a reason: {told}" for told in life.told()]
+    hidden = life.hidden_by_the_log() if point.nth % HIDDEN_EVERY == 0 else []
     life.begin_again()
-    return [*refused, *life.problems()]
+    return [*refused, *hidden, *life.problems()]
 
 
 def _batches(depth: str, seed: int) -> Iterator[Kills]:

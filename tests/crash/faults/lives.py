@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.crash.faults.control import Call, Control, Fault
+from tests.crash.faults.control import CHANGES, Call, Control, Fault
 from tests.crash.faults.faulty_engine import FaultyEngine
 from tests.crash.faults.inspection import Inspection, inspect
 from tests.crash.faults.workload import Workload
-from tests.crash.faults.writer import Gone
+from tests.crash.faults.writer import Gone, Told
 from tests.crash.rest import Refused
+from tests.crash.without_log import lost_without_log
 from vecstow_engine.storage.check import Severity, check_volume
 
 STOP = "stop"
@@ -26,11 +27,12 @@ class Lives:
         self.folder = folder
         self.workload = Workload(seed, folder / "outside" / "orphan")
         self.engine = FaultyEngine(folder / "data", *self.workload.flags)
-        assert self.engine.begin()
-        self.workload.connect(self.engine.port)
+        self.victims: list[Call] = []
+        """The calls at which servers died since the last one that began without a fault."""
+        self.start_changes = 0
+        """How many changes that one made to begin."""
+        self.begin_again()
         self.workload.found()
-        self.victim: Call | None = None
-        """The call that befell the last life."""
 
     @property
     def control(self) -> Control:
@@ -39,8 +41,8 @@ class Lives:
 
     def begin_again(self) -> None:
         """A server without faults."""
-        self.victim = self.control.victim
         assert self.engine.begin(), f"it does not start again:\n{self.log_tail()}"
+        self.start_changes = sum(call.kind in CHANGES for call in self.control.calls())
         self.workload.connect(self.engine.port)
 
     def end(self) -> None:
@@ -57,14 +59,32 @@ class Lives:
     def round_until_killed(self, fault: Fault) -> str | None:
         """One round and an orderly end; the step in which the fault killed the server, or None."""
         self.tidy()
+        self.victims.clear()
         self.control.arm(fault)
         for name, act in self.workload.steps():
             try:
                 act()
             except Gone:
-                self.engine.wait_gone()
+                self._bury()
                 return name
-        return STOP if self.engine.stop() < 0 else None
+        if self.engine.stop() == 0:
+            return None
+        self._bury()
+        return STOP
+
+    def start_until_killed(self, fault: Fault) -> bool:
+        """A start that the fault kills; when it has made too few calls for that, it is killed when it serves,
+        and this is False.
+        """
+        if self.engine.begin(fault):
+            self.end()
+            return False
+        self._bury()
+        return True
+
+    def victims_told(self) -> str:
+        """Where the servers died, in words."""
+        return ", then ".join(f"{call.kind.name.lower()} {call.path}" for call in self.victims) or "its end"
 
     def inspection(self) -> Inspection:
         """What the running server serves."""
@@ -79,13 +99,40 @@ class Lives:
         ill = [f"{n} is {s}: {found.reasons[n]}" for n, s in found.states.items() if s != "ready"]
         return ill + found.problems(self.workload)
 
+    def told(self) -> list[Told]:
+        """The refusals of the last round."""
+        return [told for writer in self.workload.writers for told in writer.told]
+
+    def hidden_by_the_log(self) -> list[str]:
+        """What is wrong with the volume that a kill left, once its log is gone."""
+        with self._copy() as copy:
+            lost = lost_without_log(copy, [writer.ledger for writer in self.workload.writers])
+        return [] if lost is None else [lost]
+
     def damage(self) -> list[str]:
-        """What `vecstow check` says of a copy of the volume, as the last kill left it."""
+        """What `vecstow check` finds wrong with the volume that a kill left."""
+        with self._copy() as copy:
+            report = check_volume(copy)
+        return [
+            f"check finds {finding.file}: {finding.message}"
+            for finding in report.findings
+            if finding.severity is Severity.ERROR
+        ]
+
+    def _bury(self) -> None:
+        self.engine.wait_gone()
+        victim = self.control.victim
+        assert victim is not None, f"it ended of itself:\n{self.log_tail()}"
+        self.victims.append(victim)
+
+    @contextmanager
+    def _copy(self) -> Iterator[Path]:
         copy = self.folder / "copy"
         shutil.copytree(self.engine.data, copy)
-        report = check_volume(copy)
-        shutil.rmtree(copy)
-        return [f"{f.file}: {f.message}" for f in report.findings if f.severity is Severity.ERROR]
+        try:
+            yield copy
+        finally:
+            shutil.rmtree(copy)
 
     def log_tail(self) -> str:
         """The server's last words."""

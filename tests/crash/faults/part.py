@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.crash.faults.kill_points import KILL_POINTS
+from tests.crash.faults.recovery_kills import RECOVERY_KILLS
 
-PARTS = (KILL_POINTS,)
+PARTS = (KILL_POINTS, RECOVERY_KILLS)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tests.crash import ledger
 from tests.crash.faults.faulty_engine import SECONDS_MAX, Hangs
-from tests.crash.ledger import Answer, Ledger, Operation, Points
+from tests.crash.ledger import Answer, Ledger, Operation, Points, World
 from tests.crash.rest import Refused, Rest
 
 DIMENSION = 4
 IDS = 24
 """Of one client in one collection."""
+
+
+@dataclass(frozen=True)
+class PurgeOne:
+    """Remove what was dropped as `kept`."""
+
+    kept: str
+
+    def after(self, world: World) -> World:
+        dropped = {name: points for name, points in world.dropped.items() if name != self.kept}
+        return replace(world, dropped=dropped)
 
 
 class Gone(Exception):
@@ -88,8 +99,11 @@ class Writer:
         return self._do(drop, lambda: self.rest.call("DELETE", f"/collections/{name}"))
 
     def hard_delete(self, name: str) -> bool:
+        """A drop and a purge: a crash may come between them."""
         path = f"/collections/{name}/hard-delete"
-        return self._do(ledger.Drop(name), lambda: self.rest.call("DELETE", path))
+        return self._do(
+            ledger.Drop(name, kept=name), lambda: self.rest.call("DELETE", path), also=PurgeOne(name)
+        )
 
     def backup(self, name: str) -> str | None:
         """Returns the path of the backup."""
@@ -154,23 +168,25 @@ class Writer:
     def _ask(self, path: str) -> list:
         return self._answered(lambda: self.rest.call("GET", path))
 
-    def _do(self, operation: Operation | None, request: Callable[[], object]) -> bool:
-        """One request; whether it was acknowledged."""
+    def _do(
+        self,
+        operation: Operation | None,
+        request: Callable[[], object],
+        also: PurgeOne | None = None,
+    ) -> bool:
+        """One request, which does `operation` and then `also`; whether it was acknowledged."""
+        answer = Answer.UNKNOWN
         try:
             self._answered(request)
-        except Gone:
-            self._note(operation, Answer.UNKNOWN)
-            raise
+            answer = Answer.YES
         except Refused as refused:
             self.told.append(Told(operation, refused.status, refused.kind, str(refused)))
-            self._note(operation, answer_of(refused, operation))
-            return False
-        self._note(operation, Answer.YES)
-        return True
-
-    def _note(self, operation: Operation | None, answer: Answer) -> None:
-        if operation is not None:
-            self.ledger.add(operation, answer)
+            answer = answer_of(refused, operation)
+        finally:
+            for done in (operation, also):
+                if done is not None:
+                    self.ledger.add(done, answer)
+        return answer is Answer.YES
 
     def _answered(self, request: Callable[[], object]) -> list:
         try:
