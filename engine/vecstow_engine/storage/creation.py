@@ -48,7 +48,7 @@ def first_use(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple
             raise Conflict(f"the shape of collection {name!r} was changed meanwhile", collection=name)
         _refuse_data(layout.collection(name), found)
         identity = identity_of(found, new_collection_uid())
-        meta = _create_files(layout.collection(name), identity)
+        meta = create_files(layout.collection(name), identity)
         return dataclasses.replace(found, collection_uid=identity.uid)
 
     try:
@@ -96,7 +96,7 @@ def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -
     identity = identity_of(manifest, new_collection_uid())
     files.make_folder(folder.parent)
     files.make_folder(folder)
-    _create_files(folder, identity)
+    create_files(folder, identity)
     rows = RowsFile(folder / ROWS, identity.stride)
     try:
         applied = _load_batches(folder, rows, batches)
@@ -107,7 +107,8 @@ def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -
     return manifest, applied
 
 
-def _create_files(folder: Path, identity: Identity) -> Meta:
+def create_files(folder: Path, identity: Identity) -> Meta:
+    """Make empty data files in a folder that nobody serves, durably."""
     meta = Meta(identity.uid, identity.name)
     create_rows(folder / ROWS, identity)
     create_points(folder / POINTS, meta)

@@ -68,12 +68,12 @@ def read_log(folder: Path) -> list[FoundSegment]:
 
 def follow(segments: Sequence[FoundSegment], applied: int) -> Verdict:
     """Chain the records above `applied`; raises DamagedFile when one that was synced is missing."""
-    by_previous = _successors(segments, applied)
+    by_previous = successors(segments, applied)
     records: list[Record] = []
     last = applied
-    while (record := by_previous.get(last)) is not None:
-        records.append(record)
-        last = record.sequence
+    while (place := by_previous.get(last)) is not None:
+        records.append(place[1])
+        last = place[1].sequence
     _refuse_lost_records(segments, applied, last)
     torn = tuple(segment for segment in segments if any(segment.tail))
     warnings = tuple(f"{segment.path}: no valid header" for segment in segments if segment.header is None)
@@ -86,11 +86,17 @@ def _read_segment(path: Path) -> FoundSegment:
         header = decode_header(raw, str(path))
     except DamagedFile:
         return FoundSegment(path, None, (), 0, raw)
-    records = list(iterate_records(raw, header.seed))
+    records, end = records_in(raw, header.seed)
+    return FoundSegment(path, header, tuple(records), end, raw[end:])
+
+
+def records_in(raw: bytes, seed: int) -> tuple[list[Record], int]:
+    """Every valid record of a segment's bytes, and where the unbroken run from its header on ends."""
+    records = list(iterate_records(raw, seed))
     end = records[-1].offset + RECORD_HEADER_BYTES + len(records[-1].payload) if records else HEADER_BYTES
     if end < len(raw):
-        records += _records_beyond(raw, header.seed, end)
-    return FoundSegment(path, header, tuple(records), end, raw[end:])
+        records += _records_beyond(raw, seed, end)
+    return records, end
 
 
 def _records_beyond(raw: bytes, seed: int, start: int) -> Iterator[Record]:
@@ -117,14 +123,17 @@ def _plausible_offsets(raw: bytes, start: int) -> list[int]:
     return sorted(found)
 
 
-def _successors(segments: Sequence[FoundSegment], applied: int) -> dict[int, Record]:
-    """Records above `applied` by their `previous`. Of two with one `previous` the newer segment's counts."""
-    found: dict[int, Record] = {}
-    for segment in sorted(segments, key=_age):
-        for record in segment.records:
-            if record.sequence > applied:
-                found[record.previous] = record
-    return found
+def successors(segments: Sequence[FoundSegment], above: int) -> dict[int, tuple[FoundSegment, Record]]:
+    """Records above a sequence, and where they stand, by their `previous`.
+
+    Of two with one `previous` the newer segment's counts.
+    """
+    return {
+        record.previous: (segment, record)
+        for segment in sorted(segments, key=_age)
+        for record in segment.records
+        if record.sequence > above
+    }
 
 
 def _age(segment: FoundSegment) -> tuple[int, int]:

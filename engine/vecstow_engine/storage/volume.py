@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ NETWORK_FILE_SYSTEMS: Final = {
 """statfs(2) f_type: on these neither flock nor fsync can be relied on."""
 RESERVE_SHARE_MAX: Final = 0.02
 """The reserve takes at most this share of the volume's size."""
+URL_DEFAULT: Final = "http://127.0.0.1:3030"
+"""Where an engine listens when nobody says otherwise."""
 
 
 class Volume:
@@ -105,6 +108,29 @@ class Volume:
                 hint=f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}",
             )
         return text
+
+
+@contextlib.contextmanager
+def unserved(layout: Layout) -> Iterator[None]:
+    """Keep engines away while a volume is read; a copy of one may have no LOCK, and nobody serves it then.
+
+    Raises VolumeRefused when one runs. Nothing is written.
+    """
+    try:
+        fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise VolumeRefused(
+            f"{layout.lock} is held: an engine serves this volume",
+            hint=f"ask that engine: vecstow check --url {URL_DEFAULT}",
+        ) from error
+    finally:
+        os.close(fd)
 
 
 def file_system_type(path: Path) -> int:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from vecstow_engine.model.errors import InvalidInput, StorageError
-from vecstow_engine.model.names import check_point_id
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.content import content_problem
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
-from vecstow_engine.storage.check.table import is_json_object
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import segment_name
 from vecstow_engine.storage.points import Meta
@@ -122,15 +121,9 @@ def _effect_of(record: Record, identity: Identity) -> Effect | str:
 
 def _content_problem(effect: Effect) -> str | None:
     """What of an effect is not such as is written."""
-    try:
-        for point_id in effect.ids:
-            check_point_id(point_id)
-    except InvalidInput as error:
-        return error.message
-    payloads = effect.payloads if isinstance(effect, Upsert) else ()
-    if not all(payload is None or is_json_object(payload) for payload in payloads):
-        return "a payload is no JSON object"
-    return None
+    payloads = effect.payloads if isinstance(effect, Upsert) else [None] * len(effect.ids)
+    problems = map(content_problem, effect.ids, payloads)
+    return next((problem for problem in problems if problem is not None), None)
 
 
 def _tell_of_tails(inquiry: Inquiry, segments: Sequence[FoundSegment], applied: int) -> None:

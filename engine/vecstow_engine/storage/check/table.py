@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,10 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.model.errors import InvalidInput
-from vecstow_engine.model.names import check_point_id
 from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.check import advice
+from vecstow_engine.storage.check.content import content_problem
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Progress, Severity
 from vecstow_engine.storage.identity import Identity
@@ -116,24 +114,13 @@ def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
 
 
 def _problems(point: StoredPoint, meta: Meta) -> Iterator[str]:
-    try:
-        check_point_id(point.id)
-    except InvalidInput as error:
-        yield error.message
-    if point.payload is not None and not is_json_object(point.payload):
-        yield "its payload is no JSON object"
+    problem = content_problem(point.id, point.payload)
+    if problem is not None:
+        yield problem
     if not 1 <= point.generation <= meta.checkpoints:
         yield f"generation {point.generation} after {meta.checkpoints} checkpoints"
     if not 0 <= point.sequence <= meta.applied:
         yield f"sequence {point.sequence}, but only {meta.applied} is applied"
-
-
-def is_json_object(payload: bytes) -> bool:
-    """Whether a payload is what is stored as one."""
-    try:
-        return isinstance(json.loads(payload), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 class _LiveRows:

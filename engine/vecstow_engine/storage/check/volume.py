@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
 from vecstow_engine.storage import rows
@@ -20,9 +16,7 @@ from vecstow_engine.storage.discovery import Found, discover, rivals
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
-
-URL_DEFAULT: Final = "http://127.0.0.1:3030"
-"""Where an engine listens when nobody says otherwise."""
+from vecstow_engine.storage.volume import unserved
 
 
 def check_volume(
@@ -37,7 +31,7 @@ def check_volume(
         raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
     layout = Layout(data.absolute())
     report = CheckReport()
-    with _unserved(layout):
+    with unserved(layout):
         found = {folder.name: folder for folder in discover(layout)}
         claimed = rivals(layout, list(found.values()))
         for name in _wanted(layout, found, names):
@@ -66,26 +60,6 @@ def check_folder(
     inquiry = Inquiry(layout, name, report, is_sound, served=True)
     _check(inquiry, found[name], progress, is_rival=is_rival, serving=serving)
     return report
-
-
-@contextmanager
-def _unserved(layout: Layout) -> Iterator[None]:
-    """Keep engines away; a copy of a volume may have no LOCK, and nobody serves it then."""
-    try:
-        fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise VolumeRefused(
-            f"{layout.lock} is held: an engine serves this volume",
-            hint=f"ask that engine: vecstow check --url {URL_DEFAULT}",
-        ) from error
-    finally:
-        os.close(fd)
 
 
 def _wanted(layout: Layout, found: dict[str, Found], names: Sequence[str] | None) -> list[str]:

@@ -1,0 +1,126 @@
+"""What a damaged log still proves: records in their order, across what is lost. Pure.
+
+A record says which one it follows, so a gap shows as a record that follows an unknown one. Records behind a
+gap count as long as something says that the gap was durable; what follows the last durable one and a gap is a
+torn tail, as in recovery, and does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.replay import FoundSegment, records_in, successors
+from vecstow_engine.storage.segment import HEADER_BYTES, Record, SegmentHeader
+
+SEED_OFFSET: Final = 8 + 4 + 16 + 4 + 1 + 1 + 2 + 8 + 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records that were durable and are lost: those after `after`, up to and with `upto`."""
+
+    after: int
+    upto: int
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The records that count, ascending, and what is missing between them."""
+
+    records: tuple[tuple[FoundSegment, Record], ...]
+    gaps: tuple[Gap, ...]
+    newest: int
+    """The highest sequence that any intact header or record speaks of; 0 when there is none."""
+
+    def lost(self, applied: int) -> tuple[Gap, ...]:
+        """The gaps that no checkpoint covers."""
+        return tuple(
+            dataclasses.replace(gap, after=max(gap.after, applied)) for gap in self.gaps if gap.upto > applied
+        )
+
+    def decisive_after(self, applied: int) -> int:
+        """Records above this sequence are followed by every other one that `applied` contains."""
+        return max((gap.after for gap in self.gaps if gap.after < applied), default=-1)
+
+
+def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
+    """Follow the records of all segments. `applied`: what the point table contains; None: unknown."""
+    places = successors(segments, -1)
+    durable = max(
+        [applied or 0, *(_synced(segment) for segment in segments)],
+        default=0,
+    )
+    order = sorted(places)
+    records: list[tuple[FoundSegment, Record]] = []
+    gaps: list[Gap] = []
+    last = _beginning(order, applied)
+    while True:
+        while (place := places.get(last)) is not None:
+            records.append(place)
+            last = place[1].sequence
+        if last >= durable:
+            break
+        upto = next((previous for previous in order if last < previous <= durable), durable)
+        gaps.append(_gap(segments, records, last, upto))
+        last = upto
+    return Chain(tuple(records), tuple(gaps), _newest(segments))
+
+
+def readable(segment: FoundSegment, identity: Identity) -> FoundSegment:
+    """The segment, with what its records still prove when its header does not.
+
+    Its seed is taken as it stands: only if it is right do the records pass their checksums.
+    """
+    raw = segment.tail
+    if segment.header is not None or len(raw) < HEADER_BYTES:
+        return segment
+    seed = int.from_bytes(raw[SEED_OFFSET : SEED_OFFSET + 4], "little")
+    records, end = records_in(raw, seed)
+    if not records:
+        return segment
+    header = SegmentHeader(identity, segment.first_sequence, 0, seed)
+    return FoundSegment(segment.path, header, tuple(records), end, raw[end:])
+
+
+def _beginning(order: Sequence[int], applied: int | None) -> int:
+    """Where the chain begins: at its first record, or at what is applied when it begins above that."""
+    first = order[0] if order else None
+    if first is None:
+        return applied or 0
+    return first if applied is None else min(first, applied)
+
+
+def _synced(segment: FoundSegment) -> int:
+    marks = [record.synced for record in segment.records]
+    return max([segment.header.synced if segment.header is not None else 0, *marks])
+
+
+def _newest(segments: Sequence[FoundSegment]) -> int:
+    return max(_mentioned(segments), default=0)
+
+
+def _mentioned(segments: Sequence[FoundSegment]) -> Iterator[int]:
+    for segment in segments:
+        if segment.header is not None:
+            yield segment.header.synced
+            yield segment.header.first_sequence - 1
+        for record in segment.records:
+            yield record.sequence
+            yield record.synced
+
+
+def _gap(
+    segments: Sequence[FoundSegment], records: Sequence[tuple[FoundSegment, Record]], last: int, upto: int
+) -> Gap:
+    """Where the lost records must have stood: behind the one before them, else where the log begins."""
+    if records:
+        segment = records[-1][0]
+        return Gap(last, upto, str(segment.path), segment.valid_bytes)
+    first = segments[0] if segments else None
+    return Gap(last, upto, str(first.path) if first is not None else "", 0)

@@ -1,0 +1,125 @@
+"""One collection: observe, decide, act."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vecstow_engine.model.errors import StorageError, VecstowError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import new_collection_uid
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import STAGING, begin_log
+from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
+from vecstow_engine.storage.manifests import manifests_locked, write_manifest
+from vecstow_engine.storage.repair.observation import Observation, observe
+from vecstow_engine.storage.repair.plan import all_losses, make_plan
+from vecstow_engine.storage.repair.report import CollectionRepair, Outcome, Progress, RepairPlan, no_progress
+from vecstow_engine.storage.repair.salvage import Salvage
+from vecstow_engine.storage.repair.staging import build, refuse_without_room, verify
+from vecstow_engine.storage.repair.swap import begin_evidence, set_file_aside, set_log_aside, take_place
+
+Planned = Callable[[RepairPlan], None]
+"""Hears of a plan before anything is done."""
+
+
+def nobody(plan: RepairPlan) -> None:
+    """Show the plan to nobody."""
+
+
+def repair_collection(
+    layout: Layout,
+    name: str,
+    *,
+    dry_run: bool = False,
+    is_rival: bool = False,
+    anew: str | None = None,
+    progress: Progress = no_progress,
+    planned: Planned = nobody,
+) -> CollectionRepair:
+    """Repair one collection, which nobody serves or writes meanwhile.
+
+    `anew`: why it must be written anew though its files are sound. Raises DiskFull before anything was
+    changed, and StorageError or an OSError; then the damaged collection is in its place, or, after a failed
+    rename, comes there with the next start.
+    """
+    with observe(layout, name, progress, is_rival=is_rival, anew=anew) as found:
+        plan = make_plan(found)
+        planned(plan)
+        if plan.impossible is not None:
+            return CollectionRepair(plan, Outcome.IMPOSSIBLE)
+        if not plan.needed:
+            return CollectionRepair(plan, Outcome.SOUND)
+        if found.salvage is not None:
+            refuse_without_room(layout, name, found.salvage, plan.kept + plan.restored)
+        if dry_run:
+            return CollectionRepair(plan, Outcome.PLANNED)
+        with _as_storage_error(name):
+            quarantine = _act(layout, found, plan, progress)
+    return CollectionRepair(plan, Outcome.REPAIRED, quarantine)
+
+
+def _act(layout: Layout, found: Observation, plan: RepairPlan, progress: Progress) -> str:
+    if found.salvage is None:
+        return _set_files_aside(layout, found, plan)
+    return _make_anew(layout, found, found.salvage, plan, progress)
+
+
+def _set_files_aside(layout: Layout, found: Observation, plan: RepairPlan) -> str:
+    """What needs no other file: the manifest, the index."""
+    uid = found.verdict.manifest.collection_uid if found.verdict.manifest is not None else None
+    evidence = begin_evidence(layout, plan, [], (uid, uid))
+    wanted, claims = found.verdict.manifest, found.claims
+    if wanted is not None and claims is not None and claims.manifest != wanted:
+        with manifests_locked(layout):
+            set_file_aside(layout, evidence, found.name, MANIFEST, keep=True)
+            write_manifest(layout.collection(found.name), dataclasses.replace(wanted, updated_at=rfc3339()))
+    if found.index_fault is not None:
+        set_file_aside(layout, evidence, found.name, INDEX)
+    return os.path.relpath(evidence, layout.data)
+
+
+def _make_anew(
+    layout: Layout, found: Observation, salvage: Salvage, plan: RepairPlan, progress: Progress
+) -> str:
+    assert found.verdict.manifest is not None and found.claims is not None
+    manifest = dataclasses.replace(
+        found.verdict.manifest, collection_uid=new_collection_uid(), updated_at=rfc3339()
+    )
+    staging = layout.data / STAGING / found.name
+    with _undone_on_error(layout, staging, manifest):
+        build(layout, staging, manifest, salvage, plan, progress)
+        verify(staging, manifest, progress)
+        uids = salvage.identity.uid if found.owns_log else None, manifest.collection_uid
+        evidence = begin_evidence(layout, plan, all_losses(salvage), uids)
+        begin_log(layout, manifest, salvage.applied)
+    take_place(layout, staging, evidence, found.claims.manifest)
+    if found.owns_log:
+        set_log_aside(layout, evidence, salvage.identity.uid)
+    return os.path.relpath(evidence, layout.data)
+
+
+@contextmanager
+def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Iterator[None]:
+    """Until the damaged folder is moved, what was made beside it is of no use to anybody."""
+    try:
+        yield
+    except (VecstowError, OSError):
+        with suppress(OSError):
+            files.remove_tree(staging)
+            files.remove_tree(layout.log(str(manifest.collection_uid)))
+        raise
+
+
+@contextmanager
+def _as_storage_error(name: str) -> Iterator[None]:
+    try:
+        yield
+    except files.SyncFailed as error:
+        message = f"repair of {name} failed: {error}"
+        raise StorageError(message, collection=name, operation="repair") from error
+    except OSError as error:
+        raise files.as_storage_error(error, f"repairing {name}") from error

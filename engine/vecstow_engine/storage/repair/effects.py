@@ -1,0 +1,54 @@
+"""The last word of the log on each id, as evidence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vecstow_engine.storage.check.content import content_problem
+from vecstow_engine.storage.records import Effect, Upsert, decode_effect
+from vecstow_engine.storage.repair.chain import Chain, Gap
+from vecstow_engine.storage.replay import FoundSegment
+from vecstow_engine.storage.segment import Record
+
+_Place = tuple[FoundSegment, Record]
+
+
+def without_unusable(chain: Chain, stride: int) -> Chain:
+    """The chain, with the records that pass their checksums but cannot be applied as gaps."""
+    usable: list[_Place] = []
+    gaps = list(chain.gaps)
+    for segment, record in chain.records:
+        try:
+            decode_effect(record, stride)
+        except ValueError:
+            gaps.append(Gap(record.previous, record.sequence, str(segment.path), record.offset))
+        else:
+            usable.append((segment, record))
+    return Chain(tuple(usable), tuple(sorted(gaps, key=lambda gap: gap.after)), chain.newest)
+
+
+def effect_rows(chain: Chain, stride: int, applied: int, data: Path) -> Iterator[tuple[Any, ...]]:
+    """(id, sequence, decisive, row, payload, offset, file, flaw) of each id in each record, ascending.
+
+    Decisive: every record after it that `applied` contains is known too, so that it is the last word.
+    """
+    decisive_after = chain.decisive_after(applied)
+    for segment, record in chain.records:
+        file = os.path.relpath(segment.path, data)
+        place = record.sequence, record.sequence > decisive_after
+        for point_id, row, payload in _changes(decode_effect(record, stride)):
+            flaw = content_problem(point_id, payload) if row is not None else None
+            yield point_id, *place, row, payload, record.offset, file, flaw
+
+
+def _changes(effect: Effect) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+    """(id, row, payload); no row for a deleted id. Of an id that stands twice the last place counts."""
+    if not isinstance(effect, Upsert):
+        yield from ((point_id, None, None) for point_id in effect.ids)
+        return
+    last_place = {point_id: line for line, point_id in enumerate(effect.ids)}
+    for point_id, line in last_place.items():
+        yield point_id, effect.rows[line].tobytes(), effect.payloads[line]

@@ -1,0 +1,171 @@
+"""What is wrong with one collection, and what is left of it: all that a plan needs to know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.model.errors import NewerFormat, StorageError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage.check import CheckReport, Finding, Severity
+from vecstow_engine.storage.check.advice import LATER_RELEASE
+from vecstow_engine.storage.check.collection import examine
+from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
+from vecstow_engine.storage.identity import identity_of
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout
+from vecstow_engine.storage.peek import table_at_rest
+from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.repair.claims import Claims, Verdict, judge, read_claims
+from vecstow_engine.storage.repair.report import Progress
+from vecstow_engine.storage.repair.salvage import PointsReading, Salvage, salvage
+from vecstow_engine.storage.replay import FoundSegment
+from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.snapshots import valid_snapshot
+
+REASONS_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One collection as it lies there."""
+
+    name: str
+    claims: Claims | None = None
+    verdict: Verdict = Verdict(None)  # noqa: RUF009  # frozen, so it may be shared
+    reasons: tuple[str, ...] = ()
+    """Why its files must be made anew; none: they are sound."""
+    index_fault: str | None = None
+    salvage: Salvage | None = None
+    owns_log: bool = True
+    """False: another folder claims the same uid, and the log is that one's."""
+    log_is_there: bool = True
+    rows_without_table: int = 0
+    """Rows in `vectors.bin` whose ids only a lost `points.db` had."""
+
+
+@contextmanager
+def observe(
+    layout: Layout, name: str, progress: Progress, *, is_rival: bool = False, anew: str | None = None
+) -> Iterator[Observation]:
+    """Read all of a collection; what was met of its points is there until the end of the block.
+
+    `anew`: why it must be written anew though its files are sound.
+    """
+    with ExitStack() as stack:
+        try:
+            observation = _observe(layout, name, progress, stack, is_rival=is_rival, anew=anew)
+        except NewerFormat as error:
+            observation = Observation(name, verdict=Verdict(None, error.message, LATER_RELEASE))
+        yield observation
+
+
+def _observe(
+    layout: Layout, name: str, progress: Progress, stack: ExitStack, *, is_rival: bool, anew: str | None
+) -> Observation:
+    folder = layout.collection(name)
+    claims = read_claims(layout, name, _quick_meta(layout, name))
+    verdict = judge(claims)
+    reasons: tuple[str, ...] = () if anew is None else (anew,)
+    if _is_nothing(layout, claims):
+        return Observation(name, claims, Verdict(None, warnings=("the folder holds no data: no collection",)))
+    if verdict.manifest is not None and verdict.impossible is None:
+        report = _check(layout, verdict.manifest, progress, is_rival=is_rival)
+        if report.collections[name]["state"] in (Outcome.FOREIGN, Outcome.DROPPED, Outcome.EMPTY):
+            return Observation(name, claims, verdict)
+        reasons += _reasons(report)
+        if not reasons:
+            return Observation(name, claims, verdict, index_fault=_index_fault(layout, name))
+    reading = stack.enter_context(closing(PointsReading(folder / POINTS)))
+    if claims.meta is None and reading.meta is not None:
+        claims = read_claims(layout, name, reading.meta)
+        verdict = judge(claims)
+    if verdict.manifest is None or verdict.impossible is not None:
+        return Observation(name, claims, verdict, reasons)
+    return _salvaged(layout, claims, verdict, reasons, reading, progress, is_rival=is_rival)
+
+
+def _salvaged(
+    layout: Layout, claims: Claims, verdict: Verdict, reasons: tuple[str, ...], reading: PointsReading,
+    progress: Progress, *, is_rival: bool,
+) -> Observation:  # fmt: skip
+    manifest, name = verdict.manifest, claims.name
+    assert manifest is not None
+    if manifest.collection_uid is None:
+        return Observation(name, claims, Verdict(manifest, "nothing says which incarnation it is"), reasons)
+    owns_log = not is_rival or _newest_name(claims.segments) == name
+    identity = identity_of(manifest, manifest.collection_uid)
+    found = salvage(
+        layout, name, identity, reading, claims.segments if owns_log else (),
+        lambda done, total: progress(f"{name}: reading rows", done, total),
+    )  # fmt: skip
+    return Observation(
+        name, claims, verdict, reasons, salvage=found, owns_log=owns_log, log_is_there=bool(claims.segments),
+        rows_without_table=0 if reading.is_there else _row_count(layout, name, identity.stride),
+    )  # fmt: skip
+
+
+def _check(layout: Layout, manifest: Manifest, progress: Progress, *, is_rival: bool) -> CheckReport:
+    """As `vecstow check`, with the manifest as it should be; backups are not looked for."""
+    report = CheckReport()
+    inquiry = Inquiry(layout, manifest.name, report, lambda layout, name: False)
+    examine(
+        inquiry, manifest, lambda name, done, total: progress(f"{name}: checking", done, total),
+        is_rival=is_rival,
+    )  # fmt: skip
+    return report
+
+
+def _reasons(report: CheckReport) -> tuple[str, ...]:
+    errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
+    more = report.document()["errors"]
+    assert isinstance(more, int)
+    told = tuple(map(_reason, errors[:REASONS_MAX]))
+    return (*told, f"and {more - REASONS_MAX} more") if more > REASONS_MAX else told
+
+
+def _reason(finding: Finding) -> str:
+    where = finding.file if finding.offset is None else f"{finding.file} at byte {finding.offset}"
+    return f"{where}: {finding.message}"
+
+
+def _quick_meta(layout: Layout, name: str) -> Meta | None:
+    path = layout.collection(name) / POINTS
+    with suppress(StorageError, OSError), table_at_rest(path) as table:
+        return table.meta()
+    return None
+
+
+def _index_fault(layout: Layout, name: str) -> str | None:
+    """Why a start would not take `index.bin`; None when it would, or there is none."""
+    folder = layout.collection(name)
+    if not (folder / INDEX).exists():
+        return None
+    with table_at_rest(folder / POINTS) as table:
+        entry, remark = valid_snapshot(folder, table, table.meta().applied)
+    return None if entry is not None else remark
+
+
+def _is_nothing(layout: Layout, claims: Claims) -> bool:
+    """No manifest, and no file that ever held data: a folder of somebody else's."""
+    files = (layout.collection(claims.name) / file for file in (ROWS, POINTS))
+    return claims.manifest is None and claims.uid is None and not any(map(_has_content, files))
+
+
+def _has_content(path: os.PathLike[str]) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
+def _row_count(layout: Layout, name: str, stride: int) -> int:
+    path = layout.collection(name) / ROWS
+    return max(0, path.stat().st_size - HEADER_BYTES) // stride if path.exists() else 0
+
+
+def _newest_name(segments: tuple[FoundSegment, ...]) -> str | None:
+    headers = [segment.header for segment in segments if segment.header is not None]
+    return headers[-1].identity.name if headers else None

@@ -1,0 +1,143 @@
+"""What a repair will do, and has done: steps, what is saved, and what is lost, one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+LOSSES_LISTED_MAX: Final = 1_000
+"""A plan lists so many; the file in the quarantine folder has them all."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Gets `<collection>: <what is done>`, how much of it, and of how much."""
+
+
+class Outcome(StrEnum):
+    """What came of a repair."""
+
+    SOUND = "sound"
+    """There was nothing to do."""
+    PLANNED = "planned"
+    """Something is to be done; nothing was."""
+    REPAIRED = "repaired"
+    IMPOSSIBLE = "impossible"
+    """Nothing was changed: what is there is not enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One point, or a run of log records, that cannot be saved."""
+
+    reason: str
+    file: str
+    """Relative to the data directory."""
+    offset: int | None = None
+    id: str | None = None
+    slot: int | None = None
+    payload: bytes | None = None
+    proven: bool = False
+    """Id and payload pass the point's checksum; else they are told as they stand there."""
+    records: tuple[int, int] | None = None
+    """First and last sequence, of a loss in the log."""
+
+    def document(self) -> dict[str, object]:
+        """As a line of `lost.jsonl`; what is known of the payload stands under `metadata`, as in REST."""
+        known: dict[str, object] = {"reason": self.reason, "file": self.file, "offset": self.offset}
+        if self.records is not None:
+            return known | {"records": list(self.records)}
+        point = {"id": self.id, "slot": self.slot, "proven": self.proven, "metadata": _json(self.payload)}
+        return point | known
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that repair does."""
+
+    does: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What is to be done with one collection. Nothing to do: no steps."""
+
+    collection: str
+    steps: tuple[Step, ...] = ()
+    kept: int = 0
+    """Points that table and rows prove."""
+    restored: int = 0
+    """Points that only the log still has."""
+    lost: int = 0
+    """Points that cannot be saved, those without a known id among them."""
+    lost_without_id: int = 0
+    losses: tuple[Loss, ...] = ()
+    """The first of them, the lost records of the log before the points."""
+    warnings: tuple[str, ...] = ()
+    impossible: str | None = None
+    hint: str | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is something to do, be it impossible."""
+        return bool(self.steps) or self.impossible is not None
+
+    def document(self) -> dict[str, object]:
+        """The plan as JSON has it."""
+        return {
+            "steps": [{"does": step.does, "because": step.because} for step in self.steps],
+            "kept": self.kept, "restored": self.restored,
+            "lost": self.lost, "lost_without_id": self.lost_without_id,
+            "losses": [loss.document() for loss in self.losses],
+            "warnings": list(self.warnings), "impossible": self.impossible, "hint": self.hint,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRepair:
+    """One collection's plan and what came of it."""
+
+    plan: RepairPlan
+    outcome: Outcome
+    quarantine: str | None = None
+    """Where the damage was set aside, relative to the data directory."""
+
+    def document(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"outcome": self.outcome.value, "quarantine": self.quarantine, "plan": self.plan.document()}
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What a repair of a volume, or of one collection, found and did."""
+
+    collections: dict[str, CollectionRepair] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to be done."""
+        left = (Outcome.PLANNED, Outcome.IMPOSSIBLE)
+        return any(repair.outcome in left for repair in self.collections.values())
+
+    def document(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        return {
+            "open": self.open,
+            "collections": {name: repair.document() for name, repair in self.collections.items()},
+        }
+
+
+def no_progress(label: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _json(payload: bytes | None) -> Any:
+    """A payload as the object that it is; as text when it is none."""
+    if payload is None:
+        return None
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload.decode("utf-8", "replace")

@@ -1,0 +1,118 @@
+"""All that the files of a damaged collection still prove, gathered. Nothing is written on the volume."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layout import ROWS, Layout
+from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.repair.chain import Chain, Gap, chain_of, readable
+from vecstow_engine.storage.repair.effects import effect_rows, without_unusable
+from vecstow_engine.storage.repair.evidence import Evidence
+from vecstow_engine.storage.repair.live_rows import Tell, mark_flaws
+from vecstow_engine.storage.repair.pages import PageFile
+from vecstow_engine.storage.repair.saved import Saved
+from vecstow_engine.storage.repair.survey import Survey
+from vecstow_engine.storage.repair.witnesses import choose_points
+from vecstow_engine.storage.replay import FoundSegment
+
+_UNKNOWN_APPLIED: Final = (1 << 63) - 1
+"""Without a meta row any gap may be one that the table contains: nothing before it is the last word."""
+
+
+class PointsReading:
+    """`points.db` read page by page into evidence of its own. Close it."""
+
+    def __init__(self, path: Path) -> None:
+        self.evidence = Evidence()
+        self.meta: Meta | None = None
+        self.index_intact = False
+        self.is_there = path.exists()
+        self.unreadable: list[int] = []
+        """Offsets of pages that cannot be read."""
+        if self.is_there:
+            with closing(PageFile(path)) as pages:
+                self._read(Survey(pages))
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.evidence.close()
+
+    def _read(self, survey: Survey) -> None:
+        self.evidence.add_listed(survey.listed())
+        self.evidence.add_sightings(survey.sightings())
+        self.index_intact = survey.index_intact
+        self.unreadable = survey.unreadable
+        self.meta = max(survey.metas, key=lambda meta: meta.applied, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What can be saved, and under which numbers the collection goes on."""
+
+    identity: Identity
+    """Of the files that were found."""
+    saved: Saved
+    gaps: tuple[Gap, ...]
+    """Acknowledged records that are lost."""
+    applied: int
+    """At least every sequence that was ever given out: none is used again."""
+    generation: int
+    """Above every generation that any point has."""
+    lost_without_id: int
+    table_is_there: bool
+    is_whole: bool
+    """Nothing of the table is missing, as far as anything tells."""
+
+
+def salvage(
+    layout: Layout, name: str, identity: Identity, reading: PointsReading,
+    segments: Sequence[FoundSegment], tell: Tell,
+) -> Salvage:  # fmt: skip
+    """Bring table, rows and log together."""
+    meta, evidence = reading.meta, reading.evidence
+    whole = choose_points(evidence, meta, index_intact=reading.index_intact)
+    chain = _chain(segments, identity, meta)
+    applied = meta.applied if meta is not None else _UNKNOWN_APPLIED
+    evidence.add_effects(effect_rows(chain, identity.stride, applied, layout.data))
+    mark_flaws(evidence, layout.collection(name) / ROWS, identity, tell)
+    saved = Saved(evidence, name, identity.stride, whole=whole, index_intact=reading.index_intact)
+    newest, generation = saved.newest()
+    return Salvage(
+        identity, saved,
+        gaps=tuple(_below(layout, gap) for gap in chain.lost(meta.applied if meta else newest)),
+        applied=max(newest, chain.newest, meta.applied if meta is not None else 0),
+        generation=max(generation, meta.checkpoints if meta is not None else 0) + 1,
+        lost_without_id=_nameless(saved, meta, whole=whole, index_intact=reading.index_intact),
+        table_is_there=reading.is_there,
+        is_whole=whole,
+    )  # fmt: skip
+
+
+def _chain(segments: Sequence[FoundSegment], identity: Identity, meta: Meta | None) -> Chain:
+    found = [readable(segment, identity) for segment in segments]
+    own = [segment for segment in found if segment.header is None or _is_of(segment, identity)]
+    return without_unusable(chain_of(own, meta.applied if meta is not None else None), identity.stride)
+
+
+def _is_of(segment: FoundSegment, identity: Identity) -> bool:
+    header = segment.header
+    return header is not None and dataclasses.replace(header.identity, name=identity.name) == identity
+
+
+def _below(layout: Layout, gap: Gap) -> Gap:
+    return dataclasses.replace(gap, file=os.path.relpath(gap.file, layout.data) if gap.file else "wal")
+
+
+def _nameless(saved: Saved, meta: Meta | None, *, whole: bool, index_intact: bool) -> int:
+    """Points that the meta row counts and of which no trace is left."""
+    if meta is None or whole or index_intact:
+        return 0
+    return max(0, meta.points - saved.chosen_count() - saved.named_in_table())

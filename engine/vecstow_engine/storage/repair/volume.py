@@ -1,0 +1,68 @@
+"""A whole volume without an engine, or some of its collections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from vecstow_engine.model.errors import NotFound, VolumeRefused
+from vecstow_engine.storage.backup import STAGING
+from vecstow_engine.storage.discovery import discover, rivals
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
+from vecstow_engine.storage.repair.report import Progress, RepairReport, no_progress
+from vecstow_engine.storage.repair.swap import finish_repairs
+from vecstow_engine.storage.volume import Volume, unserved
+
+
+def repair_volume(
+    data: Path,
+    names: Sequence[str] | None = None,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+    planned: Planned = nobody,
+) -> RepairReport:
+    """Repair the collections of a stopped volume, all or those of these names, one after the other.
+
+    With `dry_run` nothing is written; `planned` hears of each plan before it is carried out. Raises
+    VolumeRefused while an engine runs, or when `data` is no folder, NotFound for a name that has no folder,
+    DiskFull before anything of a collection was changed, StorageError.
+    """
+    if not data.is_dir():
+        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
+    layout = Layout(data.absolute())
+    report = RepairReport()
+    with unserved(layout) if dry_run else _locked(layout):
+        if not dry_run:
+            finish_repairs(layout)
+        found = {folder.name: folder for folder in discover(layout)}
+        claimed = rivals(layout, list(found.values()))
+        for name in _wanted(layout, list(found), names):
+            report.collections[name] = repair_collection(
+                layout, name, dry_run=dry_run, is_rival=name in claimed, progress=progress, planned=planned
+            )
+    return report
+
+
+@contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    """As the one engine of the volume, which takes no room for itself."""
+    with closing(Volume(layout, 0, allow_network=True)):
+        yield
+
+
+def _wanted(layout: Layout, found: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in found:
+            raise NotFound(
+                f"{layout.data} has no collection {name!r}", collection=name,
+                hint=_hint(layout, name),
+            )  # fmt: skip
+    return list(found) if names is None else list(names)
+
+
+def _hint(layout: Layout, name: str) -> str:
+    if (layout.data / STAGING / name).is_dir():
+        return "a crash cut its repair or import: without --dry-run it is finished first"
+    return f"vecstow ls --data {layout.data}"
