@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tests.crash.faults.writer import DIMENSION, Gone, Writer
 from tests.crash.ledger import Answer, Ledger, Operation, Points
 from tests.crash.power.events import Answered, Event
@@ -140,8 +138,9 @@ class Client(Writer):
                 lambda: self.create(NEW), lambda: self._write(NEW), lambda: self._write(OWN), self._back_up,
                 lambda: self._write(OWN), lambda: self.drop(OWN), lambda: self._write("floats"),
                 self._restore, lambda: self._write(OWN), lambda: self.hard_delete(NEW), self._restore_backup,
-                lambda: self.compact("floats"), lambda: self._write(COPY), lambda: self.compact(self._shared[1]),
-                lambda: self.hard_delete(COPY), lambda: self.drop(OWN), self.purge, lambda: self.create(OWN),
+                lambda: self.compact("floats"), lambda: self._write(COPY),
+                lambda: self.compact(self._shared[1]), lambda: self.hard_delete(COPY),
+                lambda: self.drop(OWN), self.purge, lambda: self.create(OWN),
             ):  # fmt: skip
                 step()
                 if stop.is_set():

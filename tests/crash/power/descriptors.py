@@ -36,7 +36,7 @@ Table: TypeAlias = dict[int, Opened]
 
 
 class Descriptors:
-    """Follows clone, dup, close and accept. Descriptors of what is not on the volume are not in the tables."""
+    """Follows clone, dup, close and accept. What is not on the volume is not in the tables."""
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self._parents = {c.result: c for c in calls if c.name in CLONES and c.succeeded}

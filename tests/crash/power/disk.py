@@ -2,13 +2,15 @@
 
 The rules, which are weaker than those of any file system that one would use:
 
-- An fsync or fdatasync that returned 0 makes durable what had ended before it began: a file's data and length,
-  a folder's names. A file's sync does not make its name durable. A rename from one folder to another is durable
-  when both were synced, and is done or not done as one.
-- What a failed sync covered is lost to later syncs: the page cache goes on showing it, the disk need not have it.
+- An fsync or fdatasync that returned 0 makes durable what had ended before it began: a file's data and
+  length, a folder's names. A file's sync does not make its name durable. A rename from one folder to another
+  is durable when both were synced, and is done or not done as one.
+- What a failed sync covered is lost to later syncs: the page cache goes on showing it, the disk need not have
+  it.
 - Of all else any part may be there. Each 512-byte sector has the content after some of its writes, oldest
-  first; neighbours need not agree. A length may have grown without its data, which then is zeros, or data have
-  come without the length, which cuts it. Each step of a name is done or not, whatever came before or after it.
+  first; neighbours need not agree. A length may have grown without its data, which then is zeros, or data
+  have come without the length, which cuts it. Each step of a name is done or not, whatever came before or
+  after it.
 """
 
 from __future__ import annotations
@@ -98,10 +100,7 @@ class Disk:
         return disk
 
     def _add_name(self, event: NameStep) -> None:
-        if isinstance(event, Rename):
-            folders = {event.source, event.target}
-        else:
-            folders = {event.folder}
+        folders = {event.source, event.target} if isinstance(event, Rename) else {event.folder}
         if isinstance(event, Link):
             if event.is_folder:
                 self.names.setdefault(event.inode, {})

@@ -1,4 +1,4 @@
-"""States of a volume after a loss of power: chosen by strategies, put into a folder, told apart by a digest."""
+"""States of a volume after a loss of power: chosen by strategies, written to folders, told apart by digests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What strace(1) saw a program do: every call that writes, names, syncs, opens or sends, in order.
 
-A call has two positions in the record: its entry, printed before the kernel acted on it, and its exit, printed
-before the program went on. So a call whose exit stands before another's entry was over when that one began.
+A call has two positions in the record: its entry, printed before the kernel acted on it, and its exit,
+printed before the program went on. So a call whose exit stands before another's entry was over when that one
+began.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# fmt: off
 MODELLED = (
-    "write pwrite64 writev pwritev pwritev2 ftruncate fallocate lseek"
-    " rename renameat renameat2 unlink unlinkat rmdir mkdir mkdirat link linkat"
-    " fsync fdatasync mmap open openat creat close close_range dup dup2 dup3 fcntl"
-    " clone clone3 fork vfork execve sendto sendmsg accept accept4 getpeername"
-).split()
+    "write", "pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fallocate", "lseek",
+    "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "link", "linkat",
+    "fsync", "fdatasync", "mmap", "open", "openat", "creat", "close", "close_range", "dup", "dup2", "dup3",
+    "fcntl", "clone", "clone3", "fork", "vfork", "execve", "sendto", "sendmsg", "accept", "accept4",
+    "getpeername",
+)
 UNKNOWN_TO_THE_MODEL = (
-    "truncate symlink symlinkat sync_file_range msync sendfile copy_file_range splice vmsplice io_setup"
-    " io_submit io_uring_setup io_uring_enter openat2 mknod mknodat sync syncfs process_vm_writev"
-    " chdir fchdir chroot swapon remap_file_pages ioctl setxattr fsetxattr"
-).split()
+    "truncate", "symlink", "symlinkat", "sync_file_range", "msync", "sendfile", "copy_file_range", "splice",
+    "vmsplice", "io_setup", "io_submit", "io_uring_setup", "io_uring_enter", "openat2", "mknod", "mknodat",
+    "sync", "syncfs", "process_vm_writev", "chdir", "fchdir", "chroot", "remap_file_pages", "ioctl",
+    "setxattr", "fsetxattr",
+)
+# fmt: on
 """Ways to write, or to hide a write, that nothing here follows: on the volume they end the reading."""
 
 NO_RINGS = "io_uring_setup:error=ENOSYS"
@@ -78,7 +83,7 @@ class Call:
 def strace(output: Path, command: Sequence[object], *, inject: Sequence[str] = ()) -> list[str]:
     """The command line that runs `command` and all its children under strace.
 
-    Goes through a pipe: into a file strace would write by blocks, and the last lines of a killed program late.
+    Goes through a pipe: into a file strace would write by blocks, and the last lines of a program late.
     """
     options = ["-f", "--seccomp-bpf", "-xx", "-s", str(STRING_BYTES_MAX), "-o", f"|cat >'{output}'"]
     options += ["-e", "signal=none", "-e", "trace=" + ",".join([*MODELLED, *UNKNOWN_TO_THE_MODEL])]
