@@ -87,6 +87,10 @@ class Rest:
         facts: dict[str, Any] = self.call("GET", f"/collections/{name}")
         return facts
 
+    def text(self, path: str) -> str:
+        """An answer that is no document."""
+        return str(self._request("GET", path, None, {}, lambda content: {"data": content.decode()}))
+
     def __enter__(self) -> Rest:
         return self
 

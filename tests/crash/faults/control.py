@@ -53,6 +53,8 @@ class Action(IntEnum):
     FAIL = 4
     CUT = 5
     """A write is cut short, and says so."""
+    CUT_THEN_FAIL = 6
+    """The first is cut short, the next ones fail: how a disk gets full."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,12 @@ class Control:
     @property
     def victim(self) -> Call | None:
         """The first call that the fault befell."""
-        return self.call(self._shared.fired_at - 1) if self._shared.fired_at else None
+        return self.call(self.victim_number) if self._shared.fired_at else None
+
+    @property
+    def victim_number(self) -> int:
+        """The number of that call."""
+        return int(self._shared.fired_at) - 1
 
     def call(self, number: int) -> Call:
         """The call of that number, from 0; the process may have died before it wrote all of it."""

@@ -21,12 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 enum kind { WRITE, TRUNCATE, ALLOCATE, CREATE, RENAME, UNLINK, RMDIR, MKDIR, LINK, FSYNC, FDATASYNC, OPEN };
-enum action { PASS, KILL_BEFORE, KILL_TORN, KILL_AFTER, FAIL, CUT };
+enum action { PASS, KILL_BEFORE, KILL_TORN, KILL_AFTER, FAIL, CUT, CUT_THEN_FAIL };
 
 #define RECORDS 65536
 #define PATTERN_BYTES 256
@@ -58,13 +59,6 @@ static struct control *control;
 static char folder[PATH_MAX];
 static size_t folder_length;
 
-/* The process at hand is the one to kill; for a process that was forked from a prepared one. */
-void fault_lead(void)
-{
-    if (control)
-        control->leader = (uint64_t)getpid();
-}
-
 __attribute__((constructor)) static void attach(void)
 {
     const char *path = getenv("VECSTOW_FAULT_CONTROL"), *below = getenv("VECSTOW_FAULT_FOLDER");
@@ -80,7 +74,8 @@ __attribute__((constructor)) static void attach(void)
     if (shared == MAP_FAILED)
         abort();
     control = shared;
-    fault_lead();
+    control->leader = (uint64_t)getpid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* no server outlives its driver */
 }
 
 static int is_inside(const char *path)
@@ -140,14 +135,19 @@ static uint64_t take_number(enum kind kind, const char *path, const char *target
     return number;
 }
 
-static int is_matched(enum kind kind, const char *path, const char *target)
+/* What the driver wants to befall this call. */
+static enum action wanted(enum kind kind, const char *path, const char *target)
 {
     if (!__atomic_load_n(&control->armed, __ATOMIC_SEQ_CST) || !(control->kinds >> kind & 1))
-        return 0;
+        return PASS;
     if (!strstr(path, control->pattern) && !(target && strstr(target, control->pattern)))
-        return 0;
+        return PASS;
     uint64_t matched = __atomic_add_fetch(&control->matched, 1, __ATOMIC_SEQ_CST);
-    return matched >= control->nth && matched - control->nth < control->times;
+    if (matched < control->nth || matched - control->nth >= control->times)
+        return PASS;
+    if (control->action == CUT_THEN_FAIL)
+        return matched == control->nth ? CUT : FAIL;
+    return control->action;
 }
 
 /* Count one call, made on `path` (and `target`); returns what is to befall it. */
@@ -156,14 +156,15 @@ static enum action begin(enum kind kind, const char *path, const char *target)
     if (!control || !(is_inside(path) || (target && is_inside(target))))
         return PASS;
     uint64_t number = take_number(kind, path, target);
-    if (!is_matched(kind, path, target))
+    enum action action = wanted(kind, path, target);
+    if (action == PASS)
         return PASS;
     uint64_t none = 0;
     __atomic_compare_exchange_n(&control->fired_at, &none, number + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&control->fired, 1, __ATOMIC_SEQ_CST);
-    if (control->action == KILL_BEFORE || (control->action == KILL_TORN && kind != WRITE))
+    if (action == KILL_BEFORE || (action == KILL_TORN && kind != WRITE))
         die();
-    return control->action;
+    return action;
 }
 
 static void end(enum action action)

@@ -29,6 +29,8 @@ class Lives:
         self.engine = FaultyEngine(folder / "data", *self.workload.flags)
         self.victims: list[Call] = []
         """The calls at which servers died since the last one that began without a fault."""
+        self.refused: list[Told] = []
+        """What the clients were told by the last one."""
         self.start_changes = 0
         """How many changes that one made to begin."""
         self.begin_again()

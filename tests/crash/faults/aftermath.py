@@ -1,0 +1,174 @@
+"""What a running server makes of an error: what it says, what it serves, and what it still takes."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from tests.crash import ledger
+from tests.crash.faults.control import SYNCS, Call, Kind
+from tests.crash.faults.injections import Injection
+from tests.crash.faults.lives import Lives
+from tests.crash.faults.writer import Told
+from tests.crash.rest import Rest
+
+RESUME_SECONDS_MAX = 5.0
+"""From the moment when there is room again; the reserve is filled four times a second."""
+_SERVED_FILE = re.compile(
+    r"wal/(?P<uid>[0-9a-f]{32})/\d{20}\.log|(?P<name>\w+)/(vectors\.bin|points\.db(-wal)?)"
+)
+NEVER = "never came about"
+_SAID_OF = {
+    "EIO": ("Input/output error", "disk I/O error"),
+    "ENOSPC": ("full", "No space left"),
+    "full": ("full", "No space left"),
+    "EMFILE": ("Too many open files", "unable to open"),
+    "EINTR": ("Interrupted system call", "disk I/O error"),
+}
+"""How an error is named, by the system and by SQLite."""
+_FOLLOWS = frozenset({"NotFound", "Conflict", "ReadOnly"})
+"""Refusals for what an earlier error left undone."""
+
+
+class Aftermath:
+    """Watches one round. `look` is called after each step."""
+
+    def __init__(self, life: Lives, injection: Injection) -> None:
+        self._life = life
+        self._injection = injection
+        self._rows: dict[str, dict] | None = None
+        """State by name when the error had just befallen."""
+        self.kind = NEVER
+        """In which way the server met it."""
+
+    def look(self) -> None:
+        """Note the states after the step in which the error came."""
+        if self._rows is None and self._life.control.fired:
+            self._rows = self._states()
+
+    def problems(self) -> list[str]:
+        """What is wrong; the error has passed, and its server still runs."""
+        told = self._life.told()
+        found = self._life.inspection()
+        read_only = {name for name, state in found.states.items() if state == "read_only"}
+        self.kind = self._classified(told, read_only)
+        return [
+            *self._unnamed(told),
+            *self._neighbours(told),
+            *found.problems(self._life.workload),
+            *(f"{name} is {state}: {found.reasons[name]}" for name, state in found.states.items()
+              if state not in ("ready", "read_only")),
+            *self._writes(found.states),
+            *self._not_told(read_only, found.reasons),
+            *self._went_on(),
+        ]  # fmt: skip
+
+    def end(self) -> list[str]:
+        """SIGTERM; an error that did not come in the round may come now."""
+        code = self._life.engine.stop()
+        if self._life.control.fired and self.kind is NEVER:
+            self.kind = "met at the end"
+        self._life.victims = [self._life.control.victim] if self._life.control.fired else []
+        return [] if code == 0 else [f"SIGTERM ended it with {code}"]
+
+    def _classified(self, told: list[Told], read_only: set[str]) -> str:
+        if read_only:
+            return "read-only until a restart"
+        return "refused" if told else "not noticed by clients"
+
+    def _unnamed(self, told: list[Told]) -> list[str]:
+        """Refusals that do not say what happened."""
+        bare = [f"an error without a name: {one}" for one in told if one.kind in ("", "VecstowError")]
+        if told and self._injection.is_invisible:
+            return [*bare, f"the client sees it: {told[0]}"]
+        names = _SAID_OF.get(self._injection.how, ())
+        if told and not any(name in one.message for one in told for name in names):
+            bare.append(f"no answer names {self._injection.how}: {told[0]}")
+        return bare
+
+    def _neighbours(self, told: list[Told]) -> list[str]:
+        """An error that comes once stops no writes but those of the collection that it hit."""
+        victim = self._victim_name()
+        if self._injection.sticky or self._injection.is_no_room or victim is None:
+            return []
+        return [
+            f"a neighbour of {victim} suffers: {one}"
+            for one in told
+            if isinstance(one.operation, ledger.Put | ledger.Delete)
+            and one.operation.collection != victim
+            and one.kind not in _FOLLOWS
+        ]
+
+    def _writes(self, states: dict[str, str]) -> list[str]:
+        """Whoever may take writes takes them again."""
+        main, wrong = self._life.workload.main, []
+        for name, state in states.items():
+            if state == "read_only" and not (self._injection.is_failed_sync or self._injection.how == "EIO"):
+                wrong.append(f"{name} takes no writes though no sync failed")
+            if state == "read_only" and main.put(name, 1):
+                wrong.append(f"{name} is read-only, and takes writes")
+            if state == "ready" and not self._resumes(name):
+                wrong.append(f"{name} takes no writes after the error has passed: {main.told[-1]}")
+        return wrong
+
+    def _resumes(self, name: str) -> bool:
+        deadline = time.monotonic() + RESUME_SECONDS_MAX
+        while not self._life.workload.main.put(name, 1):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _not_told(self, read_only: set[str], reasons: dict[str, str | None]) -> list[str]:
+        """A collection that takes no writes says why in its description, in the log and as a metric."""
+        wrong = []
+        log = self._life.engine.log.read_text(errors="replace")
+        with Rest(self._life.engine.port) as rest:
+            metrics = rest.text("/metrics")
+        for name in read_only:
+            reason = reasons[name]
+            if not reason:
+                wrong.append(f"{name} is read-only without a reason")
+            elif reason not in log:
+                wrong.append(f"{name} is read-only, and the log does not say {reason!r}")
+            if f'vecstow_read_only{{collection="{name}"}} 1.0' not in metrics:
+                wrong.append(f"{name} is read-only, and no metric says so")
+        return wrong
+
+    def _went_on(self) -> list[str]:
+        """A file of a served collection whose sync failed: it is never synced again, and takes no writes."""
+        victim = self._life.control.victim
+        if victim is None or not self._injection.is_failed_sync or self._injection.how == "EINTR":
+            return []
+        if _SERVED_FILE.fullmatch(victim.path) is None:
+            return []
+        wrong = []
+        name = self._victim_name()
+        row = (self._rows or {}).get(name or "")
+        if row is not None and row["state"] == "ready":
+            wrong.append(f"{name} takes writes after a failed sync of {victim.path}")
+        if self._synced_again(victim):
+            wrong.append(f"{victim.path} is synced again after a failed sync")
+        return wrong
+
+    def _synced_again(self, victim: Call) -> bool:
+        calls = self._life.control.calls(self._life.control.victim_number + 1)
+        for call in calls:
+            if call.path.endswith(victim.path) and call.kind in (Kind.RENAME, Kind.UNLINK, Kind.CREATE):
+                return False  # another file has the name
+            if call.path == victim.path and call.kind in SYNCS:
+                return True
+        return False
+
+    def _victim_name(self) -> str | None:
+        """The served collection whose file it hit; None for files beside, or of none."""
+        victim = self._life.control.victim
+        match = _SERVED_FILE.match(victim.path) if victim is not None else None
+        if match is None:
+            return None
+        uids = {row.get("collection_uid"): name for name, row in (self._rows or {}).items()}
+        return match["name"] or uids.get(match["uid"])
+
+    def _states(self) -> dict[str, dict]:
+        with Rest(self._life.engine.port) as rest:
+            return {row["name"]: row for row in rest.call("GET", "/state")["collections"]}
