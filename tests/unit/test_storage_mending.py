@@ -173,6 +173,46 @@ def test_mending_what_does_not_help_is_refused(path, monkeypatch):
         mend(path, [Fault.IDS])
 
 
+def with_free_page_in_use(data, path):
+    """Delete half of the points; then let a number in SQLite's list of free pages name a page of points."""
+    notes = StoreOnDisk(data)
+    notes.delete(*[f"p{number}" for number in range(POINTS // 2)])
+    notes.checkpoint()
+    notes.close()
+    raw = bytearray(path.read_bytes())
+    trunk = (int.from_bytes(raw[32:36], "big") - 1) * PAGE
+    in_use = pages(path, LEAF_OF_POINTS)[-1] // PAGE + 1
+    raw[trunk + 8 : trunk + 12] = in_use.to_bytes(4, "big")
+    path.write_bytes(raw)
+
+
+def test_free_page_that_is_in_use_is_not_written_over(data, path):
+    """No checksum covers SQLite's list of free pages, and no reader meets it."""
+    with_free_page_in_use(data, path)
+    assert faults(path) == [Fault.PAGES]
+    notes = StoreOnDisk(data)
+    assert notes.opened.warnings == (f"{path}: {Fault.PAGES.value}; it was made anew",)
+    more = {f"q{number}": number + 1 for number in range(POINTS // 2)}
+    notes.put(**more)
+    notes.checkpoint()
+    assert notes.points() == {f"p{n}": n + 1 for n in range(POINTS // 2, POINTS)} | more
+    notes.close()
+    assert faults(path) == []
+
+
+def test_pages_that_cannot_be_put_right_are_told_and_the_points_served(data, path, monkeypatch):
+    with_free_page_in_use(data, path)
+
+    def cannot(path):
+        raise DamagedFile("it is malformed", file=str(path))
+
+    monkeypatch.setattr("vecstow_engine.storage.mending.vacuum", cannot)
+    notes = StoreOnDisk(data)
+    assert "could not be made anew, and a checkpoint may fail" in notes.opened.warnings[0]
+    assert len(notes.points()) == POINTS // 2
+    notes.close()
+
+
 def spoil_free_space(path):
     """Let each page of points say that its free space begins behind its end: no reader looks at it."""
     raw = bytearray(path.read_bytes())
@@ -182,8 +222,8 @@ def spoil_free_space(path):
 
 
 def test_damage_that_only_a_writer_meets_is_mended_by_the_checkpoint_that_meets_it(data, path):
-    spoil_free_space(path)
     notes = StoreOnDisk(data)
+    spoil_free_space(path)
     notes.put(p555=3)
     notes.checkpoint()
     assert "the table was made anew" in notes.store.remark
@@ -193,10 +233,10 @@ def test_damage_that_only_a_writer_meets_is_mended_by_the_checkpoint_that_meets_
 
 
 def test_table_is_not_written_anew_while_a_point_cannot_be_read(data, path):
-    spoil_free_space(path)
     notes = StoreOnDisk(data)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("UPDATE points SET checksum = checksum + 1 WHERE id = 'p9'")
+    spoil_free_space(path)
     notes.put(p3=4)
     with pytest.raises(DamagedFile, match="two moments"):
         notes.checkpoint()

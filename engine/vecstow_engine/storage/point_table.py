@@ -149,6 +149,13 @@ class PointTable:
             return any(slot not in without for (slot,) in self._all(_IDS_NOT_INDEXED))
         return bool(lost) or (listed, listed_sum) != (kept, kept_sum)
 
+    def misplaces_pages(self) -> bool:
+        """Whether a writer would write over a page that is in use, or stumble over one that no reader meets.
+
+        SQLite's quick check reads each page once.
+        """
+        return self._all("PRAGMA quick_check(1)") != [("ok",)]
+
     def integrity_errors(self) -> list[str]:
         """What SQLite's own check finds; empty when it finds nothing."""
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]

@@ -177,8 +177,7 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, lis
         faults = find_faults(table)
     finally:
         table.close()
-    if faults:
-        mend(folder / POINTS, faults)
+    remarks = mend(folder / POINTS, faults) if faults else []
     rows_path = folder / ROWS
     size = os.stat(rows_path).st_size
     capacity = (size - rows.HEADER_BYTES) // identity.stride
@@ -188,7 +187,6 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, lis
             file=str(rows_path),
             offset=size,
         )
-    remarks = [f"{folder / POINTS}: {fault.value}; it was made anew" for fault in faults]
     return meta, SlotTable(slots), remarks
 
 
