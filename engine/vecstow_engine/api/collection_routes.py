@@ -17,6 +17,7 @@ from vecstow_engine.api.schemas import (
     Envelope,
     ImportBody,
     Named,
+    RepairBody,
     RestoreBody,
 )
 from vecstow_engine.model.manifest import (
@@ -135,3 +136,16 @@ async def compact(context: InContext, name: CollectionName) -> Response:
 async def check(context: InContext, name: CollectionName) -> Response:
     """Read every file and every row, and list what is wrong."""
     return context.reply(await context.workers.long(context.engine.check, name))
+
+
+@router.post("/{collection}/repair", response_model=Envelope[dict[str, Any]], summary="Repair a collection")
+async def repair(
+    context: InContext, name: CollectionName, body: Annotated[RepairBody | None, Body()] = None
+) -> Response:
+    """Set the damage aside in `.quarantine/` and make the collection anew of what proves itself.
+
+    It answers 503 meanwhile, its neighbours serve. `outcome` is `sound`, `planned` (with `dry_run`),
+    `repaired` or `impossible`; `plan` has the steps, and the points and log records that are lost.
+    """
+    dry_run = (body or RepairBody()).dry_run
+    return context.reply(await context.workers.long(context.engine.repair, name, dry_run=dry_run))

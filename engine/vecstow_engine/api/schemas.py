@@ -70,6 +70,12 @@ class HoldBody(Body):
     seconds: float = Field(default=60.0, gt=0, examples=[60])
 
 
+class RepairBody(Body):
+    """Whether to repair, or to say what a repair would do."""
+
+    dry_run: bool = False
+
+
 class Envelope(BaseModel, Generic[T]):
     """Every answer that succeeded."""
 

@@ -23,9 +23,10 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import STAGING, path_below, remove_unfinished_backups, restore_backup
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.importing import finish_imports, import_orphan
+from vecstow_engine.storage.importing import import_orphan
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
+from vecstow_engine.storage.repair import finish_repairs
 from vecstow_engine.storage.trash import (
     DeletedCollection,
     list_deleted,
@@ -61,17 +62,17 @@ class Catalog:
         self._import_roots = (layout.data,) if import_root is None else (layout.data, import_root)
         self._opened = opened
         self._make_room = make_room
-        self._changes = Changes(gate, registry.changing)
+        self.changes = Changes(gate, registry.changing)
 
     @property
     def failure(self) -> str | None:
         """Why no collection comes or goes any more in this process; None while they do."""
-        return self._changes.failure
+        return self.changes.failure
 
     def settle_unfinished(self) -> None:
-        """Finish the imports that lacked but their name, throw away what else a crash left half made."""
-        for manifest in finish_imports(self._layout):
-            log.warning("finished an import that a crash had cut", collection=manifest.name)
+        """Finish imports and repairs that lacked but their name, throw away what else a crash left."""
+        for name in finish_repairs(self._layout):
+            log.warning("finished an import or a repair that a crash had cut", collection=name)
         files.remove_tree(self._layout.data / STAGING)
         remove_unfinished_backups(self._layout)
 
@@ -95,7 +96,7 @@ class Catalog:
                 f"not with {_words(manifest)}",
                 collection=manifest.name, operation="create",
             )  # fmt: skip
-        with self._registry.changing, self._changes.names("create", manifest.name):
+        with self._registry.changing, self.changes.names("create", manifest.name):
             self._refuse_known(manifest.name)
             _, created = update_manifest(self._layout, manifest.name, decide)
             assert created is not None
@@ -143,7 +144,7 @@ class Catalog:
                 f"collection {collection.name!r} belongs to a Kubernetes resource",
                 collection=collection.name, operation="drop", hint="kubectl delete the VectorCollection",
             )  # fmt: skip
-        with self._changes.lasting("drop", collection.name):
+        with self.changes.lasting("drop", collection.name):
             if self._registry.find(collection.name) is not collection:
                 raise NotFound(
                     f"collection {collection.name!r} was dropped already", collection=collection.name
@@ -155,7 +156,7 @@ class Catalog:
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
-        with self._changes.lasting("hard delete", collection.name):
+        with self.changes.lasting("hard delete", collection.name):
             path = self.drop(collection)
             for deleted in list_deleted(self._layout):
                 if deleted.path == path:
@@ -169,7 +170,7 @@ class Catalog:
     def cleanup(self, retention_hours: float) -> list[str]:
         """Purge what was dropped at least so long ago; returns the names."""
         names = []
-        with self._changes.lasting("cleanup"):
+        with self.changes.lasting("cleanup"):
             for deleted in list_deleted(self._layout):
                 if deleted.age_hours >= retention_hours:
                     purge(self._layout, deleted)
@@ -179,7 +180,7 @@ class Catalog:
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
         """Bring back a dropped collection or a backup; returns its name."""
-        with self._changes.lasting("restore", new_name):
+        with self.changes.lasting("restore", new_name):
             path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
             restored = restore_deleted if path.parent == self._layout.deleted else restore_backup
             manifest = restored(self._layout, path, new_name)
@@ -189,7 +190,7 @@ class Catalog:
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
         """Make a collection from orphaned or foreign files below the data directory or the import root."""
-        with self._changes.lasting("import", wanted.name):
+        with self.changes.lasting("import", wanted.name):
             source = path_below(self._layout, orphaned_path, self._import_roots)
             served = self._registry.find(wanted.name)
             in_place = source == self._layout.collection(wanted.name)
@@ -234,7 +235,7 @@ class Catalog:
     def move_away(self, collection: Collection) -> Path:
         """The engine's part of a drop: one rename, once nobody writes the files."""
         collection.dropping = True
-        with collection.upkeep, self._changes.names("drop", collection.name):
+        with collection.upkeep, self.changes.names("drop", collection.name):
             self._registry.remove(collection)
             if collection.store is not None:
                 collection.store.retire("it was dropped")

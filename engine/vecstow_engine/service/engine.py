@@ -25,6 +25,7 @@ from vecstow_engine.service.following import Follower
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
+from vecstow_engine.service.repairing import Repairer
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.backup import make_backup
@@ -63,6 +64,10 @@ class Engine:
         self._catalog = Catalog(
             self.layout, self.registry, self._loader, self._handles, self.gate,
             settings.import_root, lambda collection: self._indexer.notify(collection), self._make_room,
+        )  # fmt: skip
+        self._repairer = Repairer(
+            self.layout, self.registry, self._catalog, self._loader, self.gate,
+            lambda collection: self._indexer.notify(collection),
         )  # fmt: skip
         self._follower = Follower(
             self.layout, self.registry, self._catalog, self.gate,
@@ -231,6 +236,15 @@ class Engine:
                 for _ in collection.store.view.scan():
                     pass  # what fails its checks is withheld from now on
             return report.document()
+
+    def repair(self, name: str, *, dry_run: bool = False) -> dict[str, object]:
+        """Set the damage of one collection aside and make it anew of what proves itself; the others serve.
+
+        With `dry_run` only the plan is made. Raises as `Repairer.repair`.
+        """
+        if not self.ready:
+            raise Recovering("the volume is being discovered", retry_after_seconds=1)
+        return self._repairer.repair(name, dry_run=dry_run).document()
 
     def hold(self, seconds: float) -> str:
         """Change nothing but logs for so long; returns the end, RFC 3339.

@@ -8,7 +8,7 @@ from collections import Counter
 
 import structlog
 
-from vecstow_engine.model.errors import DamagedFile, NewerFormat, NotFound, VecstowError
+from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.service.collection import Collection, State, quarantined
@@ -91,6 +91,25 @@ class Registry:
         """A collection that is being dropped: its name is unknown from now on."""
         self._collections.pop(collection.name, None)
         self._seen.pop(collection.name, None)
+
+    def take_name(self, name: str, reason: str) -> str | None:
+        """Keep the name of a folder without a readable manifest; returns why it was kept before, if it was.
+
+        Raises Conflict when it is a collection by now, or is kept for the same reason already.
+        """
+        with self.changing:
+            before = self._broken.get(name)
+            if name in self._collections or before == reason:
+                raise Conflict(f"{name!r}: {reason if before == reason else 'it is served'}", collection=name)
+            self._broken[name] = reason
+            return before
+
+    def give_name_back(self, name: str, before: str | None) -> None:
+        """The reverse of `take_name`."""
+        with self.changing:
+            self._broken.pop(name, None)
+            if before is not None:
+                self._broken[name] = before
 
     def look_again(self, name: str) -> None:
         """Report this manifest as changed once more."""

@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import NotFound, Unavailable
+from vecstow_engine.model.errors import NotFound, Unavailable, VecstowError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage.handles import Closable, HandleCache
 from vecstow_engine.storage.identity import Identity
@@ -64,7 +64,8 @@ class Layers:
         """Slot to reason: points that fail their checks. Bounded by the number of points."""
         self.lock = threading.RLock()
         self._handles = handles
-        self._closed = False
+        self._closed: VecstowError | None = None
+        """What whoever still reads is told."""
 
     def table(self) -> AbstractContextManager[PointTable]:
         """The point table, open for the length of a with block."""
@@ -75,24 +76,26 @@ class Layers:
         return self.borrow("rows", lambda: RowsFile(self.folder / ROWS, self.identity.stride))
 
     def borrow(self, name: str, opener: Callable[[], _Handle]) -> AbstractContextManager[_Handle]:
-        """The handle of that name, open for the length of a with block; NotFound once these are closed.
+        """The handle of that name, open for the length of a with block; an error once these are closed.
 
         Handles are this object's, not its uid's: a drop leaves the folder's name to others, and a restore
         comes back with the same uid.
         """
 
         def open_unless_closed() -> _Handle:
-            if self._closed:
-                raise NotFound(
-                    f"collection {self.identity.name!r} does not exist", collection=self.identity.name
-                )
+            if self._closed is not None:
+                raise self._closed.with_traceback(None)
             return opener()
 
         return self._handles.borrow((self, name), open_unless_closed)
 
-    def close(self) -> None:
-        """Close what is open, and open nothing any more: another collection's files may lie there."""
-        self._closed = True
+    def close(self, error: VecstowError | None = None) -> None:
+        """Close what is open, and open nothing any more: another collection's files may lie there.
+
+        Readers get `error`, by default NotFound.
+        """
+        name = self.identity.name
+        self._closed = error or NotFound(f"collection {name!r} does not exist", collection=name)
         for name in ("points", "rows", "log"):
             self._handles.discard((self, name))
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.model.errors import DamagedFile, ReadOnly, StorageError
+from vecstow_engine.model.errors import DamagedFile, ReadOnly, StorageError, VecstowError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
@@ -157,11 +157,14 @@ class Store:
             self.failure = f"{operation} failed: {error}"
             raise
 
-    def retire(self, reason: str) -> None:
-        """Take no more writes, once the one under way is done, and close every descriptor."""
+    def retire(self, reason: str, error: VecstowError | None = None) -> None:
+        """Take no more writes, once the one under way is done, and close every descriptor.
+
+        `error`: what readers get from now on, by default NotFound.
+        """
         with self._writing:
             self.failure = reason
-        self.close()
+        self.layers.close(error)
 
     def close(self) -> None:
         """Close every descriptor; the store must not be used again."""

@@ -42,9 +42,9 @@ def repair_collection(
 ) -> CollectionRepair:
     """Repair one collection, which nobody serves or writes meanwhile.
 
-    `anew`: why it must be written anew though its files are sound. Raises DiskFull before anything was
-    changed, and StorageError or an OSError; then the damaged collection is in its place, or, after a failed
-    rename, comes there with the next start.
+    `anew`: why it must be written anew though its files are sound. Raises DiskFull or StorageError before
+    anything of it was changed, and an OSError of the exchange itself: then the damaged collection is in its
+    place, or the repaired one, or that one comes there with the next start.
     """
     with observe(layout, name, progress, is_rival=is_rival, anew=anew) as found:
         plan = make_plan(found)
@@ -53,12 +53,11 @@ def repair_collection(
             return CollectionRepair(plan, Outcome.IMPOSSIBLE)
         if not plan.needed:
             return CollectionRepair(plan, Outcome.SOUND)
-        if found.salvage is not None:
-            refuse_without_room(layout, name, found.salvage, plan.kept + plan.restored)
         if dry_run:
             return CollectionRepair(plan, Outcome.PLANNED)
-        with _as_storage_error(name):
-            quarantine = _act(layout, found, plan, progress)
+        if found.salvage is not None:
+            refuse_without_room(layout, name, found.salvage, plan.kept + plan.restored)
+        quarantine = _act(layout, found, plan, progress)
     return CollectionRepair(plan, Outcome.REPAIRED, quarantine)
 
 
@@ -91,8 +90,9 @@ def _make_anew(
     )
     staging = layout.data / STAGING / found.name
     with _undone_on_error(layout, staging, manifest):
-        build(layout, staging, manifest, salvage, plan, progress)
-        verify(staging, manifest, progress)
+        with _as_storage_error(found.name):
+            build(layout, staging, manifest, salvage, plan, progress)
+            verify(staging, manifest, progress)
         uids = salvage.identity.uid if found.owns_log else None, manifest.collection_uid
         evidence = begin_evidence(layout, plan, all_losses(salvage), uids)
         begin_log(layout, manifest, salvage.applied)
@@ -116,6 +116,7 @@ def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Itera
 
 @contextmanager
 def _as_storage_error(name: str) -> Iterator[None]:
+    """What fails here concerns files that nobody relies on yet: they are thrown away."""
     try:
         yield
     except files.SyncFailed as error:

@@ -52,8 +52,8 @@ def _flaws(
     with closing(RowsFile(path, identity.stride, read_only=True)) as file:
         rows = file.read(slots)
     wanted = np.fromiter((checksum for _, _, checksum, *_ in block), np.int64, len(block))
-    right: list[bool] = np.equal(row_checksums(rows), wanted).tolist()
-    finite: list[bool] = np.isfinite(decode_rows(rows, identity.vector_type)).all(axis=1).tolist()
+    right = np.asarray(row_checksums(rows) == wanted).tolist()
+    finite = np.asarray(np.isfinite(decode_rows(rows, identity.vector_type)).all(axis=1)).tolist()
     for (n, _, _, point_id, payload), is_right, is_finite in zip(block, right, finite, strict=True):
         if not is_right:
             yield "its row fails its checksum", n

@@ -1,0 +1,195 @@
+"""Repair of one collection while the others serve: out of service, made anew, opened again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from vecstow_engine.model.errors import Busy, NotFound, Recovering, VecstowError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service.catalog import Catalog
+from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.loading import PROGRESS_SECONDS, Loader
+from vecstow_engine.service.registry import Registry
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.repair import CollectionRepair, Outcome, Progress, repair_collection
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Repairer:
+    """Methods may be called from any thread; one repair of a collection at a time."""
+
+    def __init__(
+        self, layout: Layout, registry: Registry, catalog: Catalog, loader: Loader, gate: Gate,
+        opened: Callable[[Collection], None],
+    ) -> None:  # fmt: skip
+        self._layout = layout
+        self._registry = registry
+        self._catalog = catalog
+        self._loader = loader
+        self._gate = gate
+        self._opened = opened
+
+    def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
+        """Plan, and unless `dry_run` carry out, the repair of one collection.
+
+        Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, DiskFull before
+        anything was changed, and StorageError or OutcomeUnknown, after which its state says how it is.
+        """
+        collection = self._find(name)
+        if dry_run:
+            if collection is None:
+                return repair_collection(self._layout, name, dry_run=True)
+            return self._plan(collection)
+        with self._gate.required("repair"):
+            if collection is None:
+                return self._repair_undeclared(name)
+            planned = self._plan(collection)
+            needed = planned.outcome is Outcome.PLANNED
+            return self._repair(collection) if needed else planned
+
+    def _find(self, name: str) -> Collection | None:
+        """The collection; None for a folder whose manifest is lost or broken."""
+        collection = self._registry.find(name)
+        if collection is not None:
+            if collection.state is State.RECOVERING:
+                collection.readable()
+            return collection
+        if not self._layout.collection(name).is_dir():
+            raise NotFound(f"collection {name!r} does not exist", collection=name)
+        return None
+
+    def _plan(self, collection: Collection) -> CollectionRepair:
+        """Look at the files while it serves, but no checkpoint changes them."""
+        with collection.upkeep:
+            return repair_collection(
+                self._layout, collection.name, dry_run=True,
+                is_rival=self._registry.is_rival(collection), anew=_why_anew(collection),
+            )  # fmt: skip
+
+    def _repair(self, collection: Collection) -> CollectionRepair:
+        name, anew = collection.name, _why_anew(collection)
+        stand_in = self._take_out(collection)
+        try:
+            done = self._carry_out(
+                name, _tell(stand_in), is_rival=self._registry.is_rival(collection), anew=anew
+            )
+        except BaseException as error:
+            self._put_back(stand_in, error, may_serve=anew is None)
+            raise
+        self._reopen(stand_in)
+        return done
+
+    def _carry_out(
+        self, name: str, tell: Progress, *, is_rival: bool = False, anew: str | None = None
+    ) -> CollectionRepair:
+        def progress(label: str, done: int, total: int) -> None:
+            if self._gate.closed:
+                raise Busy("the engine is stopping; the repair was given up", retry_after_seconds=5)
+            tell(label, done, total)
+
+        with self._catalog.changes.names("repair", name):
+            done = repair_collection(self._layout, name, is_rival=is_rival, anew=anew, progress=progress)
+        log.warning(
+            "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
+            restored=done.plan.restored, lost=done.plan.lost, quarantine=done.quarantine,
+        )  # fmt: skip
+        return done
+
+    def _take_out(self, collection: Collection) -> Collection:
+        """Serve it no more, and let another stand for it that says why; returns that one."""
+        name = collection.name
+        away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
+        with self._registry.changing:
+            if self._registry.find(name) is not collection:
+                raise NotFound(f"collection {name!r} was dropped meanwhile", collection=name)
+            stand_in = Collection(collection.manifest)
+            stand_in.progress = {"task": "repair", "done": 0, "total": 0}
+            self._registry.add(stand_in)
+            collection.closed(State.RECOVERING, away)
+            with collection.upkeep:
+                if collection.store is not None:
+                    collection.store.retire("it is being repaired", away)
+        return stand_in
+
+    def _put_back(self, stand_in: Collection, error: BaseException, *, may_serve: bool) -> None:
+        """Open what is there; after a failed sync this process must not read the old files as if sound."""
+        log.error("repair failed", collection=stand_in.name, reason=str(error))
+        if may_serve and not self._gate.closed:
+            self._loader.load(stand_in, with_graph=False)
+            self._opened(stand_in)
+            return
+        why = f"its repair failed: {error}; a restart opens what is there"
+        stand_in.closed(State.QUARANTINED, quarantined(stand_in.name, why))
+
+    def _reopen(self, stand_in: Collection) -> None:
+        manifest = read_manifest(self._layout.collection(stand_in.name))
+        stand_in.manifest = manifest or stand_in.manifest
+        self._loader.load(stand_in, with_graph=False)
+        self._opened(stand_in)
+
+    def _repair_undeclared(self, name: str) -> CollectionRepair:
+        """Its name is taken, with the reason why it is not served, until it is a collection."""
+        before = self._registry.take_name(name, "it is being repaired")
+        try:
+            done = self._carry_out(name, _tell_log())
+        except BaseException:
+            self._registry.give_name_back(name, before)
+            raise
+        self._declare(name, before)
+        return done
+
+    def _declare(self, name: str, before: str | None) -> None:
+        with self._registry.changing:
+            manifest = self._readable_manifest(name)
+            if manifest is None:
+                self._registry.give_name_back(name, before)
+            elif self._registry.find(name) is None:
+                self._catalog.open_new(manifest)
+
+    def _readable_manifest(self, name: str) -> Manifest | None:
+        try:
+            return read_manifest(self._layout.collection(name))
+        except VecstowError:
+            return None
+
+
+def _why_anew(collection: Collection) -> str | None:
+    """Files that could not be synced are not relied on, though they can be read."""
+    if collection.state is not State.READ_ONLY:
+        return None
+    return f"it takes no writes ({collection.broken}): what the disk has of its files cannot be told"
+
+
+def _tell(collection: Collection) -> Progress:
+    in_log = _tell_log()
+
+    def progress(label: str, done: int, total: int) -> None:
+        collection.progress = {"task": _task(label), "done": done, "total": total}
+        in_log(label, done, total)
+
+    return progress
+
+
+def _tell_log() -> Progress:
+    told_at = time.monotonic()
+
+    def progress(label: str, done: int, total: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info(
+                "repairing", collection=label.partition(":")[0], task=_task(label), done=done, total=total
+            )
+
+    return progress
+
+
+def _task(label: str) -> str:
+    """`repair: writing rows` of `notes: writing rows`."""
+    return "repair:" + label.partition(":")[2]
