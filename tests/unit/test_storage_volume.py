@@ -83,6 +83,16 @@ def test_volume_id_is_made_once(tmp_path):
     assert other.id != first.id
 
 
+@pytest.mark.parametrize(
+    "held", [b"", b"\n", b"0" * 31, b"G" * 32, b"0" * 32 + b"\x0b", b"\xff" * 32], ids=repr
+)
+def test_damaged_volume_id_is_refused_and_left_as_it_is(tmp_path, held):
+    (tmp_path / "VOLUME").write_bytes(held)
+    with pytest.raises(VolumeRefused, match="32 hex digits"):
+        Volume(Layout(tmp_path), 0)
+    assert (tmp_path / "VOLUME").read_bytes() == held
+
+
 @pytest.mark.parametrize("kind", NETWORK_FILE_SYSTEMS, ids=NETWORK_FILE_SYSTEMS.get)
 def test_network_file_system_is_refused_unless_a_flag_allows_it(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(volume, "file_system_type", lambda path: kind)

@@ -6,13 +6,13 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from vecstow_engine.model.errors import VolumeRefused
-from vecstow_engine.model.names import is_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 
@@ -24,6 +24,8 @@ NETWORK_FILE_SYSTEMS: Final = {
     0x01021997: "9p",
 }
 """statfs(2) f_type: on these neither flock nor fsync can be relied on."""
+VOLUME_ID: Final = re.compile(rb"[0-9a-f]{32}\n?")
+"""What `VOLUME` holds."""
 RESERVE_SHARE_MAX: Final = 0.02
 """The reserve takes at most this share of the volume's size."""
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
@@ -96,18 +98,16 @@ class Volume:
     def _read_id(self) -> str:
         path = self.layout.volume_id
         try:
-            text = path.read_text(errors="replace").strip()
+            raw = path.read_bytes()
         except FileNotFoundError:
-            text = ""
-        if not text:
-            text = uuid.uuid4().hex
-            files.replace_file(path, [text.encode() + b"\n"])
-        if not is_collection_uid(text):
+            raw = uuid.uuid4().hex.encode() + b"\n"
+            files.replace_file(path, [raw])
+        if VOLUME_ID.fullmatch(raw) is None:
             raise VolumeRefused(
-                f"{path} holds {text[:40]!r}, not the 32 hex digits of a volume's id",
+                f"{path} holds {raw[:40]!r}, not the 32 hex digits of a volume's id",
                 hint=f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}",
             )
-        return text
+        return raw.decode().rstrip()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import peek_meta
 from vecstow_engine.storage.replay import read_log
 from vecstow_engine.storage.trash import list_deleted
-
-_VOLUME_ID = re.compile(rb"[0-9a-f]{32}\n?")
+from vecstow_engine.storage.volume import VOLUME_ID
 
 
 def check_beside(layout: Layout, report: CheckReport, found: Sequence[Found]) -> None:
@@ -45,7 +43,7 @@ def _volume_id(layout: Layout) -> Iterator[Finding]:
             layout, layout.volume_id, "it is missing: the next start makes a new id, as of a new volume"
         )
         return
-    if _VOLUME_ID.fullmatch(raw) is None:
+    if VOLUME_ID.fullmatch(raw) is None:
         message = f"it holds {raw[:40]!r}, not the 32 hex digits of a volume's id: no engine starts"
         next_command = f"put it back from a copy; or make a new one: rm {layout.volume_id}"
         yield Finding(Severity.ERROR, None, layout.volume_id.name, None, message, next_command)
