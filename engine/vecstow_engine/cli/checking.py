@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.options import DataOrNone, Json, UrlOrNone, choose_place
-from vecstow_engine.cli.output import console, print_json, print_line
+from vecstow_engine.cli.output import counted, print_json, print_line, progress_bars
+from vecstow_engine.cli.repairing import ask_engine, repair_volume
 from vecstow_engine.model.names import check_collection_name
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def check_command(
     ] = None,
     data: DataOrNone = None,
     url: UrlOrNone = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damage aside, and make anew what proves itself.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: print the plan only.")] = False,
     as_json: Json = False,
 ) -> None:
     """Read every file and every row, and list what is wrong.
@@ -32,13 +36,24 @@ def check_command(
     With --data a stopped volume or a copy of one is read, and what lies beside its collections too; with
     --url an engine checks what it serves. Nothing is written. Exits with 1 when stored data is damaged.
 
+    With --repair it is mended: damaged files are set aside in .quarantine, never deleted, and a collection is
+    made of every point that proves itself; each one that does not is listed. The plan is printed first. An
+    engine repairs one collection while it serves the others. Exits with 1 when something is left to do.
+
     \b
     Examples:
       vecstow check --data ./data
       vecstow check packages --url http://127.0.0.1:3030
+      vecstow check packages --data ./data --repair --dry-run
+      vecstow check packages --repair
     """
     names = None if name is None else [check_collection_name(name)]
     place = choose_place(data, url)
+    if dry_run and not repair:
+        raise typer.BadParameter("--dry-run goes with --repair")
+    if repair:
+        _repair(place, name, dry_run=dry_run, as_json=as_json)
+        return
     report = _check_volume(place, names) if isinstance(place, Path) else _ask_engine(place, names)
     if as_json:
         print_json(report)
@@ -48,10 +63,21 @@ def check_command(
         raise typer.Exit(1)
 
 
+def _repair(place: Path | str, name: str | None, *, dry_run: bool, as_json: bool) -> None:
+    if isinstance(place, Path):
+        done = repair_volume(place, None if name is None else [name], dry_run=dry_run, as_json=as_json)
+    elif name is None:
+        raise typer.BadParameter("an engine repairs one collection at a time: give its NAME")
+    else:
+        done = ask_engine(place, name, dry_run=dry_run, as_json=as_json)
+    if not done:
+        raise typer.Exit(1)
+
+
 def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
     from vecstow_engine.storage.check import check_volume
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         return check_volume(data, names, progress).document()
 
 
@@ -93,34 +119,12 @@ def _print_report(report: dict[str, Any], *, offline: bool) -> None:
         if finding["next_command"]:
             print_line(f"    next: {finding['next_command']}")
     for file, count in report["omitted"].items():
-        print_line(f"{file}: {_counted(count, 'finding')} more")
+        print_line(f"{file}: {counted(count, 'finding')} more")
     collections = report["collections"].values()
     points = sum(facts.get("points") or 0 for facts in collections)
     pending = sum((facts.get("log") or {}).get("pending", 0) for facts in collections) if offline else 0
-    waiting = f", and {_counted(pending, 'log record')} that the next start will apply" if pending else ""
+    waiting = f", and {counted(pending, 'log record')} that the next start will apply" if pending else ""
     print_line(
-        f"checked {_counted(len(collections), 'collection')} with {_counted(points, 'point')}{waiting}: "
-        f"{_counted(report['errors'], 'error')}, {_counted(report['warnings'], 'warning')}"
+        f"checked {counted(len(collections), 'collection')} with {counted(points, 'point')}{waiting}: "
+        f"{counted(report['errors'], 'error')}, {counted(report['warnings'], 'warning')}"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per collection on stderr, where that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-    out = console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as bars:
-
-        def advance(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
-        yield advance
