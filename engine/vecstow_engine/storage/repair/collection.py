@@ -69,8 +69,7 @@ def _act(layout: Layout, found: Observation, plan: RepairPlan, progress: Progres
 
 def _set_files_aside(layout: Layout, found: Observation, plan: RepairPlan) -> str:
     """What needs no other file: the manifest, the index."""
-    uid = found.verdict.manifest.collection_uid if found.verdict.manifest is not None else None
-    evidence = begin_evidence(layout, plan, [], (uid, uid))
+    evidence = begin_evidence(layout, plan, [], None)
     wanted, claims = found.verdict.manifest, found.claims
     if wanted is not None and claims is not None and claims.manifest != wanted:
         with manifests_locked(layout):
@@ -93,13 +92,18 @@ def _make_anew(
         with _as_storage_error(found.name):
             build(layout, staging, manifest, salvage, plan, progress)
             verify(staging, manifest, progress)
-        uids = salvage.identity.uid if found.owns_log else None, manifest.collection_uid
-        evidence = begin_evidence(layout, plan, all_losses(salvage), uids)
+        evidence = begin_evidence(layout, plan, all_losses(salvage), _uids(found, manifest))
         begin_log(layout, manifest, salvage.applied)
     take_place(layout, staging, evidence, found.claims.manifest)
     if found.owns_log:
         set_log_aside(layout, evidence, salvage.identity.uid)
     return os.path.relpath(evidence, layout.data)
+
+
+def _uids(found: Observation, manifest: Manifest) -> tuple[str, str] | None:
+    """The incarnation whose log is left behind, and the one that comes instead; None: no log is."""
+    assert found.salvage is not None and manifest.collection_uid is not None
+    return (found.salvage.identity.uid, manifest.collection_uid) if found.owns_log else None
 
 
 @contextmanager

@@ -34,14 +34,17 @@ _LINES: Final = 1000
 
 
 def begin_evidence(
-    layout: Layout, plan: RepairPlan, losses: Iterable[Loss], uids: tuple[str | None, str | None]
+    layout: Layout, plan: RepairPlan, losses: Iterable[Loss], uids: tuple[str, str] | None
 ) -> Path:
-    """Make the folder of evidence, with the plan and all losses; returns it. `uids`: before and after."""
+    """Make the folder of evidence, with the plan and all losses; returns it.
+
+    `uids`: of the collection before and after, when its log is to be set aside too.
+    """
     files.make_folder(layout.quarantine)
     evidence = _new_folder(layout, plan.collection)
     files.make_folder(evidence)
     _write_losses(evidence / LOST, losses)
-    document = plan.document() | {"collection": plan.collection, "uid_before": uids[0], "uid_after": uids[1]}
+    document = plan.document() | {"collection": plan.collection, "uids": uids}
     files.replace_file(evidence / REPORT, [json.dumps(document, indent=2, ensure_ascii=False).encode()])
     return evidence
 
@@ -79,9 +82,9 @@ def finish_repairs(layout: Layout) -> list[str]:
     """Bring what a crash cut to its end; returns the names of the collections that had no place."""
     finished = [manifest.name for manifest in finish_imports(layout)]
     for report in sorted(layout.quarantine.glob(f"*/{REPORT}")):
-        before, after, name = _read_report(report)
-        if before is not None and after is not None and _uid_in_place(layout, name) == after:
-            set_log_aside(layout, report.parent, before)
+        name, uids = _read_report(report)
+        if uids is not None and uids[0] != uids[1] and _uid_in_place(layout, name) == uids[1]:
+            set_log_aside(layout, report.parent, uids[0])
     return finished
 
 
@@ -117,12 +120,14 @@ def _write_losses(path: Path, losses: Iterable[Loss]) -> None:
             offset += files.write_at(fd, offset, block)
 
 
-def _read_report(path: Path) -> tuple[str | None, str | None, str]:
+def _read_report(path: Path) -> tuple[str, tuple[str, str] | None]:
+    """The collection, and its uids before and after; None for those when no log is to be set aside."""
     try:
         document = json.loads(path.read_bytes())
-        return document["uid_before"], document["uid_after"], str(document["collection"])
+        before, after = document["uids"]
+        return document["collection"], (before, after)
     except (OSError, ValueError, KeyError, TypeError):
-        return None, None, ""
+        return "", None
 
 
 def _uid_in_place(layout: Layout, name: str) -> str | None:
