@@ -96,14 +96,13 @@ class Survey:
                 yield sighting if placed else _moved(sighting, Standing.LOOSE)
         for name in ("meta", "snapshots"):
             for number, _, _ in self._leaves(self._roots[name]):
-                for _ in self._rows_of(number, Standing.FREE):
-                    pass  # only so that its pages are known, and the meta row is met
+                yield from self._rows_of(number, Standing.LOOSE)  # a point there has lost its place
         yield from self._unled()
 
     def _unled(self) -> Iterator[Sighting]:
         """The rows on pages that no tree led to."""
         free = self._free_pages()
-        unled = [number for number in range(2, self._pages.count + 1) if not self._used[number]]
+        unled = [number for number in range(1, self._pages.count + 1) if not self._used[number]]
         for number in unled:
             is_loose = free is not None and number not in free
             yield from self._rows_of(number, Standing.LOOSE if is_loose else Standing.FREE)
@@ -123,8 +122,6 @@ class Survey:
                 if standing is Standing.PLACED:
                     self._unreadable_page(number)
                 continue
-            for beyond in cell.beyond:
-                self._use(beyond)
             yield from self._row_of(cell, standing, self._pages.offset(number) + offset)
 
     def _row_of(self, cell: Cell, standing: Standing, offset: int) -> Iterator[Sighting]:
@@ -132,6 +129,8 @@ class Survey:
             self._take_meta(cell.columns)
         elif len(cell.columns) == POINT_COLUMNS and not isinstance(cell.columns[3], str):
             point = checked_point((cell.key, *cell.columns[1:]))
+            for beyond in cell.beyond if point is not None else ():
+                self._use(beyond)  # of a damaged cell they may be anything, rows of other points too
             yield Sighting(point, standing, offset, cell.key, cell.columns)
 
     def _take_meta(self, columns: tuple[Any, ...]) -> None:
