@@ -89,17 +89,27 @@ class Client(Writer):
 
     def begin(self, process: int, port: int) -> None:
         """Connect to a server that was started; the first one's volume is new."""
+        self.leave()
         self._rest = CountedRest(process, port, self.ledger)
         if self._is_admin and process == 0:
             for name in self._shared:
                 self._rest.create(name, DIMENSION, *SHAPES[name])
             self.begun = self.ledger.last
 
+    def leave(self) -> None:
+        """Close the connection."""
+        if self._rest is not None:
+            self._rest.__exit__()
+
     def work(self, operations: int, stop: threading.Event) -> None:
-        """Until so many operations are done, or, for the admin, the others are; or the server is gone."""
+        """Until so many operations are done; the admin until a round is done that ends when the others have;
+        or until the server is gone.
+        """
         try:
             if self._is_admin:
-                self._administer(stop)
+                self._tidy()
+                while not stop.is_set():
+                    self._administer()
             else:
                 for _ in range(operations):
                     self._write(self._any_shared())
@@ -131,20 +141,16 @@ class Client(Writer):
         else:
             self.delete(name, int(self._rng.integers(1, 4)))
 
-    def _administer(self, stop: threading.Event) -> None:
-        self._tidy()
-        while not stop.is_set():
-            for step in (
-                lambda: self.create(NEW), lambda: self._write(NEW), lambda: self._write(OWN), self._back_up,
-                lambda: self._write(OWN), lambda: self.drop(OWN), lambda: self._write("floats"),
-                self._restore, lambda: self._write(OWN), lambda: self.hard_delete(NEW), self._restore_backup,
-                lambda: self.compact("floats"), lambda: self._write(COPY),
-                lambda: self.compact(self._shared[1]), lambda: self.hard_delete(COPY),
-                lambda: self.drop(OWN), self.purge, lambda: self.create(OWN),
-            ):  # fmt: skip
-                step()
-                if stop.is_set():
-                    break
+    def _administer(self) -> None:
+        for step in (
+            lambda: self.create(NEW), lambda: self._write(NEW), lambda: self._write(OWN), self._back_up,
+            lambda: self._write(OWN), lambda: self.drop(OWN), lambda: self._write("floats"),
+            self._restore, lambda: self._write(OWN), lambda: self.hard_delete(NEW), self._restore_backup,
+            lambda: self.compact("floats"), lambda: self._write(COPY),
+            lambda: self.compact(self._shared[1]), lambda: self.hard_delete(COPY),
+            lambda: self.drop(OWN), self.purge, lambda: self.create(OWN),
+        ):  # fmt: skip
+            step()
 
     def _tidy(self) -> None:
         """Begin a round with what every round begins with, whatever the crash left."""

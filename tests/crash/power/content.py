@@ -13,6 +13,8 @@ from tests.crash.power.events import Write
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
 SECTORS_PER_PAGE = PAGE_BYTES // SECTOR_BYTES
+LAST = 1 << 60
+"""As the place of a step: the last one."""
 
 Depth = Callable[[int, Sequence[int]], int]
 """Of a sector, and the places (among the steps that are not durable) of those that change it, oldest first:
@@ -41,6 +43,10 @@ def all_of(sector: int, touching: Sequence[int]) -> int:
     return len(touching)
 
 
+NOTHING = Choice(none_of, length=-1)
+EVERYTHING = Choice(all_of, length=LAST)
+
+
 def up_to(step: int, torn_at: int) -> Depth:
     """The steps before `step`, and of that one the sectors below `torn_at`."""
 
@@ -64,6 +70,15 @@ def all_but(step: int) -> Depth:
 
     def depth(sector: int, touching: Sequence[int]) -> int:
         return touching.index(step) if step in touching else len(touching)
+
+    return depth
+
+
+def hole(step: int, begin: int, end: int) -> Depth:
+    """Everything but the sectors from `begin` to `end`, which have what was there before `step`."""
+
+    def depth(sector: int, touching: Sequence[int]) -> int:
+        return sum(place < step or not begin <= sector < end for place in touching)
 
     return depth
 
@@ -124,7 +139,7 @@ def _length(choice: Choice, lengths: list[int], reached: dict[int, Sequence[int]
         last = max((places[-1] for places in reached.values() if places), default=-1)
         length = lengths[last + 1]
     else:
-        length = lengths[choice.length + 1]
+        length = lengths[min(choice.length + 1, len(lengths) - 1)]
     return length + int(choice.extra * (max(lengths) - length))
 
 

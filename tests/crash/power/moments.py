@@ -12,15 +12,16 @@ from tests.crash.power.events import Event
 
 @dataclass(frozen=True)
 class Moment:
-    """One of them."""
+    """One of them, until the next one is asked for."""
 
     position: int
     disk: Disk
     """What is durable, and what else may be there: what was under way is too."""
     cache: Cache
-    """What the processes see. It changes when the next moment is asked for."""
+    """What the processes see."""
     last: Event | None
     """What was over last."""
+    has_under_way: bool
 
 
 def moments(events: Sequence[Event], positions: Sequence[int]) -> Iterator[Moment]:
@@ -36,4 +37,4 @@ def moments(events: Sequence[Event], positions: Sequence[int]) -> Iterator[Momen
             done += 1
         under_way = [event for event in events[done:] if event.entry < position]
         last = events[done - 1] if done else None
-        yield Moment(position, disk.with_under_way(under_way), cache, last)
+        yield Moment(position, disk.with_under_way(under_way), cache, last, bool(under_way))

@@ -21,7 +21,7 @@ from tests.crash.prove.part import Finding, Outcome, Part
 MOMENTS = 50
 STATES_OF_A_MOMENT = 4
 BATCHES_OF_A_RECORD = 10
-OPERATIONS = {"smoke": 12, "ci": 40, "night": 60}
+OPERATIONS = {"smoke": 16, "ci": 80, "night": 100}
 """Of each of three clients, in each of three processes."""
 WITHOUT_LOG_EVERY = 5
 """Of so many states one is also looked at without its log."""
@@ -43,6 +43,10 @@ class PowerLosses:
         positions = record.positions()
         chosen = sorted(set(chance.choices(positions, record.weights(positions), k=self.moments)))
         outcome = Outcome()
+        if hidden := record.mapped():
+            outcome.findings.append(
+                Finding(f"written through a mapping: {sorted(hidden)}", f"{record.keep()}")
+            )
         for moment in moments(record.events, chosen):
             for seed in range(STATES_OF_A_MOMENT):
                 _try(record, moment, self.number * 100 + seed, folder, outcome)

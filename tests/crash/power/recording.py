@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tests.crash.ledger import Ledger
 from tests.crash.power.client import Client, answers_in
-from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink
+from tests.crash.power.events import Answered, Event, Mapping, Rename, Sync, Unlink
 from tests.crash.power.recorded_server import RecordedServer
+from tests.crash.power.states import MAPPED_SUFFIX
 
 FLAGS = ("--checkpoint-seconds", 0.04, "--rescan-seconds", 0.2, "--reserve-bytes", 0)
 SYNC_TAKES = "fdatasync:delay_enter=1500"
@@ -55,6 +56,11 @@ class Recording:
         turning = (Sync, Rename, Unlink, Answered)
         near = {place for e in self.events if isinstance(e, turning) for place in (e.entry + 1, e.exit + 1)}
         return [3.0 if position in near else 1.0 for position in positions]
+
+    def mapped(self) -> set[str]:
+        """Files that memory writes, unseen: what the proof says of these is nothing."""
+        paths = {event.path for event in self.events if isinstance(event, Mapping)}
+        return {path for path in paths if not path.endswith(MAPPED_SUFFIX)}
 
     def keep(self) -> Path:
         """Write it where it can be found again."""
@@ -98,6 +104,8 @@ class _Session:
             for client in self._clients:
                 client.begin(number, self._server.port)
             self._work(end)
+        for client in self._clients:
+            client.leave()
         events = self._server.events
         answers = answers_in(events, self._server.ends)
         told = {c.ledger.client: c.ledger.told_at(answers, self._server.ends) for c in self._clients}

@@ -1,17 +1,22 @@
-"""`vecstow serve` whose upkeep looks after the collections all the time, and writes small snapshots too.
+"""`vecstow serve` whose upkeep looks after the collections all the time, and which has graphs of few points.
 
 So a record of seconds has the checkpoints and snapshots of hours. Everything else is as it is served.
 """
 
 from __future__ import annotations
 
+import functools
+
 from vecstow_engine.cli.main import main
-from vecstow_engine.service import background
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.service import background, loading
 
 UPKEEP_SECONDS = 0.02
-SNAPSHOT_ROWS_MIN = 40
+SNAPSHOT_ROWS_MIN = 10
+FLAT_ROWS_MAX = 20
 
 if __name__ == "__main__":
     background.UPKEEP_SECONDS = UPKEEP_SECONDS  # type: ignore[misc]
     background.SNAPSHOT_ROWS_MIN = SNAPSHOT_ROWS_MIN  # type: ignore[misc]
+    loading.VectorIndex = functools.partial(VectorIndex, flat_rows_max=FLAT_ROWS_MAX)  # type: ignore[misc]
     main()

@@ -1,4 +1,4 @@
-"""States of a volume after a loss of power: chosen by strategies, written to folders, told apart by digests."""
+"""States of a volume after a loss of power: chosen by strategies, in folders, told apart by digests."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.power.content import (
+    EVERYTHING,
+    LAST,
+    NOTHING,
+    SECTOR_BYTES,
     SECTORS_PER_PAGE,
     Choice,
     all_but,
-    all_of,
     by_chance,
     content_of,
+    hole,
     none_of,
     only,
     uncertain,
     up_to,
 )
 from tests.crash.power.disk import Disk, Names, chosen_names, reachable
+from tests.crash.power.events import Write
 
 MAPPED_SUFFIX = "-shm"
 """Of SQLite's shared memory, the only file that is written through a mapping, the record has no content."""
 GARBAGE_BYTES = 32_768
-
-NOTHING = Choice(none_of, length=-1)
-EVERYTHING = Choice(all_of)
 
 
 @dataclass
@@ -125,14 +127,29 @@ class Chooser:
         step = self.one_step(inode)
         if step < 0:
             return NOTHING
-        event = uncertain(self.disk.files[inode])[step].event
-        begin = getattr(event, "offset", 0) // 512
-        sectors = -(-len(getattr(event, "data", b"")) // 512)
+        begin, sectors = self._sectors_of(inode, step)
         return Choice(up_to(step, begin + self.chance.randint(0, sectors)), self._some_length(inode))
+
+    def holed(self, inode: int) -> Choice:
+        """All of a file but a piece of one step, though what comes later is there."""
+        step = self.one_step(inode)
+        if step < 0:
+            return NOTHING
+        begin, sectors = self._sectors_of(inode, step)
+        first = begin + self.chance.randrange(max(sectors, 1))
+        return Choice(hole(step, first, first + self.chance.choice((1, 1, 8))), length=LAST)
 
     def mixed(self, unit: int) -> Choice:
         """Each unit for itself."""
         return Choice(by_chance(self.chance.getrandbits(32), unit))
+
+    def _sectors_of(self, inode: int, step: int) -> tuple[int, int]:
+        """The first sector of a step, and how many there are."""
+        event = uncertain(self.disk.files[inode])[step].event
+        if not isinstance(event, Write):
+            return event.length // SECTOR_BYTES, 0
+        first = event.offset // SECTOR_BYTES
+        return first, -(-(event.offset + len(event.data)) // SECTOR_BYTES) - first
 
     def _some_length(self, inode: int) -> int | None:
         return self.chance.choice((None, None, self.one_step(inode)))
@@ -188,6 +205,10 @@ def _only_one_step(chooser: Chooser) -> tuple[list[bool], Callable[[int], Choice
     return chooser.any_names(), lambda inode: Choice(only(chooser.one_step(inode)))
 
 
+def _with_a_hole(chooser: Chooser) -> tuple[list[bool], Callable[[int], Choice]]:
+    return chooser.all_names(), chooser.holed
+
+
 def _later_without_earlier(chooser: Chooser) -> tuple[list[bool], Callable[[int], Choice]]:
     return chooser.any_names(), lambda inode: Choice(all_but(chooser.one_step(inode)))
 
@@ -207,8 +228,8 @@ def _each_file_its_own(chooser: Chooser) -> tuple[list[bool], Callable[[int], Ch
 
 STRATEGIES: tuple[Strategy, ...] = (
     _nothing, _everything, _names_without_data, _data_without_names, _some_names_undone, _one_name_undone,
-    _one_name_done, _lengths_without_data, _torn, _only_one_step, _later_without_earlier, _pages, _sectors,
-    _each_file_its_own,
+    _one_name_done, _lengths_without_data, _torn, _only_one_step, _with_a_hole, _later_without_earlier,
+    _pages, _sectors, _each_file_its_own,
 )  # fmt: skip
 
 

@@ -36,9 +36,13 @@ NO_RINGS = "io_uring_setup:error=ENOSYS"
 STRING_BYTES_MAX = 8 << 20
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()?(.*)", re.DOTALL)
+_KILLED_BEFORE = "???()"
+"""A thread that was killed before strace knew what it called: the kernel did not act on it."""
 _RESULT = re.compile(r"\) += (\?|-?\d+|0x[0-9a-f]+)(?: (E\w+))?[^\"]*$")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 _UNFINISHED = "<unfinished ...>"
+_DETACHED = "<detached ...>"
+"""The end of a call whose thread was killed while strace printed it."""
 
 
 class TraceError(Exception):
@@ -128,7 +132,7 @@ class _Parser:
             self._end(call, call.arguments + rest)
             return None
         if not name:
-            if not rest.startswith(("+++", "---")):
+            if not rest.startswith(("+++", "---", _KILLED_BEFORE)):
                 raise TraceError(f"not a line of strace: {line[:200]!r}")
             return None
         call = Call(thread, name, rest, self._position)
@@ -140,6 +144,9 @@ class _Parser:
         return call
 
     def _end(self, call: Call, text: str) -> None:
+        if text.endswith(_DETACHED):
+            call.arguments = text.removesuffix(_DETACHED)
+            return
         match = _RESULT.search(text)
         if match is None:
             raise TraceError(f"{call.name} at {self._position} has no result: {text[-200:]!r}")
