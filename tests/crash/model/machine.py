@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from numpy.typing import NDArray
 
 from tests.crash.ledger import Points
-from tests.crash.model.site import MOMENTS, Site
+from tests.crash.model.site import CALLS_OF_A_START, MOMENTS, Site
 from tests.crash.model.world import DIMENSION, VALUES, Kept, Rested, stored, vector_of, with_even
 from tests.crash.nearest import wrong_distances, wrong_hits
 from tests.crash.reading import HOLD_SECONDS
@@ -271,6 +271,14 @@ class EngineMachine(RuleBasedStateMachine):
         self.site.kill()
         self.held = False
 
+    @has_collections
+    @rule(pick=PICK, values=POINTS, call=st.sampled_from(CALLS_OF_A_START))
+    def kill_in_start(self, pick: int, values: dict[str, int], call: str) -> None:
+        """What was replayed is replayed again."""
+        self.put(pick, values)
+        self.site.kill_in_start(call)
+        self.held = False
+
     @is_free
     @has_collections
     @rule(pick=PICK, values=POINTS, moment=st.sampled_from(list(MOMENTS)), loses_log=st.booleans())
@@ -350,19 +358,15 @@ class EngineMachine(RuleBasedStateMachine):
 
     def holds(self, name: str, points: Points) -> None:
         collection = self.collection(name)
-        assert collection.state is State.READY, collection.reason
-        assert collection.count == len(points)
-        found = self.site.do(self.site.engine.get_points(name, IDS))
-        assert {p.id: p.vector.astype("<f4").tobytes() for p in found if p is not None} == {
-            point_id: data for point_id, (data, _) in points.items()
-        }
-        payloads = {p.id: p.payload for p in found if p is not None}
-        assert {i: raw and json.loads(raw) for i, raw in payloads.items()} == {
-            point_id: payload for point_id, (_, payload) in points.items()
-        }
+        assert collection.state is State.READY, f"{name} is {collection.state}: {collection.reason}"
+        assert collection.count == len(points), f"{name} counts {collection.count} points, not {len(points)}"
+        found = [p for p in self.site.do(self.site.engine.get_points(name, IDS)) if p is not None]
+        told = {p.id: (p.vector.astype("<f4").tobytes(), p.payload and json.loads(p.payload)) for p in found}
+        wrong = [i for i in IDS if told.get(i) != points.get(i)]
+        assert not wrong, f"{name}: {wrong} are lost, changed or back again"
         scanned = [] if collection.store is None else list(collection.store.view.scan())
-        assert len(scanned) == len(points)
-        assert {point_id: raw for _, point_id, raw in scanned} == payloads
+        assert sorted(point_id for _, point_id, _ in scanned) == sorted(points), f"{name} is scanned wrongly"
+        assert {i: raw for _, i, raw in scanned} == {p.id: p.payload for p in found}
 
     # Words for the above ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from vecstow_engine.index.vector_index import VectorIndex
 
 EXAMPLES = 20
 STEPS = 25
+EXAMPLE_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Examples:
         @seed(self.seed)
         class Machine(EngineMachine):
             def __init__(self) -> None:
+                signal.alarm(EXAMPLE_SECONDS_MAX)
                 super().__init__(folder)
                 ran.append(self)
 
@@ -42,10 +45,14 @@ class Examples:
             mock.patch.dict(VectorIndex.__init__.__kwdefaults__, flat_rows_max=FLAT_ROWS_MAX),
             reporting.with_reporter(lambda told: None),
         ):
+            before = signal.signal(signal.SIGALRM, _hangs)
             try:
                 run_state_machine_as_test(Machine, settings=self._settings())
             except Exception as error:  # noqa: BLE001 - an engine may raise anything
                 failed = error
+            finally:
+                signal.alarm(0)
+                signal.signal(signal.SIGALRM, before)
         outcome = Outcome(len(ran))
         for machine in ran:
             outcome.facts.update(machine.site.did)
@@ -63,13 +70,19 @@ class Examples:
         )  # fmt: skip
 
 
-def _where(failed: Exception) -> str:
+def _hangs(number: int, frame: object) -> None:
+    raise TimeoutError(f"an example is not over after {EXAMPLE_SECONDS_MAX} s")
+
+
+def _where(failed: BaseException) -> str:
     """The last line that was run, and what it said."""
+    while isinstance(failed, BaseExceptionGroup):  # it failed in two ways
+        failed = failed.exceptions[0]
     last = traceback.extract_tb(failed.__traceback__)[-1]
     return f"{last.name}: {last.line}: {failed!r}"
 
 
-def _story(failed: Exception) -> str:
+def _story(failed: BaseException) -> str:
     """The steps as Hypothesis notes them, without the questions between them."""
     lines = [line for note in getattr(failed, "__notes__", ()) for line in note.splitlines()]
     return "".join(

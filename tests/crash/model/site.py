@@ -14,8 +14,9 @@ from unittest import mock
 from tests.crash.reading import HOLD_SECONDS
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.storage import point_commits, store
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.service import engine
+from vecstow_engine.storage import files, point_commits, store
+from vecstow_engine.storage.layout import SEGMENT_SUFFIX, Layout
 from vecstow_engine.storage.store import Store
 
 _Answer = TypeVar("_Answer")
@@ -26,6 +27,8 @@ MOMENTS = {
     "SQLite has committed": (point_commits, "make_durable"),
 }
 """At which a kill comes; the two in a checkpoint come before the call of that name."""
+CALLS_OF_A_START = ("replace_file", "remove")
+"""Of `storage.files`, about a log segment."""
 
 
 class Site:
@@ -75,6 +78,22 @@ class Site:
         self._go_on(change)
         return True
 
+    def kill_in_start(self, call: str) -> None:
+        """As `kill`, and once more before the start's first call of that name about a log segment."""
+        real = getattr(files, call)
+
+        def left_before(path: Path, *values: Any) -> None:
+            if path.suffix == SEGMENT_SUFFIX and not self._next.exists():
+                self._leave()
+            real(path, *values)
+
+        one_at_a_time = mock.patch.object(engine, "LOADER_THREADS", 1)
+        with one_at_a_time, mock.patch.object(files, call, left_before):
+            self.kill()
+        if self._next.exists():
+            self.did["kills in a start"] += 1
+            self._go_on(lambda layout: None)
+
     @contextmanager
     def without_room(self) -> Iterator[None]:
         """No checkpoint gets further than to its new log segment."""
@@ -92,6 +111,7 @@ class Site:
         return self._folder / str(self._starts)
 
     def _leave(self) -> None:
+        """Copy what lies there to where the next engine starts."""
         shutil.copytree(self.engine.settings.data, self._next)
 
     def _go_on(self, change: Callable[[Layout], None]) -> None:
