@@ -189,12 +189,14 @@ def test_restore_names_the_newest_backup_that_is_sound(volume):
     flip(volume.rows, 40)
     [finding] = volume.check().findings
     assert finding.next_command == (
+        f"vecstow check notes --data {volume.data} --repair --dry-run"
+        "  # tells what can be saved; for the rest, or instead: "
         "vecstow restore .backups/notes-20990102T030405Z --new-name notes-restored"
         "  # this backup is of 2099-01-02T03:04:05Z; later writes are not in it"
     )
     flip(sound.with_name("notes-20990102T030405Z") / "notes" / "vectors.bin", damaged)
     [finding] = volume.check().findings
-    assert finding.next_command.startswith(f"vecstow restore .backups/{sound.name} ")
+    assert f"instead: vecstow restore .backups/{sound.name} " in finding.next_command
 
 
 def test_backups_that_are_damaged_too_are_not_recommended(volume):
@@ -203,7 +205,7 @@ def test_backups_that_are_damaged_too_are_not_recommended(volume):
     flip(volume.rows, 40)
     before = trace(volume.data)
     [finding] = volume.check().findings
-    assert finding.next_command.startswith("copy notes/ and its log back from a copy of the volume, then: ")
+    assert "instead: copy notes/ and its log back from a copy of the volume, then: " in finding.next_command
     assert finding.next_command.endswith("# the newest backups fail their checks, too")
     assert trace(volume.data) == before
 

@@ -9,7 +9,6 @@ import pytest
 from tests.unit.checked_volume import CheckedVolume, flip, told, trace
 from tests.unit.running_engine import RunningEngine, fill
 from vecstow_engine.model.errors import NotFound, VolumeRefused
-from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage import files
 from vecstow_engine.storage.check import check_folder, check_volume
 from vecstow_engine.storage.check.report import FINDINGS_PER_FILE_MAX
@@ -59,19 +58,15 @@ def test_manifest_that_does_not_fit_is_an_error(volume, fields, file, offset, me
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_data_with_a_lost_manifest_is_an_error_and_what_is_typed_next_brings_it_back(volume, gone):
+def test_data_with_a_lost_manifest_is_an_error_and_what_is_typed_next_brings_it_back(volume, gone, vecstow):
     path = volume.notes / "metadata.json"
     path.unlink() if gone else path.write_text("{")
     report = volume.check()
     assert told(report.findings) == [("error", MANIFEST, None)]
     words = report.findings[0].next_command.split()
-    assert words[:5] == ["vecstow", "import", "notes", "--orphan", "notes"]
-    options = dict(zip(words[5::2], words[6::2], strict=True))
-    with RunningEngine(volume.data) as engine:
-        engine.import_orphan(
-            orphaned_path=words[4], collection_name=words[2], dimension=int(options["--dimension"]),
-            distance_metric=DistanceMetric(options["--metric"]), vector_type=VectorType(options["--type"]),
-        )  # fmt: skip
+    assert words[-2:] == ["--repair", "--dry-run"]
+    assert vecstow(*words[1:])[0] == 1
+    assert vecstow(*words[1:-1])[0] == 0
     assert volume.check("notes").clean
     assert volume.state_when_started() == "ready"
 

@@ -43,6 +43,12 @@ def check_again(layout: Layout, name: str) -> str:
     return f"vecstow check {name} --data {shlex.quote(str(layout.data))}"
 
 
+def repair(layout: Layout, name: str, *, served: bool) -> str:
+    """Let repair say what it would do; by an engine, or on the volume."""
+    check = f"vecstow check {name}" if served else check_again(layout, name)
+    return f"{check} --repair --dry-run"
+
+
 def while_stopped(command: str) -> str:
     """Change files that a running engine would not look at again."""
     return f"stop the engine, then: {command}, then start it again"
@@ -52,12 +58,6 @@ def insert_again(name: str, point_id: str) -> str:
     """Replace a point whose stored vector is damaged."""
     path = f"/collections/{name}/vectors/{quote(point_id, safe='')}"
     return f"insert the point again: PUT {path}, or vecstow import {name}"
-
-
-def without_log(layout: Layout, name: str, uid: str) -> str:
-    """Put the log where no start reads it."""
-    log, quarantine = shlex.quote(str(layout.log(uid))), shlex.quote(str(layout.quarantine))
-    return f"mkdir -p {quarantine} && mv {log} {quarantine}/{name}-log"
 
 
 def find_log(layout: Layout, uid: str, applied: int | None) -> str:
@@ -76,11 +76,6 @@ def set_aside(layout: Layout, path: str) -> str:
     return f"mkdir -p {quarantine} && mv {shlex.quote(str(layout.data / path))} {quarantine}/"
 
 
-def import_again(folder: str, identity: Identity) -> str:
-    """Make a collection again of data files whose manifest is lost; an engine must be running."""
-    return _import(folder, *identity.shape)
-
-
 def put_manifest_right(identity: Identity) -> str:
     """Declare again what the data is."""
     dimension, metric, vector_type = identity.shape
@@ -90,12 +85,9 @@ def put_manifest_right(identity: Identity) -> str:
 
 def import_foreign(manifest: Manifest) -> str:
     """Make a collection of another program's files; an engine must be running."""
-    return _import(manifest.name, *manifest.shape)
-
-
-def _import(folder: str, dimension: int, metric: str, vector_type: str) -> str:
-    shape = f"--dimension {dimension} --metric {metric} --type {vector_type}"
-    return f"vecstow import {folder} --orphan {folder} {shape}"
+    name = manifest.name
+    shape = "--dimension {} --metric {} --type {}".format(*manifest.shape)
+    return f"vecstow import {name} --orphan {name} {shape}"
 
 
 def _backups(layout: Layout, name: str) -> list[str]:

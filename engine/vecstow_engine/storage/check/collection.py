@@ -92,7 +92,7 @@ def _open_table(inquiry: Inquiry, stack: ExitStack) -> PointTable | None:
     """The point table until `stack` ends; None when it cannot be opened, which is then reported."""
     path = inquiry.folder / POINTS
     if path.exists():  # a missing one was found when the files were matched
-        with inquiry.reading(path, inquiry.restore):
+        with inquiry.reading(path, inquiry.mend):
             return stack.enter_context(table_at_rest(path))
     return None
 
@@ -122,10 +122,10 @@ def _advise(inquiry: Inquiry, manifest: Manifest) -> str:
     try:
         header = rows.read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
-        return inquiry.restore()
+        return inquiry.mend()
     if header.uid == manifest.collection_uid and header.shape != manifest.shape:
-        return advice.put_manifest_right(header)
-    return inquiry.restore()
+        return f"{inquiry.repair()}  # or {advice.put_manifest_right(header)}"
+    return inquiry.mend()
 
 
 def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:

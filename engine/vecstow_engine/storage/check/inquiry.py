@@ -47,7 +47,7 @@ class Inquiry:
     served: bool = False
     """An engine has the volume: what is done to its files has no effect before the next start."""
     outcome: Outcome = Outcome.READY
-    _restore: str | None = field(default=None, init=False)
+    _mend: str | None = field(default=None, init=False)
 
     @property
     def folder(self) -> Path:
@@ -73,16 +73,16 @@ class Inquiry:
         typed = next_command() if callable(next_command) else next_command
         self.report.add(Finding(severity, self.name, file, offset, message, typed))
 
-    def restore(self) -> str:
-        """Bring the newest sound backup back beside the collection; without one, a copy of the volume."""
-        if self._restore is None:
-            self._restore = advice.restore(self.layout, self.name, self.is_sound, served=self.served)
-        return self._restore
+    def mend(self) -> str:
+        """Repair, which keeps the newest writes too; what that cannot save may be in a backup or a copy."""
+        if self._mend is None:
+            restored = advice.restore(self.layout, self.name, self.is_sound, served=self.served)
+            self._mend = f"{self.repair()}  # tells what can be saved; for the rest, or instead: {restored}"
+        return self._mend
 
-    def without_log(self, uid: str) -> str:
-        """Serve what the last checkpoint has, and keep the log as evidence; or restore."""
-        moved = self.at_rest(advice.without_log(self.layout, self.name, uid))
-        return f"{moved}  # gives up what came after the last checkpoint; or: {self.restore()}"
+    def repair(self) -> str:
+        """Repair alone, where nothing of the data is lost."""
+        return advice.repair(self.layout, self.name, served=self.served)
 
     def at_rest(self, command: str) -> str:
         """A command that changes the files of the volume."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from vecstow_engine.model.errors import StorageError
@@ -30,7 +29,7 @@ def check_log(
     Returns the ids that a start writes or deletes when it replays the log.
     """
     folder = inquiry.layout.log(identity.uid)
-    next_command = partial(inquiry.without_log, identity.uid)
+    next_command = inquiry.mend
     with inquiry.reading(folder, next_command):
         segments = _read(inquiry, identity)
         facts = {"segments": len(segments), "records": sum(len(s.records) for s in segments)}
@@ -86,7 +85,7 @@ def _check_segment(inquiry: Inquiry, segment: FoundSegment, identity: Identity, 
     if header.identity.shape != identity.shape:
         inquiry.quarantine(
             segment.path, "its header has another shape than the collection", offset=28,
-            next_command=partial(inquiry.without_log, identity.uid),
+            next_command=inquiry.mend,
         )  # fmt: skip
     for record in segment.records:
         _check_record(inquiry, segment, record, identity, applied)
@@ -100,7 +99,7 @@ def _check_record(
     if problem is None:
         return
     message = f"record {record.sequence} passes its checksum, but {problem}"
-    next_command = partial(inquiry.without_log, identity.uid)
+    next_command = inquiry.mend
     if record.sequence <= applied:
         inquiry.add(Severity.WARNING, segment.path, f"{message}; it is applied already", offset=record.offset)
     elif isinstance(effect, str):

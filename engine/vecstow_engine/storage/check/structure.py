@@ -23,7 +23,7 @@ _PAGE = re.compile(r"[Pp]age (\d+)")
 
 def check_structure(inquiry: Inquiry, table: PointTable) -> None:
     """Report what SQLite's own check finds; what a start makes anew is made anew on a copy."""
-    path, next_command = inquiry.folder / POINTS, inquiry.restore
+    path, next_command = inquiry.folder / POINTS, inquiry.mend
     errors: list[str] | None = None
     with inquiry.reading(path, next_command):
         errors = _errors_after_start(inquiry, table)
@@ -59,5 +59,5 @@ def _tell(inquiry: Inquiry, errors: Sequence[str]) -> None:
         inquiry.add(
             Severity.ERROR, inquiry.folder / POINTS, f"SQLite's integrity check: {error}",
             offset=(int(page[1]) - 1) * PAGE_BYTES if page else None,
-            next_command=inquiry.restore,
+            next_command=inquiry.mend,
         )  # fmt: skip

@@ -27,7 +27,7 @@ BLOCK_POINTS: Final = 4096
 def check_meta(inquiry: Inquiry, table: PointTable, identity: Identity) -> Meta | None:
     """Check the meta row; returns it when it can be relied on."""
     path = inquiry.folder / POINTS
-    next_command = inquiry.restore
+    next_command = inquiry.mend
     with inquiry.reading(path, next_command):
         meta = table.meta()
         inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
@@ -48,7 +48,7 @@ def check_points(
 ) -> None:
     """Check count and sum, every point and its row. `replayed`: the log has newer effects on these ids."""
     path = inquiry.folder / POINTS
-    next_command = inquiry.restore
+    next_command = inquiry.mend
     with inquiry.reading(path, next_command):
         table.slots(meta)
     with inquiry.reading(path, next_command):
@@ -83,7 +83,7 @@ def _tell_of_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: 
     """A point that the log replaces must be found in the table: which slot it gives up depends on it."""
     path = inquiry.folder / POINTS
     message = f"the point at slot {slot}, id {point_id!r} as it stands there, fails its checksum"
-    next_command = inquiry.restore
+    next_command = inquiry.mend
     if point_id in replayed:
         inquiry.quarantine(path, f"{message}, and the log writes it", next_command=next_command)
     else:
@@ -170,7 +170,7 @@ class _LiveRows:
             self._inquiry.quarantine(
                 self._file.path, f"it ends here, but point {point.id!r} stands at slot {point.slot}",
                 offset=self._size,
-                next_command=self._inquiry.restore,
+                next_command=self._inquiry.mend,
             )  # fmt: skip
 
     def _withhold(self, point: StoredPoint, problem: str) -> None:

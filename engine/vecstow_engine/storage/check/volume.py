@@ -96,9 +96,7 @@ def _own_identity(inquiry: Inquiry) -> Identity | None:
 
 def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None) -> None:
     path = inquiry.folder / MANIFEST
-    next_command: NextCommand = inquiry.restore
-    if identity is not None:
-        next_command = advice.import_again(found.name, identity)
+    next_command: NextCommand = inquiry.mend if identity is None else inquiry.repair
     if not found.bare:
         with inquiry.reading(path, next_command):
             read_manifest(inquiry.folder)

@@ -67,7 +67,7 @@ def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
         if last >= durable:
             break
         upto = next((previous for previous in order if last < previous <= durable), durable)
-        gaps.append(_gap(segments, records, last, upto))
+        gaps.append(_gap(segments, last, upto))
         last = upto
     return Chain(tuple(records), tuple(gaps), _newest(segments))
 
@@ -115,12 +115,10 @@ def _mentioned(segments: Sequence[FoundSegment]) -> Iterator[int]:
             yield record.synced
 
 
-def _gap(
-    segments: Sequence[FoundSegment], records: Sequence[tuple[FoundSegment, Record]], last: int, upto: int
-) -> Gap:
-    """Where the lost records must have stood: behind the one before them, else where the log begins."""
-    if records:
-        segment = records[-1][0]
-        return Gap(last, upto, str(segment.path), segment.valid_bytes)
-    first = segments[0] if segments else None
-    return Gap(last, upto, str(first.path) if first is not None else "", 0)
+def _gap(segments: Sequence[FoundSegment], last: int, upto: int) -> Gap:
+    """Where the lost records must have stood: where the segment that begins before them breaks off."""
+    before = [segment for segment in segments if segment.first_sequence <= last + 1]
+    segment = before[-1] if before else segments[0] if segments else None
+    if segment is None:
+        return Gap(last, upto, "", 0)
+    return Gap(last, upto, str(segment.path), segment.valid_bytes if before else 0)
