@@ -38,7 +38,7 @@ def main() -> int:
         return 2
     chosen = [every[name] for name in arguments.only] or list(every.values())
     if arguments.repeat is not None:
-        return repeat(chosen, arguments.repeat)
+        return repeat(chosen, arguments.repeat, arguments.json)
     seconds = sum((part.goals[arguments.depth] or 0) * part.case_seconds for part in chosen)
     print(
         f"proving to depth {arguments.depth!r} with seed {arguments.seed}, {WORKERS} processes:"
@@ -52,15 +52,15 @@ def main() -> int:
         if (why := part.missing()) is not None:
             print(f"{part.name}: SKIPPED: {why}", flush=True)
             continue
+        goal = part.goals[arguments.depth] if arguments.count is None else arguments.count
         result = run_part(
-            part, arguments.depth, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
+            part, arguments.depth, goal, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
         )
         tell_end(result)
         results.append(result)
         if arguments.stop_at_first and result.outcome.findings:
             break
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([document(result) for result in results], indent=2) + "\n")
+    write(arguments.json, results)
     return verdict(results)
 
 
@@ -68,6 +68,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.prove", description=__doc__)
     parser.add_argument("--depth", choices=DEPTHS, default="ci")
     parser.add_argument("--only", action="append", default=[], metavar="PART")
+    parser.add_argument("--count", type=int, metavar="N", help="so many cases of each part")
     parser.add_argument("--seed", type=int, default=1, help="another one tries other cases")
     parser.add_argument("--stop-at-first", action="store_true", help="end with the first finding")
     parser.add_argument("--repeat", metavar="TEXT", help="one case again, as a finding names it")
@@ -75,10 +76,16 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def repeat(chosen: list[Part], text: str) -> int:
+def write(file: Path | None, results: list[Progress]) -> None:
+    if file is not None:
+        file.write_text(json.dumps([document(result) for result in results], indent=2) + "\n")
+
+
+def repeat(chosen: list[Part], text: str, file: Path | None) -> int:
     [part] = chosen
     assert part.again is not None, f"{part.name} cannot repeat a case"
     outcome = run_batch(part.again(text))
+    write(file, [Progress(part, None, outcome)])
     tell_findings(part, outcome)
     print(f"{outcome.cases} cases: {dict(outcome.facts)}")
     return 1 if outcome.findings else 0

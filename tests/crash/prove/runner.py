@@ -52,9 +52,11 @@ class Progress:
         return max(self.goal - self.outcome.count, 0) * self.seconds / self.outcome.count
 
 
-def run_part(part: Part, depth: str, seed: int, told: Told, *, stop_at_first: bool = False) -> Progress:
-    """Run batches until the goal of `depth` is reached, they end, or (if asked) one finds something."""
-    progress = Progress(part, part.goals[depth])
+def run_part(
+    part: Part, depth: str, goal: int | None, seed: int, told: Told, *, stop_at_first: bool = False
+) -> Progress:
+    """Run batches until the goal is reached, they end, or (if asked) one finds something."""
+    progress = Progress(part, goal)
     batches = part.batches(depth, seed)
     for outcome in _outcomes(batches, lambda: progress.reached):
         progress.outcome.add(outcome)
