@@ -95,6 +95,10 @@ class Rest:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection; the next request opens another one."""
         self._connection.close()
 
     def _request(self, method: str, path: str, raw: Any, headers: dict[str, str], decode: Any) -> Any:

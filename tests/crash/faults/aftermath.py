@@ -8,19 +8,21 @@ import time
 from tests.crash import ledger
 from tests.crash.faults.control import SYNCS, Call, Kind
 from tests.crash.faults.injections import Injection
+from tests.crash.faults.inspection import Inspection
 from tests.crash.faults.lives import Lives
 from tests.crash.faults.writer import Told
 from tests.crash.rest import Rest
 
 RESUME_SECONDS_MAX = 5.0
 """From the moment when there is room again; the reserve is filled four times a second."""
+TOLD_SECONDS_MAX = 3.0
 _SERVED_FILE = re.compile(
     r"wal/(?P<uid>[0-9a-f]{32})/\d{20}\.log|(?P<name>\w+)/(vectors\.bin|points\.db(-wal)?)"
 )
 NEVER = "never came about"
 _SAID_OF = {
-    "EIO": ("Input/output error", "disk I/O error"),
-    "ENOSPC": ("full", "No space left"),
+    "EIO": ("Input/output error", "disk I/O error", "unable to open"),
+    "ENOSPC": ("full", "No space left", "disk I/O error"),
     "full": ("full", "No space left"),
     "EMFILE": ("Too many open files", "unable to open"),
     "EINTR": ("Interrupted system call", "disk I/O error"),
@@ -50,15 +52,16 @@ class Aftermath:
         """What is wrong; the error has passed, and its server still runs."""
         told = self._life.told()
         found = self._life.inspection()
+        doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
         read_only = {name for name, state in found.states.items() if state == "read_only"}
         self.kind = self._classified(told, read_only)
         return [
             *self._unnamed(told),
             *self._neighbours(told),
-            *found.problems(self._life.workload),
+            *found.problems(self._life.workload, last_word=not doubtful),
             *(f"{name} is {state}: {found.reasons[name]}" for name, state in found.states.items()
               if state not in ("ready", "read_only")),
-            *self._writes(found.states),
+            *self._writes(found),
             *self._not_told(read_only, found.reasons),
             *self._went_on(),
         ]  # fmt: skip
@@ -99,12 +102,14 @@ class Aftermath:
             and one.kind not in _FOLLOWS
         ]
 
-    def _writes(self, states: dict[str, str]) -> list[str]:
-        """Whoever may take writes takes them again."""
+    def _writes(self, found: Inspection) -> list[str]:
+        """Whoever may take writes takes them again. SQLite does not tell a failed sync from other errors."""
         main, wrong = self._life.workload.main, []
-        for name, state in states.items():
-            if state == "read_only" and not (self._injection.is_failed_sync or self._injection.how == "EIO"):
-                wrong.append(f"{name} takes no writes though no sync failed")
+        excused = self._injection.is_failed_sync or self._injection.how == "EIO"
+        for name, state in found.states.items():
+            excused_here = excused or "disk I/O error" in (found.reasons[name] or "")
+            if state == "read_only" and not excused_here:
+                wrong.append(f"{name} takes no writes though no sync failed: {found.reasons[name]}")
             if state == "read_only" and main.put(name, 1):
                 wrong.append(f"{name} is read-only, and takes writes")
             if state == "ready" and not self._resumes(name):
@@ -122,18 +127,25 @@ class Aftermath:
     def _not_told(self, read_only: set[str], reasons: dict[str, str | None]) -> list[str]:
         """A collection that takes no writes says why in its description, in the log and as a metric."""
         wrong = []
-        log = self._life.engine.log.read_text(errors="replace")
         with Rest(self._life.engine.port) as rest:
             metrics = rest.text("/metrics")
         for name in read_only:
             reason = reasons[name]
             if not reason:
                 wrong.append(f"{name} is read-only without a reason")
-            elif reason not in log:
+            elif not self._log_says(reason):
                 wrong.append(f"{name} is read-only, and the log does not say {reason!r}")
             if f'vecstow_read_only{{collection="{name}"}} 1.0' not in metrics:
                 wrong.append(f"{name} is read-only, and no metric says so")
         return wrong
+
+    def _log_says(self, reason: str) -> bool:
+        deadline = time.monotonic() + TOLD_SECONDS_MAX
+        while reason not in self._life.engine.log.read_text(errors="replace"):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _went_on(self) -> list[str]:
         """A file of a served collection whose sync failed: it is never synced again, and takes no writes."""

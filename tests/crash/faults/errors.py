@@ -20,6 +20,7 @@ from tests.crash.faults.lives import Lives, lives
 from tests.crash.faults.measure import measure
 from tests.crash.faults.writer import Gone
 from tests.crash.prove.part import Finding, Outcome, Part
+from tests.crash.rest import Refused
 
 GOALS = {"smoke": 6, "ci": 200, "night": None}
 BATCH_INJECTIONS = {"smoke": 3, "ci": 8, "night": 16}
@@ -45,7 +46,7 @@ class Errors:
             for number, injection in enumerate(self.injections, start=1):
                 try:
                     problems = _inject(life, injection, outcome)
-                except (Hangs, Gone) as error:
+                except (Hangs, Gone, Refused) as error:
                     problems = [f"{type(error).__name__.lower()}: {error} {life.log_tail()}"]
                 if problems:
                     outcome.findings.append(self._finding(number, life, problems))

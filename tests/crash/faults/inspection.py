@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 
 from tests.crash.faults.workload import Workload
-from tests.crash.ledger import Content, Points, check
+from tests.crash.ledger import Answer, Content, Ledger, Points, check
 from tests.crash.rest import Rest
 
 SEARCHED_MAX = 6
 """Points of a collection that are looked for by their own vectors."""
+REFUSALS_DOUBTED_MAX = 8
+"""Of one client: each one doubles what may be there."""
 SERVING = ("ready", "degraded", "read_only")
 
 
@@ -24,17 +27,35 @@ class Inspection:
     """Names of what was dropped."""
     wrong: list[str] = field(default_factory=list)
 
-    def problems(self, workload: Workload) -> list[str]:
-        """What contradicts itself, or what the clients were told; their ledgers go on from it."""
+    def problems(self, workload: Workload, *, last_word: bool = True) -> list[str]:
+        """What contradicts itself, or what the clients were told. `last_word`: the ledgers go on from it."""
         ledgers = [writer.ledger for writer in workload.writers]
         if (lost := check(self.content, ledgers)) is not None:
-            return [*self.wrong, f"what is served is not what was acknowledged: {lost}"]
-        for ledger in ledgers:
-            ledger.settle(self.content)
-        dropped = [set(world.dropped) for world in workload.main.ledger.worlds()]
+            return [*self.wrong, f"{_broken(self.content, ledgers)}: {lost}"]
+        mine = workload.main.ledger.restricted(self.content)
+        dropped = [set(w.dropped) for w in workload.main.ledger.worlds() if w.served == mine]
+        if last_word:
+            for ledger in ledgers:
+                ledger.settle(self.content)
         if self.trash not in dropped:
             return [*self.wrong, f"dropped are {dropped[0]}, but {self.trash} can be restored"]
         return self.wrong
+
+
+def _broken(content: Content, ledgers: list[Ledger]) -> str:
+    """Which promise: with the refusals taken for doubts, what was refused would explain what is there."""
+    doubting = []
+    for ledger in ledgers:
+        doubtful = copy(ledger)
+        refused = [number for number, (_, answer) in enumerate(ledger.entries) if answer is Answer.NO]
+        doubtful.entries = [
+            (operation, Answer.UNKNOWN if number in refused[:REFUSALS_DOUBTED_MAX] else answer)
+            for number, (operation, answer) in enumerate(ledger.entries)
+        ]
+        doubting.append(doubtful)
+    if check(content, doubting) is None:
+        return "a write was refused, but is there"
+    return "what is served is not what was acknowledged"
 
 
 def inspect(workload: Workload, port: int) -> Inspection:

@@ -50,6 +50,7 @@ class Lives:
     def end(self) -> None:
         """Kill what runs."""
         self.engine.kill()
+        self.workload.disconnect()
 
     def tidy(self) -> None:
         """Bring the volume to where a round begins; nothing is counted yet."""

@@ -55,6 +55,11 @@ class Workload:
         for writer in self.writers:
             writer.connect(port)
 
+    def disconnect(self) -> None:
+        """All clients."""
+        for writer in self.writers:
+            writer.disconnect()
+
     def found(self) -> None:
         """Make what all rounds share, on a new volume."""
         self.main.rest.create(SHARED, DIMENSION)

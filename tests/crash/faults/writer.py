@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,14 @@ class Writer:
 
     def connect(self, port: int) -> None:
         """To a server that was started again."""
+        self.disconnect()
         self._rest = Rest(port, SECONDS_MAX)
+
+    def disconnect(self) -> None:
+        """Give up the connection."""
+        if self._rest is not None:
+            self._rest.close()
+            self._rest = None
 
     def ids(self) -> list[str]:
         """All that it ever uses in one collection."""
@@ -142,13 +150,11 @@ class Writer:
 
     def served(self) -> list[str]:
         """The names of all collections."""
-        names: list[str] = self._ask("/collections")
-        return names
+        return list(self._ask("/collections"))
 
     def trash(self) -> dict[str, str]:
         """Of what was dropped, newest first: its name and path."""
-        found = self._ask("/collections/deleted")
-        return {row["name"]: row["path"] for row in reversed(found)}
+        return {row["name"]: row["path"] for row in reversed(self._ask("/collections/deleted"))}
 
     def points(self, ids: list[str]) -> Points:
         """New content: whole numbers, so that no two points have one vector."""
@@ -165,8 +171,11 @@ class Writer:
         chosen: list[str] = self._rng.choice(self.ids(), count, replace=False).tolist()
         return chosen
 
-    def _ask(self, path: str) -> list:
-        return self._answered(lambda: self.rest.call("GET", path))
+    def _ask(self, path: str) -> list[Any]:
+        """What a list has; nothing when it is refused, which is noted."""
+        found: list[Any] = []
+        self._do(None, lambda: found.extend(self.rest.call("GET", path)))
+        return found
 
     def _do(
         self,
@@ -177,7 +186,7 @@ class Writer:
         """One request, which does `operation` and then `also`; whether it was acknowledged."""
         answer = Answer.UNKNOWN
         try:
-            self._answered(request)
+            _answered(request)
             answer = Answer.YES
         except Refused as refused:
             self.told.append(Told(operation, refused.status, refused.kind, str(refused)))
@@ -188,13 +197,15 @@ class Writer:
                     self.ledger.add(done, answer)
         return answer is Answer.YES
 
-    def _answered(self, request: Callable[[], object]) -> list:
-        try:
-            return request()
-        except TimeoutError as error:
-            raise Hangs(f"no answer in {SECONDS_MAX:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Gone from error
+
+def _answered(request: Callable[[], object]) -> None:
+    """Raises Hangs or Gone when no answer comes."""
+    try:
+        request()
+    except TimeoutError as error:
+        raise Hangs(f"no answer in {SECONDS_MAX:g} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Gone from error
 
 
 def answer_of(refused: Refused, operation: Operation | None) -> Answer:
