@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.crash.power.events import ROOT, Event, Length, Link, Rename, Unlink, Write
@@ -17,9 +17,21 @@ class Cache:
         self.paths: dict[int, str] = {ROOT: ""}
         """Where an inode was named last, for people and for choices by name."""
 
+    @classmethod
+    def resting(cls, tree: Mapping[str, bytes | None], inodes: Mapping[str, int]) -> Cache:
+        """What processes see that find exactly this."""
+        cache = cls()
+        cache.folders |= {inodes[path]: {} for path, content in tree.items() if content is None}
+        for path, content in tree.items():
+            above, _, name = path.rpartition("/")
+            cache._name(inodes[above] if above else ROOT, name, inodes[path])
+            if content is not None:
+                cache.files[inodes[path]] = bytearray(content)
+        return cache
+
     def new_inode(self) -> int:
         """A number for what is being made."""
-        return len(self.paths)
+        return max(self.paths) + 1
 
     def find(self, path: str) -> int | None:
         """The inode at a path relative to the volume; "" is the volume."""

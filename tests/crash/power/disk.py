@@ -15,7 +15,7 @@ The rules, which are weaker than those of any file system that one would use:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.power.cache import set_length, write_into
@@ -75,6 +75,18 @@ class Disk:
         """What is durable of the names, before `name_steps`."""
         self.name_steps: list[PendingName] = []
         self.files: dict[int, File] = {}
+
+    @classmethod
+    def resting(cls, tree: Mapping[str, bytes | None], inodes: Mapping[str, int]) -> Disk:
+        """A disk on which exactly this lies, all of it durable."""
+        disk = cls()
+        disk.names |= {inodes[path]: {} for path, content in tree.items() if content is None}
+        for path, content in tree.items():
+            above, _, name = path.rpartition("/")
+            disk.names[inodes[above] if above else ROOT][name] = inodes[path]
+            if content is not None:
+                disk.files[inodes[path]] = File(bytearray(content))
+        return disk
 
     def apply(self, event: Event) -> None:
         """Let the event be over."""

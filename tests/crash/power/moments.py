@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.crash.power.cache import Cache
 from tests.crash.power.disk import Disk
-from tests.crash.power.events import Event
+from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink
+
+TURNING = (Sync, Rename, Unlink, Answered)
+TURNING_WEIGHT = 3.0
+TOLD_CHARACTERS = 150
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,31 @@ class Moment:
     """What was over last."""
     has_under_way: bool
 
+    def __str__(self) -> str:
+        return f"{str(self.last)[:TOLD_CHARACTERS]} at {self.position}"
 
-def moments(events: Sequence[Event], positions: Sequence[int]) -> Iterator[Moment]:
-    """The disk at each of the rising `positions`; `events` are in the order in which they were over.
+
+def places_in(events: Sequence[Event]) -> list[int]:
+    """Where the power may go: within each event, and after it."""
+    return sorted({place for event in events for place in (event.entry + 1, event.exit + 1)})
+
+
+def chosen(places: Sequence[int], events: Sequence[Event], count: int, chance: random.Random) -> list[int]:
+    """So many of the places, rising; those beside what decides what is durable come up more often."""
+    near = {place for e in events if isinstance(e, TURNING) for place in (e.entry + 1, e.exit + 1)}
+    weights = [TURNING_WEIGHT if place in near else 1.0 for place in places]
+    return sorted(set(chance.choices(places, weights, k=count)))
+
+
+def moments(
+    events: Sequence[Event], positions: Sequence[int], disk: Disk | None = None, cache: Cache | None = None
+) -> Iterator[Moment]:
+    """The disk at each of the rising `positions`; `events` are in the order in which they were over, and
+    happen to `disk`, or to an empty one.
 
     An event that began before a position and was not over is under way.
     """
-    disk, cache, done = Disk(), Cache(), 0
+    disk, cache, done = disk or Disk(), cache or Cache(), 0
     for position in positions:
         while done < len(events) and events[done].exit < position:
             disk.apply(events[done])

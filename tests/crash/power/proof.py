@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash import reading
-from tests.crash.ledger import Ledger, check
+from tests.crash.ledger import Content, Ledger, check
 from tests.crash.power.states import tree_of
 from tests.crash.reading import Recovery
 from tests.crash.without_log import lost_without_log
@@ -36,6 +36,8 @@ class Told:
 
     ledgers: Sequence[Ledger]
     answered: Mapping[str, int]
+    shown: Content | None = None
+    """What an engine served already: nothing else is right."""
 
 
 def judge(data: Path, told: Told, *, without_log: bool = False) -> Verdict:
@@ -69,6 +71,8 @@ def wrong_with(found: Recovery, told: Told) -> list[str]:
         wrong.append(f"after a power loss the manifests of {found.broken} cannot be read")
     if (lost := check(found.content, told.ledgers, told.answered)) is not None:
         wrong.append(f"acknowledged, but not recovered, or the reverse: {lost}")
+    elif told.shown not in (None, found.content):
+        wrong.append("served before the loss of power, and not after it")
     return wrong
 
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import bisect
 import functools
-import pickle
 import random
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.ledger import Ledger
 from tests.crash.power.client import Client, answers_in
-from tests.crash.power.events import Answered, Event, Mapping, Rename, Sync, Unlink
+from tests.crash.power.events import Event, Mapping
+from tests.crash.power.moments import places_in
 from tests.crash.power.recorded_server import RecordedServer
 from tests.crash.power.states import MAPPED_SUFFIX
 
 FLAGS = ("--checkpoint-seconds", 0.04, "--rescan-seconds", 0.2, "--reserve-bytes", 0)
 SYNC_TAKES = "fdatasync:delay_enter=1500"
 """Microseconds: writers that come meanwhile share the next one."""
-KEPT = Path(tempfile.gettempdir()) / "vecstow-prove"
-"""Where a record is put that a finding is in."""
 
 
 @dataclass
@@ -39,46 +37,19 @@ class Recording:
     """By client: where each entry of its ledger was answered."""
     begun: int
     """From here on every collection is in a ledger."""
-    path: Path | None = field(default=None, compare=False)
-    """Where it is kept, if it is."""
 
     def answered(self, position: int) -> dict[str, int]:
         """How many entries of each ledger had their answers."""
         return {client: bisect.bisect_left(told, position) for client, told in self.told.items()}
 
     def positions(self) -> list[int]:
-        """Where the power may go: within each event, and after it."""
-        places = {place for e in self.events for place in (e.entry + 1, e.exit + 1)}
-        return sorted(place for place in places if place > self.begun)
-
-    def weights(self, positions: list[int]) -> list[float]:
-        """The moments beside a sync, a rename, an unlink or an answer say most."""
-        turning = (Sync, Rename, Unlink, Answered)
-        near = {place for e in self.events if isinstance(e, turning) for place in (e.entry + 1, e.exit + 1)}
-        return [3.0 if position in near else 1.0 for position in positions]
+        """Where the power may go."""
+        return [place for place in places_in(self.events) if place > self.begun]
 
     def mapped(self) -> set[str]:
         """Files that memory writes, unseen: what the proof says of these is nothing."""
         paths = {event.path for event in self.events if isinstance(event, Mapping)}
         return {path for path in paths if not path.endswith(MAPPED_SUFFIX)}
-
-    def keep(self) -> Path:
-        """Write it where it can be found again."""
-        if self.path is None:
-            KEPT.mkdir(exist_ok=True)
-            descriptor, name = tempfile.mkstemp(".record", f"seed-{self.seed}-", KEPT)
-            self.path = Path(name)
-            with open(descriptor, "wb") as stream:
-                pickle.dump(self, stream)
-        return self.path
-
-
-def load(path: Path) -> Recording:
-    """A record that was kept."""
-    with path.open("rb") as stream:
-        found: Recording = pickle.load(stream)
-    found.path = path
-    return found
 
 
 @functools.lru_cache(maxsize=1)

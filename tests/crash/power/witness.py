@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from tests.crash.power.disk import reachable
 from tests.crash.power.moments import Moment
+from tests.crash.power.states import State
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.storage.replay import FoundSegment, read_log
+from vecstow_engine.storage.replay import records_in
+from vecstow_engine.storage.segment import decode_header
 
 LATER_WITHOUT_EARLIER = "a later record of a group without an earlier one"
 BACK_AGAIN = "unlinked, and back again"
@@ -17,41 +18,35 @@ JOURNAL_BACK = "a journal of SQLite unlinked, and back again"
 FAILED_SYNC = "without a record that a failed sync had covered"
 
 
-def witnessed(data: Path, moment: Moment) -> Counter[str]:
-    """How often, in a state at this moment."""
+def witnessed(state: State, moment: Moment) -> Counter[str]:
+    """How often, in a state of this moment."""
     facts: Counter[str] = Counter()
     alive = {path for path, _ in reachable(moment.cache.folders)}
-    for path in data.rglob("*"):
-        name = str(path.relative_to(data))
-        if path.is_file() and name not in alive:
+    for path, content in state.tree.items():
+        if content is not None and path not in alive:
             facts[BACK_AGAIN] += 1
-            facts[SEGMENT_BACK] += name.endswith(".log")
-            facts[JOURNAL_BACK] += name.endswith("-wal")
-    for folder in (data / "wal").glob("*"):
-        facts[LATER_WITHOUT_EARLIER] += _has_gap(folder)
-    facts[FAILED_SYNC] += _lacks_lost_record(data, moment)
+            facts[SEGMENT_BACK] += path.endswith(".log")
+            facts[JOURNAL_BACK] += path.endswith("-wal")
+        if content is not None and path.endswith(".log"):
+            facts[LATER_WITHOUT_EARLIER] += _has_gap(content)
+    facts[FAILED_SYNC] += _lacks_lost_record(state, moment)
     return +facts
 
 
-def _has_gap(folder: Path) -> bool:
+def _has_gap(segment: bytes) -> bool:
     """A valid record lies behind a bad one, and was written together with the one before it."""
     try:
-        segments = read_log(folder)
-    except (StorageError, OSError):
+        header = decode_header(segment, "")
+    except StorageError:
         return False
-    return any(_is_after_gap(segment) for segment in segments)
+    records, end = records_in(segment, header.seed)
+    return any(record.offset > end and record.synced < record.previous for record in records)
 
 
-def _is_after_gap(segment: FoundSegment) -> bool:
-    return any(r.offset > segment.valid_bytes and r.synced < r.previous for r in segment.records)
-
-
-def _lacks_lost_record(data: Path, moment: Moment) -> bool:
+def _lacks_lost_record(state: State, moment: Moment) -> bool:
     """A log in its place whose end the processes see and the disk never had."""
-    for inode, file in moment.disk.files.items():
-        if not any(step.lost for step in file.steps):
-            continue
-        path = data / moment.cache.paths[inode]
-        if path.suffix == ".log" and path.exists():
-            return path.read_bytes() != bytes(moment.cache.files[inode])
-    return False
+    return any(
+        state.tree.get(path) not in (None, bytes(moment.cache.files[inode]))
+        for inode, file in moment.disk.files.items()
+        if any(step.lost for step in file.steps) and (path := moment.cache.paths[inode]).endswith(".log")
+    )
