@@ -8,6 +8,8 @@ import pytest
 
 from vecstow_engine.cli.main import main
 
+MEMORY_TESTS = ("test_storage_", "test_repair_")
+
 
 @pytest.fixture
 def vecstow(capsys):
@@ -24,9 +26,9 @@ def vecstow(capsys):
 
 @pytest.fixture
 def tmp_path(request, tmp_path):
-    """For the tests of storage a folder in memory: they sync thousands of times, and none is about a disk."""
+    """For storage and repair a folder in memory: they sync thousands of times, and none is about a disk."""
     memory = "/dev/shm"
-    if not request.module.__name__.rpartition(".")[2].startswith("test_storage_") or not os.access(
+    if not request.module.__name__.rpartition(".")[2].startswith(MEMORY_TESTS) or not os.access(
         memory, os.W_OK
     ):
         yield tmp_path

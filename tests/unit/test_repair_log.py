@@ -1,0 +1,123 @@
+"""Repair of a damaged log: what is still proven is applied in its order, what is lost is told by sequence."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.unit.checked_volume import flip, zero
+from tests.unit.damaged_store import DamagedStore, without
+from tests.unit.store_on_disk import StoreOnDisk
+from vecstow_engine.storage.repair import Outcome, repair_volume
+from vecstow_engine.storage.segment import (
+    HEADER_BYTES,
+    UPSERT,
+    decode_header,
+    encode_record,
+    iterate_records,
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return DamagedStore(tmp_path / "data")
+
+
+def records(store):
+    raw = store.segment.read_bytes()
+    return list(iterate_records(raw, decode_header(raw, "").seed))
+
+
+def sequences(done):
+    return [loss.records for loss in done.plan.losses]
+
+
+def test_lost_record_is_told_and_those_behind_it_are_applied(store):
+    first = records(store)[0]
+    flip(store.segment, first.offset + 60)
+    place = str(store.segment.relative_to(store.data))
+    done = store.repair()
+    assert store.served() == without(store.points, *(f"n{number}" for number in range(10)))
+    [loss] = done.plan.losses
+    assert (loss.records, loss.file, loss.offset) == ((first.sequence,) * 2, place, first.offset)
+    assert done.plan.warnings
+
+
+def test_points_that_a_lost_record_deleted_are_as_they_were_before_it(store):
+    second = records(store)[1]
+    flip(store.segment, second.offset + 45)
+    done = store.repair()
+    assert store.served() == store.points | {"p0": 1, "p1": 2}
+    assert sequences(done) == [(second.sequence, second.sequence)]
+    assert any("as they were before" in warning for warning in done.plan.warnings)
+
+
+def test_damaged_header_of_a_segment_keeps_no_record_back(store):
+    """They prove themselves by the seed as it stands there."""
+    flip(store.segment, 40)
+    assert store.repair().outcome is Outcome.REPAIRED
+    assert store.served() == store.points
+
+
+def test_segment_whose_seed_is_lost_is_lost_and_told(store):
+    zero(store.segment, 0, HEADER_BYTES)
+    done = store.repair()
+    assert store.served() == store.checkpointed
+    assert done.outcome is Outcome.REPAIRED
+
+
+def test_torn_tail_is_no_loss(store):
+    """Nothing says that it was ever acknowledged; recovery drops it as well."""
+    last = records(store)[-1]
+    flip(store.segment, last.offset + 50)
+    store.change_table("UPDATE meta SET points = 1")
+    done = store.repair()
+    assert store.served() == store.points | {"p2": 3}
+    assert sequences(done) == []
+
+
+def test_segment_that_begins_too_late_is_a_loss_of_what_it_lacks(store):
+    notes = StoreOnDisk(store.data)
+    notes.store.log.start_segment()
+    notes.put(late=7)
+    notes.close()
+    oldest = min(store.log.glob("*.log"))
+    expected = store.checkpointed | {"late": 7}
+    oldest.unlink()
+    done = store.repair()
+    assert store.served() == expected
+    assert len(sequences(done)) == 1
+
+
+def test_record_that_cannot_be_applied_is_told_as_lost(store):
+    raw = store.segment.read_bytes()
+    last, seed = records(store)[-1], decode_header(raw, "").seed
+    payload = b"\1\0\0\0\7\0\0\0"
+    head = encode_record(seed, last.sequence + 1, last.sequence, last.sequence, UPSERT, payload)
+    store.segment.write_bytes(raw + head + payload)
+    done = store.repair()
+    assert store.served() == store.points
+    assert sequences(done) == [(last.sequence + 1,) * 2]
+
+
+def test_log_that_is_gone_is_told_when_something_else_is_repaired(store):
+    for path in store.log.glob("*.log"):
+        path.unlink()
+    store.change_table("UPDATE meta SET points = 1")
+    done = store.repair()
+    assert store.served() == store.checkpointed
+    assert any("there is no log" in warning for warning in done.plan.warnings)
+
+
+def test_folder_that_was_copied_beside_its_collection_gets_an_incarnation_of_its_own(tmp_path):
+    """Two folders claim one uid; the log is that of the one which its newest segment names."""
+    store = DamagedStore(tmp_path / "data")
+    shutil.copytree(store.folder, store.data / "twin")
+    path = store.data / "twin" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "twin"}))
+    report = repair_volume(store.data)
+    assert {name: repair.outcome for name, repair in report.collections.items()} == {
+        "notes": Outcome.SOUND, "twin": Outcome.REPAIRED,
+    }  # fmt: skip
+    assert store.served() == store.points
+    assert report.collections["twin"].plan.kept == len(store.checkpointed)
