@@ -23,12 +23,15 @@ from vecstow_engine.model.errors import (
     OutcomeUnknown,
     Quarantined,
     ReadOnly,
+    Recovering,
     StorageError,
     VecstowError,
 )
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.service import collection as collection_module
+from vecstow_engine.service import loading
 from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage import files, recovery
 from vecstow_engine.storage.backup import make_backup
@@ -197,6 +200,47 @@ async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine
     with pytest.raises(StorageError, match="restore failed"):
         engine.restore(newest_deleted(engine), None)
     assert engine.restore(newest_deleted(engine), None) == "old"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(OSError(errno.EMFILE, "Too many open files"), id="no descriptors"),
+        pytest.param(DiskFull("the volume is full"), id="no room"),
+    ],
+)
+async def test_opening_that_finds_no_room_is_tried_again_and_nothing_is_quarantined(
+    engine, monkeypatch, error
+):
+    await engine.put(a=1)
+    engine.drop("notes")
+    monkeypatch.setattr(collection_module, "OPEN_AGAIN_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "open_store", raising(error))
+        engine.restore(newest_deleted(engine), None)
+        with pytest.raises(Recovering, match="waits to be opened: "):
+            await engine.values("notes", "a")
+        assert engine.describe("notes")["state"] == "recovering"
+    wait_until(lambda: engine.describe("notes")["state"] == "ready")
+    assert await engine.values("notes", "a") == [1]
+    assert engine.describe("notes")["reason"] is None
+    assert await engine.put(b=2) == ["b"]
+
+
+async def test_opening_whose_sync_failed_is_not_tried_again(engine, monkeypatch):
+    await engine.put(a=1)
+    engine.drop("notes")
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "open_store", raising(files.SyncFailed(errno.ENOSPC, "No space left (sync)")))
+        engine.restore(newest_deleted(engine), None)
+    assert engine.describe("notes")["state"] == "quarantined"
+
+
+def raising(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
 
 
 async def test_first_write_that_found_no_room_is_tried_again(engine, disk):

@@ -31,6 +31,7 @@ from vecstow_engine.storage.records import Effect
 from vecstow_engine.storage.store import Store
 
 WITHHELD_LISTED_MAX = 100
+OPEN_AGAIN_SECONDS = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,6 +65,8 @@ class Collection:
         self.failure: str | None = None
         """Why it takes no writes though it has no store: a sync of its first files failed."""
         self.dropping = False
+        self.open_again_at: float | None = None
+        """time.monotonic at which an opening that was postponed is tried again."""
         self._withheld_told = 0
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
@@ -117,13 +120,22 @@ class Collection:
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
         """Recovery is done: serve."""
         self.store, self.index, self.warnings = store, index, warnings
-        self.progress = None
-        self._fixed = None
+        self.progress = self.open_again_at = None
+        self._error = self._fixed = None
 
     def closed(self, state: State, error: Unavailable) -> None:
         """Serve nothing; readers and writers get `error`."""
         self.progress = None
         self._error, self._fixed = error, state
+
+    def postponed(self, reason: str) -> None:
+        """It could not be opened now, though nothing is known to be wrong with it: somebody tries again."""
+        error = Recovering(
+            f"collection {self.name!r} waits to be opened: {reason}", collection=self.name,
+            retry_after_seconds=int(OPEN_AGAIN_SECONDS),
+        )  # fmt: skip
+        self.closed(State.RECOVERING, error)
+        self.open_again_at = time.monotonic() + OPEN_AGAIN_SECONDS
 
     def readable(self) -> None:
         """Raise Recovering, Quarantined or Foreign unless the collection answers reads."""

@@ -316,8 +316,11 @@ class Engine:
 
     # Inside -----------------------------------------------------------------------------------------------
 
-    def _load(self, collection: Collection) -> None:
+    def _load_one(self, collection: Collection) -> None:
         self._loader.load(collection, is_rival=self.registry.is_rival(collection))
+
+    def _load(self, collection: Collection) -> None:
+        self._load_one(collection)
         with self._loading:
             self._to_open -= 1
             if self._to_open:
@@ -333,12 +336,19 @@ class Engine:
 
     def _now_and_then(self) -> None:
         now = time.monotonic()
+        self._open_postponed(now)
         if now - self._rescanned_at > self.settings.storage.rescan_seconds:
             self._rescan()
         retention = self.settings.storage.retention_hours
         if retention > 0 and now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
             self._purged_at = now
             self._catalog.cleanup(retention)
+
+    def _open_postponed(self, now: float) -> None:
+        for collection in self.registry.collections():
+            if collection.open_again_at is not None and now > collection.open_again_at:
+                self._load_one(collection)
+                self._indexer.notify(collection)
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import structlog
 from vecstow_engine.index.graph import HNSWLIB_VERSION, SPACES, HnswGraph
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model.errors import (
+    Busy,
     DamagedFile,
     DiskFull,
     Foreign,
@@ -21,7 +23,7 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.settings import IndexSettings
-from vecstow_engine.storage.files import is_no_room
+from vecstow_engine.storage.files import SyncFailed, is_no_room
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.layout import INDEX, Layout
@@ -31,6 +33,10 @@ from vecstow_engine.storage.store import Store
 
 PROGRESS_SECONDS: Final = 5.0
 """How often long work says in the log how far it is."""
+
+_PASSING: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,10 +65,16 @@ class Loader:
         except Foreign as error:
             log.warning("collection is foreign", collection=name, reason=error.message, next=error.hint)
             collection.closed(State.FOREIGN, error)
-        except (StorageError, DiskFull, OSError) as error:
-            self._quarantine(collection, error)
+        except (VecstowError, OSError) as error:
+            _forget_half_opened(collection)
+            if _passes(error):
+                collection.postponed(str(error))
+                log.warning("collection waits to be opened", collection=name, reason=str(error))
+            else:
+                self._quarantine(collection, error)
         except Exception as error:  # Not even a mistake of ours may leave it in recovery for ever.
             log.error("collection could not be opened", collection=name, exc_info=error)
+            _forget_half_opened(collection)
             self._quarantine(collection, StorageError(f"it could not be opened: {error!r}"))
         else:
             for warning in opened.warnings:
@@ -151,8 +163,20 @@ class Loader:
         details = error.details if isinstance(error, VecstowError) else {}
         reason = "newer format" if isinstance(error, NewerFormat) else "damage"
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
-        collection.store = collection.index = None
         collection.closed(State.QUARANTINED, quarantined(collection.name, message, details))
+
+
+def _forget_half_opened(collection: Collection) -> None:
+    if collection.store is not None:
+        collection.store.close()
+    collection.store = collection.index = None
+
+
+def _passes(error: VecstowError | OSError) -> bool:
+    """Whether what kept a collection from being opened says nothing about its files, and may be over soon."""
+    if isinstance(error, (DiskFull, Busy)):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING and not isinstance(error, SyncFailed)
 
 
 def _progress(collection: Collection) -> Callable[[int, int], None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -265,7 +266,7 @@ def wrapped(path: Path) -> Iterator[None]:
         raise DamagedFile(f"its schema is no text: {error.reason}", file=str(path)) from error
 
 
-def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
+def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
     name = _errorname(error)
     if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR_SHM"):  # -shm needs room even to read
         return DiskFull(
@@ -277,6 +278,8 @@ def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull:
         or "no such table" in str(error)
     ):
         return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
+    if name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM") and os.access(path, os.R_OK | os.W_OK):
+        return Busy(f"{path.name} cannot be opened now, for want of descriptors or memory: {error}")
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
 
 
