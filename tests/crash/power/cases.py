@@ -54,9 +54,8 @@ class Case:
         outcome.facts.update(Counter({f"by {self.state.strategy}": 1}) + verdict.facts)
         for wrong in verdict.wrong:
             repeat = self.keep() if len(outcome.findings) < KEPT_MAX else "not kept: there are many"
-            outcome.findings.append(
-                Finding(f"{wrong} (state {self.state.strategy!r}, {self.origin})", repeat)
-            )
+            what = f"{wrong} (state {self.state.strategy!r}, {self.origin})"
+            outcome.findings.append(Finding(what, repeat))
 
 
 @dataclass(frozen=True)
