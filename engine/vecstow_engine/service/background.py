@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
 
@@ -118,6 +118,7 @@ class Upkeep:
         self._also = also
         self._stop = threading.Event()
         self._pauses: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
+        self._told_broken: WeakSet[Collection] = WeakSet()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
@@ -129,6 +130,7 @@ class Upkeep:
     def finish(self) -> None:
         """Checkpoint everything, and snapshot what has changed; during a hold nothing, the log has it all."""
         for collection in list(self._collections()):
+            self._tell_broken(collection)
             with self._gate.passing() as free:
                 if free:
                     self._attempt(collection, lambda c=collection: self._finish(c))  # type: ignore[misc]
@@ -192,6 +194,7 @@ class Upkeep:
 
     def _look_after(self, collection: Collection) -> None:
         collection.tell_withheld()
+        self._tell_broken(collection)
         pause = self._pauses.get(collection)
         if self._stop.is_set() or (pause is not None and pause.until > time.monotonic()):
             return
@@ -201,6 +204,15 @@ class Upkeep:
         with self._gate.passing() as free:
             if free:
                 self._attempt(collection, task)
+
+    def _tell_broken(self, collection: Collection) -> None:
+        """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
+        reason = collection.broken
+        if reason is not None and not collection.dropping and collection not in self._told_broken:
+            self._told_broken.add(collection)
+            log.error(
+                "collection takes no writes until the next start", collection=collection.name, reason=reason
+            )
 
     def _due(self, collection: Collection) -> Callable[[], object] | None:
         """The most urgent thing to do for this collection."""

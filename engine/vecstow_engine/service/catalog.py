@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound, StorageError, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.service.changes import Changes
 from vecstow_engine.service.collection import Collection, State
@@ -239,9 +239,12 @@ class Catalog:
             self._registry.remove(collection)
             if collection.store is not None:
                 collection.store.retire("it was dropped")
-            path = self._with_room(
-                move_to_deleted, self._layout, collection.name, collection.manifest.collection_uid
-            )
+            try:
+                path = self._with_room(
+                    move_to_deleted, self._layout, collection.name, collection.manifest.collection_uid
+                )
+            except (DiskFull, StorageError) as error:
+                raise _marked(collection.name, error) from error
         log.info("collection dropped", collection=collection.name, path=str(path))
         return path
 
@@ -253,6 +256,16 @@ class Catalog:
             if not self._make_room():
                 raise
         return call(*values)
+
+
+def _marked(name: str, error: DiskFull | StorageError) -> VecstowError:
+    """What to say of a drop whose mark stands: the follower goes on with it, or the next start."""
+    kind = DiskFull if isinstance(error, DiskFull) else StorageError
+    reason = error.message.removesuffix("; nothing was changed")
+    return kind(
+        f"collection {name!r} is dropped, but its folder could not be moved away yet: {reason}",
+        collection=name, operation="drop", hint="nothing: it is tried again every few seconds",
+    )  # fmt: skip
 
 
 def _words(manifest: Manifest) -> str:

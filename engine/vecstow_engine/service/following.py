@@ -43,6 +43,7 @@ class Follower:
                 try:
                     self._follow(manifest)
                 except (VecstowError, OSError) as error:
+                    self._registry.look_again(manifest.name)
                     log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
 
     def _follow(self, manifest: Manifest) -> None:

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
+from vecstow_engine.model.errors import (
+    Conflict,
+    DamagedFile,
+    DiskFull,
+    InvalidInput,
+    NotFound,
+    ReadOnly,
+    StorageError,
+)
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files, rows
@@ -84,19 +93,37 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manife
             if layout.collection(name).exists():
                 raise Conflict(f"collection {name!r} exists", collection=name)
             files.rename(staging.collection(source_name), layout.collection(name))
-        begin_log(layout, manifest, applied)
+        begin_log_if_possible(layout, manifest, applied)
     finally:
-        files.remove_tree(staging.data)
+        clear_away(staging.data)
     return manifest
 
 
 def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
-    """The first log segment of a collection that was made whole, everything up to `applied` in its table."""
+    """The first log segment of a collection that was made whole, everything up to `applied` in its table.
+
+    Raises DiskFull, StorageError or files.SyncFailed.
+    """
     if manifest.collection_uid is not None:
         identity = identity_of(manifest, manifest.collection_uid)
         log = Log(layout.log(identity.uid), identity, applied=applied)
-        log.resume()
+        try:
+            log.resume()
+        except ReadOnly as error:
+            raise files.SyncFailed(errno.EIO, error.message) from error
         log.close()
+
+
+def begin_log_if_possible(layout: Layout, manifest: Manifest, applied: int) -> None:
+    """As `begin_log`, for a collection that has its place: it is whole, and a write can begin its log."""
+    with contextlib.suppress(DiskFull, StorageError):
+        begin_log(layout, manifest, applied)
+
+
+def clear_away(staging: Path) -> None:
+    """Remove what lies in staging; if the disk refuses, the next start does it."""
+    with contextlib.suppress(OSError):
+        files.remove_tree(staging)
 
 
 def path_below(layout: Layout, given: str, roots: tuple[Path, ...]) -> Path:

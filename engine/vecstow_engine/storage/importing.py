@@ -18,7 +18,7 @@ from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NewerFormat, NotFound, TooLarge
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
-from vecstow_engine.storage.backup import STAGING, begin_log, settle_copy
+from vecstow_engine.storage.backup import STAGING, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
@@ -48,9 +48,9 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manif
         else:
             manifest, applied = bulk_load(staging, wanted, _foreign_batches(path, wanted, report))
         _take_place(layout, source, staging, wanted.name)
-        begin_log(layout, manifest, applied)
+        begin_log_if_possible(layout, manifest, applied)
     finally:
-        files.remove_tree(staging)
+        clear_away(staging)
     return manifest, report
 
 
@@ -126,7 +126,7 @@ def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) ->
         files.remove(folder / INDEX)
         files.rename(folder, staging)
     finally:
-        files.remove_tree(copy.data)
+        clear_away(copy.data)
     return settled
 
 

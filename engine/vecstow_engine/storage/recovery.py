@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly
+from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.handles import HandleCache
@@ -236,6 +236,8 @@ def _resume(log: Log) -> list[str]:
         log.resume()
     except DiskFull as error:
         return [f"the log goes on with the first write that finds room: {error.message}"]
+    except StorageError as error:  # nothing was changed, and what was found can be read
+        return [f"the log goes on with the first write that the disk takes: {error.message}"]
     except ReadOnly as error:
         return [error.message]
     return []

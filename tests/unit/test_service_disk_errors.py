@@ -1,0 +1,116 @@
+"""What an error of the disk leaves behind: an answer that is true, and a collection that goes on."""
+
+import errno
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, StorageError
+from vecstow_engine.storage import files
+from vecstow_engine.storage.layout import MANIFEST
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return RecordedDisk(monkeypatch)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with RunningEngine(tmp_path / "data") as running:
+        running.declare()
+        yield running
+
+
+async def test_collection_whose_sync_failed_in_a_write_is_told_of_in_the_log_once(engine, disk):
+    await engine.put(a=1)
+    disk.fail("data_sync *.log")
+    with capture_logs() as logs:
+        with pytest.raises(OutcomeUnknown):
+            await engine.put(b=2)
+        wait_until(lambda: any("takes no writes" in line["event"] for line in logs))
+        engine.stop()
+    told = [line for line in logs if "takes no writes" in line["event"]]
+    assert [(line["log_level"], line["collection"]) for line in told] == [("error", "notes")]
+    assert "Input/output error" in told[0]["reason"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_restored_backup_serves_though_its_log_could_not_begin(engine, disk, number):
+    await engine.put(a=1)
+    engine.checkpoint()
+    path = engine.backup("notes")
+    disk.fail("rename *.log.tmp -> *", number, times=9)
+    assert engine.restore(path, "copy") == "copy"
+    disk.faults.clear()
+    assert await engine.values("copy", "a") == [1]
+    await engine.put("copy", b=2)
+    with engine.copied() as restarted:
+        assert await restarted.values("copy", "a", "b") == [1, 2]
+        assert restarted.describe("copy")["reason"] is None
+
+
+async def test_restored_backup_serves_though_nothing_could_be_cleared_away(engine, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    await engine.put(a=1)
+    path = engine.backup("notes")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove_tree", refuse)
+        engine.restore(path, "copy")
+    assert await engine.values("copy", "a") == [1]
+    with engine.copied() as restarted:
+        assert restarted.collection_names() == ["copy", "notes"]
+        assert list(restarted.layout.data.glob(".staging/*")) == []
+
+
+async def test_import_serves_though_its_log_could_not_begin(engine, disk):
+    await engine.put(a=1)
+    engine.checkpoint()
+    orphan = engine.layout.data / ".quarantine" / "orphan"
+    orphan.parent.mkdir()
+    engine.layout.collection("notes").rename(orphan)
+    (orphan / MANIFEST).unlink()
+    disk.fail("rename *.log.tmp -> *", times=9)
+    manifest = engine.collection("notes").manifest
+    engine.import_orphan(
+        orphaned_path=".quarantine/orphan",
+        collection_name="found",
+        dimension=manifest.dimension,
+        distance_metric=manifest.distance_metric,
+        vector_type=manifest.vector_type,
+    )
+    disk.faults.clear()
+    assert await engine.values("found", "a") == [1]
+    await engine.put("found", b=2)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_drop_that_cannot_move_the_folder_says_so_and_is_finished_by_the_next_look(
+    engine, disk, number
+):
+    await engine.put(a=1)
+    disk.fail("rename notes -> *", number, times=2)
+    with pytest.raises((StorageError, DiskFull), match="is dropped, but its folder could not be moved away"):
+        engine.drop("notes")
+    with pytest.raises(NotFound):
+        engine.describe("notes")
+    engine.refresh({})
+    assert engine.deleted() == []
+    engine.refresh({})
+    [dropped] = engine.deleted()
+    engine.restore(dropped["path"], None)
+    assert await engine.values("notes", "a") == [1]
+
+
+async def test_collection_whose_log_cannot_go_on_at_the_start_serves_reads(engine, disk):
+    await engine.put(a=1)
+    disk.fail("create *.log.tmp", errno.EIO)
+    with engine.copied() as restarted:
+        assert restarted.describe("notes")["state"] == "ready"
+        assert "Input/output error" in restarted.describe("notes")["reason"]
+        assert await restarted.values("notes", "a") == [1]
+        await restarted.put(b=2)
