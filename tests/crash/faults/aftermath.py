@@ -51,6 +51,7 @@ class Aftermath:
     def problems(self) -> list[str]:
         """What is wrong; the error has passed, and its server still runs."""
         told = self._life.told()
+        self._life.workload.main.refresh()
         found = self._life.inspection()
         doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
         read_only = {name for name, state in found.states.items() if state == "read_only"}

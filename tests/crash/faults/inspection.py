@@ -33,12 +33,12 @@ class Inspection:
         if (lost := check(self.content, ledgers)) is not None:
             return [*self.wrong, f"{_broken(self.content, ledgers)}: {lost}"]
         mine = workload.main.ledger.restricted(self.content)
-        dropped = [set(w.dropped) for w in workload.main.ledger.worlds() if w.served == mine]
+        worlds = [world for world in workload.main.ledger.worlds() if world.served == mine]
         if last_word:
             for ledger in ledgers:
                 ledger.settle(self.content)
-        if self.trash not in dropped:
-            return [*self.wrong, f"dropped are {dropped[0]}, but {self.trash} can be restored"]
+        if all(self.trash != world.dropped.keys() for world in worlds):
+            return [*self.wrong, f"dropped are {set(worlds[0].dropped)}, but {self.trash} can be restored"]
         return self.wrong
 
 

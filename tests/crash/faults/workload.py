@@ -77,6 +77,7 @@ class Workload:
         as a collection, so that it is read too.
         """
         main, served = self.main, self.main.served()
+        main.late.clear()
         for name in (NEW, COPY, IMPORTED):
             if name in served:
                 main.hard_delete(name)
