@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,7 @@ def begin_evidence(
     `uids`: of the collection before and after, when its log is to be set aside too.
     """
     files.make_folder(layout.quarantine)
-    evidence = _new_folder(layout, plan.collection)
+    evidence = _unused(layout.quarantine / f"{plan.collection}-{timestamp()}")
     files.make_folder(evidence)
     _write_losses(evidence / LOST, losses)
     document = plan.document() | {"collection": plan.collection, "uids": uids}
@@ -63,7 +63,7 @@ def set_log_aside(layout: Layout, evidence: Path, uid: str) -> None:
     """Move a log that no collection has any more; nothing happens when it is not there."""
     if layout.log(uid).is_dir():
         files.make_folder(evidence / layout.logs.name)
-        files.rename(layout.log(uid), evidence / layout.logs.name / uid)
+        files.rename(layout.log(uid), _unused(evidence / layout.logs.name / uid))
 
 
 def set_file_aside(layout: Layout, evidence: Path, name: str, file: str, *, keep: bool = False) -> None:
@@ -79,12 +79,17 @@ def set_file_aside(layout: Layout, evidence: Path, name: str, file: str, *, keep
 
 
 def finish_repairs(layout: Layout) -> list[str]:
-    """Bring what a crash cut to its end; returns the names of the collections that had no place."""
+    """Bring what a crash cut to its end; returns the names of the collections that had no place.
+
+    Of the two logs the one is set aside that is not that of the collection in its place.
+    """
     finished = [manifest.name for manifest in finish_imports(layout)]
     for report in sorted(layout.quarantine.glob(f"*/{REPORT}")):
         name, uids = _read_report(report)
-        if uids is not None and uids[0] != uids[1] and _uid_in_place(layout, name) == uids[1]:
-            set_log_aside(layout, report.parent, uids[0])
+        in_place = _uid_in_place(layout, name)
+        if uids is not None and in_place in uids and uids[0] != uids[1]:
+            before, after = uids
+            set_log_aside(layout, report.parent, before if in_place == after else after)
     return finished
 
 
@@ -106,10 +111,10 @@ def _follow(target: Path, staging: Path, observed: Manifest | None) -> None:
     write_manifest(staging, dataclasses.replace(found, collection_uid=repaired.collection_uid))
 
 
-def _new_folder(layout: Layout, name: str) -> Path:
-    base = f"{name}-{timestamp()}"
-    names = (base if number == 1 else f"{base}-{number}" for number in count(1))
-    return next(path for path in map(layout.quarantine.joinpath, names) if not path.exists())
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it when the name is taken."""
+    others = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(candidate for candidate in chain([path], others) if not candidate.exists())
 
 
 def _write_losses(path: Path, losses: Iterable[Loss]) -> None:
