@@ -1,4 +1,4 @@
-"""The power goes off before each step of a repair: the damaged collection is there, whole, or the repaired."""
+"""The power goes off before each step of a repair: the damaged collection is there, or the repaired one."""
 
 import os
 import shutil
