@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.unit.checked_volume import flip
+from tests.unit.checked_volume import flip, zero
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.mending import Fault, find_faults, mend
@@ -200,6 +200,19 @@ def test_free_page_that_is_in_use_is_not_written_over(data, path):
     assert faults(path) == []
 
 
+def test_damaged_record_of_the_index_is_forgotten_and_the_points_kept(data, path):
+    """Else the next snapshot of the index would end the writes."""
+    with closing(sqlite3.connect(path)) as connection:
+        [page] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'snapshots'").fetchone()
+    zero(path, (page - 1) * PAGE, 512)
+    assert faults(path) == [Fault.PAGES]
+    [warning] = all_right(data)
+    assert "it was made anew" in warning
+    with closing(PointTable(path)) as table:
+        assert table.snapshots() == []
+    assert faults(path) == []
+
+
 def test_pages_that_cannot_be_put_right_are_told_and_the_points_served(data, path, monkeypatch):
     with_free_page_in_use(data, path)
 
@@ -207,6 +220,7 @@ def test_pages_that_cannot_be_put_right_are_told_and_the_points_served(data, pat
         raise DamagedFile("it is malformed", file=str(path))
 
     monkeypatch.setattr("vecstow_engine.storage.mending.vacuum", cannot)
+    monkeypatch.setattr("vecstow_engine.storage.mending.vacuum_without_snapshots", cannot)
     notes = StoreOnDisk(data)
     assert "could not be made anew, and a checkpoint may fail" in notes.opened.warnings[0]
     assert len(notes.points()) == POINTS // 2

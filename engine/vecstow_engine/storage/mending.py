@@ -6,13 +6,14 @@ anew. So is what pages keep of free space, which nobody but a writer reads: it w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
 
 from vecstow_engine.model.errors import DamagedFile, StorageError
-from vecstow_engine.storage.point_commits import rebuild_id_index, vacuum
+from vecstow_engine.storage.point_commits import rebuild_id_index, vacuum, vacuum_without_snapshots
 from vecstow_engine.storage.point_table import PointTable
 
 
@@ -60,9 +61,10 @@ def mend(path: Path, faults: list[Fault]) -> list[str]:
         vacuum(path)
     if Fault.IDS in faults:
         rebuild_id_index(path)
-    left = _left_of_pages(path) if Fault.PAGES in faults else []
+    if Fault.PAGES in faults:
+        _mend_pages(path)
     with closing(PointTable(path, at_rest=True)) as table:
-        left += find_faults(table)
+        left = find_faults(table)
     for fault in left:
         if fault is not Fault.PAGES:
             raise DamagedFile(f"{fault.value}, and could not be made anew", file=str(path))
@@ -70,12 +72,14 @@ def mend(path: Path, faults: list[Fault]) -> list[str]:
     return [f"{path}: {fault.value}; it {ends.get(fault, 'was made anew')}" for fault in faults]
 
 
-def _left_of_pages(path: Path) -> list[Fault]:
-    try:
-        vacuum(path)
-    except DamagedFile:
-        return [Fault.PAGES]
-    return []
+def _mend_pages(path: Path) -> None:
+    """What is recorded of index.bin is kept if it can be read; else the index is built from the rows."""
+    for write_anew in (vacuum, vacuum_without_snapshots):
+        with contextlib.suppress(DamagedFile):
+            write_anew(path)
+            with closing(PointTable(path, at_rest=True)) as table:
+                if not table.misplaces_pages():
+                    return
 
 
 def rewrite(path: Path) -> None:

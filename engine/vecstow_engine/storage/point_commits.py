@@ -28,6 +28,8 @@ CREATE TABLE meta (
 CREATE TABLE points (
   slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL, generation INTEGER NOT NULL,
   row_checksum INTEGER NOT NULL, payload BLOB, checksum INTEGER NOT NULL);
+"""
+_SNAPSHOTS: Final = """
 CREATE TABLE snapshots (
   crc INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, sequence INTEGER NOT NULL, space TEXT NOT NULL,
   max_connections INTEGER NOT NULL, library TEXT NOT NULL, checksum INTEGER NOT NULL);
@@ -51,7 +53,7 @@ def create_points(path: Path, meta: Meta) -> None:
     if left:
         files.sync_folder(path.parent)  # a log that came back would count as the new table's
     with wrapped(path), contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + _SNAPSHOTS)
         _write_meta(connection, meta)
         raw = bytearray(connection.serialize())
     raw[_FILE_VERSIONS] = _WRITE_AHEAD_LOG
@@ -147,6 +149,19 @@ def rebuild_id_index(path: Path) -> None:
 def vacuum(path: Path) -> None:
     """Rewrite the table without its free pages; durable when this returns."""
     with wrapped(path), _writer(path) as connection:
+        connection.execute("VACUUM")
+        make_durable(connection, path)
+
+
+def vacuum_without_snapshots(path: Path) -> None:
+    """The same, and what is recorded of `index.bin` is forgotten unread: its pages may be what is damaged."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM sqlite_schema WHERE name = 'snapshots'")
+        connection.execute("PRAGMA writable_schema=RESET")
+        connection.execute(_SNAPSHOTS)
+        connection.execute("COMMIT")
         connection.execute("VACUUM")
         make_durable(connection, path)
 
