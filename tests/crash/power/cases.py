@@ -15,6 +15,7 @@ from tests.crash.prove.part import Finding, Outcome
 
 KEPT = Path(tempfile.gettempdir()) / "vecstow-prove"
 """Where the cases of findings are put."""
+TOLD_CHARACTERS = 400
 KEPT_MAX = 10
 """Of one batch."""
 
@@ -54,7 +55,7 @@ class Case:
         outcome.facts.update(Counter({f"by {self.state.strategy}": 1}) + verdict.facts)
         for wrong in verdict.wrong:
             repeat = self.keep() if len(outcome.findings) < KEPT_MAX else "not kept: there are many"
-            what = f"{wrong} (state {self.state.strategy!r}, {self.origin})"
+            what = f"{wrong[:TOLD_CHARACTERS]} (state {self.state.strategy!r}, {self.origin})"
             outcome.findings.append(Finding(what, repeat))
 
 

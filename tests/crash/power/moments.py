@@ -12,6 +12,7 @@ from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink
 
 TURNING = (Sync, Rename, Unlink, Answered)
 TURNING_WEIGHT = 3.0
+DOUBTFUL_WEIGHT = 8.0
 TOLD_CHARACTERS = 150
 
 
@@ -40,8 +41,20 @@ def places_in(events: Sequence[Event]) -> list[int]:
 def chosen(places: Sequence[int], events: Sequence[Event], count: int, chance: random.Random) -> list[int]:
     """So many of the places, rising; those beside what decides what is durable come up more often."""
     near = {place for e in events if isinstance(e, TURNING) for place in (e.entry + 1, e.exit + 1)}
-    weights = [TURNING_WEIGHT if place in near else 1.0 for place in places]
+    doubtful = _doubtful(events)
+    weights = [
+        DOUBTFUL_WEIGHT if any(begin < place <= end for begin, end in doubtful)
+        else TURNING_WEIGHT if place in near else 1.0
+        for place in places
+    ]  # fmt: skip
     return sorted(set(chance.choices(places, weights, k=count)))
+
+
+def _doubtful(events: Sequence[Event]) -> list[tuple[int, int]]:
+    """Where a file has its name of which the page cache shows what the disk may never have had."""
+    gone = {event.inode: event.exit for event in events if isinstance(event, Unlink)}
+    end = max((event.exit for event in events), default=0)
+    return [(e.exit, gone.get(e.inode, end)) for e in events if isinstance(e, Sync) and not e.ok]
 
 
 def moments(

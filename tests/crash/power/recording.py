@@ -20,7 +20,9 @@ from tests.crash.power.moments import places_in
 from tests.crash.power.recorded_server import RecordedServer
 from tests.crash.power.states import MAPPED_SUFFIX
 
-FLAGS = ("--checkpoint-seconds", 0.04, "--rescan-seconds", 0.2, "--reserve-bytes", 0)
+FLAGS = ("--rescan-seconds", 0.2, "--reserve-bytes", 0)
+CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_AFTER_FAILURE = 0.04, 0.4
+"""After a sync that failed a checkpoint would soon make durable by other means what may be lost."""
 SYNC_TAKES = "fdatasync:delay_enter=1500"
 """Microseconds: writers that come meanwhile share the next one."""
 
@@ -65,7 +67,8 @@ class _Session:
     def __init__(self, folder: Path, seed: int, operations: int, fails: bool) -> None:
         self._chance = random.Random(seed)
         self._seed, self._operations, self._fails = seed, operations, fails
-        self._server = RecordedServer(folder, *FLAGS)
+        seconds = CHECKPOINT_SECONDS_AFTER_FAILURE if fails else CHECKPOINT_SECONDS
+        self._server = RecordedServer(folder, *FLAGS, "--checkpoint-seconds", seconds)
         self._clients = [Client.admin(seed), *(Client.writer(name, seed) for name in "bcd")]
 
     def record(self) -> Recording:
@@ -74,7 +77,8 @@ class _Session:
             self._server.start()
             for client in self._clients:
                 client.begin(number, self._server.port)
-            self._work(end)
+            # After a failure most is refused; what comes after the restart says more.
+            self._work(end, self._operations // 3 if self._fails and number == 0 else self._operations)
         for client in self._clients:
             client.leave()
         events = self._server.events
@@ -85,16 +89,16 @@ class _Session:
 
     def _injected(self, number: int) -> Iterator[str]:
         if self._fails and number == 0:
-            yield f"fdatasync:error=EIO:when={self._chance.randint(12, 40)}"
+            yield f"fdatasync:error=EIO:when={self._chance.randint(6, 14)}"
             yield f"fsync:error=EIO:when={self._chance.randint(25, 60)}"
         else:
             yield SYNC_TAKES
 
-    def _work(self, end: signal.Signals) -> None:
+    def _work(self, end: signal.Signals, operations: int) -> None:
         """All clients at once; the end comes while they work, or SIGTERM when they are done."""
         with ThreadPoolExecutor(len(self._clients)) as threads:
             stop = threading.Event()
-            work = [threads.submit(c.work, self._operations, stop) for c in self._clients]
+            work = [threads.submit(c.work, operations, stop) for c in self._clients]
             if end == signal.SIGKILL:
                 work[1].result()
                 self._server.kill()

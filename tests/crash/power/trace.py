@@ -36,7 +36,7 @@ NO_RINGS = "io_uring_setup:error=ENOSYS"
 STRING_BYTES_MAX = 8 << 20
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()?(.*)", re.DOTALL)
-_KILLED_BEFORE = "???()"
+_KILLED_BEFORE = "???("
 """A thread that was killed before strace knew what it called: the kernel did not act on it."""
 _RESULT = re.compile(r"\) += (\?|-?\d+|0x[0-9a-f]+)(?: (E\w+))?[^\"]*$")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
