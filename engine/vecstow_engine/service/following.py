@@ -69,7 +69,8 @@ class Follower:
         if collection is not None:
             self._catalog.move_away(collection)
         else:
-            move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
+            with self._catalog.changes.names("drop", manifest.name):
+                move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
 
     def _follow_settings(self, collection: Collection, manifest: Manifest) -> None:
         if manifest.shape != collection.manifest.shape:
