@@ -125,6 +125,10 @@ class FakeEngine:
         self.collection(name)
         return {"problems": []}
 
+    def repair(self, name: str, *, dry_run: bool = False) -> dict[str, object]:
+        self.collection(name)
+        return {"outcome": "planned" if dry_run else "repaired"}
+
     def import_orphan(self, **values: Any) -> None:
         self.calls.append(("import", values))
 

@@ -1,0 +1,148 @@
+"""`vecstow check --repair`: what is printed, asked and exited with, on a volume and over REST."""
+
+import json
+
+import pytest
+
+from tests.unit.asgi_client import docs_service
+from tests.unit.checked_volume import flip, zero
+from tests.unit.damaged_store import DamagedStore, digests
+from vecstow_engine.cli import client as rest
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = DamagedStore(tmp_path / "data")
+    flip(store.rows, store.row_offset("p7"))
+    return store
+
+
+def test_dry_run_prints_the_plan_and_exits_with_1(store, vecstow):
+    before = digests(store.data)
+    code, out, err = vecstow("check", "notes", "--data", store.data, "--repair", "--dry-run")
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    assert lines[0] == "notes: step 1: set the folder and its log aside in .quarantine, whole"
+    assert "the row of point 'p7' fails its checksum" in lines[1]
+    assert any(
+        line.startswith("notes: step 2: make vectors.bin and points.db anew, with 327 points")
+        for line in lines
+    )
+    offset = store.row_offset("p7")
+    assert (
+        f"notes: lost: point 'p7' (notes/vectors.bin at byte {offset}): its row fails its checksum" in lines
+    )
+    assert lines[-1] == "notes: nothing was done; without --dry-run it is"
+    assert digests(store.data) == before
+
+
+def test_repair_prints_the_plan_and_what_came_of_it_and_exits_with_0(store, vecstow):
+    code, out, _ = vecstow("check", "--data", store.data, "--repair")
+    assert code == 0
+    assert out.splitlines()[0].startswith("notes: step 1: ")
+    [folder] = (store.data / ".quarantine").iterdir()
+    assert out.splitlines()[-1] == (
+        "notes: repaired (316 points kept, 11 from the log, 1 lost); what was damaged lies in "
+        f".quarantine/{folder.name}"
+    )
+    code, out, _ = vecstow("check", "--data", store.data, "--repair", "--dry-run")
+    assert (code, out) == (0, "notes: sound, nothing to do\n")
+    assert vecstow("check", "--data", store.data)[0] == 0
+
+
+def test_what_cannot_be_repaired_exits_with_1_and_says_what_to_do(store, vecstow):
+    store.table.unlink()
+    for path in store.log.glob("*.log"):
+        path.unlink()
+    code, out, _ = vecstow("check", "--data", store.data, "--repair")
+    assert code == 1
+    assert "notes: cannot be repaired: nothing of it can be saved" in out
+    assert "    next: restore a backup" in out
+
+
+def test_json_is_one_document(store, vecstow):
+    for option, outcome, expected in (("--dry-run", "planned", 1), ("--repair", "repaired", 0)):
+        code, out, _ = vecstow("check", "--data", store.data, "--repair", option, "--json")
+        assert code == expected
+        repair = json.loads(out)["collections"]["notes"]
+        assert repair["outcome"] == outcome
+        assert (repair["plan"]["kept"], repair["plan"]["restored"], repair["plan"]["lost"]) == (316, 11, 1)
+
+
+def test_many_losses_are_counted_not_printed(store, vecstow):
+    zero(store.rows, 4096, 16 * 60)
+    _, out, _ = vecstow("check", "--data", store.data, "--repair")
+    assert sum("lost: point" in line for line in out.splitlines()) == 20
+    assert "notes: lost: 37 points more; the repair lists them all in lost.jsonl" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["check", "--dry-run", "--data", "x"], id="a dry run of nothing"),
+        pytest.param(["check", "--repair", "--url", "http://127.0.0.1:1"], id="all of an engine"),
+    ],
+)
+def test_wrong_usage_exits_with_2(vecstow, arguments):
+    assert vecstow(*arguments)[0] == 2
+
+
+class Answers:
+    """Stands for the client: the plan first, then the repair."""
+
+    def __init__(self, outcome):
+        self.outcome, self.asked = outcome, []
+
+    def __call__(self, url):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def get(self, *segments):
+        return {"progress": None}
+
+    def post(self, *segments, document):
+        self.asked.append((segments, document))
+        plan = {
+            "steps": [{"does": "make it anew", "because": "it is damaged"}], "kept": 3, "restored": 1, "lost": 2,
+            "lost_without_id": 2, "losses": [], "warnings": ["mind this"], "impossible": None, "hint": None,
+        }  # fmt: skip
+        outcome = "planned" if document["dry_run"] and self.outcome == "repaired" else self.outcome
+        return {"outcome": outcome, "quarantine": ".quarantine/notes-x", "plan": plan}
+
+
+def test_engine_is_asked_for_the_plan_before_it_repairs(vecstow, monkeypatch):
+    answers = Answers("repaired")
+    monkeypatch.setattr(rest, "Client", answers)
+    code, out, _ = vecstow("check", "notes", "--url", "http://127.0.0.1:1", "--repair")
+    assert code == 0
+    path = ("collections", "notes", "repair")
+    assert answers.asked == [(path, {"dry_run": True}), (path, {"dry_run": False})]
+    assert out.splitlines() == [
+        "notes: step 1: make it anew",
+        "    because it is damaged",
+        "notes: lost: 2 points whose ids nothing tells",
+        "notes: note: mind this",
+        "notes: repaired (3 points kept, 1 from the log, 2 lost); what was damaged lies in .quarantine/notes-x",
+    ]
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("sound", 0), ("impossible", 1)])
+def test_engine_is_asked_once_where_nothing_can_or_must_be_done(vecstow, monkeypatch, outcome, code):
+    answers = Answers(outcome)
+    monkeypatch.setattr(rest, "Client", answers)
+    assert vecstow("check", "notes", "--url", "http://127.0.0.1:1", "--repair")[0] == code
+    assert len(answers.asked) == 1
+
+
+async def test_route_repairs_and_takes_no_unknown_field():
+    client, engine = docs_service()
+    reply = await client.call("POST", "/collections/docs/repair", {"dry_run": True})
+    assert (reply.status, reply.data) == (200, {"outcome": "planned"})
+    assert (await client.call("POST", "/collections/docs/repair")).data == {"outcome": "repaired"}
+    assert (await client.call("POST", "/collections/docs/repair", {"dryrun": True})).status == 422
+    assert (await client.call("POST", "/collections/none/repair")).status == 404
