@@ -6,6 +6,7 @@
     reading   all that an engine tells of one collection
     verdict   whether that is right, given what was damaged
     after     what is written afterwards, and read back after another start
+    repaired  what a repair makes of it
     trial     one case from the damage to the verdict
     child     one case in a process of its own, which may die or hang
     part      batches of cases

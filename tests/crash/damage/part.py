@@ -30,6 +30,8 @@ class Damage:
             verdict = run_apart(volume, case, folder / str(number))
             outcome.cases += 1
             outcome.facts[verdict.ending] += 1
+            if verdict.repair is not None:
+                outcome.facts[verdict.repair] += 1
             outcome.findings += [
                 Finding(f"{case}: {told}", f"{self.seed} {number} 1 {self.only}".strip())
                 for told in verdict.wrong

@@ -9,6 +9,7 @@ from random import Random
 from tests.crash.damage.after import Written, judge_after, judge_refusals, write_on
 from tests.crash.damage.cases import Case
 from tests.crash.damage.reading import Seen, see
+from tests.crash.damage.repaired import repair
 from tests.crash.damage.verdict import (
     Verdict,
     judge,
@@ -49,6 +50,9 @@ def run_case(volume: Volume, case: Case, folder: Path) -> Verdict:
     if not case.label.startswith(COPIES):
         is_empty = name in volume.live and not volume.live[name].last
         verdict.wrong += judge_check(verdict, report, name, is_empty=is_empty)
+        if verdict.is_trouble and not is_empty and not written:
+            verdict.repair, wrong = repair(volume, case, name or "", folder / "repaired", chance)
+            verdict.wrong += wrong
     if written:
         verdict.wrong += _judge_after(data, written, seen, name, chance)
     return verdict

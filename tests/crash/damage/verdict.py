@@ -26,6 +26,8 @@ class Verdict:
 
     ending: str
     wrong: list[str] = field(default_factory=list)
+    repair: str | None = None
+    """How the repair of it ended."""
 
     @property
     def is_trouble(self) -> bool:

@@ -1,0 +1,77 @@
+"""A damaged collection that is repaired: what is served then was acknowledged, and what is not is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from random import Random
+
+from tests.crash.damage.cases import Case
+from tests.crash.damage.reading import Seen, see
+from tests.crash.damage.verdict import judge_neighbour
+from tests.crash.damage.volume import RESERVE_BYTES, Truth, Volume
+from tests.crash.reading import killed
+from vecstow_engine.storage.check import check_volume
+from vecstow_engine.storage.repair import CollectionRepair, Outcome, repair_volume
+
+
+def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) -> tuple[str, list[str]]:
+    """How it ended, and what is wrong with that."""
+    volume.lay(data, volume.labels[case.label], case.content)
+    before = _contents(data)
+    done = repair_volume(data).collections
+    others = {other: mended.outcome for other, mended in done.items() if other != name}
+    wrong = [f"{other} is {end} too" for other, end in others.items() if end is not Outcome.SOUND]
+    if done[name].outcome is Outcome.IMPOSSIBLE:
+        changed = {path for path, raw in _contents(data).items() if before.get(path) != raw}
+        return "repair impossible", wrong + [f"it is changed: {path}" for path in changed]
+    if done[name].outcome is not Outcome.REPAIRED:
+        return "not repaired", [*wrong, f"it is {done[name].outcome}: {done[name].plan}"]
+    wrong += [
+        f"after repair: {finding}" for finding in check_volume(data, [name]).findings if _is_bad(finding)
+    ]
+    if (again := repair_volume(data, [name]).collections[name]).outcome is not Outcome.SOUND:
+        wrong.append(f"a second repair is {again.outcome}: {again.plan}")
+    with killed(data, reserve_bytes=RESERVE_BYTES) as engine:
+        for other, truth in volume.live.items():
+            seen = asyncio.run(see(engine, other, truth.ids, chance))
+            if other == name:
+                wrong += _judge(truth, seen, done[name], data)
+            else:
+                wrong += judge_neighbour(other, truth, seen)
+    return "repaired", [f"repaired: {told}" for told in wrong]
+
+
+def _judge(truth: Truth, seen: Seen, mended: CollectionRepair, data: Path) -> list[str]:
+    """Where records of the log are lost, a point may be as it was before them; else it is as it was last."""
+    wrong = list(seen.wrong)
+    if seen.state != "ready" or seen.withheld:
+        wrong.append(f"it is {seen.state}, without {sorted(seen.withheld)}: {seen.reason}")
+    losses = _listed(data, mended)
+    is_older = any("records" in loss for loss in losses) or any(
+        "no log" in told for told in mended.plan.warnings
+    )
+    states = truth.states if is_older else [truth.last]
+    for point_id, point in seen.points.items():
+        if not any(state.get(point_id) == point for state in states):
+            wrong.append(f"{point_id} is {point}, and never was, or was not last")
+    missing = truth.last.keys() - seen.points.keys() - {str(loss.get("id")) for loss in losses}
+    if len(missing) > mended.plan.lost_without_id and not is_older and not mended.plan.warnings:
+        wrong.append(f"{sorted(missing)[:5]} are lost, and nothing says so")
+    return wrong
+
+
+def _listed(data: Path, mended: CollectionRepair) -> list[dict[str, object]]:
+    assert mended.quarantine is not None
+    path = data / mended.quarantine / "lost.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _contents(data: Path) -> dict[Path, bytes]:
+    paths = (path for path in data.rglob("*") if path.is_file() and path.name != "LOCK")
+    return {path: path.read_bytes() for path in paths}
+
+
+def _is_bad(finding: object) -> bool:
+    return getattr(finding, "severity", None) == "error"
