@@ -49,9 +49,9 @@ class Repairer:
         with self._gate.required("repair"):
             if collection is None:
                 return self._repair_undeclared(name)
-            planned = self._plan(collection)
-            needed = planned.outcome is Outcome.PLANNED
-            return self._repair(collection) if needed else planned
+            if collection.store is not None and (sound := self._unneeded(collection)) is not None:
+                return sound
+            return self._repair(collection)
 
     def _find(self, name: str) -> Collection | None:
         """The collection; None for a folder whose manifest is lost or broken."""
@@ -63,6 +63,11 @@ class Repairer:
         if not self._layout.collection(name).is_dir():
             raise NotFound(f"collection {name!r} does not exist", collection=name)
         return None
+
+    def _unneeded(self, collection: Collection) -> CollectionRepair | None:
+        """What there is to say of a collection that serves and goes on serving; None when it must not."""
+        planned = self._plan(collection)
+        return None if planned.outcome is Outcome.PLANNED else planned
 
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Look at the files while it serves, but no checkpoint changes them."""
