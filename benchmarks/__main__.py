@@ -4,6 +4,7 @@ python -m benchmarks                         everything but the million rows, th
 python -m benchmarks search ingest --runs 5
 python -m benchmarks recall --data FOLDER    on other embeddings
 python -m benchmarks --large                 the million rows too: ten minutes, 4 GB of memory
+python -m benchmarks against --against DIR   durable ingest beside that of another checkout
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import create, ingest, latency, many_collections, million, recall, restart, search
+from benchmarks import against, create, ingest, latency, many_collections, million, recall, restart, search
 from benchmarks.harness import machine, report
 from benchmarks.harness.context import Context, Sizes
 from benchmarks.harness.figures import BenchmarkFailed, Figure
 
-MODULES: Final = (ingest, search, latency, restart, many_collections, create, recall, million)
+MODULES: Final = (ingest, search, latency, restart, many_collections, create, recall, million, against)
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
+ASKED_FOR: Final = (LARGE, against.NAME)
+"""Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 
 
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in _chosen(options):
             context = Context(
                 folder=Path(folder), data=options.data, runs=options.runs, sizes=sizes,
+                against=options.against,
                 say=lambda text, name=name: console.print(f"[dim]{name}: {text}[/dim]"),
             )  # fmt: skip
             try:
@@ -80,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="where volumes are made (the temporary folder)"
     )
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, for `against`")
     parser.add_argument("--rows", type=int, metavar="N", help=f"rows of a collection ({defaults.rows:,})")
     parser.add_argument(
         "--large-rows", type=int, metavar="N", help=f"rows of the large one ({defaults.large_rows:,})"
@@ -107,7 +112,9 @@ def _chosen(options: argparse.Namespace) -> list[str]:
     return [
         name
         for name in BENCHMARKS
-        if name in options.names or (not options.names and name != LARGE) or (name == LARGE and options.large)
+        if name in options.names
+        or (not options.names and name not in ASKED_FOR)
+        or (name == LARGE and options.large)
     ]
 
 

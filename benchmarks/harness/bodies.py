@@ -17,10 +17,12 @@ from benchmarks.harness.wire import MSGPACK, build_request
 BATCH_ROWS: Final = 1000
 
 
-def insert_requests(collection: str, rows: Rows, media: str, first_id: int = 0) -> Iterator[bytes]:
-    """Batches of 1,000 rows without payload; a row's id is its number, counted from `first_id`."""
-    for start in range(0, len(rows), BATCH_ROWS):
-        part = rows[start : start + BATCH_ROWS]
+def insert_requests(
+    collection: str, rows: Rows, media: str, first_id: int = 0, batch_rows: int = BATCH_ROWS
+) -> Iterator[bytes]:
+    """Batches of rows without payload; a row's id is its number, counted from `first_id`."""
+    for start in range(0, len(rows), batch_rows):
+        part = rows[start : start + batch_rows]
         ids = [str(first_id + start + line) for line in range(len(part))]
         body = _packed_batch(ids, part) if media == MSGPACK else _json_batch(ids, part)
         yield build_request("POST", f"/collections/{collection}/vectors/batch", body, media)

@@ -32,7 +32,14 @@ class Context:
     """One run of the whole program."""
 
     def __init__(
-        self, *, folder: Path, data: Path, runs: int, sizes: Sizes, say: Callable[[str], None]
+        self,
+        *,
+        folder: Path,
+        data: Path,
+        runs: int,
+        sizes: Sizes,
+        say: Callable[[str], None],
+        against: Path | None = None,
     ) -> None:
         self.folder = folder
         self.data = data
@@ -40,6 +47,8 @@ class Context:
         self.sizes = sizes
         self.say = say
         """Tells a person what goes on."""
+        self.against = against
+        """Another checkout, to compare with."""
         self.mixture = Mixture(sizes.dimension)
 
     def volume(self) -> Path:

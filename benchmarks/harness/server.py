@@ -39,11 +39,19 @@ class ProcessFacts:
 class Server:
     """One volume, served; started and ended any number of times."""
 
-    def __init__(self, data: Path, options: Sequence[str] = (), descriptors_max: int | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        options: Sequence[str] = (),
+        descriptors_max: int | None = None,
+        engine: Path | None = None,
+    ) -> None:
+        """`engine`: the folder of another checkout's package; None: ours."""
         self.data = data
         self.log_path = data.with_name(data.name + ".log")
         self.options = list(options)
         self.descriptors_max = descriptors_max
+        self.engine = engine
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +72,7 @@ class Server:
                 [*command, *self.options],
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=_environment(self.engine),
                 preexec_fn=self._limit_descriptors,
             )
 
@@ -141,9 +149,12 @@ class Server:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors_max, self.descriptors_max))
 
 
-def _environment() -> dict[str, str]:
-    """Ours, but for what would make each start compile the source anew."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+def _environment(engine: Path | None) -> dict[str, str]:
+    """Ours, but for what would make each start compile the source anew; `engine` is imported first."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if engine is not None:
+        environment["PYTHONPATH"] = str(engine.absolute())
+    return environment
 
 
 def _free_port() -> int:
