@@ -68,8 +68,14 @@ lock: ## write the lock files anew (ARGS="--upgrade" takes newer versions)
 	$(LOCK) --all-extras --group dev pyproject.toml --output-file requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock --output-file requirements-build.lock
 
+DEPTH ?= ci
+
+.PHONY: prove
+prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or night)
+	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
+
 .PHONY: ci
-ci: check demo coverage ## run what CI runs
+ci: check demo coverage prove ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made
