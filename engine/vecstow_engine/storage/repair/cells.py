@@ -131,7 +131,8 @@ def _columns(payload: bytes) -> tuple[Any, ...]:
     """The values of a record; texts that are none stay bytes."""
     head_end, position = _varint(payload, 0)
     kinds = []
-    while position < min(head_end, len(payload)):
+    limit = min(head_end, len(payload))
+    while position < limit:
         kind, position = _varint(payload, position)
         kinds.append(kind)
     if position != head_end:
@@ -171,6 +172,8 @@ def _value(kind: int, raw: bytes) -> Any:
 
 def _varint(raw: bytes, position: int) -> tuple[int, int]:
     """A big-endian number of 1 to 9 bytes, and where it ends."""
+    if position < len(raw) and raw[position] < 0x80:
+        return raw[position], position + 1  # most are so short
     value = 0
     for count in range(8):
         if position + count >= len(raw):

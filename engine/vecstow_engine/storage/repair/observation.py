@@ -78,7 +78,10 @@ def _observe(
         reasons += _reasons(report)
         if not reasons:
             return Observation(name, claims, verdict, index_fault=_index_fault(layout, name))
-    reading = stack.enter_context(closing(PointsReading(folder / POINTS)))
+    reading = PointsReading(
+        folder / POINTS, lambda done, total: progress(f"{name}: reading points", done, total)
+    )
+    stack.enter_context(closing(reading))
     if claims.meta is None and reading.meta is not None:
         claims = read_claims(layout, name, reading.meta)
         verdict = judge(claims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Final
 
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import ROWS, Layout
+from vecstow_engine.storage.point_table import SCAN_ROWS
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.repair.chain import Chain, Gap, chain_of, readable
 from vecstow_engine.storage.repair.effects import effect_rows, without_unusable
@@ -19,7 +20,7 @@ from vecstow_engine.storage.repair.evidence import Evidence
 from vecstow_engine.storage.repair.live_rows import Tell, mark_flaws
 from vecstow_engine.storage.repair.pages import PageFile
 from vecstow_engine.storage.repair.saved import Saved
-from vecstow_engine.storage.repair.survey import Survey
+from vecstow_engine.storage.repair.survey import Sighting, Survey
 from vecstow_engine.storage.repair.witnesses import choose_points
 from vecstow_engine.storage.replay import FoundSegment
 
@@ -30,7 +31,7 @@ _UNKNOWN_APPLIED: Final = (1 << 63) - 1
 class PointsReading:
     """`points.db` read page by page into evidence of its own. Close it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Tell) -> None:
         self.evidence = Evidence()
         self.meta: Meta | None = None
         self.index_intact = False
@@ -39,15 +40,16 @@ class PointsReading:
         """Offsets of pages that cannot be read."""
         if self.is_there:
             with closing(PageFile(path)) as pages:
-                self._read(Survey(pages))
+                self._read(Survey(pages), tell)
 
     def close(self) -> None:
         """Forget everything."""
         self.evidence.close()
 
-    def _read(self, survey: Survey) -> None:
+    def _read(self, survey: Survey, tell: Tell) -> None:
         self.evidence.add_listed(survey.listed())
-        self.evidence.add_sightings(survey.sightings())
+        total = self.evidence.count("SELECT 1 FROM listed")
+        self.evidence.add_sightings(_told(survey.sightings(), tell, total))
         self.index_intact = survey.index_intact
         self.unreadable = survey.unreadable
         self.meta = max(survey.metas, key=lambda meta: meta.applied, default=None)
@@ -70,6 +72,14 @@ class Salvage:
     table_is_there: bool
     is_whole: bool
     """Nothing of the table is missing, as far as anything tells."""
+
+
+def _told(sightings: Iterator[Sighting], tell: Tell, total: int) -> Iterator[Sighting]:
+    """`total`: what the index of ids has, which may be damaged too."""
+    for done, sighting in enumerate(sightings, start=1):
+        if done % SCAN_ROWS == 0:
+            tell(done, max(done, total))
+        yield sighting
 
 
 def salvage(
