@@ -12,6 +12,7 @@ from tests.crash.damage.volume import whole_volume
 from tests.crash.prove.part import Finding, Outcome, Part
 
 CASES = 20
+TOLD_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class Damage:
             outcome.facts[verdict.ending] += 1
             if verdict.repair is not None:
                 outcome.facts[verdict.repair] += 1
-            outcome.findings += [
-                Finding(f"{case}: {told}", f"{self.seed} {number} 1 {self.only}".strip())
-                for told in verdict.wrong
-            ]
+            if verdict.wrong:
+                what = f"{case}: " + "\n      ".join(verdict.wrong[:TOLD_MAX])
+                outcome.findings.append(Finding(what, f"{self.seed} {number} 1 {self.only}".strip()))
         return outcome
 
 

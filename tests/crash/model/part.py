@@ -12,7 +12,8 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, Verbosity, reporting, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.crash.model.machine import FLAT_ROWS_MAX, EngineMachine
+from tests.crash.model.engine import EngineMachine
+from tests.crash.model.world import FLAT_ROWS_MAX
 from tests.crash.prove.part import Finding, Outcome, Part
 from vecstow_engine.index.vector_index import VectorIndex
 

@@ -9,12 +9,18 @@ from numpy.typing import NDArray
 
 from tests.crash.ledger import Points
 from tests.crash.rest import Stored
+from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 
 DIMENSION = 4
 LEVELS = 255
 GREATEST = 127
 VALUES = LEVELS**2
+FLAT_ROWS_MAX = 12
+"""For these examples: more rows than that make a graph."""
+NAMES = ("a", "b", "c")
+IDS = [f"p{number}" for number in range(24)]
+CONFIG = IndexConfig(max_connections=6, ef_construction=60)
 
 
 @dataclass
