@@ -15,7 +15,7 @@ from tests.crash.power.cache import Cache, real_tree
 from tests.crash.power.events import Event
 from tests.crash.power.reader import Reader
 from tests.crash.power.states import MAPPED_SUFFIX
-from tests.crash.power.trace import Call, TraceError, parse, strace
+from tests.crash.power.trace import Call, TraceError, end_with_parent, parse, strace
 from tests.engine_process import STOP_SECONDS_MAX, EngineProcess
 
 REPOSITORY = Path(__file__).parents[3]
@@ -45,7 +45,9 @@ class RecordedServer(EngineProcess):
             inject=self.inject,
         )
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=REPOSITORY, stdout=log, stderr=log, preexec_fn=end_with_parent
+            )
 
     def _end(self, number: signal.Signals) -> int:
         """Signal the server, wait until strace is done too, and read what was recorded."""

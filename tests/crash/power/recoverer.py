@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.crash.power.reader import MARK_PREFIX
+from tests.crash.power.trace import end_with_parent
 from tests.crash.prove.runner import silence
 from tests.crash.reading import killed, read
 
@@ -24,6 +25,7 @@ def mark(text: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     silence()
     for line in sys.stdin:
         mark(BEGIN)

@@ -18,7 +18,7 @@ from tests.crash.power.reader import MARK_PREFIX, Reader
 from tests.crash.power.recorded_server import REPOSITORY
 from tests.crash.power.recoverer import END, OPEN
 from tests.crash.power.states import MAPPED_SUFFIX, State
-from tests.crash.power.trace import TraceError, parse, strace
+from tests.crash.power.trace import TraceError, end_with_parent, parse, strace
 
 SECONDS_MAX = 60.0
 _MARK = "".join(f"\\x{byte:02x}" for byte in MARK_PREFIX.encode())
@@ -90,7 +90,12 @@ def recoverer(folder: Path) -> Iterator[Recoverer]:
     command = strace(trace, [sys.executable, "-m", "tests.crash.power.recoverer"])
     with (
         subprocess.Popen(
-            command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            cwd=REPOSITORY,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=end_with_parent,
         ) as process,
         trace.open() as stream,
     ):

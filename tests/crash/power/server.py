@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+from tests.crash.power.trace import end_with_parent
 from vecstow_engine.cli.main import main
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.service import background, loading
@@ -16,6 +17,7 @@ SNAPSHOT_ROWS_MIN = 10
 FLAT_ROWS_MAX = 20
 
 if __name__ == "__main__":
+    end_with_parent()
     background.UPKEEP_SECONDS = UPKEEP_SECONDS  # type: ignore[misc]
     background.SNAPSHOT_ROWS_MIN = SNAPSHOT_ROWS_MIN  # type: ignore[misc]
     loading.VectorIndex = functools.partial(VectorIndex, flat_rows_max=FLAT_ROWS_MAX)  # type: ignore[misc]
