@@ -54,18 +54,29 @@ class Aftermath:
         self._life.workload.main.refresh()
         found = self._life.inspection()
         doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
+        excused = {
+            name for name, state in found.states.items() if self._is_excused(state, found.reasons[name])
+        }
+        for name in excused:
+            found.excuse(name, self._life.workload)
         read_only = {name for name, state in found.states.items() if state == "read_only"}
         self.kind = self._classified(told, read_only)
         return [
             *self._unnamed(told),
             *self._neighbours(told),
-            *found.problems(self._life.workload, last_word=not doubtful),
+            *found.problems(self._life.workload, last_word=not doubtful and not excused),
             *(f"{name} is {state}: {found.reasons[name]}" for name, state in found.states.items()
-              if state not in ("ready", "read_only")),
+              if state not in ("ready", "read_only") and name not in excused),
             *self._writes(found),
             *self._not_told(read_only, found.reasons),
             *self._went_on(),
         ]  # fmt: skip
+
+    def kill(self) -> None:
+        """SIGKILL, before anything is written over what the error left."""
+        self.kind = "killed after it"
+        self._life.victims = [self._life.control.victim]
+        self._life.end()
 
     def end(self) -> list[str]:
         """SIGTERM; an error that did not come in the round may come now."""
@@ -74,6 +85,10 @@ class Aftermath:
             self.kind = "met at the end"
         self._life.victims = [self._life.control.victim] if self._life.control.fired else []
         return [] if code == 0 else [f"SIGTERM ended it with {code}"]
+
+    def _is_excused(self, state: str, reason: str | None) -> bool:
+        """A disk that cannot be read or written while a collection is opened keeps it closed, and it says so."""
+        return state == "quarantined" and self._injection.how == "EIO" and "Input/output" in (reason or "")
 
     def _classified(self, told: list[Told], read_only: set[str]) -> str:
         if read_only:

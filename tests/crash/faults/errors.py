@@ -68,16 +68,25 @@ def _inject(life: Lives, injection: Injection, outcome: Outcome) -> list[str]:
     for _, act in life.workload.steps():
         act()
         aftermath.look()
+        if life.control.fired and injection.is_the_last:
+            break
     life.refused = life.told()
-    problems = []
-    if life.control.fired:
-        life.control.disarm()
-        problems = aftermath.problems()
-    problems += aftermath.end()
+    problems = _see_it_through(life, injection, aftermath)
     outcome.facts[aftermath.kind] += 1
     outcome.cases += aftermath.kind is not NEVER
     life.begin_again()
     return problems + [f"after a restart, {problem}" for problem in life.problems()]
+
+
+def _see_it_through(life: Lives, injection: Injection, aftermath: Aftermath) -> list[str]:
+    """What is wrong until the server ends."""
+    if not life.control.fired:
+        return aftermath.end()
+    if injection.is_the_last:
+        aftermath.kill()
+        return []
+    life.control.disarm()
+    return aftermath.problems() + aftermath.end()
 
 
 def _batches(depth: str, seed: int) -> Iterator[Errors]:

@@ -74,6 +74,11 @@ class Injection:
         return self.how in ("ENOSPC", FULL)
 
     @property
+    def is_the_last(self) -> bool:
+        """After it the server is killed: of what a full disk leaves half done nothing may count."""
+        return self.is_no_room and self.nth % 2 == 0
+
+    @property
     def is_failed_sync(self) -> bool:
         """A sync fails."""
         return self.kind in SYNCS
