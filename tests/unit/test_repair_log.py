@@ -59,11 +59,32 @@ def test_damaged_header_of_a_segment_keeps_no_record_back(store):
     assert store.served() == store.points
 
 
-def test_segment_whose_seed_is_lost_is_lost_and_told(store):
+def test_lost_header_of_a_segment_keeps_no_record_back_where_two_agree_on_its_seed(store):
     zero(store.segment, 0, HEADER_BYTES)
+    assert store.repair().plan.losses == ()
+    assert store.served() == store.points
+
+
+@pytest.mark.parametrize("length", [0, 100, HEADER_BYTES])
+def test_segment_of_which_nothing_is_left_is_told_as_a_loss_of_nobody_knows_how_much(store, length):
+    """It had its name only when its header was durable: acknowledged records may have been in it."""
+    store.segment.write_bytes(bytes(length))
+    place, first = str(store.segment.relative_to(store.data)), int(store.segment.stem)
     done = store.repair()
     assert store.served() == store.checkpointed
-    assert done.outcome is Outcome.REPAIRED
+    [loss] = done.plan.losses
+    assert (loss.records, loss.file) == ((first, None), place)
+    assert done.plan.warnings
+
+
+def test_one_record_alone_does_not_prove_the_seed_of_a_lost_header(store):
+    """Any bytes have a seed with which they pass."""
+    raw, first = store.segment.read_bytes(), int(store.segment.stem)
+    second = records(store)[1].offset
+    store.segment.write_bytes(bytes(HEADER_BYTES) + raw[HEADER_BYTES:second])
+    done = store.repair()
+    assert store.served() == store.checkpointed
+    assert sequences(done) == [(first, None)]
 
 
 def test_torn_tail_is_no_loss(store):

@@ -21,7 +21,6 @@ WHOLE = {
     "the first page is garbage": lambda s: s.table.write_bytes(b"\xa5" * PAGE + s.table.read_bytes()[PAGE:]),
     "the root of the points is zero": lambda s: zero(s.table, s.root("points")),
     "the root of the index of ids is zero": lambda s: zero(s.table, s.root("sqlite_autoindex_points_1")),
-    "the root of the snapshots is zero": lambda s: zero(s.table, s.root("snapshots")),
     "two leaves are exchanged": lambda s: swap(s.table, *s.leaves()[:2]),
     "a leaf and the root are exchanged": lambda s: swap(s.table, s.leaves()[1], s.root("points")),
     "a leaf and the first page are exchanged": lambda s: swap(s.table, s.leaves()[1], 0),

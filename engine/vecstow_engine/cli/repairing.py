@@ -109,11 +109,17 @@ def _print_rest(name: str, plan: Document) -> None:
         print_line(f"{name}: lost: {counted(plan['lost_without_id'], 'point')} whose ids nothing tells")
 
 
+def _records(first: int, last: int | None) -> str:
+    if last is None:
+        return f"log records from {first} on"
+    return f"log record {first}" if first == last else f"log records {first} to {last}"
+
+
 def _loss(loss: Document) -> str:
     place = loss["file"] if loss["offset"] is None else f"{loss['file']} at byte {loss['offset']}"
     if "records" in loss:
         first, last = loss["records"]
-        what = f"log record {first}" if first == last else f"log records {first} to {last}"
+        what = _records(first, last)
     else:
         what = f"point {loss['id']!r}"
     return f"{what} ({place}): {loss['reason']}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.repair.seeds import seed_before
 from vecstow_engine.storage.replay import FoundSegment, records_in, successors
 from vecstow_engine.storage.segment import HEADER_BYTES, Record, SegmentHeader
 
@@ -30,6 +31,14 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """Records after `after` that may have been in a segment, of which nothing is left."""
+
+    after: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """The records that count, ascending, and what is missing between them."""
 
@@ -37,6 +46,8 @@ class Chain:
     gaps: tuple[Gap, ...]
     newest: int
     """The highest sequence that any intact header or record speaks of; 0 when there is none."""
+    unread: Unread | None = None
+    """The newest segment, when its header is lost: nothing tells what it held."""
 
     def lost(self, applied: int) -> tuple[Gap, ...]:
         """The gaps that no checkpoint covers."""
@@ -69,23 +80,35 @@ def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
         upto = next((previous for previous in order if last < previous <= durable), durable)
         gaps.append(_gap(segments, last, upto))
         last = upto
-    return Chain(tuple(records), tuple(gaps), _newest(segments))
+    return Chain(tuple(records), tuple(gaps), _newest(segments), _unread(segments, last))
 
 
 def readable(segment: FoundSegment, identity: Identity) -> FoundSegment:
     """The segment, with what its records still prove when its header does not.
 
-    Its seed is taken as it stands: only if it is right do the records pass their checksums.
+    Its seed is taken as it stands, and then as the first record has it: only if it is right do records pass
+    their checksums.
     """
     raw = segment.tail
     if segment.header is not None or len(raw) < HEADER_BYTES:
         return segment
-    seed = int.from_bytes(raw[SEED_OFFSET : SEED_OFFSET + 4], "little")
-    records, end = records_in(raw, seed)
-    if not records:
-        return segment
-    header = SegmentHeader(identity, segment.first_sequence, 0, seed)
-    return FoundSegment(segment.path, header, tuple(records), end, raw[end:])
+    standing = int.from_bytes(raw[SEED_OFFSET : SEED_OFFSET + 4], "little")
+    for seed, records_min in ((standing, 1), (seed_before(raw), 2)):
+        records, end = records_in(raw, seed) if seed is not None else ([], 0)
+        if seed is not None and len(records) >= records_min:
+            header = SegmentHeader(identity, segment.first_sequence, 0, seed)
+            return FoundSegment(segment.path, header, tuple(records), end, raw[end:])
+    return segment
+
+
+def _unread(segments: Sequence[FoundSegment], last: int) -> Unread | None:
+    """A segment has its name only with a durable header, so one without may have held records.
+
+    What an older one held is told by the headers and records behind it.
+    """
+    if not segments or segments[-1].header is not None:
+        return None
+    return Unread(max(last, segments[-1].first_sequence - 1), str(segments[-1].path))
 
 
 def _beginning(order: Sequence[int], applied: int | None) -> int:

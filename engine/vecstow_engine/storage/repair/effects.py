@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ def without_unusable(chain: Chain, stride: int) -> Chain:
             gaps.append(Gap(record.previous, record.sequence, str(segment.path), record.offset))
         else:
             usable.append((segment, record))
-    return Chain(tuple(usable), tuple(sorted(gaps, key=lambda gap: gap.after)), chain.newest)
+    gaps.sort(key=lambda gap: gap.after)
+    return dataclasses.replace(chain, records=tuple(usable), gaps=tuple(gaps))
 
 
 def effect_rows(chain: Chain, stride: int, applied: int, data: Path) -> Iterator[tuple[Any, ...]]:

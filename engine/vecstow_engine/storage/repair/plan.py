@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS
-from vecstow_engine.storage.repair.chain import Gap
+from vecstow_engine.storage.repair.chain import Gap, Unread
 from vecstow_engine.storage.repair.observation import Observation
 from vecstow_engine.storage.repair.report import LOSSES_LISTED_MAX, Loss, RepairPlan, Step
 from vecstow_engine.storage.repair.salvage import Salvage
@@ -27,7 +27,8 @@ def make_plan(found: Observation) -> RepairPlan:
 
 def all_losses(salvage: Salvage) -> Iterator[Loss]:
     """What cannot be saved: the lost records of the log, then point by point."""
-    return chain(map(_of_gap, salvage.gaps), salvage.saved.lost())
+    unread = [] if salvage.unread is None else [_of_unread(salvage.unread)]
+    return chain(map(_of_gap, salvage.gaps), unread, salvage.saved.lost())
 
 
 def _rebuilding(found: Observation, salvage: Salvage) -> RepairPlan:
@@ -78,7 +79,7 @@ def _warnings(found: Observation, salvage: Salvage) -> Iterator[str]:
         yield "the meta row is lost or does not fit: each point is kept for what it proves by itself"
     if not found.log_is_there:
         yield "there is no log: what was written after the last checkpoint is lost"
-    if salvage.gaps:
+    if salvage.gaps or salvage.unread:
         yield "ids that a lost record wrote or deleted are as they were before it"
 
 
@@ -93,6 +94,11 @@ def _of_gap(gap: Gap) -> Loss:
     what = "record" if gap.upto == gap.after + 1 else "records"
     reason = f"{what} lost, though durable once: missing, or not passing the checksum"
     return Loss(reason, gap.file, gap.offset, records=(gap.after + 1, gap.upto))
+
+
+def _of_unread(unread: Unread) -> Loss:
+    reason = "the segment's header is lost, and with it whatever records it held"
+    return Loss(reason, unread.file, 0, records=(unread.after + 1, None))
 
 
 def _points(count: int) -> str:

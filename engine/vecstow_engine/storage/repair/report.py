@@ -40,8 +40,8 @@ class Loss:
     payload: bytes | None = None
     proven: bool = False
     """Id and payload pass the point's checksum; else they are told as they stand there."""
-    records: tuple[int, int] | None = None
-    """First and last sequence, of a loss in the log."""
+    records: tuple[int, int | None] | None = None
+    """First and last sequence, of a loss in the log; None for the last: nobody knows how many there were."""
 
     def document(self) -> dict[str, object]:
         """As a line of `lost.jsonl`; what is known of the payload stands under `metadata`, as in REST."""

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import ROWS, Layout
 from vecstow_engine.storage.point_table import SCAN_ROWS
 from vecstow_engine.storage.points import Meta
-from vecstow_engine.storage.repair.chain import Chain, Gap, chain_of, readable
+from vecstow_engine.storage.repair.chain import Chain, Gap, Unread, chain_of, readable
 from vecstow_engine.storage.repair.effects import effect_rows, without_unusable
 from vecstow_engine.storage.repair.evidence import Evidence
 from vecstow_engine.storage.repair.live_rows import Tell, mark_flaws
@@ -24,6 +24,7 @@ from vecstow_engine.storage.repair.survey import Sighting, Survey
 from vecstow_engine.storage.repair.witnesses import choose_points
 from vecstow_engine.storage.replay import FoundSegment
 
+_Missing = TypeVar("_Missing", Gap, Unread)
 _UNKNOWN_APPLIED: Final = (1 << 63) - 1
 """Without a meta row any gap may be one that the table contains: nothing before it is the last word."""
 
@@ -64,6 +65,8 @@ class Salvage:
     saved: Saved
     gaps: tuple[Gap, ...]
     """Acknowledged records that are lost."""
+    unread: Unread | None
+    """Where more records may have been, of which nothing is left."""
     applied: int
     """At least every sequence that was ever given out: none is used again."""
     generation: int
@@ -98,6 +101,7 @@ def salvage(
     return Salvage(
         identity, saved,
         gaps=tuple(_below(layout, gap) for gap in chain.lost(meta.applied if meta else newest)),
+        unread=chain.unread and _below(layout, chain.unread),
         applied=max(newest, chain.newest, meta.applied if meta is not None else 0),
         generation=max(generation, meta.checkpoints if meta is not None else 0) + 1,
         lost_without_id=_nameless(saved, meta, whole=whole, index_intact=reading.index_intact),
@@ -117,7 +121,7 @@ def _is_of(segment: FoundSegment, identity: Identity) -> bool:
     return header is not None and dataclasses.replace(header.identity, name=identity.name) == identity
 
 
-def _below(layout: Layout, gap: Gap) -> Gap:
+def _below(layout: Layout, gap: _Missing) -> _Missing:
     return dataclasses.replace(gap, file=os.path.relpath(gap.file, layout.data) if gap.file else "wal")
 
 
