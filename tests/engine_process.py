@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,6 +17,13 @@ import httpx
 VECSTOW = Path(sys.executable).with_name("vecstow")
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 60.0
+PR_SET_PDEATHSIG = 1
+"""prctl(2), as <linux/prctl.h> has it."""
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when its parent is gone: nobody waits for it any more."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class EngineProcess:

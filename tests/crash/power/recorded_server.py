@@ -15,8 +15,8 @@ from tests.crash.power.cache import Cache, real_tree
 from tests.crash.power.events import Event
 from tests.crash.power.reader import Reader
 from tests.crash.power.states import MAPPED_SUFFIX
-from tests.crash.power.trace import Call, TraceError, end_with_parent, parse, strace
-from tests.engine_process import STOP_SECONDS_MAX, EngineProcess
+from tests.crash.power.trace import Call, TraceError, parse, strace
+from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_parent
 
 REPOSITORY = Path(__file__).parents[3]
 UNDECIDED_MAX = 8

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from tests.crash.power.reader import MARK_PREFIX
-from tests.crash.power.trace import end_with_parent
 from tests.crash.prove.runner import silence
 from tests.crash.reading import killed, read
+from tests.engine_process import end_with_parent
 
 BEGIN, OPEN, END = "begin", "open", "end"
 

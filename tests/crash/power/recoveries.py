@@ -18,7 +18,8 @@ from tests.crash.power.reader import MARK_PREFIX, Reader
 from tests.crash.power.recorded_server import REPOSITORY
 from tests.crash.power.recoverer import END, OPEN
 from tests.crash.power.states import MAPPED_SUFFIX, State
-from tests.crash.power.trace import TraceError, end_with_parent, parse, strace
+from tests.crash.power.trace import TraceError, parse, strace
+from tests.engine_process import end_with_parent
 
 SECONDS_MAX = 60.0
 _MARK = "".join(f"\\x{byte:02x}" for byte in MARK_PREFIX.encode())

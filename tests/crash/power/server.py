@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 
-from tests.crash.power.trace import end_with_parent
+from tests.engine_process import end_with_parent
 from vecstow_engine.cli.main import main
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.service import background, loading

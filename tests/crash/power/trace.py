@@ -7,10 +7,8 @@ began.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +34,6 @@ NO_RINGS = "io_uring_setup:error=ENOSYS"
 """What goes through a ring cannot be seen. The event loop, which uses one for its sockets, does without."""
 
 STRING_BYTES_MAX = 8 << 20
-PR_SET_PDEATHSIG = 1
-"""prctl(2), as <linux/prctl.h> has it."""
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()?(.*)", re.DOTALL)
 _KILLED_BEFORE = "???("
@@ -98,11 +94,6 @@ def strace(output: Path, command: Sequence[object], *, inject: Sequence[str] = (
     for rule in [NO_RINGS, *inject]:
         options += ["-e", f"inject={rule}"]
     return ["strace", *options, *map(str, command)]
-
-
-def end_with_parent() -> None:
-    """Let this process be killed when its parent is gone: strace would leave its program alone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def missing() -> str | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from tests.crash.prove.part import Batch, Finding, Outcome, Part
+from tests.engine_process import end_with_parent
 
 MEMORY = "/dev/shm"
 BATCH_SECONDS_MAX = 600.0
@@ -111,7 +112,7 @@ def _outcomes(batches: Iterable[Batch], enough: Callable[[], bool]) -> Iterator[
 
 
 def _workers() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), end_with_parent)
 
 
 def _lost(running: dict[Future[Outcome], Batch], how: str) -> Outcome:
