@@ -90,7 +90,7 @@ class Answers:
     def __init__(self, outcome):
         self.outcome, self.asked = outcome, []
 
-    def __call__(self, url):
+    def __call__(self, url, **_):
         return self
 
     def __enter__(self):

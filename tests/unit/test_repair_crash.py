@@ -11,7 +11,7 @@ from tests.unit.damaged_store import DamagedStore, digests, without
 from tests.unit.recorded_disk import PowerOff, RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import DiskFull, StorageError
-from vecstow_engine.storage.repair import Outcome, repair_volume
+from vecstow_engine.storage.repair import Outcome, repair_volume, staging
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,23 @@ def test_full_disk_is_told_before_anything_was_changed(store, monkeypatch):
 
 def full(found):
     return os.statvfs_result([*found[:4], 10, *found[5:]])
+
+
+def test_what_was_written_wrongly_does_not_take_its_place(store, monkeypatch):
+    """It is read once more before the damaged collection is moved."""
+    real = staging.RowsFile.write
+
+    def write(self, slots, rows):
+        rows = rows.copy()
+        rows[3] ^= 1
+        real(self, slots, rows)
+
+    before = digests(store.data)
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.RowsFile, "write", write)
+        with pytest.raises(StorageError, match="does not pass its check"):
+            repair_volume(store.data, ["notes"])
+    assert digests(store.data) == before
 
 
 def test_disk_that_fills_up_leaves_nothing_half_made(store):

@@ -44,14 +44,16 @@ class RequestRefused(VecstowError):
 class Client:
     """A connection to one engine; use it as a context manager.
 
-    With `patience_seconds` a call goes on asking that long while the engine is away (no answer) or says when
-    to come back (Retry-After); each call must then be one that may be sent twice.
+    `answer_seconds` is how long an answer may take; None: for ever. With `patience_seconds` a call goes on
+    asking that long while the engine is away (no answer) or says when to come back (Retry-After); each call
+    must then be one that may be sent twice.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        answer_seconds: float | None = ANSWER_SECONDS,
         patience_seconds: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.monotonic,
@@ -65,7 +67,7 @@ class Client:
         self._now = now
         self._http = httpx.Client(
             base_url=self.url,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             # Reading the certificates takes longer than most requests.
             verify=parts.scheme == "https",
             # A proxy that is meant for the world cannot reach this machine's loopback.

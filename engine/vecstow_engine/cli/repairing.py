@@ -38,7 +38,7 @@ def ask_engine(url: str, name: str, *, dry_run: bool, as_json: bool) -> bool:
     """Let an engine repair one collection; whether it is sound afterwards."""
     from vecstow_engine.cli.client import Client
 
-    with Client(url) as client:
+    with Client(url, answer_seconds=None) as client:  # a large collection takes its time, and tells of it
         answer = _post(client, name, dry_run=True)
         if not as_json:
             _print_plan(name, answer["plan"])
