@@ -15,8 +15,11 @@ from tests.crash.damage.volume import Truth, Volume
 from tests.crash.ledger import Points
 from vecstow_engine.storage.check import CheckReport, Severity
 from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.segment import HEADER_BYTES as HEADER_BYTES_OF_SEGMENT
+from vecstow_engine.storage.segment import RECORD_HEADER_BYTES, decode_header, iterate_records
 
 LISTED_MAX = 100
+WITH_OFFSETS = ("vectors.bin", ".log")
 DATA_FILES = ("metadata.json", "vectors.bin", "points.db", ".log")
 
 
@@ -56,6 +59,8 @@ def judge(case: Case, truth: Truth, seen: Seen) -> Verdict:
         in_log and not _fits(seen, truth.last)
     ):
         verdict.ending = "end of the log lost"
+        if seen.reason is None and _leaves_a_trace(case.content):
+            verdict.wrong.append("the end of its log is lost, and nothing says so")
     verdict.wrong += _wrongly_withheld(seen)
     return verdict
 
@@ -109,6 +114,8 @@ def _of_closed(case: Case, seen: Seen) -> Verdict:
         verdict.wrong.append(f"it is {seen.state}: {seen.reason}")
     if not any(name in (seen.reason or "") for name in DATA_FILES):
         verdict.wrong.append(f"it is {seen.state}, and no file is named: {seen.reason}")
+    if case.content and case.label.endswith(WITH_OFFSETS) and "at byte" not in (seen.reason or ""):
+        verdict.wrong.append(f"it is {seen.state}, and no place in the file is named: {seen.reason}")
     return verdict
 
 
@@ -125,6 +132,16 @@ def _difference(seen: Seen, wanted: Points) -> str:
     return (
         f"lost {lost[:5]}, not stored {strange[:5]}, changed {other[:5]}; it is {seen.state}: {seen.reason}"
     )
+
+
+def _leaves_a_trace(segment: bytes | None) -> bool:
+    """Something other than zeros follows the last record: no whole number of records is gone."""
+    if segment is None:
+        return False
+    end = HEADER_BYTES_OF_SEGMENT
+    for record in iterate_records(segment, decode_header(segment, "").seed):
+        end = record.offset + RECORD_HEADER_BYTES + len(record.payload)
+    return any(segment[end:])
 
 
 def _wrongly_withheld(seen: Seen) -> list[str]:
