@@ -52,7 +52,7 @@ PARTS = [
     Part(
         name="planted-bugs",
         unit="planted bugs caught",
-        goals={"smoke": 0, "ci": len(planted_bugs()), "night": len(planted_bugs())},
+        goals={"smoke": 1, "ci": len(planted_bugs()), "night": len(planted_bugs())},
         batches=batches,
         again=Planted,
         case_seconds=15.0,
