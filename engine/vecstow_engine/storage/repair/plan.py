@@ -75,8 +75,11 @@ def _warnings(found: Observation, salvage: Salvage) -> Iterator[str]:
             f"{POINTS} is missing: {ROWS} has {found.rows_without_table:,} rows, and nothing says whose they "
             "are; only what the log still has is saved"
         )
-    elif not salvage.is_whole and not salvage.lost_without_id:
-        yield "the meta row is lost or does not fit: each point is kept for what it proves by itself"
+    elif salvage.meta_is_lost and not salvage.is_whole:
+        yield (
+            f"the meta row of {POINTS} is lost: how many points there were is not known, and each is kept "
+            "for what it proves by itself"
+        )
     if not found.log_is_there:
         yield "there is no log: what was written after the last checkpoint is lost"
     if salvage.gaps or salvage.unread:

@@ -72,7 +72,7 @@ class Salvage:
     generation: int
     """Above every generation that any point has."""
     lost_without_id: int
-    table_is_there: bool
+    meta_is_lost: bool
     is_whole: bool
     """Nothing of the table is missing, as far as anything tells."""
 
@@ -105,7 +105,7 @@ def salvage(
         applied=max(newest, chain.newest, meta.applied if meta is not None else 0),
         generation=max(generation, meta.checkpoints if meta is not None else 0) + 1,
         lost_without_id=_nameless(saved, meta, whole=whole, index_intact=reading.index_intact),
-        table_is_there=reading.is_there,
+        meta_is_lost=meta is None,
         is_whole=whole,
     )  # fmt: skip
 
