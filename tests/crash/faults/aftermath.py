@@ -16,6 +16,8 @@ from tests.crash.rest import Rest
 RESUME_SECONDS_MAX = 5.0
 """From the moment when there is room again; the reserve is filled four times a second."""
 TOLD_SECONDS_MAX = 3.0
+OPENED_SECONDS_MAX = 12.0
+"""More than the pause between two attempts to open a collection."""
 _SERVED_FILE = re.compile(
     r"wal/(?P<uid>[0-9a-f]{32})/\d{20}\.log|(?P<name>\w+)/(vectors\.bin|points\.db(-wal)?)"
 )
@@ -52,7 +54,7 @@ class Aftermath:
         """What is wrong; the error has passed, and its server still runs."""
         told = self._life.told()
         self._life.workload.main.refresh()
-        found = self._life.inspection()
+        found = self._settled()
         doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
         excused = {
             name for name, state in found.states.items() if self._is_excused(state, found.reasons[name])
@@ -86,9 +88,20 @@ class Aftermath:
         self._life.victims = [self._life.control.victim] if self._life.control.fired else []
         return [] if code == 0 else [f"SIGTERM ended it with {code}"]
 
-    def _is_excused(self, state: str, reason: str | None) -> bool:
-        """A disk that cannot be read or written while a collection is opened keeps it closed, and it says so."""
-        return state == "quarantined" and self._injection.how == "EIO" and "Input/output" in (reason or "")
+    def _settled(self) -> Inspection:
+        """What is served once every collection is opened that waited until the error had passed."""
+        deadline = time.monotonic() + OPENED_SECONDS_MAX
+        while True:
+            found = self._life.inspection()
+            if "recovering" not in found.states.values() or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+    def _is_excused(self, found: Inspection, name: str) -> bool:
+        """A disk that fails while a collection is opened keeps it closed, and that is what it says."""
+        if found.states[name] != "quarantined" or self._injection.how != "EIO":
+            return False
+        return any(said in (found.reasons[name] or "") for said in _SAID_OF["EIO"])
 
     def _classified(self, told: list[Told], read_only: set[str]) -> str:
         if read_only:
