@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.unit.checked_volume import flip, zero
-from tests.unit.damaged_store import DamagedStore, without
+from tests.unit.damaged_store import PAGE, DamagedStore, without
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.storage.repair import Outcome, repair_volume
 from vecstow_engine.storage.segment import (
@@ -142,3 +142,25 @@ def test_folder_that_was_copied_beside_its_collection_gets_an_incarnation_of_its
     }  # fmt: skip
     assert store.served() == store.points
     assert report.collections["twin"].plan.kept == len(store.checkpointed)
+
+
+def test_record_before_a_lost_one_is_not_the_last_word_on_what_the_table_lacks(tmp_path):
+    """The lost record deleted the point, and the table that is without it contains that."""
+    notes = StoreOnDisk(tmp_path / "data")
+    notes.put(a=1, b=2)
+    notes.checkpoint()
+    notes.put(c=3)
+    notes.put(d=4)
+    notes.delete("c")
+    old = {path: path.read_bytes() for path in notes.log_folder.glob("*.log")}
+    notes.checkpoint()
+    notes.close()
+    for path, raw in old.items():
+        path.write_bytes(raw)
+    flip(path, len(raw) - 1)  # the delete, the last record of that segment
+    flip(notes.folder / "vectors.bin", PAGE)  # the row of a
+    done = repair_volume(notes.data, ["notes"]).collections["notes"]
+    again = StoreOnDisk(notes.data)
+    assert again.points() == {"b": 2, "d": 4}
+    again.close()
+    assert {loss.id for loss in done.plan.losses} == {"a", "c"}
