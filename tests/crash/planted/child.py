@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ def prove(engine: Path, *arguments: str) -> Ended:
     refuse_another(engine, environment)
     report = engine.with_name("report.json")
     command = [sys.executable, "-m", "tests.crash.prove", "--stop-at-first", "--json", report, *arguments]
-    done = _run(command, environment)
+    code, said = _run_as_group(command, environment)
     results: list[dict[str, Any]] = json.loads(report.read_text()) if report.exists() else []
     findings = [finding["what"] for result in results for finding in result["findings"]]
-    return Ended(done.returncode, done.stdout + done.stderr, tuple(findings))
+    return Ended(code, said, tuple(findings))
 
 
 def first_on_path(engine: Path) -> dict[str, str]:
@@ -58,6 +59,21 @@ def refuse_another(engine: Path, environment: dict[str, str]) -> None:
     told = _run([VECSTOW, "serve", "--help"], environment | {"PYTHONVERBOSE": "1"}).stderr
     if f"{engine}/vecstow_engine/cli/main.py" not in told:
         raise NotImported(f"{VECSTOW} does not import {engine}")
+
+
+def _run_as_group(command: list[str | Path], environment: dict[str, str]) -> tuple[int, str]:
+    """A program that starts others: they end with it when it takes too long."""
+    process = subprocess.Popen(
+        command, env=environment, cwd=REPOSITORY, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=SECONDS_MAX)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return process.returncode, said
 
 
 def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
