@@ -56,9 +56,7 @@ class Aftermath:
         self._life.workload.main.refresh()
         found = self._settled()
         doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
-        excused = {
-            name for name, state in found.states.items() if self._is_excused(state, found.reasons[name])
-        }
+        excused = {name for name in found.states if self._is_excused(found, name)}
         for name in excused:
             found.excuse(name, self._life.workload)
         read_only = {name for name, state in found.states.items() if state == "read_only"}
