@@ -33,7 +33,7 @@ class NotImported(Exception):
 
 def prove(engine: Path, *arguments: str) -> Ended:
     """Run `tests.crash.prove` with the copy of the engine in the folder `engine`."""
-    environment = first_on_path(engine)
+    environment = first_on_path(engine) | {"TMPDIR": str(engine.parent)}  # what findings keep goes with it
     refuse_another(engine, environment)
     report = engine.with_name("report.json")
     command = [sys.executable, "-m", "tests.crash.prove", "--stop-at-first", "--json", report, *arguments]
