@@ -15,7 +15,7 @@ from tests.crash.reading import Recovery, recovered
 
 
 def lost_without_log(data: Path, ledgers: Iterable[Ledger]) -> str | None:
-    """What is wrong with `data` once its `wal/` is gone; this removes it, so give it a copy. None: nothing."""
+    """What is wrong with `data` without its `wal/`, which this removes: give it a copy. None: nothing."""
     shutil.rmtree(data / "wal", ignore_errors=True)
     found = recovered(data)
     for name, state in found.states.items():
