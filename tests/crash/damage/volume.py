@@ -43,7 +43,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "graph": {
         "dimension": 4,
         "distance_metric": DistanceMetric.EUCLIDEAN,
-        "index_config": IndexConfig(max_connections=4, ef_construction=40),
+        "index_config": IndexConfig(max_connections=6, ef_construction=60),
     },
     "empty": {"dimension": 3, "distance_metric": DistanceMetric.DOT_PRODUCT},
     "gone": {"dimension": 4, "distance_metric": DistanceMetric.EUCLIDEAN},
