@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.checked_volume import flip, zero
 from tests.unit.damaged_store import PAGE, DamagedStore, without
-from tests.unit.store_on_disk import StoreOnDisk
+from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.storage.repair import Outcome, repair_volume
 from vecstow_engine.storage.segment import (
     HEADER_BYTES,
@@ -164,3 +164,17 @@ def test_record_before_a_lost_one_is_not_the_last_word_on_what_the_table_lacks(t
     assert again.points() == {"b": 2, "d": 4}
     again.close()
     assert {loss.id for loss in done.plan.losses} == {"a", "c"}
+
+
+def test_intact_record_behind_a_torn_one_of_the_same_sync_is_not_applied(store):
+    """Neither was acknowledged for all that anything says; recovery applies neither."""
+    notes = StoreOnDisk(store.data)
+    notes.put(sure=1)
+    notes.store.commit([upsert(x=2), upsert(y=3)])
+    notes.close()
+    first = records(store)[-2]
+    flip(store.segment, first.offset + 50)
+    flip(store.rows, store.row_offset("p7"))
+    done = store.repair()
+    assert store.served() == without(store.points, "p7") | {"sure": 1}
+    assert [loss.id for loss in done.plan.losses] == ["p7"]
