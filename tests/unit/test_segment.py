@@ -179,3 +179,9 @@ def test_empty_payload_differs_from_none():
     payloads = [b"", None]
     _, raw = encode_effect(Upsert(effect.ids, effect.rows, payloads))
     assert decode_effect(Record(1, 0, 0, UPSERT, raw)).payloads == payloads
+
+
+@pytest.mark.parametrize("previous", [7, 8], ids=["itself", "a later one"])
+def test_record_that_follows_what_is_not_before_it_is_none(previous):
+    raw = encode_record(0, 7, previous, 0, DELETE, b"x") + b"x"
+    assert list(iterate_records(raw, 0, 0)) == []

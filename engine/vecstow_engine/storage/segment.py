@@ -106,4 +106,6 @@ def _decode_record(raw: bytes | memoryview, seed: int, offset: int) -> Record | 
     if checksum != crc32c(payload, crc32c(tail, crc32c(bytes(raw[offset : offset + 4]), seed))):
         return None
     sequence, previous, synced, record_type = _RECORD_TAIL.unpack(tail)
+    if sequence <= previous:  # whoever follows a chain must come to its end
+        return None
     return Record(sequence, previous, synced, record_type, payload, offset)
