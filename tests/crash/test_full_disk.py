@@ -6,8 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.crash.rest import Refused, Rest, Stored
+from tests.engine_process import EngineProcess
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import DiskFull
 
@@ -137,3 +140,49 @@ async def test_drop_and_purge_make_room_on_a_full_disk(disk):
         wait_until(lambda: not engine.volume.full)
         await engine.put(b=2)
         assert await engine.values("notes", "a", "b") == [1, 2]
+
+
+def store_until_full(rest: Rest, first: int) -> dict[str, Stored]:
+    """Store points one by one over REST; returns those that were acknowledged."""
+    acknowledged: dict[str, Stored] = {}
+    for number in range(first, first + 10_000):
+        point = np.array([number, number + 1], "<f4").tobytes(), {"n": number}
+        try:
+            rest.put("notes", f"p{number}", point)
+        except Refused as refused:
+            if (refused.status, refused.kind) != (507, "DiskFull"):
+                raise
+            return acknowledged
+        acknowledged[f"p{number}"] = point
+    raise AssertionError("the disk did not get full")
+
+
+def takes_writes(rest: Rest, point: Stored) -> bool:
+    try:
+        rest.put("notes", "later", point)
+    except Refused:
+        return False
+    return True
+
+
+def test_server_on_a_disk_that_fills_and_is_emptied_again_and_again_loses_nothing(disk):
+    with EngineProcess(disk / "data", "--reserve-bytes", MIB) as engine:
+        with Rest(engine.port) as rest:
+            rest.create("notes", 2)
+        acknowledged: dict[str, Stored] = {}
+        for round_number in range(3):
+            filler = fill_up(disk, 40_000)
+            with Rest(engine.port) as rest:
+                acknowledged |= store_until_full(rest, 10_000 * round_number)
+                assert rest.get_many("notes", acknowledged) == acknowledged
+            if round_number == 1:
+                engine.kill()
+                engine.start()
+            with Rest(engine.port) as rest:
+                assert rest.get_many("notes", acknowledged) == acknowledged
+                filler.unlink()
+                later = np.array([0.5, round_number], "<f4").tobytes(), None
+                wait_until(lambda rest=rest, later=later: takes_writes(rest, later))
+                acknowledged["later"] = later
+                assert rest.get_many("notes", acknowledged) == acknowledged
+                assert rest.describe("notes")["state"] == "ready"

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, StorageError
-from vecstow_engine.storage import files
+from vecstow_engine.storage import files, point_commits
 from vecstow_engine.storage.layout import MANIFEST
 
 
@@ -114,3 +114,22 @@ async def test_collection_whose_log_cannot_go_on_at_the_start_serves_reads(engin
         assert "Input/output error" in restarted.describe("notes")["reason"]
         assert await restarted.values("notes", "a") == [1]
         await restarted.put(b=2)
+
+
+async def test_checkpoint_that_cannot_open_its_table_for_writing_is_tried_again(engine, monkeypatch):
+    """SQLite serves a table whose -wal it cannot make as one that is read-only; nothing was written then."""
+    await engine.put(a=1)
+    real = point_commits.connect
+
+    def read_only(path, cache_kib):
+        connection = real(path, cache_kib)
+        connection.execute("PRAGMA query_only=1")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(point_commits, "connect", read_only)
+        with pytest.raises(StorageError, match="readonly database"):
+            engine.checkpoint()
+    assert engine.describe("notes")["state"] == "ready"
+    await engine.put(b=2)
+    assert engine.checkpoint()

@@ -298,5 +298,13 @@ def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
 
 
+def could_not_open(error: StorageError) -> bool:
+    """SQLite could not open the table or its `-wal` for writing, as when descriptors are spent: nothing was
+    written, and the same can be tried again.
+    """
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.Error) and _errorname(cause) in ("SQLITE_CANTOPEN", "SQLITE_READONLY")
+
+
 def _errorname(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", "") or ""

@@ -23,7 +23,7 @@ from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.mending import rewrite
 from vecstow_engine.storage.overlay import Entry, Overlay
-from vecstow_engine.storage.point_commits import vacuum, write_points
+from vecstow_engine.storage.point_commits import could_not_open, vacuum, write_points
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.records import Effect, Upsert, encode_effect
 from vecstow_engine.storage.view import View
@@ -154,7 +154,8 @@ class Store:
         except OSError as error:
             raise files.as_storage_error(error, operation) from error
         except StorageError as error:
-            self.failure = f"{operation} failed: {error}"
+            if not could_not_open(error):
+                self.failure = f"{operation} failed: {error}"
             raise
 
     def retire(self, reason: str, error: VecstowError | None = None) -> None:

@@ -22,14 +22,15 @@ _SERVED_FILE = re.compile(
     r"wal/(?P<uid>[0-9a-f]{32})/\d{20}\.log|(?P<name>\w+)/(vectors\.bin|points\.db(-wal)?)"
 )
 NEVER = "never came about"
+_SAID_BY_SQLITE = ("disk I/O error", "unable to open", "readonly database")
 _SAID_OF = {
-    "EIO": ("Input/output error", "disk I/O error", "unable to open"),
-    "ENOSPC": ("full", "No space left", "disk I/O error"),
+    "EIO": ("Input/output error", *_SAID_BY_SQLITE),
+    "ENOSPC": ("full", "No space left", *_SAID_BY_SQLITE),
     "full": ("full", "No space left"),
-    "EMFILE": ("Too many open files", "unable to open"),
-    "EINTR": ("Interrupted system call", "disk I/O error"),
+    "EMFILE": ("Too many open files", *_SAID_BY_SQLITE),
+    "EINTR": ("Interrupted system call", *_SAID_BY_SQLITE),
 }
-"""How an error is named, by the system and by SQLite."""
+"""How an error is named, by the system and by SQLite, which does not tell the system's name."""
 _FOLLOWS = frozenset({"NotFound", "Conflict", "ReadOnly"})
 """Refusals for what an earlier error left undone."""
 
