@@ -56,14 +56,14 @@ def killed(data: Path, **storage: Any) -> Iterator[RunningEngine]:
             engine.hold(HOLD_SECONDS)
 
 
-def recovered(data: Path, **storage: Any) -> Recovery:
+def recovered(data: Path, searches: int = SEARCHED_MAX, **storage: Any) -> Recovery:
     """Start on `data`, read everything in three ways, and end as if killed. Raises what a start raises."""
     with killed(data, **storage) as engine:
-        return read(engine)
+        return read(engine, searches)
 
 
-def read(engine: RunningEngine) -> Recovery:
-    """Everything that a running engine serves."""
+def read(engine: RunningEngine, searches: int = SEARCHED_MAX) -> Recovery:
+    """Everything that a running engine serves; so many points of each collection are searched."""
     found = Recovery(deleted=engine.deleted(), broken=sorted(engine.registry.broken()))
     for collection in engine.registry.collections():
         found.states[collection.name] = collection.state.value
@@ -73,7 +73,8 @@ def read(engine: RunningEngine) -> Recovery:
             store = collection.store
             found.withheld[collection.name] = len(store.layers.withheld) if store is not None else 0
         found.reasons[collection.name] = collection.reason
-    asyncio.run(_search_all(engine, found))
+    if searches:
+        asyncio.run(_search_all(engine, found, searches))
     return found
 
 
@@ -117,14 +118,15 @@ def _once(scan: Iterator[tuple[int, str, bytes | None]], found: Recovery) -> lis
     return scanned
 
 
-async def _search_all(engine: RunningEngine, found: Recovery) -> None:
+async def _search_all(engine: RunningEngine, found: Recovery, searches: int) -> None:
     collections = [c for c in engine.registry.collections() if c.name in found.content]
-    await asyncio.gather(*(_search(engine, c, found.content[c.name], found) for c in collections))
+    await asyncio.gather(*(_search(engine, c, found, searches) for c in collections))
 
 
-async def _search(engine: RunningEngine, collection: Collection, points: Points, found: Recovery) -> None:
+async def _search(engine: RunningEngine, collection: Collection, found: Recovery, searches: int) -> None:
     """A point's own vector finds a point that has it, each point is found once, and nothing else is."""
-    for point_id in sorted(points)[:: len(points) // SEARCHED_MAX + 1]:
+    points = found.content[collection.name]
+    for point_id in sorted(points)[:: len(points) // searches + 1]:
         vector = np.frombuffer(points[point_id][0], "<f4")
         query = SearchQuery.build(collection.manifest, vector, min(len(points), 10), ef_search=200)
         hits = [hit.id for hit in await engine.search(collection.name, query)]

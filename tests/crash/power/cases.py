@@ -41,7 +41,7 @@ class Case:
             pickle.dump(self, stream)
         return stream.name
 
-    def judge(self, folder: Path, outcome: Outcome, *, without_log: bool = False) -> None:
+    def judge(self, folder: Path, outcome: Outcome, *, thorough: bool) -> None:
         """Recover it in `folder`, and add to the outcome; a case that was tried before is counted only."""
         outcome.cases += 1
         digest = self.digest
@@ -50,7 +50,7 @@ class Case:
         outcome.digests.add(digest)
         data = folder / "data"
         self.state.write(data)
-        verdict = judge(data, self.told, without_log=without_log)
+        verdict = judge(data, self.told, thorough=thorough)
         shutil.rmtree(data)
         outcome.facts.update(Counter({f"by {self.state.strategy}": 1}) + verdict.facts)
         for wrong in verdict.wrong:
@@ -69,5 +69,5 @@ class KeptCase:
         outcome = Outcome()
         with Path(self.path).open("rb") as stream:
             case: Case = pickle.load(stream)
-        case.judge(folder, outcome, without_log=True)
+        case.judge(folder, outcome, thorough=True)
         return outcome

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.crash.power.cache import Cache
 from tests.crash.power.disk import Disk
-from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink
+from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink, Write
 
 TURNING = (Sync, Rename, Unlink, Answered)
-TURNING_WEIGHT = 3.0
-DOUBTFUL_WEIGHT = 8.0
+"""What decides what is durable, and what is known."""
+AT_STAKE, NEAR = 8.0, 3.0
+"""How often such places come up, beside others."""
 TOLD_CHARACTERS = 150
 
 
@@ -39,22 +41,37 @@ def places_in(events: Sequence[Event]) -> list[int]:
 
 
 def chosen(places: Sequence[int], events: Sequence[Event], count: int, chance: random.Random) -> list[int]:
-    """So many of the places, rising; those beside what decides what is durable come up more often."""
+    """So many of the places, rising; those where most is at stake come up more often."""
     near = {place for e in events if isinstance(e, TURNING) for place in (e.entry + 1, e.exit + 1)}
-    doubtful = _doubtful(events)
-    weights = [
-        DOUBTFUL_WEIGHT if any(begin < place <= end for begin, end in doubtful)
-        else TURNING_WEIGHT if place in near else 1.0
-        for place in places
-    ]  # fmt: skip
+    at_stake = {
+        place
+        for begin, end in (*_doubtful(events), *_half_written(events))
+        for place in range(begin + 1, end + 1)
+    }
+    weights = [AT_STAKE if place in at_stake else NEAR if place in near else 1.0 for place in places]
     return sorted(set(chance.choices(places, weights, k=count)))
 
 
-def _doubtful(events: Sequence[Event]) -> list[tuple[int, int]]:
+def _doubtful(events: Sequence[Event]) -> Iterator[tuple[int, int]]:
     """Where a file has its name of which the page cache shows what the disk may never have had."""
     gone = {event.inode: event.exit for event in events if isinstance(event, Unlink)}
     end = max((event.exit for event in events), default=0)
-    return [(e.exit, gone.get(e.inode, end)) for e in events if isinstance(e, Sync) and not e.ok]
+    for event in events:
+        if isinstance(event, Sync) and not event.ok:
+            yield event.exit, gone.get(event.inode, end)
+
+
+def _half_written(events: Sequence[Event]) -> Iterator[tuple[int, int]]:
+    """Where a file that is written in place, and not by appending, has been written and not been synced."""
+    longest: Counter[int] = Counter()
+    begun: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, Write):
+            if event.offset < longest[event.inode]:
+                begun.setdefault(event.inode, event.entry)
+            longest[event.inode] = max(longest[event.inode], event.offset + len(event.data))
+        elif isinstance(event, Sync) and event.inode in begun:
+            yield begun.pop(event.inode), event.exit
 
 
 def moments(

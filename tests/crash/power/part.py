@@ -19,11 +19,11 @@ from tests.crash.prove.part import Finding, Outcome, Part
 
 MOMENTS = 50
 STATES_OF_A_MOMENT = 4
-BATCHES_OF_A_RECORD = 10
+BATCHES_OF_A_RECORD = 4
 OPERATIONS = {"smoke": 16, "ci": 80, "night": 100}
 """Of each of three clients, in each of three processes."""
-WITHOUT_LOG_EVERY = 5
-"""Of so many states one is also looked at without its log."""
+THOROUGH_EVERY = 4
+"""Of so many states one is also looked at without its log, and checked as a whole when it is recovered."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PowerLosses:
                 state = Chooser(moment.disk, chance).state()
                 outcome.facts.update(witnessed(state, moment))
                 case = Case(state, told, f"record {self.seed}, after {moment}")
-                case.judge(folder, outcome, without_log=len(outcome.digests) % WITHOUT_LOG_EVERY == 0)
+                case.judge(folder, outcome, thorough=len(outcome.digests) % THOROUGH_EVERY == 0)
         return outcome
 
 

@@ -20,6 +20,8 @@ from vecstow_engine.storage.replay import read_log
 
 BESIDE_POINTS = ("-shm", "-wal")
 """SQLite makes and removes these with each use."""
+SEARCHES = 3
+"""Of each collection."""
 
 
 @dataclass
@@ -40,22 +42,24 @@ class Told:
     """What an engine served already: nothing else is right."""
 
 
-def judge(data: Path, told: Told, *, without_log: bool = False) -> Verdict:
-    """Recover `data`, twice. `without_log`: what the last checkpoints hold is looked at too."""
+def judge(data: Path, told: Told, *, thorough: bool) -> Verdict:
+    """Recover `data`, twice. `thorough`: what is there without the log is looked at too, and the result is
+    checked as a whole.
+    """
     verdict = Verdict()
     try:
-        if without_log:
+        if thorough:
             copy = data.with_name(f"{data.name}-without-log")
             shutil.copytree(data, copy)
             if (lost := lost_without_log(copy, told.ledgers)) is not None:
                 verdict.wrong.append(lost)
             shutil.rmtree(copy)
         verdict.wrong += _told_before(check_volume(data))
-        first = reading.recovered(data)
+        first = reading.recovered(data, SEARCHES)
         verdict.wrong += wrong_with(first, told)
         verdict.facts.update(_facts(data, first))
         if not verdict.wrong:
-            verdict.wrong += _changed_again(data, first)
+            verdict.wrong += _changed_again(data, first, checked=thorough)
     except VecstowError as error:
         verdict.wrong.append(f"the volume cannot be used: {error.message}")
     return verdict
@@ -82,11 +86,11 @@ def _told_before(report: CheckReport) -> list[str]:
     return [f"after a power loss check says: {f.file} at {f.offset}: {f.message}" for f in errors]
 
 
-def _changed_again(data: Path, first: Recovery) -> list[str]:
+def _changed_again(data: Path, first: Recovery, *, checked: bool) -> list[str]:
     """What a second recovery of the result shows or writes that is new."""
     before = _what_matters(data)
-    wrong = [f"after recovery {line}" for line in _told_before(check_volume(data))]
-    second = reading.recovered(data)
+    wrong = [f"after recovery {line}" for line in _told_before(check_volume(data))] if checked else []
+    second = reading.recovered(data, searches=0)
     if (first.content, first.states) != (second.content, second.states):
         wrong.append(f"a second recovery shows {second.states}, or other points")
     after = _what_matters(data)

@@ -23,6 +23,8 @@ from tests.crash.power.states import MAPPED_SUFFIX
 FLAGS = ("--rescan-seconds", 0.2, "--reserve-bytes", 0)
 CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_AFTER_FAILURE = 0.04, 0.4
 """After a sync that failed a checkpoint would soon make durable by other means what may be lost."""
+HANDLES_MAX = (128, 2)
+"""With few, readers open and close the point tables all the time, and SQLite makes and removes its files."""
 SYNC_TAKES = "fdatasync:delay_enter=1500"
 """Microseconds: writers that come meanwhile share the next one."""
 
@@ -68,7 +70,9 @@ class _Session:
         self._chance = random.Random(seed)
         self._seed, self._operations, self._fails = seed, operations, fails
         seconds = CHECKPOINT_SECONDS_AFTER_FAILURE if fails else CHECKPOINT_SECONDS
-        self._server = RecordedServer(folder, *FLAGS, "--checkpoint-seconds", seconds)
+        handles = HANDLES_MAX[seed % len(HANDLES_MAX)]
+        flags = (*FLAGS, "--checkpoint-seconds", seconds, "--handles-max", handles)
+        self._server = RecordedServer(folder, *flags)
         self._clients = [Client.admin(seed), *(Client.writer(name, seed) for name in "bcd")]
 
     def record(self) -> Recording:

@@ -69,7 +69,7 @@ class _Session:
         shown = self._shown(case)
         for place, after in enumerate(self._cases(case, recovery, shown)):
             self.outcome.facts[IN_RECOVERY if nested else IN_ITS_RECOVERY] += 1
-            after.judge(self.folder, self.outcome)
+            after.judge(self.folder, self.outcome, thorough=True)
             if place < nested:
                 self.interrupt(after, 0)
 
