@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import hypothesis.strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -32,8 +34,9 @@ class UpkeepRules(Machine):
         name = self.named(pick)
         store = self.collection(name).store
         if store is not None and (store.layers.frozen is not None or store.layers.active.last_sequence):
-            with self.site.without_room():
-                self.refused(DiskFull, lambda: self.site.engine.checkpoint(name))
+            with self.site.without_room(), contextlib.suppress(DiskFull):
+                # The engine tries again by itself, and may just have done it.
+                assert not self.site.engine.checkpoint(name)
 
     @is_free
     @has_collections
