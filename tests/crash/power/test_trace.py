@@ -50,6 +50,13 @@ def test_a_call_in_which_its_thread_was_killed_never_ended(line):
     assert (call.exit, call.succeeded, call.plain()) == (None, False, ["3"])
 
 
+def test_a_write_that_returned_nothing_was_cut_short_by_a_kill():
+    [call] = calls_of('1 pwrite64(3, "\\x61\\x62", 2, 0) = 0')
+    assert (call.exit, call.succeeded, call.strings()) == (None, False, [b"ab"])
+    [call] = calls_of('1 write(3, "", 0) = 0')
+    assert call.succeeded
+
+
 def test_signals_and_ends_of_threads_are_no_calls():
     assert (
         calls_of(

@@ -40,6 +40,7 @@ _KILLED_BEFORE = "???("
 """A thread that was killed before strace knew what it called: the kernel did not act on it."""
 _RESULT = re.compile(r"\) += (\?|-?\d+|0x[0-9a-f]+)(?: (E\w+))?[^\"]*$")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+_WRITES = frozenset({"write", "writev", "pwrite64", "pwritev", "pwritev2"})
 _UNFINISHED = "<unfinished ...>"
 _DETACHED = "<detached ...>"
 """The end of a call whose thread was killed while strace printed it."""
@@ -153,6 +154,8 @@ class _Parser:
         call.arguments = text[: match.start()].removesuffix(_UNFINISHED)
         if match[1] == "?" and match[2] is None:
             return  # killed in it
+        if match[1] == "0" and call.name in _WRITES and any(call.strings()):
+            return  # as well: no write of some bytes returns 0, whatever strace prints of a dead thread
         call.exit = self._position
         call.error = match[2]
         call.result = int(match[1], 0) if match[1] != "?" else -1
