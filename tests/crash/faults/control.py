@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +19,7 @@ RECORDS_MAX: Final = 65_536
 PATTERN_BYTES: Final = 256
 ALWAYS: Final = 1 << 62
 """As `times`: until it is disarmed."""
+SYNC_DELAY_US: Final = 3_000
 
 
 class Kind(IntEnum):
@@ -87,7 +90,7 @@ class _Record(ctypes.Structure):
 
 _NUMBERS: Final = (
     "total", "leader", "armed", "kinds", "nth", "times", "action", "number", "bytes", "matched", "fired",
-    "fired_at",
+    "fired_at", "sync_delay_us",
 )  # fmt: skip
 
 
@@ -127,6 +130,15 @@ class Control:
         shared.pattern = fault.pattern.encode()
         shared.matched = shared.fired = shared.fired_at = 0
         shared.armed = 1
+
+    @contextmanager
+    def slow_syncs(self) -> Iterator[None]:
+        """Meanwhile each fdatasync takes its time, so that writers gather for the next one."""
+        self._shared.sync_delay_us = SYNC_DELAY_US
+        try:
+            yield
+        finally:
+            self._shared.sync_delay_us = 0
 
     def disarm(self) -> None:
         """Count and record alone."""

@@ -51,6 +51,7 @@ struct control {
     uint64_t matched;           /* matching calls since it was armed */
     uint64_t fired;             /* calls that the action befell */
     uint64_t fired_at;          /* one more than the number of the first one's record */
+    uint64_t sync_delay_us;     /* how long each FDATASYNC waits: meanwhile writers gather */
     char pattern[PATTERN_BYTES]; /* a match has this in its path; empty: any path */
     struct record records[RECORDS];
 };
@@ -156,6 +157,8 @@ static enum action begin(enum kind kind, const char *path, const char *target)
     if (!control || !(is_inside(path) || (target && is_inside(target))))
         return PASS;
     uint64_t number = take_number(kind, path, target);
+    if (kind == FDATASYNC && control->sync_delay_us)
+        usleep((useconds_t)control->sync_delay_us);
     enum action action = wanted(kind, path, target);
     if (action == PASS)
         return PASS;

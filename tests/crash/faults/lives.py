@@ -27,6 +27,7 @@ class Lives:
         self.folder = folder
         self.workload = Workload(seed, folder / "outside" / "orphan")
         self.engine = FaultyEngine(folder / "data", *self.workload.flags)
+        self.workload.slow_syncs = self.control.slow_syncs
         self.victims: list[Call] = []
         """The calls at which servers died since the last one that began without a fault."""
         self.refused: list[Told] = []

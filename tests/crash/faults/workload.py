@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ class Workload:
 
     def __init__(self, seed: int, orphan: Path) -> None:
         self.orphan = orphan
+        self.slow_syncs: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What lets writers gather."""
         self.orphaned = make_orphan(orphan)
         self.main = Writer("a", seed, owned=(OWN, NEW, COPY, IMPORTED), shared=(SHARED, GRAPH))
         self.others = [Writer("b", seed, shared=(SHARED, GRAPH)), Writer("c", seed, shared=(SHARED, GRAPH))]
@@ -124,8 +127,8 @@ class Workload:
 
     def _write_at_once(self) -> None:
         """All clients into one log: what waits while one sync runs shares the next."""
-        with ThreadPoolExecutor(len(self.writers)) as threads:
-            for work in [threads.submit(_write_batches, writer) for writer in self.writers]:
+        with self.slow_syncs(), ThreadPoolExecutor(len(self.writers)) as threads:
+            for work in [threads.submit(_write_batches, *each) for each in enumerate(self.writers)]:
                 work.result()
 
     def _back_up(self) -> None:
@@ -154,8 +157,8 @@ def make_orphan(folder: Path) -> Points:
     return {name: (np.array(vector(value), "<f4").tobytes(), {"v": value}) for name, value in values.items()}
 
 
-def _write_batches(writer: Writer) -> None:
+def _write_batches(place: int, writer: Writer) -> None:
     """Batches of different sizes, so that half of what one append holds may be a whole record."""
     for number in range(AT_ONCE):
-        writer.put(SHARED, 1 + 4 * ((number + len(writer.told)) % 3))
+        writer.put(SHARED, 1 + 4 * ((number + place) % 3))
     writer.delete(SHARED, 2)
