@@ -52,8 +52,16 @@ class Machine(RuleBasedStateMachine):
             self.holds(name, kept.points)
             for data, _ in list(kept.points.values())[:1]:
                 hits = self.finds(name, np.frombuffer(data, "<f4"), 5, kept.points)
-                if kept.metric is not DistanceMetric.DOT_PRODUCT:
+                if kept.metric is not DistanceMetric.DOT_PRODUCT and self.leads_to_all(name):
                     assert hits[0].distance < NO_DISTANCE, f"a point is not at its own place: {hits}"
+
+    def leads_to_all(self, name: str) -> bool:
+        """hnswlib links new rows to no deleted ones: among many of those, some rows are out of reach.
+
+        Above a quarter deleted the engine builds the graph anew, in its time; here it does not.
+        """
+        index = self.collection(name).index
+        return index is None or index.deleted_share == 0
 
     def finds(
         self, name: str, vector: NDArray[np.float32], limit: int, points: Points, filter: Filter | None = None
