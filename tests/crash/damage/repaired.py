@@ -44,14 +44,13 @@ def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) ->
 
 
 def _judge(truth: Truth, seen: Seen, mended: CollectionRepair, data: Path) -> list[str]:
-    """Where records of the log are lost, a point may be as it was before them; else it is as it was last."""
+    """Where it says that the log is damaged, a point may be as it was before; else it is as it was last."""
     wrong = list(seen.wrong)
     if seen.state != "ready" or seen.withheld:
         wrong.append(f"it is {seen.state}, without {sorted(seen.withheld)}: {seen.reason}")
     losses = _listed(data, mended)
-    is_older = any("records" in loss for loss in losses) or any(
-        "no log" in told for told in mended.plan.warnings
-    )
+    said = [*mended.plan.warnings, *(step.because for step in mended.plan.steps)]
+    is_older = any("records" in loss for loss in losses) or any(map(_is_of_the_log, said))
     states = truth.states if is_older else [truth.last]
     for point_id, point in seen.points.items():
         if not any(state.get(point_id) == point for state in states):
@@ -60,6 +59,11 @@ def _judge(truth: Truth, seen: Seen, mended: CollectionRepair, data: Path) -> li
     if len(missing) > mended.plan.lost_without_id and not is_older and not mended.plan.warnings:
         wrong.append(f"{sorted(missing)[:5]} are lost, and nothing says so")
     return wrong
+
+
+def _is_of_the_log(told: str) -> bool:
+    """What stood in the place of a segment that is none of its own, nobody can tell."""
+    return "no log" in told or ".log" in told
 
 
 def _listed(data: Path, mended: CollectionRepair) -> list[dict[str, object]]:

@@ -255,7 +255,7 @@ def _older(final: Mapping[str, bytes], stages: list[dict[str, bytes]]) -> dict[s
 
 
 def _labels(final: Mapping[str, bytes]) -> dict[str, str]:
-    """Without uids and times, which differ from one making to the next; logs by the names of their owners."""
+    """Sorted, without uids and times, which differ from one making to the next; logs by their owners."""
     owners = {}
     for path, content in final.items():
         if path.endswith("metadata.json"):
@@ -266,4 +266,4 @@ def _labels(final: Mapping[str, bytes]) -> dict[str, str]:
         label = re.sub(r"-[0-9]{8}T[0-9]{6}Z(-[0-9a-f]{32})?/", "/", path)
         label = re.sub(r"wal/([0-9a-f]{32})/", lambda match: f"wal/{owners[match[1]]}/", label)
         labels[label] = path
-    return labels
+    return dict(sorted(labels.items()))
