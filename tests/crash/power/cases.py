@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.power.proof import Told, judge
+from tests.crash.power.proof import judge
 from tests.crash.power.states import State
+from tests.crash.power.told import Told
 from tests.crash.prove.part import Finding, Outcome
 
 KEPT = Path(tempfile.gettempdir()) / "vecstow-prove"

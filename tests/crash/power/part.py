@@ -11,9 +11,9 @@ from pathlib import Path
 from tests.crash.power import recovery_part, trace
 from tests.crash.power.cases import Case, KeptCase
 from tests.crash.power.moments import chosen, moments
-from tests.crash.power.proof import Told
 from tests.crash.power.recording import recording
 from tests.crash.power.states import Chooser
+from tests.crash.power.told import Told
 from tests.crash.power.witness import witnessed
 from tests.crash.prove.part import Finding, Outcome, Part
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash import reading
-from tests.crash.ledger import Content, Ledger, check
+from tests.crash.ledger import check
+from tests.crash.power.brought_back import not_brought_back
 from tests.crash.power.states import tree_of
+from tests.crash.power.told import Told
 from tests.crash.reading import Recovery
 from tests.crash.without_log import lost_without_log
 from vecstow_engine.model.errors import VecstowError
@@ -32,16 +33,6 @@ class Verdict:
     facts: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What clients did, and how much of it had been answered when the power went."""
-
-    ledgers: Sequence[Ledger]
-    answered: Mapping[str, int]
-    shown: Content | None = None
-    """What an engine served already: nothing else is right."""
-
-
 def judge(data: Path, told: Told, *, thorough: bool) -> Verdict:
     """Recover `data`, twice. `thorough`: what is there without the log is looked at too, and the result is
     checked as a whole.
@@ -60,6 +51,8 @@ def judge(data: Path, told: Told, *, thorough: bool) -> Verdict:
         verdict.facts.update(_facts(data, first))
         if not verdict.wrong:
             verdict.wrong += _changed_again(data, first, checked=thorough)
+        if not verdict.wrong and (thorough or first.deleted):
+            verdict.wrong += not_brought_back(data, first, told)
     except VecstowError as error:
         verdict.wrong.append(f"the volume cannot be used: {error.message}")
     return verdict

@@ -12,10 +12,10 @@ from pathlib import Path
 from tests.crash.power import trace
 from tests.crash.power.cases import Case, KeptCase
 from tests.crash.power.moments import chosen, moments, places_in
-from tests.crash.power.proof import Told
 from tests.crash.power.recording import recording
 from tests.crash.power.recoveries import RecordedRecovery, Recoverer, recoverer
 from tests.crash.power.states import Chooser
+from tests.crash.power.told import Told
 from tests.crash.prove.part import Outcome, Part
 from tests.crash.reading import recovered
 

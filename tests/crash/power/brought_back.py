@@ -1,0 +1,65 @@
+"""What was dropped or backed up before a loss of power: it can be brought back as it was."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.crash.faults.writer import PurgeOne
+from tests.crash.ledger import Ledger, Points, World
+from tests.crash.power.told import Told
+from tests.crash.reading import Recovery, killed, read
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.model.errors import VecstowError
+
+BACKUP = "backup of "
+"""How a ledger names the backup of a collection."""
+
+
+def not_brought_back(data: Path, found: Recovery, told: Told) -> Iterator[str]:
+    """What of it is lost. Restores everything in `data`, which changes it."""
+    pasts = [_pasts(ledger, found, told) for ledger in told.ledgers]
+    if not any(world.dropped or world.backups for worlds in pasts for world in worlds):
+        return
+    with killed(data) as engine:
+        there = _restored(engine)
+    for ledger, worlds in zip(told.ledgers, pasts, strict=True):
+        if worlds and not any(_has_all(there, world) for world in worlds):
+            yield f"client {ledger.client}: what was dropped or backed up is gone, or not as it was"
+
+
+def _pasts(ledger: Ledger, found: Recovery, told: Told) -> list[World]:
+    """The worlds that what is served fits to. A hard delete that was under way may have purged already."""
+    answered = told.answered[ledger.client]
+    worlds = ledger.worlds(answered)
+    for operation, _ in ledger.entries[answered + 1 : answered + 2]:
+        if isinstance(operation, PurgeOne):
+            worlds = worlds + [operation.after(world) for world in worlds]
+    mine = ledger.restricted(found.content)
+    return [world for world in worlds if world.served == mine]
+
+
+def _restored(engine: RunningEngine) -> dict[str, list[Points]]:
+    """The contents of all that can be restored, by the name of the collection that it was."""
+    sources = [(str(row["name"]), str(row["path"])) for row in engine.deleted()]
+    for path in sorted(engine.layout.backups.glob("*")):
+        if path.suffix != ".tmp":
+            name = path.name.rpartition("-")[0]
+            sources.append((BACKUP + name, str(path.relative_to(engine.layout.data))))
+    names = {}
+    for number, (kept, path) in enumerate(sources):
+        with suppress(VecstowError):  # half purged, or of no use: then it must not be one that is wanted
+            names[engine.restore(path, f"restored-{number}")] = kept
+    wait_until(engine.registry.all_opened)
+    content = read(engine, searches=0).content
+    there: dict[str, list[Points]] = defaultdict(list)
+    for name, kept in names.items():
+        there[kept].append(content[name])
+    return there
+
+
+def _has_all(there: dict[str, list[Points]], world: World) -> bool:
+    wanted = (*world.dropped.items(), *world.backups.items())
+    return all(points in there[kept] for kept, points in wanted)
