@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.crash.power.cache import Cache
@@ -24,6 +24,7 @@ from tests.crash.power.trace import UNKNOWN_TO_THE_MODEL, Call, TraceError
 
 MARK_PREFIX = "/vecstow-mark/"
 """A folder that does not exist: rmdir(2) below it says something to the reader of the record, and fails."""
+PAGE_BYTES = 4096
 _ANSWER = b"HTTP/1.1 "
 _AT_ENTRY = CLONES | {"close", "close_range"}
 """What a descriptor of these means is decided as they begin: another thread may use the number before they
@@ -33,11 +34,20 @@ _NEVER = frozenset({"sync", "syncfs", "chdir", "fchdir", "chroot", "io_submit", 
 _HARMLESS_IOCTLS = ("FIOCLEX", "FIONCLEX", "TCGETS")
 
 
+WHOLE = 0
+
+
+def cut_at_page(data: bytes, offset: int, pages: int) -> bytes:
+    """What a write has written that was killed after so many pages; WHOLE: all of it."""
+    return data if pages == WHOLE else data[: pages * PAGE_BYTES - offset % PAGE_BYTES]
+
+
 class Reader:
     """Reads the calls of one program, whose volume lies at `root`, into events; `cache` follows them.
 
-    The cache may come from a program before, which was killed. `happened` says whether the calls that a kill
-    cut short took place (by their entries): the record does not tell.
+    The cache may come from a program before, which was killed. Which of the calls that a kill cut short took
+    place the record does not tell: `happened` has the entries of those that did, and how far a write came
+    (see `cut_at_page`).
     """
 
     def __init__(self, root: Path, cache: Cache) -> None:
@@ -54,11 +64,11 @@ class Reader:
             "open": self._open, "openat": self._open, "creat": self._open,
         }  # fmt: skip
 
-    def read(self, calls: list[Call], happened: Iterable[int] = ()) -> list[Event]:
+    def read(self, calls: list[Call], happened: dict[int, int] | None = None) -> list[Event]:
         """The events in the order in which they were over. Raises TraceError for what no model follows."""
         self._descriptors = Descriptors(calls)
         self._end = max((max(c.entry, c.exit or 0) for c in calls), default=0) + 1
-        self._happened = frozenset(happened)
+        self._happened = happened or {}
         events = []
         for call in sorted(calls, key=self._moment):
             for event in self._events(call):
@@ -173,6 +183,8 @@ class Reader:
                     raise TraceError(f"the data is not whole: {call}")
                 data = data[: call.result]
             offset = self._offset(call, file)
+            if call.exit is None:
+                data = cut_at_page(data, offset, self._happened[call.entry])
             if not call.name.startswith("p"):
                 file.position = offset + len(data)
             yield Write(**self._span(call), inode=file.inode, offset=offset, data=data)

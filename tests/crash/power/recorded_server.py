@@ -7,19 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from itertools import chain, combinations
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from tests.crash.power.cache import Cache, real_tree
 from tests.crash.power.events import Event
-from tests.crash.power.reader import Reader
+from tests.crash.power.reader import PAGE_BYTES, WHOLE, Reader
 from tests.crash.power.states import MAPPED_SUFFIX
 from tests.crash.power.trace import Call, TraceError, parse, strace
 from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_parent
 
 REPOSITORY = Path(__file__).parents[3]
-UNDECIDED_MAX = 8
+UNDECIDED_MAX = 6
 """Calls that a kill cut short, of which nobody knows yet whether they took place."""
 
 
@@ -69,10 +69,10 @@ class RecordedServer(EngineProcess):
     def _read(self, calls: list[Call]) -> list[Event]:
         """The events that lead to what really lies there, whichever calls the kill cut short took place."""
         real = _without_shared_memory(real_tree(self.data))
-        undecided = [call.entry for call in calls if call.exit is None and _changes_files(call)]
+        undecided = [call for call in calls if call.exit is None and _changes_files(call)]
         assert len(undecided) <= UNDECIDED_MAX, undecided
         refused: list[str] = []
-        for happened in chain.from_iterable(combinations(undecided, n) for n in range(len(undecided) + 1)):
+        for happened in _possible(undecided):
             cache = copy.deepcopy(self.cache)
             try:
                 events = Reader(self.data, cache).read(calls, happened)
@@ -88,6 +88,13 @@ class RecordedServer(EngineProcess):
             )
             refused.append(f"differs in {wrong[:5]}")
         raise TraceError(f"the record does not lead to what lies in {self.data}: {refused}")
+
+
+def _possible(undecided: Sequence[Call]) -> Iterator[dict[int, int]]:
+    """Which of these calls took place, and how far, most likely first: a kill cuts a write between pages."""
+    ways = [[None, WHOLE, *range(1, sum(map(len, call.strings())) // PAGE_BYTES + 2)] for call in undecided]
+    for chosen in product(*ways):
+        yield {call.entry: way for call, way in zip(undecided, chosen, strict=True) if way is not None}
 
 
 def _changes_files(call: Call) -> bool:

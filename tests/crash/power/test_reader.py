@@ -5,7 +5,7 @@ import pytest
 from tests.crash.power.cache import Cache
 from tests.crash.power.events import Answered, Length, Link, Mapping, Mark, Rename, Sync, Unlink, Write
 from tests.crash.power.hand_made import NEW, ROOT, at, calls_of, events_of, opened, text, written
-from tests.crash.power.reader import Reader
+from tests.crash.power.reader import WHOLE, Reader
 from tests.crash.power.trace import TraceError
 
 
@@ -223,9 +223,17 @@ def test_data_that_is_not_whole_ends_the_reading():
 def test_a_call_that_a_kill_cut_short_took_place_or_did_not(happened):
     cache = Cache()
     calls = calls_of(opened("a", 3), f"1 rename({at('a')}, {at('b')} <unfinished ...>")
-    events = Reader(ROOT, cache).read(calls, {1} if happened else ())
+    events = Reader(ROOT, cache).read(calls, {1: WHOLE} if happened else {})
     assert list(cache.tree()) == (["b"] if happened else ["a"])
     assert [type(e) for e in events] == ([Link, Rename] if happened else [Link])
+
+
+@pytest.mark.parametrize(("pages", "length"), [(WHOLE, 9000), (1, 4000), (2, 8096), (3, 9000)])
+def test_a_write_that_was_killed_ends_with_a_page(pages, length):
+    cache = Cache()
+    calls = calls_of(opened("a", 3), f"1 pwrite64(3, {text(b'x' * 9000)}, 9000, 96 <unfinished ...>")
+    Reader(ROOT, cache).read(calls, {1: pages})
+    assert cache.tree() == {"a": bytes(96) + b"x" * length}
 
 
 def test_the_view_goes_on_over_processes():
