@@ -9,7 +9,7 @@ import pytest
 from tests.unit.recorded_disk import PowerOff, RecordedDisk
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, vector
 from vecstow_engine.model.errors import Busy, DamagedFile, NewerFormat, StorageError, Unavailable
-from vecstow_engine.storage import files, point_commits, point_table
+from vecstow_engine.storage import point_commits, point_table
 from vecstow_engine.storage.point_commits import create_points, settle, write_points
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta, StoredPoint
@@ -478,27 +478,3 @@ def test_checkpoint_of_more_points_than_one_scan_reads_is_counted(tmp_path):
     table = PointTable(path)
     assert len(table.slots(meta).slots) == meta.points == 2 * point_table.SCAN_ROWS
     table.close()
-
-
-@pytest.mark.parametrize("reader", [False, True], ids=["nobody", "a reader"])
-def test_name_of_sqlites_log_is_durable_before_anything_is_written_to_it(tmp_path, monkeypatch, reader):
-    """The log may have been made by a reader, and SQLite syncs the folder for a writer alone."""
-    notes = StoreOnDisk(tmp_path / "data")
-    notes.put(a=1)
-    notes.checkpoint()
-    notes.close()
-    if reader:
-        assert notes.value("a") == 1
-    log_bytes_at_sync = []
-    sync_folder = files.sync_folder
-
-    def note(folder):
-        log = folder / "points.db-wal"
-        log_bytes_at_sync.append(log.stat().st_size if log.exists() else None)
-        sync_folder(folder)
-
-    notes.put(b=2)
-    monkeypatch.setattr(files, "sync_folder", note)
-    notes.checkpoint()
-    assert 0 in log_bytes_at_sync
-    notes.close()

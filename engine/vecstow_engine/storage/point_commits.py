@@ -217,7 +217,6 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
 def _writer(path: Path) -> Iterator[sqlite3.Connection]:
     connection = connect(path, WRITER_CACHE_KIB)
     try:
-        _sync_names(connection, path)
         yield connection
     except sqlite3.Error as error:
         if _errorname(error).startswith("SQLITE_IOERR"):
@@ -229,17 +228,6 @@ def _writer(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
         raise
     connection.close()
-
-
-def _sync_names(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the name of `-wal` durable before anything is written to it.
-
-    SQLite does so only when the writing connection made it; a reader may have. Without its `-wal` a database
-    into which half of it was moved is damaged; and one of which the last connection unlinked it must not
-    find it again, with the pages of then.
-    """
-    connection.execute("PRAGMA schema_version").fetchall()  # opens it, and makes it where there is none
-    files.sync_folder(path.parent)
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
