@@ -8,8 +8,9 @@ from tests.unit.recorded_disk import PowerOff, RecordedDisk
 from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import DamagedFile, DiskFull, OutcomeUnknown, ReadOnly, StorageError
 from vecstow_engine.storage import files
+from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.replay import follow, read_log
-from vecstow_engine.storage.segment import decode_header, iterate_records
+from vecstow_engine.storage.segment import DELETE, decode_header, iterate_records
 
 
 @pytest.fixture
@@ -415,3 +416,31 @@ def test_rule_15_partial_append_that_cannot_be_cut_ends_writing_with_outcome_unk
         notes.store.commit([upsert(b=2), upsert(c=3)])
     with pytest.raises(ReadOnly):
         notes.put(d=4)
+
+
+def test_removal_of_found_segments_that_could_not_begin_is_tried_again_before_anything_is_appended(
+    tmp_path, monkeypatch
+):
+    notes = StoreOnDisk(tmp_path / "data")
+    notes.put(a=1)
+    notes.close()
+    found = notes.segments()
+    opened_folder, opened = files.opened_folder, []
+
+    def without_descriptors(folder):
+        opened.append(folder)
+        if len(opened) > 1:  # the first one is for the name of the new segment
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened_folder(folder)
+
+    log = Log(notes.log_folder, notes.store.identity, applied=200)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "opened_folder", without_descriptors)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="Too many open files"):
+                log.append([(DELETE, b"x")])
+        assert notes.segments() == [*found, 201]
+    log.append([(DELETE, b"x")])
+    assert notes.segments() == [201]
+    assert log.broken is None
+    log.close()

@@ -96,13 +96,20 @@ def allocate(fd: int, length: int) -> None:
     os.posix_fallocate(fd, 0, length)
 
 
-def sync_folder(folder: Path) -> None:
-    """fsync the folder, so that the names in it are durable."""
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder, to be synced."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync the folder, so that the names in it are durable."""
+    with opened_folder(folder) as fd:
+        sync(fd)
 
 
 def sync_file(path: Path) -> None:

@@ -47,6 +47,8 @@ class Log:
         self._first = applied + 1
         self._carried = tuple(carried)
         self._active: _Active | None = None
+        self._is_alone = True
+        """Not so while a segment of this process goes on beside those that it was made of."""
 
     @property
     def size(self) -> int:
@@ -73,17 +75,22 @@ class Log:
         go.
 
         The page cache may have shown what the disk does not have, so nothing found is appended to. Does
-        nothing when the log is already growing. Raises as `start_segment`.
+        nothing when the log is already growing. Raises as `start_segment`, and goes on where it stopped.
         """
         if self._active is None:
             self._refuse_if_broken()
             self._start(self._first, self._carried)
             self._carried = ()
+            self._is_alone = False
+        if not self._is_alone:
             try:
                 self._remove_all_but_active()
-            except OSError as error:
-                self.broken = f"the segments before this start could not be removed: {error}"
+            except files.SyncFailed as error:
+                self.broken = f"the removal of the segments before this start is not durable: {error}"
                 raise self._read_only() from error
+            except OSError as error:
+                raise files.as_storage_error(error, "removing the log segments before this start") from error
+            self._is_alone = True
 
     def start_segment(self) -> None:
         """Go on in a new segment, durable before it has its name. On an error the log goes on where it was.
@@ -91,7 +98,7 @@ class Log:
         Raises DiskFull, StorageError, or ReadOnly when the name could not be made durable.
         """
         self._refuse_if_broken()
-        if self._carried:
+        if self._carried or not self._is_alone:
             self.resume()  # its header calls them durable: they must be
         self._start(self.last + 1, ())
 
@@ -146,10 +153,11 @@ class Log:
         suffixes = SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX
         others = [path for path in self.folder.iterdir() if path.name.endswith(suffixes)]
         others.remove(self._active.path)
-        for path in sorted(others):
-            files.remove(path)
         if others:
-            files.sync_folder(self.folder)
+            with files.opened_folder(self.folder) as fd:  # before anything goes: when this fails, try again
+                for path in sorted(others):
+                    files.remove(path)
+                files.sync(fd)
 
     def _refuse_if_broken(self) -> None:
         if self.broken is not None:

@@ -19,6 +19,8 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.points import SUM_MODULUS, VERSION, Meta, SnapshotEntry, StoredPoint, read_meta
 
 BUSY_TIMEOUT_SECONDS: Final = 30
+SHARED_MEMORY_ROOM_BYTES: Final = 1 << 20
+"""SQLite does not say why it could not make `-shm`; below this it is for want of room."""
 WRITER_CACHE_KIB: Final = 16 * 1024
 _SCHEMA: Final = """
 CREATE TABLE meta (
@@ -271,7 +273,8 @@ def wrapped(path: Path) -> Iterator[None]:
 
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
     name = _errorname(error)
-    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR_SHM"):  # -shm needs room even to read
+    is_shared_memory = name.startswith("SQLITE_IOERR_SHM")  # it needs room even to read
+    if name == "SQLITE_FULL" or (is_shared_memory and not _has_room(path)):
         return DiskFull(
             f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
         )
@@ -281,9 +284,16 @@ def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
         or "no such table" in str(error)
     ):
         return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
-    if name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM") and os.access(path, os.R_OK | os.W_OK):
-        return Busy(f"{path.name} cannot be opened now, for want of descriptors or memory: {error}")
+    if is_shared_memory or (
+        name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM") and os.access(path, os.R_OK | os.W_OK)
+    ):
+        return Busy(f"{path.name} cannot be opened now, perhaps for want of descriptors: {error} ({name})")
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
+
+
+def _has_room(path: Path) -> bool:
+    stats = os.statvfs(path.parent)
+    return stats.f_bavail * stats.f_frsize >= SHARED_MEMORY_ROOM_BYTES
 
 
 def could_not_open(error: StorageError) -> bool:

@@ -12,6 +12,7 @@
     part      batches of cases
 
 A case ends in one of: answered rightly; rebuilt and answered rightly; `degraded` with the damaged points
-withheld and listed; quarantined with a message that names the file; refused for a damaged VOLUME. Never a
-wrong answer, a crash or a hang, and never another collection's loss.
+withheld and listed; served, with the warning that a checkpoint may fail; quarantined with a message that
+names the file; refused for a damaged VOLUME. Never a wrong answer, a crash or a hang, and never another
+collection's loss.
 """

@@ -34,8 +34,8 @@ class Verdict:
 
     @property
     def is_trouble(self) -> bool:
-        """Something that was stored is not served."""
-        return self.ending in ("degraded", "quarantined", "undeclared")
+        """Something that was stored is not served, or a checkpoint may fail."""
+        return self.ending in ("degraded", "not mended", "quarantined", "undeclared")
 
 
 def owner_of(label: str) -> str | None:
@@ -48,9 +48,7 @@ def judge(case: Case, truth: Truth, seen: Seen) -> Verdict:
     """Of the collection whose file was damaged."""
     if not seen.served:
         return _of_closed(case, seen)
-    verdict = Verdict(
-        "degraded" if seen.withheld else "rebuilt" if seen.rebuilt else "right", list(seen.wrong)
-    )
+    verdict = Verdict(_ending(seen), list(seen.wrong))
     in_log = case.label.endswith(".log")
     states = truth.states[truth.applied :] if in_log else [truth.last]
     if not any(_fits(seen, state) for state in states):
@@ -63,6 +61,14 @@ def judge(case: Case, truth: Truth, seen: Seen) -> Verdict:
             verdict.wrong.append("the end of its log is lost, and nothing says so")
     verdict.wrong += _wrongly_withheld(seen)
     return verdict
+
+
+def _ending(seen: Seen) -> str:
+    if seen.withheld:
+        return "degraded"
+    if "could not be made anew" in (seen.reason or ""):
+        return "not mended"
+    return "rebuilt" if seen.rebuilt else "right"
 
 
 def judge_neighbour(name: str, truth: Truth, seen: Seen) -> list[str]:

@@ -51,7 +51,7 @@ def judge(data: Path, told: Told, *, thorough: bool) -> Verdict:
         verdict.facts.update(_facts(data, first))
         if not verdict.wrong:
             verdict.wrong += _changed_again(data, first, checked=thorough)
-        if not verdict.wrong and (thorough or first.deleted):
+        if not verdict.wrong and thorough:
             verdict.wrong += not_brought_back(data, first, told)
     except VecstowError as error:
         verdict.wrong.append(f"the volume cannot be used: {error.message}")

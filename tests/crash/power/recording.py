@@ -19,12 +19,14 @@ from tests.crash.power.events import Event, Mapping
 from tests.crash.power.moments import places_in
 from tests.crash.power.recorded_server import RecordedServer
 from tests.crash.power.states import MAPPED_SUFFIX
+from tests.crash.power.trace import TraceError
 
 FLAGS = ("--rescan-seconds", 0.2, "--reserve-bytes", 0)
 CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_AFTER_FAILURE = 0.04, 0.4
 """After a sync that failed a checkpoint would soon make durable by other means what may be lost."""
 HANDLES_MAX = (128, 2)
 """With few, readers open and close the point tables all the time, and SQLite makes and removes its files."""
+RECORDS_MAX = 3
 SYNC_TAKES = "fdatasync:delay_enter=1500"
 """Microseconds: writers that come meanwhile share the next one."""
 
@@ -58,9 +60,18 @@ class Recording:
 
 @functools.lru_cache(maxsize=1)
 def recording(seed: int, operations: int, fails: bool) -> Recording:
-    """Make one, or take the last one again. `fails`: a sync of the first process does."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        return _Session(Path(folder), seed, operations, fails).record()
+    """Make one, or take the last one again. `fails`: a sync of the first process does.
+
+    A kill may cut strace off in the middle of a call that it prints: such a record is made anew.
+    """
+    unread = TraceError("")
+    for _ in range(RECORDS_MAX):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            try:
+                return _Session(Path(folder), seed, operations, fails).record()
+            except TraceError as error:
+                unread = error
+    raise unread
 
 
 class _Session:
