@@ -26,7 +26,7 @@ MOMENTS = 6
 NESTED = 2
 """Of the states in a recovery, those whose recoveries are recorded too."""
 BATCHES_OF_A_RECORD = 10
-OPERATIONS = {"smoke": 16, "ci": 80, "night": 100}
+OPERATIONS = {"smoke": 16, "ci": 40, "night": 80}
 IN_RECOVERY, IN_ITS_RECOVERY = "in a recovery", "in the recovery of an interrupted recovery"
 
 

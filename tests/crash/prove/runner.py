@@ -25,7 +25,8 @@ from tests.engine_process import end_with_parent
 
 MEMORY = "/dev/shm"
 BATCH_SECONDS_MAX = 600.0
-WORKERS = max(os.cpu_count() or 1, 1)
+WORKERS = (os.cpu_count() or 1) + 1
+"""One more than processors: each waits now and then, for a thread or a sync."""
 
 Told = Callable[["Progress"], None]
 
