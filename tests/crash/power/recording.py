@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import functools
+import os
+import pickle
 import random
 import signal
 import tempfile
@@ -20,6 +22,8 @@ from tests.crash.power.moments import places_in
 from tests.crash.power.recorded_server import RecordedServer
 from tests.crash.power.states import MAPPED_SUFFIX
 from tests.crash.power.trace import TraceError
+from tests.crash.prove.runner import SHARED
+from vecstow_engine.storage.files import locked
 
 FLAGS = ("--rescan-seconds", 0.2, "--reserve-bytes", 0)
 CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_AFTER_FAILURE = 0.04, 0.4
@@ -60,10 +64,19 @@ class Recording:
 
 @functools.lru_cache(maxsize=1)
 def recording(seed: int, operations: int, fails: bool) -> Recording:
-    """Make one, or take the last one again. `fails`: a sync of the first process does.
+    """Take one of this run, or make it. `fails`: a sync of the first process does."""
+    if SHARED not in os.environ:
+        return _made(seed, operations, fails)
+    path = Path(os.environ[SHARED]) / f"record-{seed}-{operations}-{fails}"
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            path.write_bytes(pickle.dumps(_made(seed, operations, fails)))
+    record: Recording = pickle.loads(path.read_bytes())
+    return record
 
-    A kill may cut strace off in the middle of a call that it prints: such a record is made anew.
-    """
+
+def _made(seed: int, operations: int, fails: bool) -> Recording:
+    """A kill may cut strace off in the middle of a call that it prints: such a record is made anew."""
     unread = TraceError("")
     for _ in range(RECORDS_MAX):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

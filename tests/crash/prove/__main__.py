@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.crash.prove.part import DEPTHS, Outcome, Part
 from tests.crash.prove.parts import parts
-from tests.crash.prove.runner import WORKERS, Progress, run_batch, run_part
+from tests.crash.prove.runner import WORKERS, Progress, run_batch, run_parts
 
 TOLD_SECONDS = 10.0
 """Between two lines, where they cannot be written over each other."""
@@ -45,23 +45,28 @@ def main() -> int:
         f" {len(chosen)} parts, about {duration(seconds)}",
         flush=True,
     )
+    begun_at = time.monotonic()
+    wanted = [(part, goal_of(part, arguments)) for part in chosen if can_run(part, arguments.depth)]
     results = []
-    for part in chosen:
-        if part.goals[arguments.depth] == 0:
-            continue
-        if (why := part.missing()) is not None:
-            print(f"{part.name}: SKIPPED: {why}", flush=True)
-            continue
-        goal = part.goals[arguments.depth] if arguments.count is None else arguments.count
-        result = run_part(
-            part, arguments.depth, goal, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
-        )
+    for result in run_parts(
+        wanted, arguments.depth, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
+    ):
         tell_end(result)
         results.append(result)
-        if arguments.stop_at_first and result.outcome.findings:
-            break
     write(arguments.json, results)
-    return verdict(results)
+    return verdict(results, time.monotonic() - begun_at)
+
+
+def goal_of(part: Part, arguments: argparse.Namespace) -> int | None:
+    return part.goals[arguments.depth] if arguments.count is None else arguments.count
+
+
+def can_run(part: Part, depth: str) -> bool:
+    if part.goals[depth] == 0:
+        return False
+    if (why := part.missing()) is not None:
+        print(f"{part.name}: SKIPPED: {why}", flush=True)
+    return why is None
 
 
 def parse() -> argparse.Namespace:
@@ -131,11 +136,13 @@ def document(result: Progress) -> dict[str, object]:
     }
 
 
-def verdict(results: list[Progress]) -> int:
+def verdict(results: list[Progress], seconds: float) -> int:
     found = sum(len(result.outcome.findings) for result in results)
     short = [r.part.name for r in results if r.goal is not None and not r.reached]
-    seconds = duration(sum(result.seconds for result in results))
-    print(f"{found} findings in {seconds}" + (f"; fewer than asked: {', '.join(short)}" if short else ""))
+    print(
+        f"{found} findings in {duration(seconds)}"
+        + (f"; fewer than asked: {', '.join(short)}" if short else "")
+    )
     return 1 if found or short else 0
 
 

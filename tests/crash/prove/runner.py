@@ -12,9 +12,11 @@ import shutil
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,27 +26,49 @@ from tests.crash.prove.part import Batch, Finding, Outcome, Part
 from tests.engine_process import end_with_parent
 
 MEMORY = "/dev/shm"
+SHARED = "VECSTOW_PROVE_SHARED"
+"""The variable that names a folder which the processes of a run share."""
 BATCH_SECONDS_MAX = 600.0
+LOST = "a batch that"
+"""A finding that begins so is of a process, not of a case."""
 WORKERS = (os.cpu_count() or 1) + 1
 """One more than processors: each waits now and then, for a thread or a sync."""
 
 Told = Callable[["Progress"], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
     """How far one part is."""
 
     part: Part
     goal: int | None
     outcome: Outcome = field(default_factory=Outcome)
-    begun_at: float = field(default_factory=time.monotonic)
+    begun_at: float | None = None
     seconds: float = 0.0
+    all_begun: bool = False
+    """It has no more batches."""
+
+    def begin(self) -> None:
+        """A batch of it begins."""
+        if self.begun_at is None:
+            self.begun_at = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """A batch of it ended."""
+        assert self.begun_at is not None
+        self.outcome.add(outcome)
+        self.seconds = time.monotonic() - self.begun_at
 
     @property
     def reached(self) -> bool:
         """Enough was tried."""
         return self.goal is not None and self.outcome.count >= self.goal
+
+    @property
+    def has_lost_workers(self) -> bool:
+        """A process is gone, or hangs: nothing more can be run."""
+        return any(finding.what.startswith(LOST) for finding in self.outcome.findings)
 
     @property
     def seconds_left(self) -> float | None:
@@ -54,25 +78,72 @@ class Progress:
         return max(self.goal - self.outcome.count, 0) * self.seconds / self.outcome.count
 
 
-def run_part(
-    part: Part, depth: str, goal: int | None, seed: int, told: Told, *, stop_at_first: bool = False
-) -> Progress:
-    """Run batches until the goal is reached, they end, or (if asked) one finds something."""
-    progress = Progress(part, goal)
-    batches = part.batches(depth, seed)
-    for outcome in _outcomes(batches, lambda: progress.reached):
-        progress.outcome.add(outcome)
-        progress.seconds = time.monotonic() - progress.begun_at
-        told(progress)
-        if stop_at_first and progress.outcome.findings:
-            break
+def run_parts(
+    wanted: Iterable[tuple[Part, int | None]],
+    depth: str,
+    seed: int,
+    told: Told,
+    *,
+    stop_at_first: bool = False,
+) -> Iterator[Progress]:
+    """Run each part's batches until its goal is reached or they end; yields each part when it is done.
+
+    A part begins while the last batches of the one before it are under way. `stop_at_first`: with the first
+    finding all of it ends.
+    """
+    line = Line([Progress(part, goal) for part, goal in wanted], depth, seed)
+    with _workers() as workers:
+        while running := line.fill(workers):
+            done, _ = wait(running, BATCH_SECONDS_MAX, FIRST_COMPLETED)
+            for future in done or [next(iter(running))]:
+                progress, batch = running.pop(future)
+                progress.add(_outcome(future, batch))
+                told(progress)
+                if (stop_at_first and progress.outcome.findings) or progress.has_lost_workers:
+                    yield progress
+                    return
+            yield from line.take_ended()
+
+
+def run_part(part: Part, depth: str, goal: int | None, seed: int, told: Told) -> Progress:
+    """One part alone."""
+    [progress] = run_parts([(part, goal)], depth, seed, told)
     return progress
+
+
+class Line:
+    """Parts, one after the other, and their batches that run."""
+
+    def __init__(self, parts: list[Progress], depth: str, seed: int) -> None:
+        self._waiting = deque((progress, progress.part.batches(depth, seed)) for progress in parts)
+        self._open = list(parts)
+        self._running: dict[Future[Outcome], tuple[Progress, Batch]] = {}
+
+    def fill(self, workers: ProcessPoolExecutor) -> dict[Future[Outcome], tuple[Progress, Batch]]:
+        """Give each idle worker a batch, if there is one; returns what runs."""
+        while self._waiting and len(self._running) < WORKERS:
+            progress, batches = self._waiting[0]
+            batch = None if progress.reached else next(batches, None)
+            if batch is None:
+                progress.all_begun = True
+                self._waiting.popleft()
+            else:
+                progress.begin()
+                self._running[workers.submit(run_batch, batch)] = progress, batch
+        return self._running
+
+    def take_ended(self) -> Iterator[Progress]:
+        """The parts of which nothing runs any more, and nothing will."""
+        busy = {id(progress) for progress, _ in self._running.values()}
+        ended = [p for p in self._open if (p.all_begun or p.reached) and id(p) not in busy]
+        self._open = [progress for progress in self._open if progress not in ended]
+        yield from ended
 
 
 def run_batch(batch: Batch) -> Outcome:
     """One batch in a folder of its own; what it raises is a finding."""
     silence()
-    folder = Path(tempfile.mkdtemp(prefix="prove-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+    folder = Path(tempfile.mkdtemp(prefix="prove-", dir=memory()))
     try:
         return batch.run(folder)
     except Exception:  # noqa: BLE001 - whatever it is, somebody must look at it
@@ -86,38 +157,35 @@ def silence() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def _outcomes(batches: Iterable[Batch], enough: Callable[[], bool]) -> Iterator[Outcome]:
-    """What becomes of batches, as they end; no more are begun when it is enough."""
-    waiting = iter(batches)
-    running: dict[Future[Outcome], Batch] = {}
-    workers = _workers()
+def _outcome(future: Future[Outcome], batch: Batch) -> Outcome:
+    """What became of a batch; one that hangs, or took its process with it, is a finding."""
+    if not future.done():
+        return _lost(batch, "hangs, or runs beside one that does")
     try:
-        while True:
-            while not enough() and len(running) < WORKERS and (batch := next(waiting, None)) is not None:
-                running[workers.submit(run_batch, batch)] = batch
-            if not running:
-                return
-            done, _ = wait(running, BATCH_SECONDS_MAX, FIRST_COMPLETED)
-            if not done:
-                yield _lost(running, "hangs")
-                return
-            for future in done:
-                batch = running.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    yield _lost({future: batch} | running, "killed its process")
-                    return
-    finally:
-        _end(workers)
+        return future.result()
+    except BrokenProcessPool:
+        return _lost(batch, "killed its process, or ran beside one that did")
 
 
-def _workers() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), end_with_parent)
+@contextmanager
+def _workers() -> Iterator[ProcessPoolExecutor]:
+    """Processes that share a folder while they live, and are not waited for at the end."""
+    with tempfile.TemporaryDirectory(prefix="prove-", dir=memory()) as shared:
+        os.environ[SHARED] = shared
+        workers = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), end_with_parent)
+        try:
+            yield workers
+        finally:
+            _end(workers)
 
 
-def _lost(running: dict[Future[Outcome], Batch], how: str) -> Outcome:
-    return Outcome(1, findings=[Finding(f"a batch {how}: one of these", str(list(running.values())))])
+def memory() -> str | None:
+    """A folder in memory, where there is one."""
+    return MEMORY if os.access(MEMORY, os.W_OK) else None
+
+
+def _lost(batch: Batch, how: str) -> Outcome:
+    return Outcome(findings=[Finding(f"{LOST} {how}", str(batch))])
 
 
 def _end(workers: ProcessPoolExecutor) -> None:
@@ -125,4 +193,6 @@ def _end(workers: ProcessPoolExecutor) -> None:
     processes = list((workers._processes or {}).values())
     workers.shutdown(wait=False, cancel_futures=True)
     for process in processes:
-        process.terminate()
+        process.kill()
+    for process in processes:
+        process.join()
