@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import errno
 import json
+import math
 import shutil
 import threading
 
@@ -18,6 +19,7 @@ from vecstow_engine.model.batch import PointBatch, SearchQuery
 from vecstow_engine.model.errors import (
     Busy,
     Conflict,
+    DamagedFile,
     DiskFull,
     NotFound,
     OutcomeUnknown,
@@ -225,6 +227,32 @@ async def test_opening_that_finds_no_room_is_tried_again_and_nothing_is_quaranti
     assert await engine.values("notes", "a") == [1]
     assert engine.describe("notes")["reason"] is None
     assert await engine.put(b=2) == ["b"]
+
+
+async def test_opening_that_finds_damage_at_the_second_try_is_not_tried_a_third_time(engine, monkeypatch):
+    await engine.put(a=1)
+    engine.drop("notes")
+    monkeypatch.setattr(collection_module, "OPEN_AGAIN_SECONDS", 0.0)
+    errors = [OSError(errno.EMFILE, "Too many open files"), DamagedFile("it is torn", file="points.db")]
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "open_store", lambda *args, **kwargs: raising(errors.pop(0))())
+        engine.restore(newest_deleted(engine), None)
+        wait_until(lambda: engine.describe("notes")["state"] == "quarantined")
+        assert engine.collection("notes").open_again_at is None
+
+
+async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, monkeypatch):
+    await engine.put(a=1)
+    engine.drop("notes")
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
+        engine.restore(newest_deleted(engine), None)
+    engine.gate.hold(60)
+    engine._open_postponed(math.inf)
+    assert engine.describe("notes")["state"] == "recovering"
+    engine.gate.release()
+    engine._open_postponed(math.inf)
+    assert engine.describe("notes")["state"] == "ready"
 
 
 async def test_opening_whose_sync_failed_is_not_tried_again(engine, monkeypatch):

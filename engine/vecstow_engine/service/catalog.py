@@ -106,13 +106,13 @@ class Catalog:
         log.info("collection created", collection=manifest.name)
         return True
 
-    def _refuse_known(self, name: str) -> None:
+    def _refuse_known(self, name: str, operation: str = "create") -> None:
         """Before the volume is read: the name of a broken manifest is taken too."""
         if self._registry.knows(name):
             broken = self._registry.broken().get(name)
             raise Conflict(
                 f"collection {name!r} exists" + (f", but it is not served: {broken}" if broken else ""),
-                collection=name, operation="create",
+                collection=name, operation=operation,
             )  # fmt: skip
 
     def first_use(self, collection: Collection) -> None:
@@ -198,6 +198,8 @@ class Catalog:
                 raise Conflict(
                     f"collection {wanted.name!r} exists", collection=wanted.name, operation="import"
                 )
+            if self._registry.is_taken(wanted.name):
+                self._refuse_known(wanted.name, "import")
             self._refuse_served(source)
             manifest, report = import_orphan(self._layout, source, wanted)
             log.info(

@@ -125,7 +125,7 @@ class Collection:
 
     def closed(self, state: State, error: Unavailable) -> None:
         """Serve nothing; readers and writers get `error`."""
-        self.progress = None
+        self.progress = self.open_again_at = None
         self._error, self._fixed = error, state
 
     def postponed(self, reason: str) -> None:

@@ -347,8 +347,10 @@ class Engine:
     def _open_postponed(self, now: float) -> None:
         for collection in self.registry.collections():
             if collection.open_again_at is not None and now > collection.open_again_at:
-                self._load_one(collection)
-                self._indexer.notify(collection)
+                with self.gate.passing() as free:
+                    if free:
+                        self._load_one(collection)
+                        self._indexer.notify(collection)
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()

@@ -28,6 +28,8 @@ class Registry:
         self._collections: dict[str, Collection] = {}
         self._broken: dict[str, str] = {}
         """Folders whose manifest cannot be read: their names stay taken, and what is wrong is told."""
+        self._taken: dict[str, str | None] = {}
+        """Folders that somebody else works on, and why their names were kept before; nobody follows them."""
         self._rivals: set[str] = set()
         """Names of the folders that claim a uid together with another one, at the start."""
         self._seen: dict[str, tuple[int, int]] = {}
@@ -69,8 +71,8 @@ class Registry:
         return name in self._collections or name in self._broken
 
     def is_rival(self, collection: Collection) -> bool:
-        """Whether another folder claimed the same uid at the start."""
-        return collection.name in self._rivals
+        """Whether another folder claims the same uid: it did at the start, or it came since."""
+        return collection.name in self._rivals or self.is_claimed(collection.manifest)
 
     def is_claimed(self, manifest: Manifest) -> bool:
         """Whether a collection of another name has the uid that this folder claims."""
@@ -92,22 +94,27 @@ class Registry:
         self._collections.pop(collection.name, None)
         self._seen.pop(collection.name, None)
 
-    def take_name(self, name: str, reason: str) -> str | None:
-        """Keep the name of a folder without a readable manifest; returns why it was kept before, if it was.
+    def is_taken(self, name: str) -> bool:
+        """Whether somebody works on that folder."""
+        return name in self._taken
 
-        Raises Conflict when it is a collection by now, or is kept for the same reason already.
+    def take_name(self, name: str, reason: str) -> None:
+        """Keep the name of a folder without a readable manifest; a manifest that comes there must wait.
+
+        Raises Conflict when it is a collection by now, or is taken already.
         """
         with self.changing:
-            before = self._broken.get(name)
-            if name in self._collections or before == reason:
-                raise Conflict(f"{name!r}: {reason if before == reason else 'it is served'}", collection=name)
+            if name in self._collections or name in self._taken:
+                why = self._broken[name] if name in self._taken else "it is served"
+                raise Conflict(f"{name!r}: {why}", collection=name)
+            self._taken[name] = self._broken.get(name)
             self._broken[name] = reason
-            return before
 
-    def give_name_back(self, name: str, before: str | None) -> None:
+    def give_name_back(self, name: str) -> None:
         """The reverse of `take_name`."""
         with self.changing:
-            self._broken.pop(name, None)
+            before = self._taken.pop(name)
+            del self._broken[name]
             if before is not None:
                 self._broken[name] = before
 
@@ -120,12 +127,19 @@ class Registry:
         with self.changing:
             changed = []
             for entry in os.scandir(self._layout.data):
-                if is_collection_name(entry.name) and entry.is_dir(follow_symlinks=False):
+                if self._is_followed(entry):
                     signature = self._signature(entry.name)
                     if signature != self._seen.get(entry.name):
                         self._seen[entry.name] = signature
                         changed += self._read(entry.name)
             return changed
+
+    def _is_followed(self, entry: os.DirEntry[str]) -> bool:
+        return (
+            is_collection_name(entry.name)
+            and entry.name not in self._taken
+            and entry.is_dir(follow_symlinks=False)
+        )
 
     def all_opened(self) -> bool:
         """Whether no collection waits to be opened."""

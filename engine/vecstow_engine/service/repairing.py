@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, NotFound, Recovering, VecstowError
+from vecstow_engine.model.errors import Busy, NotFound, OutcomeUnknown, Recovering, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State, quarantined
@@ -17,6 +17,8 @@ from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.repair import CollectionRepair, Outcome, Progress, repair_collection
+
+_SERVING = (State.READY, State.DEGRADED, State.READ_ONLY)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Repairer:
         with self._gate.required("repair"):
             if collection is None:
                 return self._repair_undeclared(name)
-            if collection.store is not None and (sound := self._unneeded(collection)) is not None:
+            if collection.state in _SERVING and (sound := self._unneeded(collection)) is not None:
                 return sound
             return self._repair(collection)
 
@@ -72,34 +74,27 @@ class Repairer:
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Look at the files while it serves, but no checkpoint changes them."""
         with collection.upkeep:
-            return repair_collection(
-                self._layout, collection.name, dry_run=True,
-                is_rival=self._registry.is_rival(collection), anew=_why_anew(collection),
-            )  # fmt: skip
+            return repair_collection(self._layout, collection.name, dry_run=True, anew=_why_anew(collection))
 
     def _repair(self, collection: Collection) -> CollectionRepair:
         name, anew = collection.name, _why_anew(collection)
         stand_in = self._take_out(collection)
         try:
-            done = self._carry_out(
-                name, _tell(stand_in), is_rival=self._registry.is_rival(collection), anew=anew
-            )
+            done = self._carry_out(name, _tell(stand_in), anew=anew)
         except BaseException as error:
-            self._put_back(stand_in, error, may_serve=anew is None)
+            self._put_back(stand_in, error, may_serve=anew is None and not isinstance(error, OutcomeUnknown))
             raise
         self._reopen(stand_in)
         return done
 
-    def _carry_out(
-        self, name: str, tell: Progress, *, is_rival: bool = False, anew: str | None = None
-    ) -> CollectionRepair:
+    def _carry_out(self, name: str, tell: Progress, *, anew: str | None = None) -> CollectionRepair:
         def progress(label: str, done: int, total: int) -> None:
             if self._gate.closed:
                 raise Busy("the engine is stopping; the repair was given up", retry_after_seconds=5)
             tell(label, done, total)
 
         with self._catalog.changes.names("repair", name):
-            done = repair_collection(self._layout, name, is_rival=is_rival, anew=anew, progress=progress)
+            done = repair_collection(self._layout, name, anew=anew, progress=progress)
         log.warning(
             "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
             restored=done.plan.restored, lost=done.plan.lost, quarantine=done.quarantine,
@@ -126,8 +121,7 @@ class Repairer:
         """Open what is there; after a failed sync this process must not read the old files as if sound."""
         log.error("repair failed", collection=stand_in.name, reason=str(error))
         if may_serve and not self._gate.closed:
-            self._loader.load(stand_in, with_graph=False)
-            self._opened(stand_in)
+            self._open(stand_in)
             return
         why = f"its repair failed: {error}; a restart opens what is there"
         stand_in.closed(State.QUARANTINED, quarantined(stand_in.name, why))
@@ -135,26 +129,28 @@ class Repairer:
     def _reopen(self, stand_in: Collection) -> None:
         manifest = read_manifest(self._layout.collection(stand_in.name))
         stand_in.manifest = manifest or stand_in.manifest
-        self._loader.load(stand_in, with_graph=False)
+        self._open(stand_in)
+
+    def _open(self, stand_in: Collection) -> None:
+        self._loader.load(stand_in, is_rival=self._registry.is_rival(stand_in), with_graph=False)
         self._opened(stand_in)
 
     def _repair_undeclared(self, name: str) -> CollectionRepair:
         """Its name is taken, with the reason why it is not served, until it is a collection."""
-        before = self._registry.take_name(name, "it is being repaired")
+        self._registry.take_name(name, "it is being repaired")
         try:
             done = self._carry_out(name, _tell_log())
         except BaseException:
-            self._registry.give_name_back(name, before)
+            self._registry.give_name_back(name)
             raise
-        self._declare(name, before)
+        self._declare(name)
         return done
 
-    def _declare(self, name: str, before: str | None) -> None:
+    def _declare(self, name: str) -> None:
         with self._registry.changing:
+            self._registry.give_name_back(name)
             manifest = self._readable_manifest(name)
-            if manifest is None:
-                self._registry.give_name_back(name, before)
-            elif self._registry.find(name) is None:
+            if manifest is not None and manifest.dropped_at is None:
                 self._catalog.open_new(manifest)
 
     def _readable_manifest(self, name: str) -> Manifest | None:

@@ -13,6 +13,7 @@ from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.storage.layout import ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.rows import read_header
+from vecstow_engine.storage.trash import list_deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,26 @@ def rivals(layout: Layout, found: list[Found]) -> set[str]:
     return {name for name, uid in claims.items() if uid is not None and counts[uid] > 1}
 
 
-def claimed_uid(layout: Layout, manifest: Manifest) -> str | None:
-    """The manifest's uid, or the one in the header of its rows, which a manifest written by hand takes."""
-    if manifest.collection_uid is not None:
+def claimed_uid(layout: Layout, manifest: Manifest | str) -> str | None:
+    """The manifest's uid, or the one in the header of its rows, which a manifest written by hand takes.
+
+    Of a folder without a readable manifest only the name is given.
+    """
+    if isinstance(manifest, Manifest) and manifest.collection_uid is not None:
         return manifest.collection_uid
+    name = manifest if isinstance(manifest, str) else manifest.name
     try:
-        return read_header(layout.collection(manifest.name) / ROWS).uid
+        return read_header(layout.collection(name) / ROWS).uid
     except (OSError, DamagedFile, NewerFormat):
         return None
+
+
+def claimed_beside(layout: Layout, name: str) -> set[str]:
+    """The uids that folders of other names claim, those without a readable manifest and dropped ones too."""
+    dropped = {deleted.uid for deleted in list_deleted(layout)}
+    others = (found for found in _look(layout) if found.name != name)
+    said = (claimed_uid(layout, found.manifest or found.name) for found in others)
+    return dropped | {uid for uid in said if uid is not None}
 
 
 def _look(layout: Layout) -> Iterator[Found]:

@@ -35,7 +35,6 @@ def repair_collection(
     name: str,
     *,
     dry_run: bool = False,
-    is_rival: bool = False,
     anew: str | None = None,
     progress: Progress = no_progress,
     planned: Planned = nobody,
@@ -46,7 +45,7 @@ def repair_collection(
     anything of it was changed, and an OSError of the exchange itself: then the damaged collection is in its
     place, or the repaired one, or that one comes there with the next start.
     """
-    with observe(layout, name, progress, is_rival=is_rival, anew=anew) as found:
+    with observe(layout, name, progress, anew=anew) as found:
         plan = make_plan(found)
         planned(plan)
         if plan.impossible is not None:
@@ -94,7 +93,7 @@ def _make_anew(
             verify(staging, manifest, progress)
         evidence = begin_evidence(layout, plan, all_losses(salvage), _uids(found, manifest))
         begin_log(layout, manifest, salvage.applied)
-    take_place(layout, staging, evidence, found.claims.manifest)
+        take_place(layout, staging, evidence, found.claims.manifest)
     if found.owns_log:
         set_log_aside(layout, evidence, salvage.identity.uid)
     return os.path.relpath(evidence, layout.data)
@@ -108,13 +107,17 @@ def _uids(found: Observation, manifest: Manifest) -> tuple[str, str] | None:
 
 @contextmanager
 def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Iterator[None]:
-    """Until the damaged folder is moved, what was made beside it is of no use to anybody."""
+    """While the damaged folder has its place, what was made beside it is of no use to anybody.
+
+    A start would give it the place of a collection that was dropped since.
+    """
     try:
         yield
     except (VecstowError, OSError):
-        with suppress(OSError):
-            files.remove_tree(staging)
-            files.remove_tree(layout.log(str(manifest.collection_uid)))
+        if staging.is_dir() and layout.collection(manifest.name).is_dir():
+            with suppress(OSError):
+                files.remove_tree(staging)
+                files.remove_tree(layout.log(str(manifest.collection_uid)))
         raise
 
 

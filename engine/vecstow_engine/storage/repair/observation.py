@@ -14,6 +14,7 @@ from vecstow_engine.storage.check import CheckReport, Finding, Severity
 from vecstow_engine.storage.check.advice import LATER_RELEASE
 from vecstow_engine.storage.check.collection import examine
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
+from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import table_at_rest
@@ -40,7 +41,7 @@ class Observation:
     index_fault: str | None = None
     salvage: Salvage | None = None
     owns_log: bool = True
-    """False: another folder claims the same uid, and the log is that one's."""
+    """False: another folder claims the same uid, and may need the log."""
     log_is_there: bool = True
     rows_without_table: int = 0
     """Rows in `vectors.bin` whose ids only a lost `points.db` had."""
@@ -48,7 +49,7 @@ class Observation:
 
 @contextmanager
 def observe(
-    layout: Layout, name: str, progress: Progress, *, is_rival: bool = False, anew: str | None = None
+    layout: Layout, name: str, progress: Progress, *, anew: str | None = None
 ) -> Iterator[Observation]:
     """Read all of a collection; what was met of its points is there until the end of the block.
 
@@ -56,14 +57,14 @@ def observe(
     """
     with ExitStack() as stack:
         try:
-            observation = _observe(layout, name, progress, stack, is_rival=is_rival, anew=anew)
+            observation = _observe(layout, name, progress, stack, anew=anew)
         except NewerFormat as error:
             observation = Observation(name, verdict=Verdict(None, error.message, LATER_RELEASE))
         yield observation
 
 
 def _observe(
-    layout: Layout, name: str, progress: Progress, stack: ExitStack, *, is_rival: bool, anew: str | None
+    layout: Layout, name: str, progress: Progress, stack: ExitStack, *, anew: str | None
 ) -> Observation:
     folder = layout.collection(name)
     claims = read_claims(layout, name, _quick_meta(layout, name))
@@ -71,6 +72,7 @@ def _observe(
     reasons: tuple[str, ...] = () if anew is None else (anew,)
     if _is_nothing(layout, claims):
         return Observation(name, claims, Verdict(None, warnings=("the folder holds no data: no collection",)))
+    is_rival = _is_rival(layout, verdict, name)
     if verdict.manifest is not None and verdict.impossible is None:
         report = _check(layout, verdict.manifest, progress, is_rival=is_rival)
         if report.collections[name]["state"] in (Outcome.FOREIGN, Outcome.DROPPED, Outcome.EMPTY):
@@ -85,6 +87,7 @@ def _observe(
     if claims.meta is None and reading.meta is not None:
         claims = read_claims(layout, name, reading.meta)
         verdict = judge(claims)
+        is_rival = _is_rival(layout, verdict, name)
     if verdict.manifest is None or verdict.impossible is not None:
         return Observation(name, claims, verdict, reasons)
     return _salvaged(layout, claims, verdict, reasons, reading, progress, is_rival=is_rival)
@@ -98,16 +101,22 @@ def _salvaged(
     assert manifest is not None
     if manifest.collection_uid is None:
         return Observation(name, claims, Verdict(manifest, "nothing says which incarnation it is"), reasons)
-    owns_log = not is_rival or _newest_name(claims.segments) == name
+    reads_log = not is_rival or _newest_name(claims.segments) == name
     identity = identity_of(manifest, manifest.collection_uid)
     found = salvage(
-        layout, name, identity, reading, claims.segments if owns_log else (),
+        layout, name, identity, reading, claims.segments if reads_log else (),
         lambda done, total: progress(f"{name}: reading rows", done, total),
     )  # fmt: skip
     return Observation(
-        name, claims, verdict, reasons, salvage=found, owns_log=owns_log, log_is_there=bool(claims.segments),
+        name, claims, verdict, reasons, salvage=found,
+        owns_log=not is_rival, log_is_there=bool(claims.segments),
         rows_without_table=0 if reading.is_there else _row_count(layout, name, identity.stride),
     )  # fmt: skip
+
+
+def _is_rival(layout: Layout, verdict: Verdict, name: str) -> bool:
+    """Whether another folder claims the same uid: a copy, perhaps of a collection that is served."""
+    return verdict.manifest is not None and verdict.manifest.collection_uid in claimed_beside(layout, name)
 
 
 def _check(layout: Layout, manifest: Manifest, progress: Progress, *, is_rival: bool) -> CheckReport:

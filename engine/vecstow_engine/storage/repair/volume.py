@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import NotFound, VolumeRefused
 from vecstow_engine.storage.backup import STAGING
-from vecstow_engine.storage.discovery import discover, rivals
+from vecstow_engine.storage.discovery import discover
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
 from vecstow_engine.storage.repair.report import Progress, RepairReport, no_progress
@@ -36,11 +36,10 @@ def repair_volume(
     with unserved(layout) if dry_run else _locked(layout):
         if not dry_run:
             finish_repairs(layout)
-        found = {folder.name: folder for folder in discover(layout)}
-        claimed = rivals(layout, list(found.values()))
-        for name in _wanted(layout, list(found), names):
+        found = [folder.name for folder in discover(layout)]
+        for name in _wanted(layout, found, names):
             report.collections[name] = repair_collection(
-                layout, name, dry_run=dry_run, is_rival=name in claimed, progress=progress, planned=planned
+                layout, name, dry_run=dry_run, progress=progress, planned=planned
             )
     return report
 

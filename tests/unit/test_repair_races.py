@@ -1,0 +1,177 @@
+"""Repair beside others who have an interest: a copy of the same uid, a drop, a manifest that comes back."""
+
+import asyncio
+import errno
+import shutil
+import threading
+
+import pytest
+
+from tests.unit.checked_volume import flip, zero
+from tests.unit.damaged_store import DamagedStore, digests, without
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine
+from tests.unit.test_repair_online import Paused, served
+from vecstow_engine.model.errors import Conflict, OutcomeUnknown, Quarantined, ReadOnly
+from vecstow_engine.model.manifest import DistanceMetric, VectorType
+from vecstow_engine.service.collection import State
+from vecstow_engine.storage.manifests import mark_dropped
+from vecstow_engine.storage.repair import Outcome, repair_volume
+from vecstow_engine.storage.repair import collection as repair_one
+
+
+@pytest.fixture
+def store(tmp_path):
+    return DamagedStore(tmp_path / "data")
+
+
+def copied(store, *, rename):
+    """A copy beside the collection, whose manifest names the original or the copy."""
+    copy = store.data / "copy"
+    shutil.copytree(store.folder, copy)
+    if rename:
+        manifest = copy / "metadata.json"
+        manifest.write_text(manifest.read_text().replace('"notes"', '"copy"'))
+    return copy
+
+
+@pytest.mark.parametrize("rename", [pytest.param(True, id="declared"), pytest.param(False, id="undeclared")])
+def test_repair_of_a_copy_leaves_the_log_to_the_collection_that_is_served(store, rename):
+    with RunningEngine(store.data) as engine:
+        copy = copied(store, rename=rename)
+        engine._rescan()
+        with pytest.raises(Quarantined):
+            engine.collection("copy").readable()
+        flip(copy / "vectors.bin", 40)
+        assert engine.repair("copy")["outcome"] == "repaired"
+        assert engine.collection("copy").state is State.READY
+        uids = [engine.collection(name).manifest.collection_uid for name in ("notes", "copy")]
+        assert uids[0] != uids[1]
+        asyncio.run(engine.put("notes", late=9000))
+        shutil.copytree(store.data, store.data.with_name("killed"))
+    with RunningEngine(store.data.with_name("killed")) as engine:
+        assert served(engine) == store.points | {"late": 9000}
+
+
+def test_repair_of_an_intact_copy_gives_it_a_uid_of_its_own(store):
+    with RunningEngine(store.data) as engine:
+        copied(store, rename=True)
+        engine._rescan()
+        before = digests(store.log)
+        assert engine.repair("copy")["outcome"] == "repaired"
+        assert digests(store.log) == before
+
+
+def test_repair_of_a_stopped_volume_sees_that_a_folder_without_manifest_is_a_copy(store):
+    (copied(store, rename=False) / "metadata.json").unlink()
+    before = digests(store.log)
+    assert repair_volume(store.data, ["copy"]).collections["copy"].outcome is Outcome.REPAIRED
+    assert digests(store.log) == before
+    assert store.served() == store.points
+
+
+def test_log_of_a_dropped_collection_stays_when_its_copy_is_repaired(store):
+    with RunningEngine(store.data) as engine:
+        copied(store, rename=False)
+        engine.drop("notes")
+        engine.repair("copy")
+        [deleted] = engine.deleted()
+        engine.restore(deleted["path"], None)
+        assert served(engine) == store.points
+
+
+def repaired_meanwhile(engine, monkeypatch, meanwhile):
+    """What comes of a repair during which something happens; its error, if it fails."""
+    paused, failures = Paused(monkeypatch), []
+
+    def repair():
+        try:
+            engine.repair("notes")
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test looks at it
+            failures.append(error)
+
+    thread = threading.Thread(target=repair)
+    thread.start()
+    assert paused.reached.wait(20)
+    try:
+        meanwhile()
+    finally:
+        paused.go_on.set()
+        thread.join()
+    return failures
+
+
+def test_collection_that_is_dropped_while_it_is_repaired_stays_dropped(store, monkeypatch):
+    flip(store.rows, store.row_offset("p7"))
+    with RunningEngine(store.data) as engine:
+        [error] = repaired_meanwhile(engine, monkeypatch, lambda: mark_dropped(engine.layout, "notes"))
+        assert isinstance(error, Conflict)
+        engine._rescan()
+        assert len(engine.deleted()) == 1
+    with RunningEngine(store.data) as engine:
+        assert engine.collection_names() == []
+
+
+def test_manifest_that_comes_back_during_the_repair_is_followed_after_it(store, monkeypatch):
+    text = store.manifest.read_text()
+    store.manifest.unlink()
+    flip(store.rows, store.row_offset("p7"))
+    with RunningEngine(store.data) as engine:
+
+        def meanwhile():
+            store.manifest.write_text(text)
+            engine._rescan()
+            assert engine.collection_names() == []
+            with pytest.raises(Conflict, match="being repaired"):
+                engine.import_orphan(
+                    orphaned_path="notes", collection_name="notes", dimension=4,
+                    distance_metric=DistanceMetric.EUCLIDEAN, vector_type=VectorType.FLOAT32,
+                )  # fmt: skip
+            with pytest.raises(Conflict, match="being repaired"):
+                engine.repair("notes")
+
+        assert repaired_meanwhile(engine, monkeypatch, meanwhile) == []
+        assert served(engine) == without(store.points, "p7")
+        asyncio.run(engine.put("notes", fresh=9000))
+    with RunningEngine(store.data) as engine:
+        assert served(engine) == without(store.points, "p7") | {"fresh": 9000}
+
+
+def test_repair_does_not_bring_a_dropped_collection_back(store):
+    (store.data / ".deleted").write_text("in the way: the folder cannot be moved there")
+    with RunningEngine(store.data) as engine:
+        mark_dropped(engine.layout, "notes")
+    with RunningEngine(store.data) as engine:
+        assert engine.repair("notes")["outcome"] == "sound"
+        assert engine.collection_names() == []
+
+
+def test_collection_whose_first_files_could_not_be_synced_takes_no_writes_after_a_repair(tmp_path):
+    with RunningEngine(tmp_path / "data") as engine:
+        engine.declare("notes")
+        with pytest.MonkeyPatch.context() as patch:
+            RecordedDisk(patch).fail("sync notes/")
+            with pytest.raises(ReadOnly):
+                asyncio.run(engine.put("notes", a=1))
+        assert engine.collection("notes").state is State.READ_ONLY
+        engine.repair("notes")
+        assert engine.collection("notes").state is State.READ_ONLY
+
+
+def test_exchange_whose_sync_failed_is_not_served_in_this_process(store):
+    zero(store.table, store.root("meta"))
+    with RunningEngine(store.data) as engine:
+        with pytest.MonkeyPatch.context() as patch:
+            disk, real = RecordedDisk(patch), repair_one.take_place
+
+            def take_place(*args):
+                disk.fail("sync data/", errno.EIO)
+                real(*args)
+
+            patch.setattr(repair_one, "take_place", take_place)
+            with pytest.raises(OutcomeUnknown):
+                engine.repair("notes")
+        with pytest.raises(Quarantined, match="a restart opens what is there"):
+            engine.collection("notes").readable()
+    with RunningEngine(store.data) as engine:
+        assert served(engine) == store.points
