@@ -12,10 +12,11 @@ from tests.unit.damaged_store import DamagedStore, digests, without
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from tests.unit.test_repair_online import Paused, served
-from vecstow_engine.model.errors import Conflict, OutcomeUnknown, Quarantined, ReadOnly
+from vecstow_engine.model.errors import Conflict, OutcomeUnknown, Quarantined, ReadOnly, Recovering
 from vecstow_engine.model.manifest import DistanceMetric, VectorType
 from vecstow_engine.service.collection import State
-from vecstow_engine.storage.manifests import mark_dropped
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import mark_dropped, read_manifest
 from vecstow_engine.storage.repair import Outcome, repair_volume
 from vecstow_engine.storage.repair import collection as repair_one
 
@@ -175,3 +176,58 @@ def test_exchange_whose_sync_failed_is_not_served_in_this_process(store):
             engine.collection("notes").readable()
     with RunningEngine(store.data) as engine:
         assert served(engine) == store.points
+
+
+def test_manifest_that_is_changed_while_it_is_repaired_is_not_written_over(store):
+    """Nothing else is damaged; somebody puts it back, and drops the collection, at the same time."""
+    text = store.manifest.read_text()
+    store.manifest.unlink()
+
+    def meanwhile(_plan):
+        store.manifest.write_text(text)
+        mark_dropped(Layout(store.data), "notes")
+
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        repair_volume(store.data, ["notes"], planned=meanwhile)
+    assert read_manifest(store.folder).dropped_at is not None
+
+
+def test_backup_that_waited_while_a_repair_began_is_refused(store):
+    with RunningEngine(store.data) as engine:
+        collection, failures = engine.collection("notes"), []
+
+        def backup():
+            try:
+                engine.backup("notes")
+            except Recovering as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=backup)
+        with collection.upkeep:
+            thread.start()
+            collection.closed(State.RECOVERING, Recovering("it is being repaired"))
+        thread.join()
+        assert len(failures) == 1
+        assert not engine.layout.backups.exists()
+
+
+def test_no_collection_is_opened_after_a_failed_sync_of_names(store):
+    with RunningEngine(store.data) as engine:
+        engine._catalog.changes.failure = "a sync failed during create"
+        copied(store, rename=True)
+        engine._rescan()
+        assert engine.collection_names() == ["notes"]
+        engine._catalog.changes.failure = None
+        engine._rescan()
+        assert engine.collection_names() == ["copy", "notes"]
+
+
+def test_upkeep_that_waited_while_a_repair_began_leaves_the_files_alone(store):
+    flip(store.rows, store.row_offset("p7"))
+    with RunningEngine(store.data) as engine:
+        taken_out = engine.collection("notes")
+        engine.repair("notes")
+        assert engine.collection("notes") is not taken_out
+        snapshots = []
+        engine._upkeep._attempt(taken_out, lambda: snapshots.append("written"))
+        assert snapshots == []

@@ -254,7 +254,7 @@ class Upkeep:
     def _attempt(self, collection: Collection, task: Callable[[], object]) -> None:
         try:
             with collection.upkeep:
-                if not collection.dropping:
+                if not collection.dropping and collection.broken is None:  # a repair may have taken it out
                     task()
         except (VecstowError, OSError) as error:
             self._pauses[collection] = _longer(self._pauses.get(collection))

@@ -197,8 +197,8 @@ class Engine:
     def backup(self, name: str) -> str:
         """Copy one collection to `.backups/`; returns the path, relative to the data directory."""
         collection = self.collection(name)
-        collection.readable()
         with collection.upkeep:
+            collection.readable()  # whoever had the lock may have moved its folder away
             return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
 
     def compact(self, name: str) -> dict[str, object]:

@@ -54,7 +54,7 @@ class Follower:
         elif manifest.dropped_at is not None:
             self._unless_held(manifest, lambda: self._follow_drop(manifest, collection))
         elif collection is None:
-            self._unless_held(manifest, lambda: self._catalog.open_new(manifest))
+            self._unless_held(manifest, lambda: self._open(manifest))
         else:
             self._follow_settings(collection, manifest)
 
@@ -64,6 +64,10 @@ class Follower:
                 change()
             else:
                 self._registry.look_again(manifest.name)
+
+    def _open(self, manifest: Manifest) -> None:
+        with self._catalog.changes.names("opening", manifest.name):
+            self._catalog.open_new(manifest)
 
     def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
         if collection is not None:

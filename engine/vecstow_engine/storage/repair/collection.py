@@ -20,7 +20,13 @@ from vecstow_engine.storage.repair.plan import all_losses, make_plan
 from vecstow_engine.storage.repair.report import CollectionRepair, Outcome, Progress, RepairPlan, no_progress
 from vecstow_engine.storage.repair.salvage import Salvage
 from vecstow_engine.storage.repair.staging import build, refuse_without_room, verify
-from vecstow_engine.storage.repair.swap import begin_evidence, set_file_aside, set_log_aside, take_place
+from vecstow_engine.storage.repair.swap import (
+    begin_evidence,
+    refuse_changed,
+    set_file_aside,
+    set_log_aside,
+    take_place,
+)
 
 Planned = Callable[[RepairPlan], None]
 """Hears of a plan before anything is done."""
@@ -72,6 +78,7 @@ def _set_files_aside(layout: Layout, found: Observation, plan: RepairPlan) -> st
     wanted, claims = found.verdict.manifest, found.claims
     if wanted is not None and claims is not None and claims.manifest != wanted:
         with manifests_locked(layout):
+            refuse_changed(layout.collection(found.name), claims.manifest)
             set_file_aside(layout, evidence, found.name, MANIFEST, keep=True)
             write_manifest(layout.collection(found.name), dataclasses.replace(wanted, updated_at=rfc3339()))
     if found.index_fault is not None:

@@ -111,6 +111,22 @@ def _follow(target: Path, staging: Path, observed: Manifest | None) -> None:
     write_manifest(staging, dataclasses.replace(found, collection_uid=repaired.collection_uid))
 
 
+def refuse_changed(folder: Path, observed: Manifest | None) -> None:
+    """Raise Conflict when somebody wrote the manifest since it was observed; the caller holds its lock.
+
+    Raises NewerFormat when that was a later release.
+    """
+    try:
+        found = read_manifest(folder)
+    except DamagedFile:
+        found = None
+    if found != observed:
+        raise Conflict(
+            f"the manifest of collection {folder.name!r} was changed meanwhile", collection=folder.name,
+            operation="repair", hint="call again",
+        )  # fmt: skip
+
+
 def _unused(path: Path) -> Path:
     """The path, with a number behind it when the name is taken."""
     others = (path.with_name(f"{path.name}-{number}") for number in count(2))
