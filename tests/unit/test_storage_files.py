@@ -147,6 +147,33 @@ def test_rule_02_failed_sync_of_the_folder_is_told_apart(tmp_path, disk):
         files.replace_file(tmp_path / "f", [b"new"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda old, new: files.replace_file(new, [b"other"]), id="replace"),
+        pytest.param(lambda old, new: files.rename(old, new), id="rename"),
+    ],
+)
+def test_rule_02_name_is_not_changed_when_its_folder_cannot_be_opened_to_be_synced(
+    tmp_path, monkeypatch, change
+):
+    """As when descriptors are spent: an error that is no failed sync says that nothing happened."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+
+    def spent(path, flags, *mode):
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return os.open(path, flags, *mode)
+
+    disk = RecordedDisk(monkeypatch)
+    monkeypatch.setattr(disk, "open", spent)
+    with pytest.raises(OSError, match="Too many open files"):
+        change(old, new)
+    assert (old.read_bytes(), new.read_bytes()) == (b"old", b"new")
+
+
 def test_rule_02_temporary_file_of_a_crash_is_written_anew(tmp_path):
     (tmp_path / "f.tmp").write_bytes(b"what a crash left, and longer")
     files.replace_file(tmp_path / "f", [b"new"])

@@ -153,9 +153,13 @@ def temporary(path: Path) -> Path:
 
 
 def publish(temporary_path: Path, path: Path) -> None:
-    """Rename a synced temporary file to its name, and make the name durable."""
-    os.rename(temporary_path, path)
-    sync_folder(path.parent)
+    """Rename a synced temporary file to its name, and make the name durable.
+
+    The folder is opened before: for want of a descriptor nothing may happen that cannot be synced.
+    """
+    with opened_folder(path.parent) as fd:
+        os.rename(temporary_path, path)
+        sync(fd)
 
 
 def replace_file(path: Path, parts: Sequence[bytes | bytearray]) -> None:
@@ -187,11 +191,13 @@ def new_file(path: Path) -> Iterator[int]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename, then sync both parents."""
-    os.rename(source, target)
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
+    """Rename, then sync both parents, which are opened before, as in `publish`."""
+    with contextlib.ExitStack() as stack:
+        parents = dict.fromkeys((target.parent, source.parent))
+        opened = [stack.enter_context(opened_folder(parent)) for parent in parents]
+        os.rename(source, target)
+        for fd in opened:
+            sync(fd)
 
 
 def remove(path: Path) -> None:
