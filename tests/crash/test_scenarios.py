@@ -115,7 +115,8 @@ def test_nothing_checkpointed_is_lost_with_the_log(engine):
     serves(engine, "notes", content)
     with Rest(engine.port) as rest:
         facts = rest.describe("notes")
-        assert (facts["state"], facts["reason"]) == ("ready", "wal_missing")
+        assert facts["state"] == "ready"
+        assert facts["reason"].startswith("wal_missing")
         rest.put("notes", "later", point(99))
     engine.kill()
     engine.start()

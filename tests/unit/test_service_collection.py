@@ -8,7 +8,8 @@ from vecstow_engine.service.collection import Collection, State
 
 def test_the_reason_has_what_is_withheld_and_what_recovery_remarked():
     collection = Collection(MANIFEST)
-    store = SimpleNamespace(broken=None, remark=None, layers=SimpleNamespace(withheld={3: "a bad row"}))
+    layers = SimpleNamespace(withheld={3: "a bad row"}, damage=None)
+    store = SimpleNamespace(broken=None, remark=None, layers=layers)
     collection.opened(store, None, ("wal_missing",))
     assert collection.state is State.DEGRADED
     assert collection.reason == "1 point is withheld: a bad row; wal_missing"

@@ -204,6 +204,50 @@ async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine
     assert engine.restore(newest_deleted(engine), None) == "old"
 
 
+async def test_damage_that_comes_while_it_is_served_is_told_and_a_check_reports_it(tmp_path):
+    with RunningEngine(tmp_path / "data", handles_max=1) as engine:
+        engine.declare()
+        await engine.put(**fill("p", 300))
+        engine.checkpoint()
+        engine.declare("other")
+        await engine.put("other", a=1)  # closes the table, and with it SQLite's cache
+        path = engine.layout.collection("notes") / "points.db"
+        raw = bytearray(path.read_bytes())
+        raw[4096:] = bytes(len(raw) - 4096)
+        path.write_bytes(raw)
+        with pytest.raises(StorageError):
+            await engine.values("notes", "p1")
+        facts = engine.describe("notes")
+        assert facts["state"] == "degraded"
+        assert "points.db" in facts["reason"]
+        assert not engine.check("notes")["clean"]
+        assert await engine.values("other", "a") == [1]
+
+
+async def test_log_that_is_removed_under_a_running_engine_ends_its_writes(tmp_path):
+    with RunningEngine(tmp_path / "data", handles_max=1) as engine:
+        engine.declare()
+        await engine.put(a=1)
+        engine.declare("other")
+        await engine.put("other", a=1)
+        shutil.rmtree(engine.layout.log(engine.collection("notes").manifest.collection_uid))
+        with pytest.raises(ReadOnly, match=r"log segment .* is gone"):
+            await engine.put(b=2)
+        assert engine.describe("notes")["state"] == "read_only"
+        assert await engine.values("notes", "a") == [1]
+
+
+async def test_folder_with_data_that_lost_its_manifest_is_told_of(engine):
+    await engine.put(a=1)
+    (engine.layout.collection("notes") / "metadata.json").unlink()
+    with engine.copied() as restarted:
+        [row] = restarted.state_document()["collections"]
+        assert (row["name"], row["state"]) == ("notes", "quarantined")
+        assert row["reason"] == "metadata.json is missing beside data files"
+        with pytest.raises(Quarantined, match=r"metadata\.json is missing"):
+            restarted.collection("notes")
+
+
 @pytest.mark.parametrize(
     "error",
     [

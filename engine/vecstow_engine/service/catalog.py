@@ -24,7 +24,7 @@ from vecstow_engine.storage.backup import STAGING, path_below, remove_unfinished
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.importing import import_orphan
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.layout import MANIFEST, Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 from vecstow_engine.storage.repair import finish_repairs
 from vecstow_engine.storage.trash import (
@@ -109,6 +109,8 @@ class Catalog:
     def _refuse_known(self, name: str, operation: str = "create") -> None:
         """Before the volume is read: the name of a broken manifest is taken too."""
         if self._registry.knows(name):
+            if not (self._layout.collection(name) / MANIFEST).exists():
+                refuse_orphan(self._layout, name)
             broken = self._registry.broken().get(name)
             raise Conflict(
                 f"collection {name!r} exists" + (f", but it is not served: {broken}" if broken else ""),

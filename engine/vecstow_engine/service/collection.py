@@ -85,7 +85,7 @@ class Collection:
             return self._fixed
         if self.broken is not None:
             return State.READ_ONLY
-        if self.store is not None and self.store.layers.withheld:
+        if self.store is not None and (self.store.layers.withheld or self.store.layers.damage):
             return State.DEGRADED
         return State.READY
 
@@ -97,8 +97,8 @@ class Collection:
         if self.broken is not None:
             return self.broken
         remarks = list(self.warnings)
-        if self.store is not None and self.store.remark is not None:
-            remarks.append(self.store.remark)
+        if self.store is not None:
+            remarks += [told for told in (self.store.layers.damage, self.store.remark) if told is not None]
         if self.store is not None and (withheld := self.store.layers.withheld):
             remarks.insert(0, f"{_points(len(withheld))} withheld: {next(iter(withheld.values()))}")
         return "; ".join(remarks) or None

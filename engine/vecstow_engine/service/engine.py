@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import DiskFull, InvalidInput, Recovering
+from vecstow_engine.model.errors import Busy, DiskFull, InvalidInput, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -229,12 +229,13 @@ class Engine:
         is_rival = self.registry.is_rival(collection)
         with self.gate.passing() as free, collection.upkeep:
             if free and collection.store is not None and collection.broken is None:
-                with contextlib.suppress(DiskFull):
+                with contextlib.suppress(DiskFull, Busy, StorageError):
                     self._upkeep.checkpoint(collection)
             report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
             if collection.store is not None:
-                for _ in collection.store.view.scan():
-                    pass  # what fails its checks is withheld from now on
+                with contextlib.suppress(StorageError):  # the report has it
+                    for _ in collection.store.view.scan():
+                        pass  # what fails its checks is withheld from now on
             return report.document()
 
     def repair(self, name: str, *, dry_run: bool = False) -> dict[str, object]:

@@ -31,6 +31,9 @@ from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
 
+WAL_MISSING: Final = (
+    "wal_missing: there is no log; what came after the last checkpoint is lost, if anything did"
+)
 PROGRESS_SECONDS: Final = 5.0
 """How often long work says in the log how far it is."""
 
@@ -77,7 +80,7 @@ class Loader:
             _forget_half_opened(collection)
             self._quarantine(collection, StorageError(f"it could not be opened: {error!r}"))
         else:
-            for warning in opened.warnings:
+            for warning in collection.warnings:
                 log.warning("collection loaded with a remark", collection=name, remark=warning)
             log.info(
                 "collection loaded", collection=name, dimension=opened.manifest.dimension,
@@ -120,7 +123,7 @@ class Loader:
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
         bring(opened.store.view.labels())
-        warnings = opened.warnings + (("wal_missing",) if opened.wal_missing else ())
+        warnings = opened.warnings + ((WAL_MISSING,) if opened.wal_missing else ())
         collection.opened(opened.store, collection.index, warnings)
         if remark:
             log.warning("index is rebuilt from its rows", collection=collection.name, reason=remark)

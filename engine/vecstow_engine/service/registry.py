@@ -170,6 +170,8 @@ class Registry:
         if item.manifest is None:
             if item.bare:
                 log.warning("folder without metadata.json is skipped", folder=item.name)
+                if item.has_data:
+                    self._broken[item.name] = f"{item.problem} beside data files"
             else:
                 log.error("collection failed to load", collection=item.name, reason=item.problem)
                 self._broken[item.name] = item.problem or ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
-from vecstow_engine.storage.layout import ROWS, Layout
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.rows import read_header
 from vecstow_engine.storage.trash import list_deleted
@@ -25,6 +25,8 @@ class Found:
     problem: str | None = None
     bare: bool = False
     """There is no metadata.json: not a collection, but worth a warning."""
+    has_data: bool = False
+    """Bare, and data files lie in it: a collection that lost its manifest, or that is to be imported."""
 
 
 def discover(layout: Layout) -> list[Found]:
@@ -73,5 +75,6 @@ def _look_at(folder: Path) -> Found:
     except (DamagedFile, NewerFormat) as error:
         return Found(folder.name, problem=error.message)
     if manifest is None:
-        return Found(folder.name, problem="metadata.json is missing", bare=True)
+        has_data = any((folder / name).exists() for name in (ROWS, POINTS))
+        return Found(folder.name, problem="metadata.json is missing", bare=True, has_data=has_data)
     return Found(folder.name, manifest=manifest)

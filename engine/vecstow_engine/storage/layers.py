@@ -8,8 +8,8 @@ applies it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import NotFound, Unavailable, VecstowError
+from vecstow_engine.model.errors import DamagedFile, NotFound, Unavailable, VecstowError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage.handles import Closable, HandleCache
 from vecstow_engine.storage.identity import Identity
@@ -62,14 +62,22 @@ class Layers:
         self.frozen: Overlay | None = None
         self.withheld: dict[int, str] = {}
         """Slot to reason: points that fail their checks. Bounded by the number of points."""
+        self.damage: str | None = None
+        """What a reader met in the point table that is no matter of single points."""
         self.lock = threading.RLock()
         self._handles = handles
         self._closed: VecstowError | None = None
         """What whoever still reads is told."""
 
-    def table(self) -> AbstractContextManager[PointTable]:
-        """The point table, open for the length of a with block."""
-        return self.borrow("points", lambda: PointTable(self.folder / POINTS))
+    @contextmanager
+    def table(self) -> Iterator[PointTable]:
+        """The point table, open for the length of a with block; damage that is met there is remembered."""
+        try:
+            with self.borrow("points", lambda: PointTable(self.folder / POINTS)) as table:
+                yield table
+        except DamagedFile as error:
+            self.damage = error.message
+            raise
 
     def rows(self) -> AbstractContextManager[RowsFile]:
         """The rows file, open for the length of a with block."""

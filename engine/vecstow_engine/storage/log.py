@@ -174,7 +174,11 @@ class Log:
         active = self._active
         assert active is not None
         if active.fd is None:
-            active.fd = files.open_existing(active.path)
+            try:
+                active.fd = files.open_existing(active.path)
+            except FileNotFoundError as error:
+                self.broken = f"its log segment {active.path.name} is gone"
+                raise self._read_only() from error
         return active
 
     def _encode(self, payloads: Sequence[tuple[int, bytes]], seed: int) -> tuple[list[bytes], list[int]]:

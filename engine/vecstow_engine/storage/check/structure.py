@@ -11,7 +11,7 @@ from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Severity
 from vecstow_engine.storage.layout import POINTS
-from vecstow_engine.storage.mending import find_faults, mend
+from vecstow_engine.storage.mending import Fault, find_faults, mend
 from vecstow_engine.storage.peek import private_copy
 from vecstow_engine.storage.point_table import PointTable
 
@@ -37,7 +37,11 @@ def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
         return _integrity_errors(table)
     for fault in faults:
         message = f"{fault.value}, which are intact; the next start makes it anew"
-        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
+        if inquiry.served and fault is not Fault.PAGES:
+            message += ", and until then points may seem absent"
+            inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message, next_command=inquiry.mend)
+        else:
+            inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
     with private_copy(table.path) as copy:
         mend(copy, faults)
         with closing(PointTable(copy, at_rest=True)) as mended:
