@@ -238,19 +238,22 @@ class Catalog:
 
     def move_away(self, collection: Collection) -> Path:
         """The engine's part of a drop: one rename, once nobody writes the files."""
-        collection.dropping = True
-        with collection.upkeep, self.changes.names("drop", collection.name):
-            self._registry.remove(collection)
-            if collection.store is not None:
-                collection.store.retire("it was dropped")
-            try:
-                path = self._with_room(
-                    move_to_deleted, self._layout, collection.name, collection.manifest.collection_uid
-                )
-            except (DiskFull, StorageError) as error:
-                raise _marked(collection.name, error) from error
+        with self.changes.names("drop", collection.name):
+            collection.dropping = True
+            with collection.upkeep:
+                path = self._move_away(collection)
         log.info("collection dropped", collection=collection.name, path=str(path))
         return path
+
+    def _move_away(self, collection: Collection) -> Path:
+        self._registry.remove(collection)
+        if collection.store is not None:
+            collection.store.retire("it was dropped")
+        uid = collection.manifest.collection_uid
+        try:
+            return self._with_room(move_to_deleted, self._layout, collection.name, uid)
+        except (DiskFull, StorageError) as error:
+            raise _marked(collection.name, error) from error
 
     def _with_room(self, call: Callable[..., _Answer], *values: object) -> _Answer:
         """What makes room in the end gets the reserve when the disk is full."""

@@ -317,8 +317,9 @@ class Engine:
 
     # Inside -----------------------------------------------------------------------------------------------
 
-    def _load_one(self, collection: Collection) -> None:
-        self._loader.load(collection, is_rival=self.registry.is_rival(collection))
+    def _load_one(self, collection: Collection, *, with_graph: bool = True) -> None:
+        is_rival = self.registry.is_rival(collection)
+        self._loader.load(collection, is_rival=is_rival, with_graph=with_graph)
 
     def _load(self, collection: Collection) -> None:
         self._load_one(collection)
@@ -350,7 +351,7 @@ class Engine:
             if collection.open_again_at is not None and now > collection.open_again_at:
                 with self.gate.passing() as free:
                     if free:
-                        self._load_one(collection)
+                        self._load_one(collection, with_graph=False)
                         self._indexer.notify(collection)
 
     def _rescan(self) -> None:
