@@ -411,6 +411,15 @@ def test_temporary_files_of_a_crash_are_removed_at_the_next_start(tmp_path):
 # Open files ----------------------------------------------------------------------------------------------
 
 
+async def test_torn_log_of_a_backup_is_told_of_the_collection_that_is_made_of_it(engine):
+    backup = engine.backup("notes")
+    [segment] = (engine.layout.data / backup).glob("wal/*/*.log")
+    segment.write_bytes(segment.read_bytes()[:-3])
+    assert engine.restore(backup, "again") == "again"
+    assert await engine.values("again", "a", "b") == [1, None]
+    assert "torn tail" in engine.describe("again")["reason"]
+
+
 def test_vectors_of_all_types_come_back_as_they_were_stored(tmp_path):
     rng = np.random.default_rng(3)
     for vector_type in VectorType:

@@ -6,7 +6,7 @@ Each change is made on the volume first, then in the registry, with `registry.ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,13 @@ from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import STAGING, path_below, remove_unfinished_backups, restore_backup
+from vecstow_engine.storage.backup import (
+    STAGING,
+    Settled,
+    path_below,
+    remove_unfinished_backups,
+    restore_backup,
+)
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.importing import import_orphan
@@ -184,11 +190,13 @@ class Catalog:
         """Bring back a dropped collection or a backup; returns its name."""
         with self.changes.lasting("restore", new_name):
             path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
-            restored = restore_deleted if path.parent == self._layout.deleted else restore_backup
-            manifest = restored(self._layout, path, new_name)
-            log.info("collection restored", collection=manifest.name, source=backup_path)
-            self.open_new(manifest)
-        return manifest.name
+            if path.parent == self._layout.deleted:
+                restored = Settled(restore_deleted(self._layout, path, new_name))
+            else:
+                restored = restore_backup(self._layout, path, new_name)
+            log.info("collection restored", collection=restored.manifest.name, source=backup_path)
+            self.open_new(restored.manifest, restored.remarks)
+        return restored.manifest.name
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
         """Make a collection from orphaned or foreign files below the data directory or the import root."""
@@ -203,19 +211,19 @@ class Catalog:
             if self._registry.is_taken(wanted.name):
                 self._refuse_known(wanted.name, "import")
             self._refuse_served(source)
-            manifest, report = import_orphan(self._layout, source, wanted)
+            made, report = import_orphan(self._layout, source, wanted)
             log.info(
-                "collection imported", collection=manifest.name, source=orphaned_path,
+                "collection imported", collection=wanted.name, source=orphaned_path,
                 format=report.format or "vecstow", records=report.points, skipped=report.skipped_count,
             )  # fmt: skip
             for offset, reason in report.skipped:
-                log.warning("record was not imported", collection=manifest.name, offset=offset, reason=reason)
+                log.warning("record was not imported", collection=wanted.name, offset=offset, reason=reason)
             for doubt in report.doubts.values():
                 log.warning(
-                    "metadata could be read in more than one way", collection=manifest.name,
+                    "metadata could be read in more than one way", collection=wanted.name,
                     field=doubt.field, reason=doubt.reason, records=doubt.records, offset=doubt.offset,
                 )  # fmt: skip
-            self.open_new(manifest)
+            self.open_new(made.manifest, made.remarks)
 
     def _refuse_served(self, source: Path) -> None:
         """What is copied beside writes and checkpoints may be of two moments."""
@@ -228,12 +236,18 @@ class Catalog:
                 collection=served.name, operation="import", hint="back it up, and restore under a new name",
             )  # fmt: skip
 
-    def open_new(self, manifest: Manifest) -> None:
-        """Serve a collection whose folder has come to its place; `registry.changing` is held."""
+    def open_new(self, manifest: Manifest, remarks: Sequence[str] = ()) -> None:
+        """Serve a collection whose folder has come to its place; `registry.changing` is held.
+
+        `remarks`: what was found when it was made.
+        """
         collection = Collection(manifest)
         is_rival = self._registry.is_claimed(manifest)
         self._registry.add(collection)
         self._loader.load(collection, is_rival=is_rival, with_graph=False)
+        for remark in remarks:
+            log.warning("collection was made with a remark", collection=manifest.name, remark=remark)
+        collection.warnings += tuple(remarks)
         self._opened(collection)
 
     def move_away(self, collection: Collection) -> Path:

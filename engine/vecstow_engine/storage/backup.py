@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +76,18 @@ def backup_collection_name(path: Path) -> str:
     return names[0]
 
 
-def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A copy that was brought to rest."""
+
+    manifest: Manifest
+    applied: int = 0
+    """The sequence that its files contain."""
+    remarks: tuple[str, ...] = ()
+    """What its recovery found: it happened in the copy, and would be forgotten with it."""
+
+
+def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settled:
     """Make a collection from a backup, with a uid of its own; the backup stays as it is.
 
     Raises NotFound, Conflict when the name is taken, DamagedFile when the backup cannot be opened.
@@ -88,15 +100,15 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Manife
     files.make_folder(layout.data / STAGING)
     try:
         _copy_tree(backup, staging.data)
-        manifest, applied = settle_copy(staging, source_name, name)
+        settled = settle_copy(staging, source_name, name)
         with manifests_locked(layout):
             if layout.collection(name).exists():
                 raise Conflict(f"collection {name!r} exists", collection=name)
             files.rename(staging.collection(source_name), layout.collection(name))
-        begin_log_if_possible(layout, manifest, applied)
+        begin_log_if_possible(layout, settled.manifest, settled.applied)
     finally:
         clear_away(staging.data)
-    return manifest
+    return settled
 
 
 def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
@@ -180,11 +192,8 @@ def _copy_tree(source: Path, target: Path) -> None:
     files.sync_folder(target)
 
 
-def settle_copy(staging: Layout, source_name: str, name: str) -> tuple[Manifest, int]:
-    """Bring a copied collection to rest: log applied, then name and uid of its own in every file.
-
-    Returns its manifest, and the sequence that is applied.
-    """
+def settle_copy(staging: Layout, source_name: str, name: str) -> Settled:
+    """Bring a copied collection to rest: log applied, then name and uid of its own in every file."""
     folder = staging.collection(source_name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -203,7 +212,8 @@ def settle_copy(staging: Layout, source_name: str, name: str) -> tuple[Manifest,
     if opened.store is not None and uid is not None:
         _stamp(folder, fresh, uid, opened.store.meta)
     write_manifest(folder, fresh)
-    return fresh, opened.store.meta.applied if opened.store is not None else 0
+    applied = opened.store.meta.applied if opened.store is not None else 0
+    return Settled(fresh, applied, opened.warnings)
 
 
 def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:

@@ -18,7 +18,7 @@ from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NewerFormat, NotFound, TooLarge
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
-from vecstow_engine.storage.backup import STAGING, begin_log_if_possible, clear_away, settle_copy
+from vecstow_engine.storage.backup import STAGING, Settled, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
@@ -27,9 +27,8 @@ from vecstow_engine.storage.manifests import manifests_locked, read_manifest, wr
 BATCH_POINTS: Final = 4096
 
 
-def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manifest, ForeignReport]:
-    """Make the collection `wanted` of the files in `source`; returns its manifest, and what was read of
-    foreign files.
+def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settled, ForeignReport]:
+    """Make the collection `wanted` of the files in `source`; returns it, and what was read of foreign files.
 
     Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when
     the name is taken, DamagedFile.
@@ -44,14 +43,14 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Manif
     files.remove_tree(staging)
     try:
         if _is_ours(path):
-            manifest, applied = _copy_ours(layout, source, staging, wanted)
+            settled = _copy_ours(layout, source, staging, wanted)
         else:
-            manifest, applied = bulk_load(staging, wanted, _foreign_batches(path, wanted, report))
+            settled = Settled(*bulk_load(staging, wanted, _foreign_batches(path, wanted, report)))
         _take_place(layout, source, staging, wanted.name)
-        begin_log_if_possible(layout, manifest, applied)
+        begin_log_if_possible(layout, settled.manifest, settled.applied)
     finally:
         clear_away(staging)
-    return manifest, report
+    return settled, report
 
 
 def finish_imports(layout: Layout) -> list[Manifest]:
@@ -103,7 +102,7 @@ def _with_settings(source: Path, wanted: Manifest) -> Manifest:
     )
 
 
-def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> tuple[Manifest, int]:
+def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:
     """Copy files of our own format, with what their log holds, and give them a uid of their own."""
     identity = rows.read_header(source / ROWS)
     if identity.shape != wanted.shape:
