@@ -208,7 +208,11 @@ def test_progress_ends_with_every_point_read(volume):
 def test_served_volume_is_refused_with_the_command_that_works(volume):
     with RunningEngine(volume.data), pytest.raises(VolumeRefused, match="LOCK is held") as refused:
         volume.check()
-    assert refused.value.hint == "ask that engine: vecstow check --url http://127.0.0.1:3030"
+    command = "vecstow check --url http://127.0.0.1:3030"
+    assert refused.value.hint == f"ask that engine: {command}  # or its own address: this is the default"
+    with RunningEngine(volume.data), pytest.raises(VolumeRefused) as refused:
+        check_volume(volume.data, ["notes"])
+    assert "vecstow check notes --url http://127.0.0.1:3030" in str(refused.value.hint)
     assert volume.check().clean
 
 

@@ -8,6 +8,8 @@ from tests.unit.asgi_client import docs_service
 from tests.unit.checked_volume import flip, zero
 from tests.unit.damaged_store import DamagedStore, digests
 from vecstow_engine.cli import client as rest
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.volume import Volume
 
 
 @pytest.fixture
@@ -38,10 +40,11 @@ def test_repair_prints_the_plan_and_what_came_of_it_and_exits_with_0(store, vecs
     assert code == 0
     assert out.splitlines()[0].startswith("notes: step 1: ")
     [folder] = (store.data / ".quarantine").iterdir()
-    assert out.splitlines()[-1] == (
+    assert out.splitlines()[-2:] == [
         "notes: repaired (316 points kept, 11 from the log, 1 lost); what was damaged lies in "
-        f".quarantine/{folder.name}"
-    )
+        f".quarantine/{folder.name}",
+        f"    next: look at what is lost: {folder}/lost.jsonl",
+    ]
     code, out, _ = vecstow("check", "--data", store.data, "--repair", "--dry-run")
     assert (code, out) == (0, "notes: sound, nothing to do\n")
     assert vecstow("check", "--data", store.data)[0] == 0
@@ -54,7 +57,108 @@ def test_what_cannot_be_repaired_exits_with_1_and_says_what_to_do(store, vecstow
     code, out, _ = vecstow("check", "--data", store.data, "--repair")
     assert code == 1
     assert "notes: cannot be repaired: nothing of it can be saved" in out
-    assert "    next: restore a backup" in out
+    again = f"vecstow check notes --data {store.data}"
+    copy = f"    next: copy notes/ and its log back from a copy of the volume, then: {again}"
+    assert out.splitlines()[-1] == copy
+
+
+def test_what_cannot_be_repaired_names_the_newest_sound_backup(store, vecstow):
+    older, newer = "notes-20260101T120000Z", "notes-20260102T120000Z"
+    for backup in (older, newer):
+        intact = DamagedStore(store.data / ".backups" / backup)
+    flip(intact.rows, intact.row_offset("p7"))
+    store.table.unlink()
+    for path in store.log.glob("*.log"):
+        path.unlink()
+    _, out, _ = vecstow("check", "--data", store.data, "--repair")
+    restore = f"vecstow restore .backups/{older} --new-name notes-restored"
+    assert out.splitlines()[-1].startswith(f"    next: {restore}  # ")
+
+
+def test_rows_of_a_lost_table_are_counted_and_the_backup_is_named(store, vecstow):
+    DamagedStore(store.data / ".backups" / "notes-20260101T120000Z")
+    store.table.unlink()
+    rows = (store.rows.stat().st_size - 4096) // 16
+    code, out, _ = vecstow("check", "--data", store.data, "--repair")
+    [folder] = (store.data / ".quarantine").iterdir()
+    lines = out.splitlines()
+    assert (code, lines[-3].partition(";")[0]) == (
+        0, f"notes: repaired (0 points kept, 11 from the log, up to {rows} lost)",
+    )  # fmt: skip
+    assert ".backups/notes-20260101T120000Z --new-name notes-restored" in lines[-2]
+    assert lines[-1] == f"    next: look at what is lost: {folder}/lost.jsonl"
+    assert f"notes: lost: up to {rows} points whose ids nothing tells" in lines
+    assert any(f"rows 0 to {rows - 1} (notes/vectors.bin at byte 4096)" in line for line in lines)
+
+
+def test_dry_run_sums_up_what_is_lost(store, vecstow):
+    store.table.unlink()
+    _, out, _ = vecstow("check", "--data", store.data, "--repair", "--dry-run")
+    assert "notes: to be repaired (0 points kept, 11 from the log, up to " in out
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        pytest.param("a record", "1 log record lost (sequence {})", id="a record"),
+        pytest.param("all of it", "whatever log records there were lost (any from sequence {} on)", id="all"),
+    ],
+)
+def test_summary_never_says_that_nothing_is_lost_where_records_are(tmp_path, vecstow, log, told):
+    store = DamagedStore(tmp_path / "data")
+    first = store.table_value("SELECT applied FROM meta") + 1
+    if log == "a record":
+        flip(store.segment, 150)
+    else:
+        store.segment.unlink()
+        store.change_table("UPDATE meta SET points = 1")  # a log that is gone is no damage by itself
+    code, out, _ = vecstow("check", "--data", store.data, "--repair")
+    assert code == 0
+    assert told.format(first) in out
+    assert " 0 lost" not in out
+
+
+@pytest.mark.parametrize("options", [["--repair"], ["--repair", "--dry-run"]])
+def test_folder_without_collections_is_told_and_nothing_is_written(tmp_path, vecstow, options):
+    (tmp_path / "values.yaml").write_text("a: 1")
+    (tmp_path / "charts").mkdir()
+    code, out, err = vecstow("check", "--data", tmp_path, *options)
+    assert (code, out) == (1, "")
+    assert f"no collections in {tmp_path}" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"values.yaml", "charts"}
+
+
+def test_unknown_name_leaves_no_trace(tmp_path, vecstow):
+    assert vecstow("check", "alpha", "--data", tmp_path, "--repair")[0] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        pytest.param(["notes", "--repair"], "vecstow check notes --repair --url", id="a name"),
+        pytest.param(["notes", "--repair", "--dry-run"], "check notes --repair --dry-run --url", id="dry"),
+        pytest.param(["--repair"], "vecstow check NAME --repair --url", id="all"),
+        pytest.param(["notes"], "vecstow check notes --url", id="a check"),
+    ],
+)
+def test_beside_a_running_engine_the_command_that_asks_it_is_named(store, vecstow, arguments, command):
+    volume = Volume(Layout(store.data), 0)
+    try:
+        code, _, err = vecstow("check", *arguments, "--data", store.data)
+    finally:
+        volume.close()
+    assert code == 1
+    assert f"{command} http://127.0.0.1:3030  # or its own address: this is the default" in err
+
+
+def test_damaged_row_names_repair_and_the_backup(store, vecstow):
+    DamagedStore(store.data / ".backups" / "notes-20260101T120000Z")
+    _, out, _ = vecstow("check", "notes", "--data", store.data)
+    [hint] = [line for line in out.splitlines() if "PUT /collections/notes/vectors/p7" in line]
+    assert f"vecstow check notes --data {store.data} --repair --dry-run" in hint
+    assert "vecstow restore .backups/notes-20260101T120000Z" in hint
+    assert "vecstow import" not in hint
 
 
 def test_json_is_one_document(store, vecstow):
@@ -106,7 +210,8 @@ class Answers:
         self.asked.append((segments, document))
         plan = {
             "steps": [{"does": "make it anew", "because": "it is damaged"}], "warnings": ["mind this"],
-            "kept": 3, "restored": 1, "lost": 2, "lost_without_id": 2, "losses": [], "impossible": None,
+            "kept": 3, "restored": 1, "lost": 2, "lost_without_id": 2, "lost_rows": 0,
+            "lost_records": 0, "losses": [], "impossible": None,
             "hint": None,
         }  # fmt: skip
         outcome = "planned" if document["dry_run"] and self.outcome == "repaired" else self.outcome
@@ -127,6 +232,7 @@ def test_engine_is_asked_for_the_plan_before_it_repairs(vecstow, monkeypatch):
         "notes: note: mind this",
         "notes: repaired (3 points kept, 1 from the log, 2 lost); what was damaged lies in "
         ".quarantine/notes-x",
+        "    next: look at what is lost: .quarantine/notes-x/lost.jsonl",
     ]
 
 

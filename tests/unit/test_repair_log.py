@@ -41,6 +41,9 @@ def test_lost_record_is_told_and_those_behind_it_are_applied(store):
     [loss] = done.plan.losses
     assert (loss.records, loss.file, loss.offset) == ((first.sequence,) * 2, place, first.offset)
     assert done.plan.warnings
+    assert (done.plan.lost, done.plan.lost_records) == (0, 1)
+    report = json.loads((store.data / done.quarantine / "repair.json").read_text())
+    assert report["lost_records"] == 1
 
 
 def test_points_that_a_lost_record_deleted_are_as_they_were_before_it(store):
@@ -128,6 +131,9 @@ def test_log_that_is_gone_is_told_when_something_else_is_repaired(store):
     done = store.repair()
     assert store.served() == store.checkpointed
     assert any("there is no log" in warning for warning in done.plan.warnings)
+    [loss] = done.plan.losses
+    assert (loss.file, loss.records[1]) == (f"wal/{store.log.name}", None)
+    assert done.plan.lost_records == 1
 
 
 def test_folder_that_was_copied_beside_its_collection_gets_an_incarnation_of_its_own(tmp_path):

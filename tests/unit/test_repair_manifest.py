@@ -82,6 +82,7 @@ def test_manifest_of_a_later_release_is_left_to_that_release(store):
 def test_folder_without_any_data_is_nobody_s_collection(tmp_path):
     (tmp_path / "stray").mkdir()
     (tmp_path / "stray" / "notes.txt").write_text("mine")
+    DamagedStore(tmp_path)
     done = repair_volume(tmp_path).collections["stray"]
     assert done.outcome is Outcome.SOUND
     assert (tmp_path / "stray" / "notes.txt").read_text() == "mine"

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.unit.checked_volume import flip, zero
-from tests.unit.damaged_store import DamagedStore, digests, without
+from tests.unit.damaged_store import PAGE, DamagedStore, digests, without
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import (
@@ -35,11 +35,13 @@ def served(engine):
     return dict(zip(ids, asyncio.run(engine.values("notes", *ids)), strict=True))
 
 
+MET = {State.READY, State.DEGRADED}
+"""Whether the graph's builder came upon it already."""
 DAMAGES = {
-    "quarantined": (lambda s: zero(s.table, s.root("meta")), State.QUARANTINED, ()),
-    "a row": (lambda s: flip(s.rows, s.row_offset("p7")), State.READY, ("p7",)),
+    "quarantined": (lambda s: zero(s.table, s.root("meta")), {State.QUARANTINED}, ()),
+    "a row": (lambda s: flip(s.rows, s.row_offset("p7")), MET, ("p7",)),
     "a point": (
-        lambda s: s.change_table("UPDATE points SET payload = x'7b7d' WHERE id = 'p7'"), State.READY, ("p7",),
+        lambda s: s.change_table("UPDATE points SET payload = x'7b7d' WHERE id = 'p7'"), MET, ("p7",),
     ),
     "no manifest": (lambda s: s.manifest.unlink(), None, ()),
     "a broken manifest": (lambda s: s.manifest.write_text("{"), None, ()),
@@ -49,15 +51,15 @@ DAMAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("damage", "state", "lost"), DAMAGES.values(), ids=DAMAGES.keys())
-def test_damaged_collection_is_repaired_and_serves_at_once(store, damage, state, lost):
+@pytest.mark.parametrize(("damage", "states", "lost"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_collection_is_repaired_and_serves_at_once(store, damage, states, lost):
     damage(store)
     with RunningEngine(store.data) as engine:
-        if state is None:
+        if states is None:
             with pytest.raises((NotFound, Quarantined)):
                 engine.collection("notes")
         else:
-            assert engine.collection("notes").state is state
+            assert engine.collection("notes").state in states
         assert engine.repair("notes", dry_run=True)["outcome"] == "planned"
         assert engine.repair("notes")["outcome"] == "repaired"
         assert engine.collection("notes").state is State.READY
@@ -76,6 +78,36 @@ def test_writes_that_were_acknowledged_while_it_was_degraded_are_kept(store):
         asyncio.run(engine.put("notes", late=9000, p8=9001))
         engine.repair("notes")
         assert served(engine) == without(store.points, "p7") | {"late": 9000, "p8": 9001}
+
+
+def damage_index_of_ids(store):
+    """Change one id in it, as a disk would; points and rows stay intact."""
+    raw = store.table.read_bytes()
+    leaf = next(at for at in range(0, len(raw), PAGE) if raw[at] == 0x0A and b"p55" in raw[at : at + PAGE])
+    flip(store.table, raw.index(b"p55", leaf) + 1)
+
+
+def test_index_of_ids_that_is_damaged_while_it_serves_is_a_reason_to_make_the_table_anew(store):
+    with RunningEngine(store.data) as engine:
+        damage_index_of_ids(store)
+        planned = engine.repair("notes", dry_run=True)
+        assert planned["outcome"] == "planned"
+        assert "the index of ids does not fit the points" in planned["plan"]["steps"][0]["because"]
+        assert engine.repair("notes")["outcome"] == "repaired"
+        assert engine.collection("notes").state is State.READY
+        assert served(engine) == store.points
+        assert engine.repair("notes")["outcome"] == "sound"
+
+
+def test_collection_with_a_damaged_index_of_ids_serves_on_when_its_repair_fails(store):
+    with RunningEngine(store.data) as engine:
+        damage_index_of_ids(store)
+        with pytest.MonkeyPatch.context() as patch:
+            RecordedDisk(patch).fail("sync vectors.bin", errno.EIO)
+            with pytest.raises(StorageError):
+                engine.repair("notes")
+        assert engine.collection("notes").state is State.READY
+        assert served(engine) == store.points
 
 
 class Paused:

@@ -1,11 +1,13 @@
 """Repair of a damaged points.db: what proves itself is kept, whatever SQLite makes of the file."""
 
+import json
+
 import pytest
 
 from tests.unit.checked_volume import cut, flip, zero
 from tests.unit.damaged_store import PAGE, DamagedStore, swap, without
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.storage.repair import Outcome, repair_volume
+from vecstow_engine.storage.repair import Loss, Outcome, repair_volume
 
 
 @pytest.fixture
@@ -123,6 +125,43 @@ def test_without_a_table_only_what_the_log_has_is_saved_and_the_plan_says_so(sto
     done = store.repair()
     assert store.served() == {i: v for i, v in store.points.items() if i.startswith("n") or i == "p2"}
     assert any("points.db is missing" in warning for warning in done.plan.warnings)
+
+
+def test_rows_of_a_lost_table_are_told_as_one_run(store):
+    rows = (store.rows.stat().st_size - PAGE) // 16
+    store.table.unlink()
+    done = store.repair()
+    [line] = store.lost(done)
+    assert (line["rows"], line["file"], line["offset"]) == ([0, rows - 1], "notes/vectors.bin", PAGE)
+    report = json.loads((store.data / done.quarantine / "repair.json").read_text())
+    assert (report["lost"], report["lost_without_id"], report["lost_rows"]) == (rows, rows, rows)
+
+
+def test_rows_that_no_point_claims_any_more_are_told_in_runs(store):
+    """Meta row, index of ids and one leaf are gone: each row of that leaf's points may have been one."""
+    for name in ("meta", "sqlite_autoindex_points_1"):
+        zero(store.table, store.root(name))
+    zero(store.table, store.leaves()[-1])
+    done = store.repair()
+    missing = set(store.points) - set(store.served())
+    assert len(missing) <= done.plan.lost_rows == done.plan.lost_without_id
+    runs = [loss.rows for loss in done.plan.losses if loss.rows]
+    assert sum(last - first + 1 for first, last in runs) == done.plan.lost_rows
+
+
+@pytest.mark.parametrize(
+    ("payload", "proven", "told"),
+    [
+        pytest.param(b"\0\0\0", False, None, id="garbage"),
+        pytest.param(b"7", False, None, id="a number where nothing proves it"),
+        pytest.param(b'{"a": 1}', False, {"a": 1}, id="an object"),
+        pytest.param(b"\0", True, "\0", id="what was written so"),
+        pytest.param(None, True, None, id="none"),
+    ],
+)
+def test_payload_that_is_garbage_is_told_as_none(payload, proven, told):
+    loss = Loss("damaged", "notes/points.db", 1, "a", 0, payload, proven=proven)
+    assert loss.document()["metadata"] == told
 
 
 def test_table_that_makes_nothing_of_a_collection_is_no_reason_to_make_it_empty(store):

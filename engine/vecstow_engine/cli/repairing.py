@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
 
 LOSSES_PRINTED_MAX: Final = 20
+RUNS_PRINTED_MAX: Final = 5
 WATCH_SECONDS: Final = 0.5
 
 Document = Mapping[str, Any]
@@ -31,7 +32,7 @@ def repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json
 
     with progress_bars() as progress:
         report = repair(data, names, dry_run, progress, planned).document()
-    return _conclude(report, as_json=as_json)
+    return _conclude(report, data, as_json=as_json)
 
 
 def ask_engine(url: str, name: str, *, dry_run: bool, as_json: bool) -> bool:
@@ -39,13 +40,15 @@ def ask_engine(url: str, name: str, *, dry_run: bool, as_json: bool) -> bool:
     from vecstow_engine.cli.client import Client
 
     with Client(url, answer_seconds=None) as client:  # a large collection takes its time, and tells of it
-        answer = _post(client, name, dry_run=True)
+        answer = first = _post(client, name, dry_run=True)
         if not as_json:
             _print_plan(name, answer["plan"])
         if answer["outcome"] == "planned" and not dry_run:
             answer = _watched(url, name, lambda: _post(client, name, dry_run=False))
+    plan = answer["plan"]
+    answer = {**answer, "plan": {**plan, "hint": plan["hint"] or first["plan"]["hint"]}}
     is_open = answer["outcome"] in ("planned", "impossible")
-    return _conclude({"open": is_open, "collections": {name: answer}}, as_json=as_json)
+    return _conclude({"open": is_open, "collections": {name: answer}}, Path(), as_json=as_json)
 
 
 def _post(client: Client, name: str, *, dry_run: bool) -> Document:
@@ -65,28 +68,76 @@ def _watched(url: str, name: str, call: Callable[[], Document]) -> Document:
         return answer.result()
 
 
-def _conclude(report: Document, *, as_json: bool) -> bool:
+def _conclude(report: Document, data: Path, *, as_json: bool) -> bool:
+    """`data`: what paths are relative to, as the user named it."""
     if as_json:
         print_json(report)
         return not report["open"]
     for name, repair in report["collections"].items():
-        print_line(_outcome(name, repair))
+        for line in _outcome(name, repair, data):
+            print_line(line)
     return not report["open"]
 
 
-def _outcome(name: str, repair: Document) -> str:
+def _outcome(name: str, repair: Document, data: Path) -> Iterator[str]:
     plan = repair["plan"]
     if repair["outcome"] == "sound":
-        return f"{name}: sound, nothing to do"
-    if repair["outcome"] == "planned":
-        return f"{name}: nothing was done; without --dry-run it is"
-    if repair["outcome"] == "impossible":
-        return f"{name}: cannot be repaired: {plan['impossible']}\n    next: {plan['hint']}"
-    saved = ""
-    if plan["kept"] or plan["restored"]:
-        points = f"{counted(plan['kept'], 'point')} kept, {plan['restored']:,} from the log"
-        saved = f" ({points}, {plan['lost']:,} lost)"
-    return f"{name}: repaired{saved}; what was damaged lies in {repair['quarantine']}"
+        yield f"{name}: sound, nothing to do"
+    elif repair["outcome"] == "impossible":
+        yield f"{name}: cannot be repaired: {plan['impossible']}"
+        yield f"    next: {plan['hint']}"
+    else:
+        planned = repair["outcome"] == "planned"
+        yield from _of_plan(name, plan) if planned else _of_repair(name, repair, data)
+
+
+def _of_plan(name: str, plan: Document) -> Iterator[str]:
+    if _loses(plan):
+        yield f"{name}: to be repaired{_summary(plan)}"
+    if plan["hint"]:
+        yield f"    what is lost may be in a backup: {plan['hint']}"
+    yield f"{name}: nothing was done; without --dry-run it is"
+
+
+def _of_repair(name: str, repair: Document, data: Path) -> Iterator[str]:
+    plan = repair["plan"]
+    yield f"{name}: repaired{_summary(plan)}; what was damaged lies in {repair['quarantine']}"
+    if plan["hint"]:
+        yield f"    what is lost may be in a backup: {plan['hint']}"
+    if _loses(plan):
+        yield f"    next: look at what is lost: {data / repair['quarantine'] / 'lost.jsonl'}"
+
+
+def _loses(plan: Document) -> bool:
+    return bool(plan["lost"] or plan.get("lost_records"))
+
+
+def _summary(plan: Document) -> str:
+    """What is kept and what is lost; nothing where no point was touched."""
+    if not (plan["kept"] or plan["restored"]):
+        return ""
+    parts = [f"{counted(plan['kept'], 'point')} kept", f"{plan['restored']:,} from the log"]
+    if plan["lost"] or not plan.get("lost_records"):
+        parts.append(f"{'up to ' if plan.get('lost_rows') else ''}{plan['lost']:,} lost")
+    if plan.get("lost_records"):
+        parts.append(_lost_records(plan))
+    return f" ({', '.join(parts)})"
+
+
+def _lost_records(plan: Document) -> str:
+    """`1 log record lost (sequence 7)`."""
+    runs = [loss["records"] for loss in plan["losses"] if "records" in loss]
+    told = [_sequences(first, last) for first, last in runs[:RUNS_PRINTED_MAX]]
+    more = ["more"] if len(runs) > RUNS_PRINTED_MAX else []
+    if all(last is None for _, last in runs):
+        return f"whatever log records there were lost ({', '.join(told)})"
+    return f"{counted(plan['lost_records'], 'log record')} lost ({', '.join(told + more)})"
+
+
+def _sequences(first: int, last: int | None) -> str:
+    if last is None:
+        return f"any from sequence {first} on"
+    return f"sequence {first}" if first == last else f"sequences {first} to {last}"
 
 
 def _print_plan(name: str, plan: Document) -> None:
@@ -101,12 +152,14 @@ def _print_plan(name: str, plan: Document) -> None:
 
 
 def _print_rest(name: str, plan: Document) -> None:
-    points = sum("records" not in loss for loss in plan["losses"][:LOSSES_PRINTED_MAX])
+    points = sum("id" in loss for loss in plan["losses"][:LOSSES_PRINTED_MAX])
     more = plan["lost"] - plan["lost_without_id"] - points
     if more > 0:
         print_line(f"{name}: lost: {counted(more, 'point')} more; the repair lists them all in lost.jsonl")
     if plan["lost_without_id"]:
-        print_line(f"{name}: lost: {counted(plan['lost_without_id'], 'point')} whose ids nothing tells")
+        nameless = counted(plan["lost_without_id"], "point")
+        limit = "up to " if plan.get("lost_rows") else ""
+        print_line(f"{name}: lost: {limit}{nameless} whose ids nothing tells")
 
 
 def _records(first: int, last: int | None) -> str:
@@ -120,6 +173,8 @@ def _loss(loss: Document) -> str:
     if "records" in loss:
         first, last = loss["records"]
         what = _records(first, last)
+    elif "rows" in loss:
+        what = "rows {} to {}".format(*loss["rows"])
     else:
         what = f"point {loss['id']!r}"
     return f"{what} ({place}): {loss['reason']}"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, NotFound, OutcomeUnknown, Recovering, VecstowError
+from vecstow_engine.model.errors import Busy, NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import PROGRESS_SECONDS, Loader
 from vecstow_engine.service.registry import Registry
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.layout import POINTS, Layout
 from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.mending import Fault, find_faults
+from vecstow_engine.storage.peek import table_at_rest
 from vecstow_engine.storage.repair import CollectionRepair, Outcome, Progress, repair_collection
 
 _SERVING = (State.READY, State.DEGRADED, State.READ_ONLY)
@@ -46,7 +49,7 @@ class Repairer:
         collection = self._find(name)
         if dry_run:
             if collection is None:
-                return repair_collection(self._layout, name, dry_run=True)
+                return repair_collection(self._layout, name, dry_run=True, served=True)
             return self._plan(collection)
         with self._gate.required("repair"):
             if collection is None:
@@ -74,15 +77,19 @@ class Repairer:
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Look at the files while it serves, but no checkpoint changes them."""
         with collection.upkeep:
-            return repair_collection(self._layout, collection.name, dry_run=True, anew=_why_anew(collection))
+            anew = _why_anew(self._layout, collection)
+            return repair_collection(self._layout, collection.name, dry_run=True, anew=anew, served=True)
 
     def _repair(self, collection: Collection) -> CollectionRepair:
-        name, anew = collection.name, _why_anew(collection)
+        name = collection.name
+        with collection.upkeep:
+            anew = _why_anew(self._layout, collection)
+        may_serve = collection.state is not State.READ_ONLY
         stand_in = self._take_out(collection)
         try:
             done = self._carry_out(name, _tell(stand_in), anew=anew)
         except BaseException as error:
-            self._put_back(stand_in, error, may_serve=anew is None and not isinstance(error, OutcomeUnknown))
+            self._put_back(stand_in, error, may_serve=may_serve and not isinstance(error, OutcomeUnknown))
             raise
         self._reopen(stand_in)
         return done
@@ -94,10 +101,11 @@ class Repairer:
             tell(label, done, total)
 
         with self._catalog.changes.names("repair", name):
-            done = repair_collection(self._layout, name, anew=anew, progress=progress)
+            done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
         log.warning(
             "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
-            restored=done.plan.restored, lost=done.plan.lost, quarantine=done.quarantine,
+            restored=done.plan.restored, lost=done.plan.lost, lost_records=done.plan.lost_records,
+            quarantine=done.quarantine,
         )  # fmt: skip
         return done
 
@@ -160,11 +168,20 @@ class Repairer:
             return None
 
 
-def _why_anew(collection: Collection) -> str | None:
-    """Files that could not be synced are not relied on, though they can be read."""
-    if collection.state is not State.READ_ONLY:
+def _why_anew(layout: Layout, collection: Collection) -> str | None:
+    """Files that could not be synced are not relied on, though they can be read; nor is a tree that misleads.
+
+    A start makes such a tree anew, so that a check of the files alone finds them sound. The caller holds
+    `upkeep`.
+    """
+    if collection.state is State.READ_ONLY:
+        return f"it takes no writes ({collection.broken}): what the disk has of its files cannot be told"
+    if collection.state not in _SERVING or collection.store is None:
         return None
-    return f"it takes no writes ({collection.broken}): what the disk has of its files cannot be told"
+    faults: list[Fault] = []
+    with suppress(StorageError, OSError), table_at_rest(layout.collection(collection.name) / POINTS) as table:
+        faults = find_faults(table)
+    return "; ".join(f"{POINTS}: {fault.value}" for fault in faults) or None
 
 
 def _tell(collection: Collection) -> Progress:

@@ -111,10 +111,10 @@ class Volume:
 
 
 @contextlib.contextmanager
-def unserved(layout: Layout) -> Iterator[None]:
+def unserved(layout: Layout, command: str) -> Iterator[None]:
     """Keep engines away while a volume is read; a copy of one may have no LOCK, and nobody serves it then.
 
-    Raises VolumeRefused when one runs. Nothing is written.
+    Raises VolumeRefused when one runs, with `command` as what to ask it. Nothing is written.
     """
     try:
         fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
@@ -127,7 +127,7 @@ def unserved(layout: Layout) -> Iterator[None]:
     except BlockingIOError as error:
         raise VolumeRefused(
             f"{layout.lock} is held: an engine serves this volume",
-            hint=f"ask that engine: vecstow check --url {URL_DEFAULT}",
+            hint=f"ask that engine: {command} --url {URL_DEFAULT}  # or its own address: this is the default",
         ) from error
     finally:
         os.close(fd)

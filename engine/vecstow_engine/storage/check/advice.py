@@ -23,19 +23,25 @@ _BACKUP_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})(
 def restore(
     layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
 ) -> str:
-    """Bring the newest sound backup back beside the damaged collection; without one, a copy of the volume.
-
-    `is_sound` gets a backup and the collection's name, newest first.
-    """
-    backups = _backups(layout, name)
-    for backup in backups[:BACKUPS_TRIED_MAX]:
-        if is_sound(Layout(layout.backups / backup), name):
-            command = f"vecstow restore .backups/{backup} --new-name {_new_name(name)}"
-            return f"{command}  # this backup is of {_time_of(backup, name)}; later writes are not in it"
+    """Bring the newest sound backup back beside the damaged collection; without one, a copy of the volume."""
+    if (command := restore_backup(layout, name, is_sound)) is not None:
+        return command
     copy = f"copy {name}/ and its log back from a copy of the volume"
     again = f"vecstow check {name}" if served else f"{check_again(layout, name)}"
     steps = f"{while_stopped(copy) if served else copy}, then: {again}"
-    return f"{steps}  # the newest backups fail their checks, too" if backups else steps
+    return f"{steps}  # the newest backups fail their checks, too" if _backups(layout, name) else steps
+
+
+def restore_backup(layout: Layout, name: str, is_sound: Callable[[Layout, str], bool]) -> str | None:
+    """Bring the newest sound backup back beside the damaged collection; None when there is none.
+
+    `is_sound` gets a backup and the collection's name, newest first.
+    """
+    for backup in _backups(layout, name)[:BACKUPS_TRIED_MAX]:
+        if is_sound(Layout(layout.backups / backup), name):
+            command = f"vecstow restore .backups/{backup} --new-name {_new_name(name)}"
+            return f"{command}  # this backup is of {_time_of(backup, name)}; later writes are not in it"
+    return None
 
 
 def check_again(layout: Layout, name: str) -> str:
@@ -54,10 +60,10 @@ def while_stopped(command: str) -> str:
     return f"stop the engine, then: {command}, then start it again"
 
 
-def insert_again(name: str, point_id: str) -> str:
-    """Replace a point whose stored vector is damaged."""
+def insert_again(name: str, point_id: str, mend: str) -> str:
+    """Replace a point whose stored vector is damaged; `mend`: what to do without its vector."""
     path = f"/collections/{name}/vectors/{quote(point_id, safe='')}"
-    return f"insert the point again: PUT {path}, or vecstow import {name}"
+    return f"insert the point again: PUT {path}; or: {mend}"
 
 
 def find_log(layout: Layout, uid: str, applied: int | None) -> str:

@@ -109,7 +109,7 @@ def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
         inquiry.add(
             Severity.ERROR, inquiry.folder / POINTS,
             f"the point at slot {point.slot}, id {point.id!r}: {problem}",
-            next_command=advice.insert_again(inquiry.name, point.id),
+            next_command=advice.insert_again(inquiry.name, point.id, inquiry.mend()),
         )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ class _LiveRows:
             return  # the log frees this row
         self._inquiry.withhold(
             self._file.path, f"the row of point {point.id!r} {problem}", offset=self._file.offset(point.slot),
-            next_command=advice.insert_again(self._inquiry.name, point.id),
+            next_command=advice.insert_again(self._inquiry.name, point.id, self._inquiry.mend()),
         )  # fmt: skip
 
 

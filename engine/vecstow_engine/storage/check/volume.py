@@ -31,7 +31,7 @@ def check_volume(
         raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
     layout = Layout(data.absolute())
     report = CheckReport()
-    with unserved(layout):
+    with unserved(layout, " ".join(["vecstow check", *(names or ())[:1]])):
         found = {folder.name: folder for folder in discover(layout)}
         claimed = rivals(layout, list(found.values()))
         for name in _wanted(layout, found, names):

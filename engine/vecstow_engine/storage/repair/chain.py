@@ -32,10 +32,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Records after `after` that may have been in a segment, of which nothing is left."""
+    """Records after `after` that may have been in a segment, or a log, of which nothing is left."""
 
     after: int
     file: str
+    reason: str = "the segment's header is lost, and with it whatever records it held"
 
 
 @dataclass(frozen=True, slots=True)

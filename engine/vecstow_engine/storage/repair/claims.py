@@ -76,14 +76,14 @@ def judge(claims: Claims) -> Verdict:
     manifest, uid = claims.manifest, claims.uid or _uid_of(claims.segments)
     stranger = _stranger(claims, uid)
     if stranger is not None:
-        return Verdict(manifest, stranger, "put the right file back, or restore a backup")
+        return Verdict(manifest, stranger, "put the right file back")
     identity = _identity(claims, uid)
     if manifest is not None:
         return _with_manifest(manifest, identity, uid)
     if identity is None:
         return Verdict(
             None, "no file tells its dimension, metric and type",
-            f"put {MANIFEST} back from a copy, or restore a backup",
+            f"put {MANIFEST} back from a copy",
         )  # fmt: skip
     rebuilt = Manifest(claims.name, *identity.shape, collection_uid=identity.uid, created_at=rfc3339())
     lost = "index settings are the defaults; owner, payload indexes and who manages it are not known"

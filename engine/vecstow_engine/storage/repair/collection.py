@@ -15,6 +15,7 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import STAGING, begin_log
 from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
 from vecstow_engine.storage.manifests import manifests_locked, write_manifest
+from vecstow_engine.storage.repair.elsewhere import Elsewhere
 from vecstow_engine.storage.repair.observation import Observation, observe
 from vecstow_engine.storage.repair.plan import all_losses, make_plan
 from vecstow_engine.storage.repair.report import CollectionRepair, Outcome, Progress, RepairPlan, no_progress
@@ -42,17 +43,21 @@ def repair_collection(
     *,
     dry_run: bool = False,
     anew: str | None = None,
+    served: bool = False,
     progress: Progress = no_progress,
     planned: Planned = nobody,
 ) -> CollectionRepair:
     """Repair one collection, which nobody serves or writes meanwhile.
 
-    `anew`: why it must be written anew though its files are sound. Raises DiskFull or StorageError before
-    anything of it was changed, and an OSError of the exchange itself: then the damaged collection is in its
-    place, or the repaired one, or that one comes there with the next start.
+    `anew`: why it must be written anew though its files are sound. `served`: an engine has the volume; then
+    only a dry run looks for a backup of what is lost, since clients wait for the rest.
+
+    Raises DiskFull or StorageError before anything of it was changed, and an OSError of the exchange itself:
+    then the damaged collection is in its place, or the repaired one, or that one comes there with the next
+    start.
     """
     with observe(layout, name, progress, anew=anew) as found:
-        plan = make_plan(found)
+        plan = make_plan(found, Elsewhere(layout, name, served=served, seeks=dry_run or not served))
         planned(plan)
         if plan.impossible is not None:
             return CollectionRepair(plan, Outcome.IMPOSSIBLE)

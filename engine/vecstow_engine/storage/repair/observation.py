@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,11 +20,11 @@ from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import table_at_rest
 from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.repair.chain import Unread
 from vecstow_engine.storage.repair.claims import Claims, Verdict, judge, read_claims
 from vecstow_engine.storage.repair.report import Progress
 from vecstow_engine.storage.repair.salvage import PointsReading, Salvage, salvage
 from vecstow_engine.storage.replay import FoundSegment
-from vecstow_engine.storage.rows import HEADER_BYTES
 from vecstow_engine.storage.snapshots import valid_snapshot
 
 REASONS_MAX: Final = 5
@@ -43,8 +44,7 @@ class Observation:
     owns_log: bool = True
     """False: another folder claims the same uid, and may need the log."""
     log_is_there: bool = True
-    rows_without_table: int = 0
-    """Rows in `vectors.bin` whose ids only a lost `points.db` had."""
+    table_is_there: bool = True
 
 
 @contextmanager
@@ -107,10 +107,14 @@ def _salvaged(
         layout, name, identity, reading, claims.segments if reads_log else (),
         lambda done, total: progress(f"{name}: reading rows", done, total),
     )  # fmt: skip
+    if not claims.segments:
+        lost = "the log is gone, and with it what was written after the last checkpoint"
+        log = os.path.relpath(layout.log(identity.uid), layout.data)
+        found = dataclasses.replace(found, unread=Unread(found.applied, log, lost))
     return Observation(
         name, claims, verdict, reasons, salvage=found,
         owns_log=not is_rival, log_is_there=bool(claims.segments),
-        rows_without_table=0 if reading.is_there else _row_count(layout, name, identity.stride),
+        table_is_there=reading.is_there,
     )  # fmt: skip
 
 
@@ -171,11 +175,6 @@ def _has_content(path: os.PathLike[str]) -> bool:
         return os.stat(path).st_size > 0
     except OSError:
         return False
-
-
-def _row_count(layout: Layout, name: str, stride: int) -> int:
-    path = layout.collection(name) / ROWS
-    return max(0, path.stat().st_size - HEADER_BYTES) // stride if path.exists() else 0
 
 
 def _newest_name(segments: tuple[FoundSegment, ...]) -> str | None:

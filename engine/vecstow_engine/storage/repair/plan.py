@@ -1,47 +1,64 @@
-"""From what was observed to what is to be done. Pure but for counting the evidence."""
+"""From what was observed to what is to be done. Pure but for counting evidence, and a look for a backup."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from vecstow_engine.storage.check.advice import LATER_RELEASE
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS
 from vecstow_engine.storage.repair.chain import Gap, Unread
+from vecstow_engine.storage.repair.elsewhere import Elsewhere
 from vecstow_engine.storage.repair.observation import Observation
 from vecstow_engine.storage.repair.report import LOSSES_LISTED_MAX, Loss, RepairPlan, Step
 from vecstow_engine.storage.repair.salvage import Salvage
+from vecstow_engine.storage.rows import HEADER_BYTES
 
 NOTHING_LEFT = "nothing of it can be saved, and an empty collection in its place would hide the loss"
-RESTORE_HINT = "restore a backup: vecstow check NAME names the newest sound one"
 
 
-def make_plan(found: Observation) -> RepairPlan:
+def make_plan(found: Observation, elsewhere: Elsewhere) -> RepairPlan:
     """What is to be done with the collection."""
     verdict = found.verdict
     if verdict.impossible is not None or (found.reasons and found.salvage is None):
-        return _impossible(found, verdict.impossible or "its files tell nothing", verdict.hint)
+        hint = _hint(verdict.hint, elsewhere)
+        return _impossible(found, verdict.impossible or "its files tell nothing", hint)
     if found.salvage is None:
         return RepairPlan(found.name, tuple(_light_steps(found)), warnings=verdict.warnings)
-    return _rebuilding(found, found.salvage)
+    return _rebuilding(found, found.salvage, elsewhere)
 
 
 def all_losses(salvage: Salvage) -> Iterator[Loss]:
-    """What cannot be saved: the lost records of the log, then point by point."""
+    """What cannot be saved: the lost records of the log, rows that no point claims, then point by point."""
     unread = [] if salvage.unread is None else [_of_unread(salvage.unread)]
-    return chain(map(_of_gap, salvage.gaps), unread, salvage.saved.lost())
+    rows = (_of_rows(salvage, run) for run in salvage.unclaimed)
+    return chain(map(_of_gap, salvage.gaps), unread, rows, salvage.saved.lost())
 
 
-def _rebuilding(found: Observation, salvage: Salvage) -> RepairPlan:
+def _rebuilding(found: Observation, salvage: Salvage, elsewhere: Elsewhere) -> RepairPlan:
     saved = salvage.saved
     kept, restored = saved.kept_count(), saved.restored_count()
-    lost = saved.lost_count() + salvage.lost_without_id
+    nameless = salvage.lost_without_id + salvage.lost_rows
+    lost, records = saved.lost_count() + nameless, _lost_records(salvage)
     if not kept and not restored and (lost or not salvage.is_whole):
-        return _impossible(found, NOTHING_LEFT, RESTORE_HINT)
+        return _impossible(found, NOTHING_LEFT, elsewhere.restore())
     return RepairPlan(
         found.name, tuple(_rebuild_steps(found, kept, restored)), kept, restored, lost,
-        salvage.lost_without_id, tuple(islice(all_losses(salvage), LOSSES_LISTED_MAX)),
+        nameless, salvage.lost_rows, records, tuple(islice(all_losses(salvage), LOSSES_LISTED_MAX)),
         (*found.verdict.warnings, *_warnings(found, salvage)),
+        hint=elsewhere.backup() if lost or records else None,
     )  # fmt: skip
+
+
+def _lost_records(salvage: Salvage) -> int:
+    return sum(gap.upto - gap.after for gap in salvage.gaps) + (salvage.unread is not None)
+
+
+def _hint(hint: str | None, elsewhere: Elsewhere) -> str:
+    """What a later release wrote needs that release alone."""
+    if hint == LATER_RELEASE:
+        return hint
+    return ", or: ".join(filter(None, [hint, elsewhere.restore()]))
 
 
 def _rebuild_steps(found: Observation, kept: int, restored: int) -> Iterator[Step]:
@@ -70,9 +87,9 @@ def _light_steps(found: Observation) -> Iterator[Step]:
 
 
 def _warnings(found: Observation, salvage: Salvage) -> Iterator[str]:
-    if found.rows_without_table:
+    if not found.table_is_there:
         yield (
-            f"{POINTS} is missing: {ROWS} has {found.rows_without_table:,} rows, and nothing says whose they "
+            f"{POINTS} is missing: {ROWS} has {salvage.lost_rows:,} rows, and nothing says whose they "
             "are; only what the log still has is saved"
         )
     elif salvage.meta_is_lost and not salvage.is_whole:
@@ -82,15 +99,12 @@ def _warnings(found: Observation, salvage: Salvage) -> Iterator[str]:
         )
     if not found.log_is_there:
         yield "there is no log: what was written after the last checkpoint is lost"
-    if salvage.gaps or salvage.unread:
+    elif salvage.gaps or salvage.unread:
         yield "ids that a lost record wrote or deleted are as they were before it"
 
 
-def _impossible(found: Observation, why: str, hint: str | None) -> RepairPlan:
-    reasons = found.reasons
-    return RepairPlan(
-        found.name, warnings=reasons, impossible=why, hint=(hint or RESTORE_HINT).replace("NAME", found.name)
-    )
+def _impossible(found: Observation, why: str, hint: str) -> RepairPlan:
+    return RepairPlan(found.name, warnings=found.reasons, impossible=why, hint=hint)
 
 
 def _of_gap(gap: Gap) -> Loss:
@@ -100,8 +114,13 @@ def _of_gap(gap: Gap) -> Loss:
 
 
 def _of_unread(unread: Unread) -> Loss:
-    reason = "the segment's header is lost, and with it whatever records it held"
-    return Loss(reason, unread.file, 0, records=(unread.after + 1, None))
+    return Loss(unread.reason, unread.file, 0, records=(unread.after + 1, None))
+
+
+def _of_rows(salvage: Salvage, run: tuple[int, int]) -> Loss:
+    reason = f"nothing tells whose they are: {POINTS} had the ids; some of them may have been free"
+    place = f"{salvage.name}/{ROWS}", HEADER_BYTES + run[0] * salvage.identity.stride
+    return Loss(reason, *place, rows=run)
 
 
 def _points(count: int) -> str:

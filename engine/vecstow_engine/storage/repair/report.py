@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One point, or a run of log records, that cannot be saved."""
+    """One point, a run of rows, or a run of log records, that cannot be saved."""
 
     reason: str
     file: str
@@ -42,14 +42,18 @@ class Loss:
     """Id and payload pass the point's checksum; else they are told as they stand there."""
     records: tuple[int, int | None] | None = None
     """First and last sequence, of a loss in the log; None for the last: nobody knows how many there were."""
+    rows: tuple[int, int] | None = None
+    """First and last slot, of rows of which nothing tells whose they are."""
 
     def document(self) -> dict[str, object]:
         """As a line of `lost.jsonl`; what is known of the payload stands under `metadata`, as in REST."""
         known: dict[str, object] = {"reason": self.reason, "file": self.file, "offset": self.offset}
         if self.records is not None:
             return known | {"records": list(self.records)}
-        point = {"id": self.id, "slot": self.slot, "proven": self.proven, "metadata": _json(self.payload)}
-        return point | known
+        if self.rows is not None:
+            return known | {"rows": list(self.rows)}
+        metadata = _json(self.payload, proven=self.proven)
+        return {"id": self.id, "slot": self.slot, "proven": self.proven, "metadata": metadata} | known
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,16 @@ class RepairPlan:
     lost: int = 0
     """Points that cannot be saved, those without a known id among them."""
     lost_without_id: int = 0
+    lost_rows: int = 0
+    """Of those without an id: rows that no point claims. Some may have been free: `lost` is a limit then."""
+    lost_records: int = 0
+    """Log records that cannot be saved; a segment of which nothing is left counts as one."""
     losses: tuple[Loss, ...] = ()
-    """The first of them, the lost records of the log before the points."""
+    """The first of them: the lost records of the log, the rows that no point claims, the points."""
     warnings: tuple[str, ...] = ()
     impossible: str | None = None
     hint: str | None = None
+    """What to type when nothing can be saved, or for what is lost."""
 
     @property
     def needed(self) -> bool:
@@ -90,6 +99,7 @@ class RepairPlan:
             "steps": [{"does": step.does, "because": step.because} for step in self.steps],
             "kept": self.kept, "restored": self.restored,
             "lost": self.lost, "lost_without_id": self.lost_without_id,
+            "lost_rows": self.lost_rows, "lost_records": self.lost_records,
             "losses": [loss.document() for loss in self.losses],
             "warnings": list(self.warnings), "impossible": self.impossible, "hint": self.hint,
         }  # fmt: skip
@@ -133,11 +143,12 @@ def no_progress(label: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
-def _json(payload: bytes | None) -> Any:
-    """A payload as the object that it is; as text when it is none."""
+def _json(payload: bytes | None, *, proven: bool) -> Any:
+    """A payload as the object that it is; what is none is text if it was written so, and else garbage."""
     if payload is None:
         return None
     try:
-        return json.loads(payload)
+        value = json.loads(payload)
     except (ValueError, RecursionError):
-        return payload.decode("utf-8", "replace")
+        value = payload.decode("utf-8", "replace")
+    return value if proven or isinstance(value, dict) else None

@@ -23,6 +23,7 @@ from vecstow_engine.storage.repair.saved import Saved
 from vecstow_engine.storage.repair.survey import Sighting, Survey
 from vecstow_engine.storage.repair.witnesses import choose_points
 from vecstow_engine.storage.replay import FoundSegment
+from vecstow_engine.storage.rows import HEADER_BYTES
 
 _Missing = TypeVar("_Missing", Gap, Unread)
 _UNKNOWN_APPLIED: Final = (1 << 63) - 1
@@ -60,6 +61,7 @@ class PointsReading:
 class Salvage:
     """What can be saved, and under which numbers the collection goes on."""
 
+    name: str
     identity: Identity
     """Of the files that were found."""
     saved: Saved
@@ -75,6 +77,13 @@ class Salvage:
     meta_is_lost: bool
     is_whole: bool
     """Nothing of the table is missing, as far as anything tells."""
+    unclaimed: tuple[tuple[int, int], ...] = ()
+    """Runs of rows, first and last, whose ids only a lost `points.db` had; some may have been free."""
+
+    @property
+    def lost_rows(self) -> int:
+        """How many those rows are."""
+        return sum(last - first + 1 for first, last in self.unclaimed)
 
 
 def _told(sightings: Iterator[Sighting], tell: Tell, total: int) -> Iterator[Sighting]:
@@ -99,7 +108,7 @@ def salvage(
     saved = Saved(evidence, name, identity.stride, whole=whole, index_intact=reading.index_intact)
     newest, generation = saved.newest()
     return Salvage(
-        identity, saved,
+        name, identity, saved,
         gaps=tuple(_below(layout, gap) for gap in chain.lost(meta.applied if meta else newest)),
         unread=chain.unread and _below(layout, chain.unread),
         applied=max(newest, chain.newest, meta.applied if meta is not None else 0),
@@ -107,6 +116,7 @@ def salvage(
         lost_without_id=_nameless(saved, meta, whole=whole, index_intact=reading.index_intact),
         meta_is_lost=meta is None,
         is_whole=whole,
+        unclaimed=_unclaimed(layout, identity, saved, reading, name) if meta is None and not whole else (),
     )  # fmt: skip
 
 
@@ -130,3 +140,14 @@ def _nameless(saved: Saved, meta: Meta | None, *, whole: bool, index_intact: boo
     if meta is None or whole or index_intact:
         return 0
     return max(0, meta.points - saved.chosen_count() - saved.named_in_table())
+
+
+def _unclaimed(
+    layout: Layout, identity: Identity, saved: Saved, reading: PointsReading, name: str
+) -> tuple[tuple[int, int], ...]:
+    """Without a meta row the rows alone say how many points there may have been, unless the index does."""
+    path = layout.collection(name) / ROWS
+    if reading.index_intact or not path.exists():
+        return ()
+    rows = max(0, path.stat().st_size - HEADER_BYTES) // identity.stride
+    return tuple(saved.unclaimed(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final, NamedTuple
 
 from vecstow_engine.storage.layout import POINTS, ROWS
@@ -61,6 +62,13 @@ _DOUBTFUL: Final = (
     + _UNRESOLVED.format(id="s.id")
     + " GROUP BY s.id"
 )
+
+
+_CLAIMED: Final = (
+    f"SELECT slot FROM chosen UNION SELECT slot FROM ({_DAMAGED}) UNION SELECT slot FROM ({_DOUBTFUL})"
+    " ORDER BY slot"
+)
+"""Slots of the points that are kept or told as lost."""
 
 
 class KeptPoint(NamedTuple):
@@ -130,6 +138,14 @@ class Saved:
     def named_in_table(self) -> int:
         """How many points of the table are lost of which something is known."""
         return sum(self._evidence.count(statement) for statement in self._table_statements())
+
+    def unclaimed(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Runs, first and last, of the slots below `rows` that no point has, be it a lost one."""
+        start = 0
+        for (slot,) in chain(self._evidence.stream(_CLAIMED), [(rows,)]):
+            if start < min(slot, rows):
+                yield start, min(slot, rows) - 1
+            start = max(start, slot + 1)
 
     def newest(self) -> tuple[int, int]:
         """The highest sequence and generation of any point that was met."""

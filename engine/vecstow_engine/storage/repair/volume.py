@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import NotFound, VolumeRefused
 from vecstow_engine.storage.backup import STAGING
-from vecstow_engine.storage.discovery import discover
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.discovery import Found, discover
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
 from vecstow_engine.storage.repair.report import Progress, RepairReport, no_progress
 from vecstow_engine.storage.repair.swap import finish_repairs
@@ -26,18 +26,18 @@ def repair_volume(
     """Repair the collections of a stopped volume, all or those of these names, one after the other.
 
     With `dry_run` nothing is written; `planned` hears of each plan before it is carried out. Raises
-    VolumeRefused while an engine runs, or when `data` is no folder, NotFound for a name that has no folder,
-    DiskFull before anything of a collection was changed, StorageError.
+    VolumeRefused while an engine runs, or when `data` is no folder, NotFound for a name that has no folder
+    and where there is no collection (both before anything is written), DiskFull before anything of a
+    collection was changed, StorageError.
     """
     if not data.is_dir():
         raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
     layout = Layout(data.absolute())
     report = RepairReport()
-    with unserved(layout) if dry_run else _locked(layout):
+    with _locked(layout, names, dry_run=dry_run):
         if not dry_run:
             finish_repairs(layout)
-        found = [folder.name for folder in discover(layout)]
-        for name in _wanted(layout, found, names):
+        for name in _wanted(layout, names):
             report.collections[name] = repair_collection(
                 layout, name, dry_run=dry_run, progress=progress, planned=planned
             )
@@ -45,13 +45,32 @@ def repair_volume(
 
 
 @contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    """As the one engine of the volume, which takes no room for itself."""
+def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> Iterator[None]:
+    """As the one engine of the volume, which takes no room for itself; a dry run leaves no trace."""
+    with unserved(layout, _command(names, dry_run=dry_run)):
+        if dry_run:
+            yield
+            return
+        if not (layout.data / STAGING).is_dir():  # what a crash cut may be the only collection
+            _wanted(layout, names)
     with closing(Volume(layout, 0, allow_network=True)):
         yield
 
 
-def _wanted(layout: Layout, found: Sequence[str], names: Sequence[str] | None) -> list[str]:
+def _command(names: Sequence[str] | None, *, dry_run: bool) -> str:
+    """What to ask an engine, which repairs one collection at a time."""
+    name = names[0] if names else "NAME"
+    return f"vecstow check {name} --repair{' --dry-run' if dry_run else ''}"
+
+
+def _wanted(layout: Layout, names: Sequence[str] | None) -> list[str]:
+    folders = discover(layout)
+    found = [folder.name for folder in folders]
+    if names is None and not any(_may_be_one(layout, folder) for folder in folders):
+        raise NotFound(
+            f"no collections in {layout.data}", operation="repair",
+            hint="--data names the directory that an engine uses",
+        )  # fmt: skip
     for name in names or ():
         if name not in found:
             raise NotFound(
@@ -59,6 +78,12 @@ def _wanted(layout: Layout, found: Sequence[str], names: Sequence[str] | None) -
                 hint=_hint(layout, name),
             )  # fmt: skip
     return list(found) if names is None else list(names)
+
+
+def _may_be_one(layout: Layout, found: Found) -> bool:
+    """A folder without a manifest and without data is somebody else's."""
+    folder = layout.collection(found.name)
+    return not found.bare or (folder / ROWS).exists() or (folder / POINTS).exists()
 
 
 def _hint(layout: Layout, name: str) -> str:
