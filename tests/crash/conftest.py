@@ -1,0 +1,14 @@
+"""What the proof changes in its own processes must not reach the tests that run in this one."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The proof silences the engine."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
