@@ -17,7 +17,7 @@ from tests.crash.power.told import Told
 from tests.crash.power.witness import witnessed
 from tests.crash.prove.part import Finding, Outcome, Part
 
-MOMENTS = 15
+MOMENTS = 50
 STATES_OF_A_MOMENT = 4
 BATCHES_OF_A_RECORD = 4
 OPERATIONS = {"smoke": 16, "ci": 40, "night": 80}
