@@ -56,7 +56,8 @@ def _restored(engine: RunningEngine) -> dict[str, list[Points]]:
     content = read(engine, searches=0).content
     there: dict[str, list[Points]] = defaultdict(list)
     for name, kept in names.items():
-        there[kept].append(content[name])
+        if name in content:  # else it cannot be served
+            there[kept].append(content[name])
     return there
 
 
