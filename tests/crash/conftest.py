@@ -6,9 +6,9 @@ import pytest
 import structlog
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def logging_as_it_was() -> Iterator[None]:
-    """The proof silences the engine."""
+    """The proof silences the engine, a whole module of tests at a time."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)
