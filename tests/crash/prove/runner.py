@@ -177,6 +177,7 @@ def _workers() -> Iterator[ProcessPoolExecutor]:
             yield workers
         finally:
             _end(workers)
+            del os.environ[SHARED]  # the folder goes now: nobody later may look for it
 
 
 def memory() -> str | None:
