@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -26,6 +27,18 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class Process(Protocol):
+    """What is needed of a process: a part of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 class EngineProcess:
     """One engine on `data`; started on entering, killed on leaving. `flags` are those of `vecstow serve`,
     `environment` is added to this process's.
@@ -39,7 +52,7 @@ class EngineProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     def __enter__(self) -> EngineProcess:
         self.start()
@@ -59,12 +72,16 @@ class EngineProcess:
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.01)
 
+    @property
+    def command(self) -> list[str]:
+        """The arguments of `vecstow`."""
+        return ["serve", "--data", str(self.data), "--port", str(self.port), *self.flags]
+
     def launch(self) -> None:
         """Start, and do not wait."""
-        command = [VECSTOW, "serve", "--data", self.data, "--port", str(self.port), *self.flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | self.environment
+                [VECSTOW, *self.command], stdout=log, stderr=log, env=os.environ | self.environment
             )
 
     def kill(self) -> None:

@@ -1,13 +1,15 @@
 """What an error of the disk leaves behind: an answer that is true, and a collection that goes on."""
 
 import errno
+import shutil
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
-from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, StorageError
+from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, ReadOnly, StorageError
+from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage import files, point_commits
 from vecstow_engine.storage.layout import MANIFEST
 
@@ -86,6 +88,87 @@ async def test_import_serves_though_its_log_could_not_begin(engine, disk):
     disk.faults.clear()
     assert await engine.values("found", "a") == [1]
     await engine.put("found", b=2)
+
+
+def orphaned(engine):
+    """`notes` with its data, but no manifest, as a folder that no collection has."""
+    orphan = engine.layout.data / ".quarantine" / "orphan"
+    orphan.parent.mkdir()
+    shutil.copytree(engine.layout.collection("notes"), orphan, ignore=shutil.ignore_patterns(MANIFEST))
+    return orphan
+
+
+def import_as(engine, path, name):
+    shape = {"dimension": 4, "distance_metric": DistanceMetric.EUCLIDEAN, "vector_type": VectorType.FLOAT32}
+    engine.import_orphan(orphaned_path=path, collection_name=name, **shape)
+
+
+def refuse_place(patch, engine, name):
+    """Let no folder come to the place of this collection."""
+    real = files.rename
+
+    def rename(source, target):
+        if target == engine.layout.collection(name):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    patch.setattr(files, "rename", rename)
+
+
+async def test_refused_import_is_not_finished_by_a_start_though_nothing_could_be_cleared_away(
+    engine, monkeypatch
+):
+    def refuse(folder):
+        if folder.exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    await engine.put(a=1)
+    engine.checkpoint()
+    orphaned(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove_tree", refuse)
+        refuse_place(patch, engine, "found")
+        with pytest.raises(StorageError, match=r"import failed: .*Input/output error"):
+            import_as(engine, ".quarantine/orphan", "found")
+    assert list(engine.layout.data.glob(".staging/*")) != []
+    with engine.copied() as restarted:
+        assert restarted.collection_names() == ["notes"]
+        assert list(restarted.layout.data.glob(".staging/*")) == []
+
+
+async def test_import_in_place_that_fails_between_its_renames_is_unknown_and_finished_by_the_next_start(
+    engine, monkeypatch
+):
+    await engine.put(a=1)
+    engine.checkpoint()
+    shutil.copytree(orphaned(engine), engine.layout.collection("found"))
+    with monkeypatch.context() as patch:
+        refuse_place(patch, engine, "found")
+        with pytest.raises(OutcomeUnknown, match=r"found was set aside.*Input/output error"):
+            import_as(engine, "found", "found")
+    with pytest.raises(ReadOnly):
+        import_as(engine, ".quarantine/orphan", "other")
+    with engine.copied() as restarted:
+        assert await restarted.values("found", "a") == [1]
+        [aside] = restarted.layout.quarantine.glob("found-*")
+        assert {"vectors.bin", "points.db"} <= {path.name for path in aside.iterdir()}
+
+
+async def test_collection_whose_drop_may_have_happened_takes_no_writes_before_the_next_start(engine, disk):
+    """They would be acknowledged, and dropped with it."""
+    await engine.put(a=1)
+    disk.fail("sync notes/")
+    with pytest.raises(OutcomeUnknown):
+        engine.drop("notes")
+    with pytest.raises(ReadOnly, match="whether it is dropped is unknown"):
+        await engine.put(b=2)
+    assert engine.describe("notes")["state"] == "read_only"
+    assert await engine.values("notes", "a") == [1]
+    with engine.copied() as restarted:
+        assert restarted.collection_names() == []
+        [dropped] = restarted.deleted()
+        restarted.restore(dropped["path"], None)
+        assert await restarted.values("notes", "a") == [1]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])

@@ -218,7 +218,7 @@ CUT = {
         lambda engine, path: make_backup(engine.layout, engine.collection("notes").manifest),
     ),
     "restore": ("rename notes -> copy", lambda engine, path: engine.restore(path, "copy")),
-    "import": ("rename copy -> copy", lambda engine, path: import_copy(engine)),
+    "import": ("rename copy-* -> copy", lambda engine, path: import_copy(engine)),
 }
 
 

@@ -58,14 +58,13 @@ class Aftermath:
         found = self._settled()
         doubtful = any(one.kind == "OutcomeUnknown" for one in told)  # until a restart
         excused = {name for name in found.states if self._is_excused(found, name)}
-        for name in excused:
-            found.excuse(name, self._life.workload)
+        found.excuse(excused, self._life.workload)
         read_only = {name for name, state in found.states.items() if state == "read_only"}
         self.kind = self._classified(told, read_only)
         return [
             *self._unnamed(told),
             *self._neighbours(told),
-            *found.problems(self._life.workload, last_word=not doubtful and not excused),
+            *found.problems(self._life.workload, doubtful=doubtful),
             *(f"{name} is {state}: {found.reasons[name]}" for name, state in found.states.items()
               if state not in ("ready", "read_only") and name not in excused),
             *self._writes(found),

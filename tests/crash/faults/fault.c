@@ -60,7 +60,8 @@ static struct control *control;
 static char folder[PATH_MAX];
 static size_t folder_length;
 
-__attribute__((constructor)) static void attach(void)
+/* When it is loaded; a process that was forked before it knew its folder calls this itself. */
+__attribute__((constructor)) void vecstow_faults_attach(void)
 {
     const char *path = getenv("VECSTOW_FAULT_CONTROL"), *below = getenv("VECSTOW_FAULT_FOLDER");
     if (!path || !below)

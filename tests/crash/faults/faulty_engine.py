@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.crash.faults import forked
 from tests.crash.faults.control import Control, Fault
 from tests.crash.faults.library import library
 from tests.crash.rest import Refused, Rest
@@ -30,6 +31,9 @@ class FaultyEngine(EngineProcess):
         super().__init__(data, *flags)
         self.control = Control(data.with_name(f"{data.name}.control"))
         self.environment = self.control.environment(library(), data)
+
+    def launch(self) -> None:
+        self.process = forked.serve(self.command, self.environment, self.log)
 
     def begin(self, fault: Fault | None = None, ready: str = "/health/ready") -> bool:
         """Start, with a fault that befalls the start; False when the process ended before it was ready."""

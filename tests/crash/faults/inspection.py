@@ -23,28 +23,46 @@ class Inspection:
     reasons: dict[str, str | None] = field(default_factory=dict)
     trash: set[str] = field(default_factory=set)
     """Names of what was dropped."""
+    excused: set[str] = field(default_factory=set)
+    """Collections that say that they cannot be read now."""
     wrong: list[str] = field(default_factory=list)
 
-    def excuse(self, name: str, workload: Workload) -> None:
-        """This collection says that it cannot be read now: it has what it must have, if all others do."""
-        mine = workload.main.ledger.restricted(self.content)
-        for world in workload.main.ledger.worlds():
-            if {key: points for key, points in world.served.items() if key != name} == mine:
-                self.content[name] = world.served.get(name, {})
+    def excuse(self, names: set[str], workload: Workload) -> None:
+        """These collections are there, and cannot be read now: they have what they must, if all others do."""
+        self.excused = names
+        read = dict(self.content)
+        self.content |= {name: {} for name in names}
+        for ledger in (writer.ledger for writer in workload.writers):
+            mine = ledger.restricted(read)
+            hidden = names & (ledger.owned | ledger.shared)
+            for world in ledger.worlds():
+                if hidden <= world.served.keys() and mine == _without(world.served, hidden):
+                    for name in hidden:
+                        self.content[name] = self.content[name] | world.served[name]
+                    break
 
-    def problems(self, workload: Workload, *, last_word: bool = True) -> list[str]:
-        """What contradicts itself, or what the clients were told. `last_word`: the ledgers go on from it."""
+    def problems(self, workload: Workload, *, doubtful: bool = False) -> list[str]:
+        """What contradicts itself, or what the clients were told; if it is the last word, the ledgers go on
+        from it.
+
+        `doubtful`: somebody was told that the next start decides what happened. Until then a collection may
+        be neither served nor dropped: what the names say is not what the disk has.
+        """
         ledgers = [writer.ledger for writer in workload.writers]
         if (lost := check(self.content, ledgers)) is not None:
             return [*self.wrong, f"{_broken(self.content, ledgers)}: {lost}"]
         mine = workload.main.ledger.restricted(self.content)
-        worlds = [world for world in workload.main.ledger.worlds() if world.served == mine]
-        if last_word:
+        worlds = [world for world in workload.main.ledger.worlds() if doubtful or world.served == mine]
+        if not doubtful and not self.excused:
             for ledger in ledgers:
                 ledger.settle(self.content)
         if all(self.trash != world.dropped.keys() for world in worlds):
             return [*self.wrong, f"dropped are {set(worlds[0].dropped)}, but {self.trash} can be restored"]
         return self.wrong
+
+
+def _without(served: Content, names: set[str]) -> Content:
+    return {name: points for name, points in served.items() if name not in names}
 
 
 def _broken(content: Content, ledgers: list[Ledger]) -> str:

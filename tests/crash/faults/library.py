@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("fault.c")
+COMPILED = Path(tempfile.gettempdir()) / f"vecstow-faults-{os.getuid()}"
 FLAGS = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -21,7 +22,7 @@ def missing() -> str | None:
 def library() -> Path:
     """The compiled library."""
     digest = hashlib.blake2b(SOURCE.read_bytes() + " ".join(FLAGS).encode(), digest_size=8).hexdigest()
-    path = Path(tempfile.gettempdir()) / f"vecstow-faults-{os.getuid()}" / f"{digest}.so"
+    path = COMPILED / f"{digest}.so"
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
         unnamed = path.with_suffix(f".{os.getpid()}")

@@ -22,7 +22,7 @@ STATES_OF_A_MOMENT = 4
 BATCHES_OF_A_RECORD = 4
 OPERATIONS = {"smoke": 16, "ci": 40, "night": 80}
 """Of each of three clients, in each of three processes."""
-THOROUGH_EVERY = 4
+THOROUGH_EVERY = 8
 """Of so many states one is also looked at without its log, and checked as a whole when it is recovered."""
 
 

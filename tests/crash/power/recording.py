@@ -100,20 +100,25 @@ class _Session:
         self._clients = [Client.admin(seed), *(Client.writer(name, seed) for name in "bcd")]
 
     def record(self) -> Recording:
-        for number, end in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):
-            self._server.inject = list(self._injected(number))
-            self._server.start()
+        try:
+            for number, end in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):
+                self._live(number, end)
+        finally:
             for client in self._clients:
-                client.begin(number, self._server.port)
-            # After a failure most is refused; what comes after the restart says more.
-            self._work(end, self._operations // 3 if self._fails and number == 0 else self._operations)
-        for client in self._clients:
-            client.leave()
+                client.leave()
         events = self._server.events
         answers = answers_in(events, self._server.ends)
         told = {c.ledger.client: c.ledger.told_at(answers, self._server.ends) for c in self._clients}
         ledgers = [client.ledger for client in self._clients]
         return Recording(self._seed, events, ledgers, told, answers[self._clients[0].begun])
+
+    def _live(self, number: int, end: signal.Signals) -> None:
+        self._server.inject = list(self._injected(number))
+        self._server.start()
+        for client in self._clients:
+            client.begin(number, self._server.port)
+        # After a failure most is refused; what comes after the restart says more.
+        self._work(end, self._operations // 3 if self._fails and number == 0 else self._operations)
 
     def _injected(self, number: int) -> Iterator[str]:
         if self._fails and number == 0:

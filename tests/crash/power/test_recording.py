@@ -35,7 +35,7 @@ def record():
     return recording(SEED, OPERATIONS, False)
 
 
-def test_everything_that_the_issue_names_is_in_the_record(record):
+def test_everything_that_may_go_wrong_is_in_the_record(record):
     renamed = {event.new for event in record.events if isinstance(event, Rename)}
     assert {"metadata.json", "index.bin"} <= renamed
     assert any(name.endswith(".log") for name in renamed)
