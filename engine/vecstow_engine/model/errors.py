@@ -13,7 +13,7 @@ VecstowError
 │   ├── Quarantined         damage was found; nothing is served
 │   └── Foreign             the data files are another program's
 ├── DiskFull                the volume has no room; nothing was changed
-├── OutcomeUnknown          the sync of this very write failed
+├── OutcomeUnknown          only the next start can tell whether it happened
 └── StorageError            a file is not what it must be
     ├── DamagedFile         content that fails its checks
     ├── NewerFormat         written by a later release
@@ -94,7 +94,7 @@ class DiskFull(VecstowError):
 
 
 class OutcomeUnknown(VecstowError):
-    """Raised to the writers whose own sync failed: the write may or may not survive."""
+    """Raised when a sync of this very write failed, or a change of names stopped where a start goes on."""
 
 
 class StorageError(VecstowError):

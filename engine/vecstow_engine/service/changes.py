@@ -1,7 +1,7 @@
-"""Changes of the names on a volume: one after the other, never during a hold, and none after a failed sync.
+"""Changes of the names on a volume: one after the other, never during a hold, none after an unknown outcome.
 
-What the page cache shows of the names need not be what the disk has then, and a second sync would not tell
-(rule 5 of the disk).
+After a failed sync, what the page cache shows of the names need not be what the disk has, and a second sync
+would not tell (rule 5 of the disk).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Changes:
     def names(self, operation: str, name: str | None) -> Iterator[None]:
         """What the disk says inside, as errors of ours: OutcomeUnknown for a sync, DiskFull, StorageError.
 
-        Raises ReadOnly when a sync failed in an earlier one.
+        Raises ReadOnly when the outcome of an earlier one is unknown.
         """
         if self.failure is not None:
             raise ReadOnly(
@@ -46,12 +46,19 @@ class Changes:
             )  # fmt: skip
         try:
             yield
+        except OutcomeUnknown as error:
+            self._end(error.message)
+            raise
         except files.SyncFailed as error:
-            self.failure = f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}"
-            log.error("no collection comes or goes until the next start", reason=self.failure)
+            self._end(f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}")
             raise OutcomeUnknown(
                 f"outcome unknown: {self.failure}", collection=name, operation=operation,
                 hint="restart the engine, and look whether it happened",
             ) from error  # fmt: skip
         except OSError as error:
             raise files.as_storage_error(error, operation) from error
+
+    def _end(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason
+            log.error("no collection comes or goes until the next start", reason=reason)

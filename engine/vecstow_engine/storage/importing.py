@@ -1,7 +1,8 @@
 """Collections made of data files that have no manifest, or that d-vecDB wrote.
 
-The new collection is made beside the served ones and comes to its place by a rename. The source stays as it
-is; when it is the target's own folder, it is moved to `.quarantine/`, whole.
+The new collection is made beside the served ones and comes to its place by a rename: before it nothing was
+imported, and a start throws away what a failure or a crash left. The source stays as it is; when it is the
+target's own folder, it is moved to `.quarantine/`, whole, and from then on a start finishes the import.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.model.batch import PointBatch
-from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NewerFormat, NotFound, TooLarge
+from vecstow_engine.model.errors import (
+    Conflict,
+    DamagedFile,
+    InvalidInput,
+    NewerFormat,
+    NotFound,
+    OutcomeUnknown,
+    TooLarge,
+)
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files, rows
 from vecstow_engine.storage.backup import STAGING, Settled, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
@@ -31,13 +41,15 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
     """Make the collection `wanted` of the files in `source`; returns it, and what was read of foreign files.
 
     Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when
-    the name is taken, DamagedFile.
+    the name is taken, DamagedFile; OutcomeUnknown when the old folder is set aside, and the new one has no
+    place yet.
     """
     path = source / ROWS
     if not path.is_file() or path.stat().st_size == 0:
         raise NotFound(f"{source} has no {ROWS}")
     wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
-    staging = layout.data / STAGING / wanted.name
+    in_place = source == layout.collection(wanted.name)
+    staging = layout.data / STAGING / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     report = ForeignReport()
     files.make_folder(staging.parent)
     files.remove_tree(staging)
@@ -46,35 +58,47 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
             settled = _copy_ours(layout, source, staging, wanted)
         else:
             settled = Settled(*bulk_load(staging, wanted, _foreign_batches(path, wanted, report)))
-        _take_place(layout, source, staging, wanted.name)
+        _take_place(layout, staging, wanted.name, in_place=in_place)
         begin_log_if_possible(layout, settled.manifest, settled.applied)
     finally:
-        clear_away(staging)
+        if not in_place or layout.collection(wanted.name).exists():
+            clear_away(staging)
     return settled, report
 
 
 def finish_imports(layout: Layout) -> list[Manifest]:
-    """Give imports that a crash cut their place: in place, the old folder is in `.quarantine/` already."""
+    """Give what was made for the place of an old folder that place, when the old one is set aside already.
+
+    Only that is staged under its name.
+    """
     finished = []
     for staging in sorted((layout.data / STAGING).glob("*")):
         with contextlib.suppress(DamagedFile, NewerFormat):
             manifest = read_manifest(staging)  # written last, so the rest is whole
             if manifest is not None and not layout.collection(manifest.name).exists():
-                _take_place(layout, staging, staging, manifest.name)
+                _take_place(layout, staging, manifest.name, in_place=False)
                 finished.append(manifest)
     return finished
 
 
-def _take_place(layout: Layout, source: Path, staging: Path, name: str) -> None:
+def _take_place(layout: Layout, staging: Path, name: str, *, in_place: bool) -> None:
     target = layout.collection(name)
     with manifests_locked(layout):
-        if target.exists():
-            if source != target:
-                raise Conflict(f"collection {name!r} exists", collection=name, operation="import")
+        if in_place:
             files.make_folder(layout.quarantine)
             files.rename(target, layout.quarantine / f"{name}-{timestamp()}")
-        _move_foreign_log(layout)
-        files.rename(staging, target)
+        elif target.exists():
+            raise Conflict(f"collection {name!r} exists", collection=name, operation="import")
+        try:
+            _move_foreign_log(layout)
+            files.rename(staging, target)
+        except OSError as error:
+            if not in_place or isinstance(error, files.SyncFailed):
+                raise
+            raise OutcomeUnknown(
+                f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
+                collection=name, operation="import", hint="restart the engine: it goes on with it",
+            ) from error  # fmt: skip
 
 
 def _move_foreign_log(layout: Layout) -> None:
