@@ -154,6 +154,23 @@ async def test_import_in_place_that_fails_between_its_renames_is_unknown_and_fin
         assert {"vectors.bin", "points.db"} <= {path.name for path in aside.iterdir()}
 
 
+async def test_collection_whose_drop_may_have_happened_takes_no_writes_before_the_next_start(engine, disk):
+    """They would be acknowledged, and dropped with it."""
+    await engine.put(a=1)
+    disk.fail("sync notes/")
+    with pytest.raises(OutcomeUnknown):
+        engine.drop("notes")
+    with pytest.raises(ReadOnly, match="whether it is dropped is unknown"):
+        await engine.put(b=2)
+    assert engine.describe("notes")["state"] == "read_only"
+    assert await engine.values("notes", "a") == [1]
+    with engine.copied() as restarted:
+        assert restarted.collection_names() == []
+        [dropped] = restarted.deleted()
+        restarted.restore(dropped["path"], None)
+        assert await restarted.values("notes", "a") == [1]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 async def test_drop_that_cannot_move_the_folder_says_so_and_is_finished_by_the_next_look(
     engine, disk, number

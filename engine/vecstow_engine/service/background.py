@@ -217,7 +217,7 @@ class Upkeep:
     def _due(self, collection: Collection) -> Callable[[], object] | None:
         """The most urgent thing to do for this collection."""
         store, index = collection.store, collection.index
-        if store is None or index is None or store.broken is not None or collection.dropping:
+        if store is None or index is None or collection.broken is not None or collection.dropping:
             return None
         settings = self._settings
         age = time.monotonic() - collection.changed_at if collection.changed_at is not None else 0.0
@@ -245,7 +245,7 @@ class Upkeep:
 
     def _finish(self, collection: Collection) -> None:
         store, index = collection.store, collection.index
-        if store is None or index is None or store.broken is not None:
+        if store is None or index is None or collection.broken is not None:
             return
         self.checkpoint(collection)
         if collection.snapshot_sequence < store.last_sequence:

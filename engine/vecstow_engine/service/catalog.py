@@ -159,8 +159,16 @@ class Catalog:
                 )
             if collection.state is State.RECOVERING:
                 collection.readable()
-            self._with_room(mark_dropped, self._layout, collection.name)
+            self._mark_dropped(collection)
             return self.move_away(collection)
+
+    def _mark_dropped(self, collection: Collection) -> None:
+        """A mark that the next start may find: what was written until then would go with the collection."""
+        try:
+            self._with_room(mark_dropped, self._layout, collection.name)
+        except files.SyncFailed as error:
+            collection.failure = f"whether it is dropped is unknown until the next start: {error}"
+            raise
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""

@@ -63,7 +63,7 @@ class Collection:
         self.snapshot_rows = 0
         """What the newest index.bin contains: up to which sequence, and how many rows, deleted ones too."""
         self.failure: str | None = None
-        """Why it takes no writes though it has no store: a sync of its first files failed."""
+        """Why it takes no writes though no store says so: a sync of its first files or its drop failed."""
         self.dropping = False
         self.open_again_at: float | None = None
         """time.monotonic at which an opening that was postponed is tried again."""
@@ -106,7 +106,7 @@ class Collection:
     @property
     def broken(self) -> str | None:
         """Why no more writes are taken in this process; None while they are."""
-        return self.failure if self.store is None else self.store.broken
+        return self.failure or (self.store.broken if self.store is not None else None)
 
     @property
     def count(self) -> int:
