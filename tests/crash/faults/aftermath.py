@@ -112,6 +112,8 @@ class Aftermath:
         if told and self._injection.is_invisible:
             return [*bare, f"the client sees it: {told[0]}"]
         names = _SAID_OF.get(self._injection.how, ())
+        if (victim := self._life.control.victim) is not None and victim.path.endswith("-shm"):
+            names += _SAID_BY_SQLITE  # the engine asks the file system for its room, and finds some here
         if told and not any(name in one.message for one in told for name in names):
             bare.append(f"no answer names {self._injection.how}: {told[0]}")
         return bare
