@@ -14,7 +14,9 @@ from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import NotFound, ReadOnly, StorageError
 from vecstow_engine.storage import files, point_commits
+from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.recovery import open_store
 from vecstow_engine.storage.replay import read_log
 from vecstow_engine.storage.volume import Volume
 
@@ -206,3 +208,19 @@ def test_rule_11_connection_of_a_failed_sync_is_never_closed(notes, monkeypatch)
         notes.store.checkpoint()
     notes.close()
     assert (notes.folder / "points.db-wal").stat().st_size > 0
+
+
+def test_opening_that_fails_while_it_follows_the_log_leaves_nothing_open(notes):
+    """It has looked for the point in the table by then."""
+    notes.checkpoint()
+    notes.put(a=2)
+    notes.close()
+    handles = HandleCache(8)
+
+    def fail(_applied):
+        assert len(handles) == 1
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        open_store(notes.layout, notes.manifest, handles, on_applied=fail)
+    assert len(handles) == 0

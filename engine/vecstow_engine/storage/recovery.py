@@ -78,21 +78,26 @@ def open_store(
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta)
-    for done, record in enumerate(verdict.records, start=1):
-        on_applied(store.replay(_effect_of(record, log), record.sequence))
-        progress(done, len(verdict.records))
-    warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
-    renamed = (
-        bool(segments)
-        and segments[-1].header is not None
-        and segments[-1].header.identity.name != manifest.name
-    )
-    if verdict.records or verdict.torn or renamed:
-        warnings += _resume(log)
-    return Opened(
-        _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
-        wal_missing=not segments, replayed=len(verdict.records),
-    )  # fmt: skip
+    try:
+        for done, record in enumerate(verdict.records, start=1):
+            on_applied(store.replay(_effect_of(record, log), record.sequence))
+            progress(done, len(verdict.records))
+        warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
+        if verdict.records or verdict.torn or _is_renamed(segments, manifest.name):
+            warnings += _resume(log)
+        return Opened(
+            _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
+            wal_missing=not segments, replayed=len(verdict.records),
+        )  # fmt: skip
+    except BaseException:
+        store.close()
+        raise
+
+
+def _is_renamed(segments: Sequence[FoundSegment], name: str) -> bool:
+    """Whether the newest segment says another name than the folder has now."""
+    newest = segments[-1].header if segments else None
+    return newest is not None and newest.identity.name != name
 
 
 def _effect_of(record: Record, log: Log) -> Effect:
