@@ -57,6 +57,20 @@ def fail():
     raise OSError("no")
 
 
+def test_idle_handle_that_cannot_be_closed_leaves_nobody_counted_who_uses_none():
+    opened = []
+    cache = HandleCache(1)
+    with cache.borrow("a", lambda: Handle(opened)) as first:
+        first.close = fail
+    with pytest.raises(OSError, match="no"), cache.borrow("b", lambda: Handle(opened)):
+        pass
+    assert len(cache) == 0
+    with cache.borrow("b", lambda: Handle(opened)) as second:
+        pass
+    cache.discard("b")
+    assert second not in opened
+
+
 def test_slow_opening_keeps_nobody_waiting_for_another_handle():
     cache = HandleCache(2)
     begun, goes_on = threading.Event(), threading.Event()

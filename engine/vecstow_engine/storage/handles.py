@@ -55,8 +55,9 @@ class HandleCache:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
             entry.users += 1
-            self._close_idle()
         try:
+            with self._lock:
+                self._close_idle()
             with entry.opening:  # a slow disk keeps only those waiting who want this file
                 if entry.handle is None:
                     entry.handle = self._opened(opener)
