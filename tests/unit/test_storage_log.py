@@ -444,3 +444,25 @@ def test_removal_of_found_segments_that_could_not_begin_is_tried_again_before_an
     assert notes.segments() == [201]
     assert log.broken is None
     log.close()
+
+
+def test_removal_of_found_segments_that_failed_halfway_is_durable_before_anything_is_appended(
+    notes, disk, monkeypatch
+):
+    """The disk did what it called an error: there is nothing left to remove the second time."""
+    log = Log(notes.log_folder, notes.store.identity, applied=200)
+    remove = files.remove
+
+    def remove_and_fail(path):
+        remove(path)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", remove_and_fail)
+        with pytest.raises(StorageError, match="Input/output error"):
+            log.append([(DELETE, b"x")])
+    assert notes.segments() == [201]
+    disk.clear()
+    log.append([(DELETE, b"x")])
+    assert disk.steps[0] == f"sync {notes.log_folder.name}/"
+    log.close()

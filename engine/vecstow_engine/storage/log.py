@@ -49,6 +49,8 @@ class Log:
         self._active: _Active | None = None
         self._is_alone = True
         """Not so while a segment of this process goes on beside those that it was made of."""
+        self._is_removing = False
+        """Some of those may have gone, and no sync of the folder has told since."""
 
     @property
     def size(self) -> int:
@@ -153,8 +155,9 @@ class Log:
         suffixes = SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX
         others = [path for path in self.folder.iterdir() if path.name.endswith(suffixes)]
         others.remove(self._active.path)
-        if others:
+        if others or self._is_removing:
             with files.opened_folder(self.folder) as fd:  # before anything goes: when this fails, try again
+                self._is_removing = True
                 for path in sorted(others):
                     files.remove(path)
                 files.sync(fd)
