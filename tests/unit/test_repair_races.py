@@ -10,11 +10,22 @@ import pytest
 from tests.unit.checked_volume import flip, zero
 from tests.unit.damaged_store import DamagedStore, digests, without
 from tests.unit.recorded_disk import RecordedDisk
-from tests.unit.running_engine import RunningEngine
+from tests.unit.running_engine import RunningEngine, wait_until
+from tests.unit.store_on_disk import upsert
 from tests.unit.test_repair_online import Paused, served
-from vecstow_engine.model.errors import Conflict, OutcomeUnknown, Quarantined, ReadOnly, Recovering
+from vecstow_engine.model.errors import (
+    Conflict,
+    OutcomeUnknown,
+    Quarantined,
+    ReadOnly,
+    Recovering,
+    StorageError,
+    VecstowError,
+)
 from vecstow_engine.model.manifest import DistanceMetric, VectorType
 from vecstow_engine.service.collection import State
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import STAGING
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest
 from vecstow_engine.storage.repair import Outcome, repair_volume
@@ -172,10 +183,144 @@ def test_exchange_whose_sync_failed_is_not_served_in_this_process(store):
             patch.setattr(repair_one, "take_place", take_place)
             with pytest.raises(OutcomeUnknown):
                 engine.repair("notes")
-        with pytest.raises(Quarantined, match="a restart opens what is there"):
-            engine.collection("notes").readable()
+        refuses_to_repair_before_the_next_start(engine)
     with RunningEngine(store.data) as engine:
         assert served(engine) == store.points
+
+
+def refuses_to_repair_before_the_next_start(engine):
+    for dry_run in (True, False):
+        with pytest.raises(ReadOnly, match="repair was not begun: "):
+            engine.repair("notes", dry_run=dry_run)
+        with pytest.raises(Quarantined, match="a restart opens what is there"):
+            engine.collection("notes").readable()
+
+
+def test_exchange_that_fails_between_its_renames_is_unknown_and_finished_by_the_next_start(store):
+    zero(store.table, store.root("meta"))
+    with RunningEngine(store.data) as engine:
+        with pytest.MonkeyPatch.context() as patch:
+            disk, real = RecordedDisk(patch), files.rename
+
+            def rename(source, target):
+                if source.parent.name == STAGING:
+                    disk.fail("rename notes -> notes")
+                real(source, target)
+
+            patch.setattr(files, "rename", rename)
+            with pytest.raises(OutcomeUnknown, match=r"notes was set aside.*Input/output error"):
+                engine.repair("notes")
+        refuses_to_repair_before_the_next_start(engine)
+    with RunningEngine(store.data) as engine:
+        assert served(engine) == store.points
+
+
+def read_only(engine):
+    """Let the sync of a write to `notes` fail."""
+    with pytest.MonkeyPatch.context() as patch:
+        RecordedDisk(patch).fail("data_sync *")
+        with pytest.raises(OutcomeUnknown):
+            asyncio.run(engine.put("notes", unknown=9001))
+    assert engine.collection("notes").state is State.READ_ONLY
+
+
+def test_repair_that_failed_after_a_failed_sync_relies_on_the_files_no_more_the_second_time(store):
+    with RunningEngine(store.data) as engine:
+        read_only(engine)
+        with pytest.MonkeyPatch.context() as patch:
+            RecordedDisk(patch).fail("sync vectors.bin")
+            with pytest.raises(StorageError):
+                engine.repair("notes")
+        assert engine.collection("notes").state is State.QUARANTINED
+        assert engine.repair("notes", dry_run=True)["outcome"] == "planned"
+        done = engine.repair("notes")
+        assert (done["outcome"], engine.collection("notes").state) == ("repaired", State.READY)
+        assert "a sync of" in done["plan"]["steps"][0]["because"]
+        asyncio.run(engine.put("notes", more=9002))
+
+
+def test_sync_that_fails_as_a_repair_begins_is_a_reason_to_rely_on_no_file(store, monkeypatch):
+    flip(store.rows, store.row_offset("p7"))
+    with RunningEngine(store.data) as engine:
+        take_out = engine._repairer._take_out
+
+        def fail_and_take_out(collection):
+            read_only(engine)
+            return take_out(collection)
+
+        monkeypatch.setattr(engine._repairer, "_take_out", fail_and_take_out)
+        done = engine.repair("notes")
+        assert "a sync of" in done["plan"]["steps"][0]["because"]
+        assert engine.collection("notes").state is State.READY
+
+
+def test_repair_that_cannot_begin_leaves_its_reads_to_a_collection_that_takes_no_writes(store):
+    with RunningEngine(store.data) as engine:
+        read_only(engine)
+        engine._catalog.changes.failure = "a sync failed during create"
+        with pytest.raises(ReadOnly, match="repair was not begun: "):
+            engine.repair("notes")
+        assert engine.collection("notes").state is State.READ_ONLY
+        assert asyncio.run(engine.values("notes", "p8")) == [9]
+
+
+def test_write_that_comes_as_a_repair_begins_is_told_of_it_and_not_of_a_restart(store):
+    with RunningEngine(store.data) as engine:
+        collection = engine.collection("notes")
+        readable = collection.readable
+
+        def taken_out_just_after():
+            readable()
+            collection.readable = readable
+            engine._repairer._take_out(collection)
+
+        collection.readable = taken_out_just_after
+        with pytest.raises(Recovering, match="being repaired"):
+            asyncio.run(engine.put("notes", late=9000))
+
+
+def test_write_that_waited_while_a_repair_began_is_told_of_it_and_not_of_a_restart(store, monkeypatch):
+    with RunningEngine(store.data) as engine:
+        retired, failures = engine.collection("notes").store, []
+        close = retired.layers.close
+
+        def write():
+            try:
+                retired.commit([upsert(late=9000)])
+            except VecstowError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=write)
+
+        def close_while_it_writes(error):
+            thread.start()
+            thread.join(0.1)
+            close(error)
+
+        monkeypatch.setattr(retired.layers, "close", close_while_it_writes)
+        engine._repairer._take_out(engine.collection("notes"))
+        thread.join()
+        assert [type(failure) for failure in failures] == [Recovering]
+
+
+def test_compaction_that_waited_while_a_repair_began_is_told_of_it_and_not_of_a_restart(store):
+    with RunningEngine(store.data) as engine:
+        collection, failures = engine.collection("notes"), []
+
+        def compact():
+            try:
+                engine.compact("notes")
+            except VecstowError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=compact)
+        with collection.upkeep:
+            thread.start()
+            wait_until(lambda: engine.gate._inside > 0)
+            collection.closed(State.RECOVERING, Recovering("it is being repaired"))
+            collection.store.retire("it is being repaired")
+        thread.join()
+        assert [type(failure) for failure in failures] == [Recovering]
 
 
 def test_manifest_that_is_changed_while_it_is_repaired_is_not_written_over(store):

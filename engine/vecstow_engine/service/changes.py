@@ -39,11 +39,7 @@ class Changes:
 
         Raises ReadOnly when the outcome of an earlier one is unknown.
         """
-        if self.failure is not None:
-            raise ReadOnly(
-                f"{operation} was not begun: {self.failure}", collection=name, operation=operation,
-                hint="restart the engine: it looks at what the disk has",
-            )  # fmt: skip
+        self.refuse_after_failure(operation, name)
         try:
             yield
         except OutcomeUnknown as error:
@@ -57,6 +53,14 @@ class Changes:
             ) from error  # fmt: skip
         except OSError as error:
             raise files.as_storage_error(error, operation) from error
+
+    def refuse_after_failure(self, operation: str, name: str | None) -> None:
+        """Raise ReadOnly when the outcome of an earlier one is unknown."""
+        if self.failure is not None:
+            raise ReadOnly(
+                f"{operation} was not begun: {self.failure}", collection=name, operation=operation,
+                hint="restart the engine: it looks at what the disk has",
+            )  # fmt: skip
 
     def _end(self, reason: str) -> None:
         if self.failure is None:

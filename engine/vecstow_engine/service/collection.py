@@ -152,10 +152,11 @@ class Collection:
 
     def writable(self) -> None:
         """Raise unless the collection takes writes."""
+        broken = self.broken  # first: whoever ends the writes of one that goes away ends its reads before
         self.readable()
-        if self.broken is not None:
+        if broken is not None:
             raise ReadOnly(
-                f"collection {self.name!r} takes no writes: {self.broken}", collection=self.name,
+                f"collection {self.name!r} takes no writes: {broken}", collection=self.name,
                 hint="restart the engine: it replays the log in a new process",
             )  # fmt: skip
 

@@ -207,6 +207,7 @@ class Engine:
         collection.writable()
         before = after = 0
         with self.gate.required("compact"), collection.upkeep:
+            collection.writable()  # whoever had the lock may have moved its folder away
             if collection.store is not None:
                 before, after = self._upkeep.compact(collection)
                 self._indexer.notify(collection)

@@ -39,13 +39,18 @@ class Repairer:
         self._loader = loader
         self._gate = gate
         self._opened = opened
+        self._unknown: set[str] = set()
+        """Names of which only the next start can tell whether the repaired collection has them."""
 
     def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
         """Plan, and unless `dry_run` carry out, the repair of one collection.
 
         Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, DiskFull before
-        anything was changed, and StorageError or OutcomeUnknown, after which its state says how it is.
+        anything was changed, and StorageError or OutcomeUnknown, after which its state says how it is; ReadOnly
+        after an unknown outcome.
         """
+        if name in self._unknown:
+            self._catalog.changes.refuse_after_failure("repair", name)
         collection = self._find(name)
         if dry_run:
             if collection is None:
@@ -77,19 +82,18 @@ class Repairer:
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Look at the files while it serves, but no checkpoint changes them."""
         with collection.upkeep:
-            anew = _why_anew(self._layout, collection)
+            anew = _why_anew(self._layout, collection, collection.broken)
             return repair_collection(self._layout, collection.name, dry_run=True, anew=anew, served=True)
 
     def _repair(self, collection: Collection) -> CollectionRepair:
         name = collection.name
-        with collection.upkeep:
-            anew = _why_anew(self._layout, collection)
-        may_serve = collection.state is not State.READ_ONLY
-        stand_in = self._take_out(collection)
+        self._catalog.changes.refuse_after_failure("repair", name)
+        stand_in, broken = self._take_out(collection)
         try:
+            anew = _why_anew(self._layout, collection, broken)
             done = self._carry_out(name, _tell(stand_in), anew=anew)
         except BaseException as error:
-            self._put_back(stand_in, error, may_serve=may_serve and not isinstance(error, OutcomeUnknown))
+            self._put_back(stand_in, error, broken)
             raise
         self._reopen(stand_in)
         return done
@@ -100,8 +104,12 @@ class Repairer:
                 raise Busy("the engine is stopping; the repair was given up", retry_after_seconds=5)
             tell(label, done, total)
 
-        with self._catalog.changes.names("repair", name):
-            done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
+        try:
+            with self._catalog.changes.names("repair", name):
+                done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
+        except OutcomeUnknown:
+            self._unknown.add(name)
+            raise
         log.warning(
             "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
             restored=done.plan.restored, lost=done.plan.lost, lost_records=done.plan.lost_records,
@@ -109,8 +117,11 @@ class Repairer:
         )  # fmt: skip
         return done
 
-    def _take_out(self, collection: Collection) -> Collection:
-        """Serve it no more, and let another stand for it that says why; returns that one."""
+    def _take_out(self, collection: Collection) -> tuple[Collection, str | None]:
+        """Serve it no more, and let another stand for it that says why.
+
+        Returns that one, and why this one took no writes in the end; None when it did.
+        """
         name = collection.name
         away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
         with self._registry.changing:
@@ -121,16 +132,18 @@ class Repairer:
             self._registry.add(stand_in)
             collection.closed(State.RECOVERING, away)
             with collection.upkeep:
+                broken = collection.failure
                 if collection.store is not None:
-                    collection.store.retire("it is being repaired", away)
-        return stand_in
+                    broken = collection.store.retire("it is being repaired", away) or broken
+        return stand_in, broken
 
-    def _put_back(self, stand_in: Collection, error: BaseException, *, may_serve: bool) -> None:
+    def _put_back(self, stand_in: Collection, error: BaseException, broken: str | None) -> None:
         """Open what is there; after a failed sync this process must not read the old files as if sound."""
         log.error("repair failed", collection=stand_in.name, reason=str(error))
-        if may_serve and not self._gate.closed:
+        if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.closed:
             self._open(stand_in)
             return
+        stand_in.failure = broken
         why = f"its repair failed: {error}; a restart opens what is there"
         stand_in.closed(State.QUARANTINED, quarantined(stand_in.name, why))
 
@@ -168,15 +181,15 @@ class Repairer:
             return None
 
 
-def _why_anew(layout: Layout, collection: Collection) -> str | None:
+def _why_anew(layout: Layout, collection: Collection, broken: str | None) -> str | None:
     """Files that could not be synced are not relied on, though they can be read; nor is a tree that misleads.
 
-    A start makes such a tree anew, so that a check of the files alone finds them sound. The caller holds
-    `upkeep`.
+    A start makes such a tree anew, so that a check of the files alone finds them sound. `broken`: why the
+    collection took no writes before anybody ended them; nobody writes its files meanwhile.
     """
-    if collection.state is State.READ_ONLY:
-        return f"it takes no writes ({collection.broken}): what the disk has of its files cannot be told"
-    if collection.state not in _SERVING or collection.store is None:
+    if broken is not None:
+        return f"it takes no writes ({broken}): what the disk has of its files cannot be told"
+    if collection.store is None:
         return None
     faults: list[Fault] = []
     with suppress(StorageError, OSError), table_at_rest(layout.collection(collection.name) / POINTS) as table:

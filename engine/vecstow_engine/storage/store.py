@@ -158,14 +158,16 @@ class Store:
                 self.failure = f"{operation} failed: {error}"
             raise
 
-    def retire(self, reason: str, error: VecstowError | None = None) -> None:
+    def retire(self, reason: str, error: VecstowError | None = None) -> str | None:
         """Take no more writes, once the one under way is done, and close every descriptor.
 
-        `error`: what readers get from now on, by default NotFound.
+        `error`: what readers and writers get from now on, by default NotFound. Returns why it took no writes
+        before; None when it did.
         """
         with self._writing:
-            self.failure = reason
-        self.layers.close(error)
+            before, self.failure = self.broken, reason
+            self.layers.close(error)
+        return before
 
     def close(self) -> None:
         """Close every descriptor; the store must not be used again."""

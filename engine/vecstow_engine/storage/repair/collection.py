@@ -52,9 +52,9 @@ def repair_collection(
     `anew`: why it must be written anew though its files are sound. `served`: an engine has the volume; then
     only a dry run looks for a backup of what is lost, since clients wait for the rest.
 
-    Raises DiskFull or StorageError before anything of it was changed, and an OSError of the exchange itself:
-    then the damaged collection is in its place, or the repaired one, or that one comes there with the next
-    start.
+    Raises DiskFull or StorageError before anything of it was changed, and OutcomeUnknown or an OSError of the
+    exchange itself: then the damaged collection is in its place, or the repaired one, or that one comes there
+    with the next start.
     """
     with observe(layout, name, progress, anew=anew) as found:
         plan = make_plan(found, Elsewhere(layout, name, served=served, seeks=dry_run or not served))

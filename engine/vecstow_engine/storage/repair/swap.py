@@ -20,7 +20,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat
+from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, OutcomeUnknown
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.importing import finish_imports
@@ -50,13 +50,24 @@ def begin_evidence(
 
 
 def take_place(layout: Layout, staging: Path, evidence: Path, observed: Manifest | None) -> None:
-    """Exchange the folders. Raises Conflict when the collection was dropped or declared anew meanwhile."""
+    """Exchange the folders. Raises Conflict when the collection was dropped or declared anew meanwhile.
+
+    Raises OutcomeUnknown when the damaged one is set aside, and the repaired one has no place yet.
+    """
     name = staging.name
     target = layout.collection(name)
     with manifests_locked(layout):
         _follow(target, staging, observed)
         files.rename(target, evidence / name)
-        files.rename(staging, target)
+        try:
+            files.rename(staging, target)
+        except files.SyncFailed:
+            raise
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
+                collection=name, operation="repair", hint="the next start of an engine goes on with it",
+            ) from error  # fmt: skip
 
 
 def set_log_aside(layout: Layout, evidence: Path, uid: str) -> None:
