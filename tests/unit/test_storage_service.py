@@ -299,6 +299,79 @@ async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, mo
     assert engine.describe("notes")["state"] == "ready"
 
 
+@pytest.fixture
+async def postponed(engine, monkeypatch):
+    """An engine whose collection `notes` waits to be opened; its point a has the value 1."""
+    await engine.put(a=1)
+    engine.drop("notes")
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
+        engine.restore(newest_deleted(engine), None)
+    assert engine.describe("notes")["state"] == "recovering"
+    return engine
+
+
+async def test_collection_that_waits_to_be_opened_can_be_held_around(postponed):
+    postponed.hold(60)
+    with postponed.copied() as copy:
+        assert await copy.values("notes", "a") == [1]
+
+
+def drop_by_call(engine):
+    engine.drop("notes")
+
+
+def drop_by_mark(engine):
+    mark_dropped(engine.layout, "notes")
+    engine.refresh({})
+
+
+@pytest.mark.parametrize("drop", [drop_by_call, drop_by_mark])
+async def test_collection_that_waits_to_be_opened_can_be_dropped(postponed, drop):
+    waiting = postponed.collection("notes")
+    drop(postponed)
+    assert postponed.collection_names() == []
+    postponed._open_again(waiting)
+    assert waiting.store is None
+    postponed.restore(newest_deleted(postponed), None)
+    assert await postponed.values("notes", "a") == [1]
+
+
+async def test_settings_that_change_while_a_collection_waits_to_be_opened_are_followed_after_it(postponed):
+    config = IndexConfig(ef_search=77)
+    update_manifest(
+        postponed.layout, "notes", lambda found: found and dataclasses.replace(found, index_config=config)
+    )
+    postponed.refresh({})
+    assert postponed.describe("notes")["state"] == "recovering"
+    postponed._open_postponed(math.inf)
+    postponed.refresh({})
+    assert postponed.collection("notes").manifest.index_config == config
+    assert await postponed.values("notes", "a") == [1]
+
+
+async def test_collection_that_is_opened_again_is_neither_dropped_nor_held_around(postponed, monkeypatch):
+    """Its loader writes the files."""
+    begun, goes_on = threading.Event(), threading.Event()
+    real = loading.open_store
+
+    def open_slowly(*args, **kwargs):
+        begun.set()
+        assert goes_on.wait(20)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loading, "open_store", open_slowly)
+    opening = threading.Thread(target=postponed._open_postponed, args=(math.inf,))
+    opening.start()
+    assert begun.wait(20)
+    for attempt in (lambda: postponed.drop("notes"), lambda: postponed.hold(60)):
+        with pytest.raises(Recovering):
+            attempt()
+    goes_on.set()
+    opening.join()
+    assert await postponed.values("notes", "a") == [1]
+
+
 async def test_opening_whose_sync_failed_is_not_tried_again(engine, monkeypatch):
     await engine.put(a=1)
     engine.drop("notes")

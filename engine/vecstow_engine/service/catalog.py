@@ -157,7 +157,7 @@ class Catalog:
                 raise NotFound(
                     f"collection {collection.name!r} was dropped already", collection=collection.name
                 )
-            if collection.state is State.RECOVERING:
+            if collection.is_being_opened:
                 collection.readable()
             self._mark_dropped(collection)
             return self.move_away(collection)

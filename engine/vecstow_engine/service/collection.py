@@ -90,6 +90,11 @@ class Collection:
         return State.READY
 
     @property
+    def is_being_opened(self) -> bool:
+        """Whether somebody works on its files, so that it can serve; not while that is postponed."""
+        return self._fixed is State.RECOVERING and self.open_again_at is None
+
+    @property
     def reason(self) -> str | None:
         """Why it is not ready; also what recovery remarked."""
         if self._error is not None:

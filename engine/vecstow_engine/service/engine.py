@@ -350,10 +350,14 @@ class Engine:
     def _open_postponed(self, now: float) -> None:
         for collection in self.registry.collections():
             if collection.open_again_at is not None and now > collection.open_again_at:
-                with self.gate.passing() as free:
-                    if free:
-                        self._load_one(collection, with_graph=False)
-                        self._indexer.notify(collection)
+                self._open_again(collection)
+
+    def _open_again(self, collection: Collection) -> None:
+        with self.gate.passing() as free, collection.upkeep:
+            if free and not collection.dropping:
+                collection.open_again_at = None  # whoever drops it, or holds the volume, must wait again
+                self._load_one(collection, with_graph=False)
+                self._indexer.notify(collection)
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()

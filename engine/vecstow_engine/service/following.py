@@ -48,8 +48,7 @@ class Follower:
 
     def _follow(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
-        if collection is not None and collection.state is State.RECOVERING:
-            # Its loader works on the files, with the manifest that it read.
+        if collection is not None and not _may_follow(collection, manifest):
             self._registry.look_again(manifest.name)
         elif manifest.dropped_at is not None:
             self._unless_held(manifest, lambda: self._follow_drop(manifest, collection))
@@ -108,3 +107,10 @@ class Follower:
                 return
             collection.dropping = True
         self._catalog.open_new(manifest)
+
+
+def _may_follow(collection: Collection, manifest: Manifest) -> bool:
+    """Its loader works on the files, with the manifest that it read; or will, unless it is dropped before."""
+    if manifest.dropped_at is not None:
+        return not collection.is_being_opened
+    return collection.state is not State.RECOVERING

@@ -11,7 +11,7 @@ import structlog
 from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
-from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service.collection import Collection, quarantined
 from vecstow_engine.storage.discovery import Found, claimed_uid, discover, rivals
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
@@ -142,8 +142,8 @@ class Registry:
         )
 
     def all_opened(self) -> bool:
-        """Whether no collection waits to be opened."""
-        return all(collection.state is not State.RECOVERING for collection in self.collections())
+        """Whether no collection is being opened; one whose opening was postponed is not."""
+        return not any(collection.is_being_opened for collection in self.collections())
 
     def log_counts(self) -> None:
         """One line when everything is loaded."""

@@ -45,9 +45,9 @@ class Repairer:
     def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
         """Plan, and unless `dry_run` carry out, the repair of one collection.
 
-        Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, DiskFull before
-        anything was changed, and StorageError or OutcomeUnknown, after which its state says how it is; ReadOnly
-        after an unknown outcome.
+        Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, ReadOnly after an
+        unknown outcome, DiskFull before anything was changed, and StorageError or OutcomeUnknown, after which
+        its state says how it is.
         """
         if name in self._unknown:
             self._catalog.changes.refuse_after_failure("repair", name)
