@@ -47,6 +47,7 @@ async def test_restored_backup_serves_though_its_log_could_not_begin(engine, dis
     disk.fail("rename *.log.tmp -> *", number, times=9)
     assert engine.restore(path, "copy") == "copy"
     disk.faults.clear()
+    assert engine.describe("copy")["reason"] is None
     assert await engine.values("copy", "a") == [1]
     await engine.put("copy", b=2)
     with engine.copied() as restarted:
@@ -86,6 +87,7 @@ async def test_import_serves_though_its_log_could_not_begin(engine, disk):
         vector_type=manifest.vector_type,
     )
     disk.faults.clear()
+    assert "wal_missing" not in engine.describe("found")["reason"]
     assert await engine.values("found", "a") == [1]
     await engine.put("found", b=2)
 

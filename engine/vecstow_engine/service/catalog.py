@@ -198,12 +198,13 @@ class Catalog:
         """Bring back a dropped collection or a backup; returns its name."""
         with self.changes.lasting("restore", new_name):
             path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
-            if path.parent == self._layout.deleted:
+            was_dropped = path.parent == self._layout.deleted
+            if was_dropped:
                 restored = Settled(restore_deleted(self._layout, path, new_name))
             else:
                 restored = restore_backup(self._layout, path, new_name)
             log.info("collection restored", collection=restored.manifest.name, source=backup_path)
-            self.open_new(restored.manifest, restored.remarks)
+            self.open_new(restored.manifest, restored.remarks, made_whole=not was_dropped)
         return restored.manifest.name
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
@@ -231,7 +232,7 @@ class Catalog:
                     "metadata could be read in more than one way", collection=wanted.name,
                     field=doubt.field, reason=doubt.reason, records=doubt.records, offset=doubt.offset,
                 )  # fmt: skip
-            self.open_new(made.manifest, made.remarks)
+            self.open_new(made.manifest, made.remarks, made_whole=True)
 
     def _refuse_served(self, source: Path) -> None:
         """What is copied beside writes and checkpoints may be of two moments."""
@@ -244,12 +245,14 @@ class Catalog:
                 collection=served.name, operation="import", hint="back it up, and restore under a new name",
             )  # fmt: skip
 
-    def open_new(self, manifest: Manifest, remarks: Sequence[str] = ()) -> None:
+    def open_new(self, manifest: Manifest, remarks: Sequence[str] = (), *, made_whole: bool = False) -> None:
         """Serve a collection whose folder has come to its place; `registry.changing` is held.
 
-        `remarks`: what was found when it was made.
+        `remarks`: what was found when it was made. `made_whole`: its log has begun, or begins with the first
+        write, and holds nothing yet.
         """
         collection = Collection(manifest)
+        collection.made_whole = made_whole
         is_rival = self._registry.is_claimed(manifest)
         self._registry.add(collection)
         self._loader.load(collection, is_rival=is_rival, with_graph=False)

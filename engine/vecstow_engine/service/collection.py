@@ -67,6 +67,8 @@ class Collection:
         self.dropping = False
         self.open_again_at: float | None = None
         """time.monotonic at which an opening that was postponed is tried again."""
+        self.made_whole = False
+        """It was made by this process with all its points in its files: that it has no log is no loss."""
         self._withheld_told = 0
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""

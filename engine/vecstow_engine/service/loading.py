@@ -123,7 +123,8 @@ class Loader:
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
         bring(opened.store.view.labels())
-        warnings = opened.warnings + ((WAL_MISSING,) if opened.wal_missing else ())
+        is_log_lost = opened.wal_missing and not collection.made_whole
+        warnings = opened.warnings + ((WAL_MISSING,) if is_log_lost else ())
         collection.opened(opened.store, collection.index, warnings)
         if remark:
             log.warning("index is rebuilt from its rows", collection=collection.name, reason=remark)
