@@ -158,7 +158,8 @@ def test_removed_log_is_told_with_what_is_lost(notes):
     [finding], _ = checked(notes)
     assert finding.next_command == (
         "acknowledged writes after the last checkpoint (sequence 1) are lost unless a copy of the volume has "
-        f"wal/{notes.log_folder.name}: copy that back while no engine runs"
+        f"wal/{notes.log_folder.name}: copy that back while no engine runs, and before anything is written: "
+        "a new log's segments have those names"
     )
 
 
