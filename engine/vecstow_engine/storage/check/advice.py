@@ -72,7 +72,8 @@ def find_log(layout: Layout, uid: str, applied: int | None) -> str:
     log = layout.log(uid).relative_to(layout.data)
     return (
         f"acknowledged writes after {checkpoint} are lost unless a copy of the volume has {log}: "
-        "copy that back while no engine runs, and before anything is written: a new log's segments have those names"
+        "copy that back while no engine runs, and before anything is written: "
+        "a new log's segments have those names"
     )
 
 
