@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.crash.prove.__main__ import main
 from tests.crash.prove.part import Outcome
 from tests.crash.prove.parts import parts
 from tests.crash.prove.runner import run_part
@@ -23,3 +24,11 @@ def test_outcomes_are_counted_by_what_is_distinct():
     outcome = Outcome(2, digests={b"a", b"b"})
     outcome.add(Outcome(2, digests={b"b", b"c"}))
     assert (outcome.cases, outcome.count) == (4, 3)
+
+
+def test_help_names_every_part(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["prove", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().out
+    assert [name for name in parts() if name not in told] == []

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.crash.prove.part import DEPTHS, Outcome, Part
@@ -31,8 +32,8 @@ class Teller:
 
 
 def main() -> int:
-    arguments = parse()
     every = parts()
+    arguments = parse(every)
     if unknown := set(arguments.only) - every.keys():
         print(f"there is no part {sorted(unknown)}; there are {', '.join(every)}")
         return 2
@@ -69,10 +70,16 @@ def can_run(part: Part, depth: str) -> bool:
     return why is None
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.prove", description=__doc__)
+def parse(every: Iterable[str]) -> argparse.Namespace:
+    """`every`: the names of the parts."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crash.prove", description=__doc__, epilog="\n  ".join(["parts:", *every]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--depth", choices=DEPTHS, default="ci")
-    parser.add_argument("--only", action="append", default=[], metavar="PART")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="this part, and those of further --only"
+    )
     parser.add_argument("--count", type=int, metavar="N", help="so many cases of each part")
     parser.add_argument("--seed", type=int, default=1, help="another one tries other cases")
     parser.add_argument("--stop-at-first", action="store_true", help="end with the first finding")
