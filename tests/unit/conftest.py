@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine
 from vecstow_engine.cli.main import main
 
 MEMORY_TESTS = ("test_storage_", "test_repair_")
@@ -22,6 +24,20 @@ def vecstow(capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """The disk under test: its steps are on record, and fail when a test says so."""
+    return RecordedDisk(monkeypatch)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """An engine with the empty collection `notes`."""
+    with RunningEngine(tmp_path / "data") as running:
+        running.declare()
+        yield running
 
 
 @pytest.fixture

@@ -6,24 +6,11 @@ import shutil
 import pytest
 from structlog.testing import capture_logs
 
-from tests.unit.recorded_disk import RecordedDisk
-from tests.unit.running_engine import RunningEngine, wait_until
+from tests.unit.running_engine import wait_until
 from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, ReadOnly, StorageError
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage import files, point_commits
 from vecstow_engine.storage.layout import MANIFEST
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
-
-
-@pytest.fixture
-def engine(tmp_path):
-    with RunningEngine(tmp_path / "data") as running:
-        running.declare()
-        yield running
 
 
 async def test_collection_whose_sync_failed_in_a_write_is_told_of_in_the_log_once(engine, disk):

@@ -23,13 +23,6 @@ from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.manifests import update_manifest
 
 
-@pytest.fixture
-def engine(tmp_path):
-    with RunningEngine(tmp_path / "data") as running:
-        running.declare()
-        yield running
-
-
 class Slowed:
     """A function that waits, once it is called, until the test lets it go on."""
 

@@ -6,18 +6,13 @@ import sqlite3
 import numpy as np
 import pytest
 
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, upsert, vector
 from vecstow_engine.model.errors import DiskFull, ReadOnly, StorageError, Unavailable
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Delete
 from vecstow_engine.storage.rows import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.dvecdb_records import make, unpack, write
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
 from vecstow_engine.model.batch import PointBatch
@@ -20,11 +20,6 @@ from vecstow_engine.storage import files, trash
 from vecstow_engine.storage.backup import make_backup, path_below
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

@@ -108,11 +108,6 @@ def test_rule_01_sqlite_never_maps_the_database():
     assert "PRAGMA mmap_size=0" in (PACKAGE / "storage" / "point_commits.py").read_text()
 
 
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
-
-
 def test_rule_02_replace_writes_a_temporary_file_syncs_renames_and_syncs_the_folder(tmp_path, disk):
     files.replace_file(tmp_path / "f", [b"new ", b"content"])
     assert (tmp_path / "f").read_bytes() == b"new content"

@@ -13,7 +13,7 @@ import pytest
 from crc32c import crc32c
 from structlog.testing import capture_logs
 
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.model.errors import DiskFull, StorageError
@@ -25,11 +25,6 @@ from vecstow_engine.storage.points import SnapshotEntry
 
 ROWS = 1200
 """More than stay in memory without a graph."""
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

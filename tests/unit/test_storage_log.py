@@ -4,18 +4,13 @@ import errno
 
 import pytest
 
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import DamagedFile, DiskFull, OutcomeUnknown, ReadOnly, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.replay import follow, read_log
 from vecstow_engine.storage.segment import DELETE, decode_header, iterate_records
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, vector
 from vecstow_engine.model.errors import Busy, DamagedFile, NewerFormat, StorageError, Unavailable
 from vecstow_engine.storage import point_commits, point_table
@@ -17,11 +17,6 @@ from vecstow_engine.storage.rows import HEADER_BYTES
 
 UID = "00112233445566778899aabbccddeeff"
 PAGE = 4096
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import NotFound, ReadOnly, StorageError
@@ -19,11 +18,6 @@ from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.recovery import open_store
 from vecstow_engine.storage.replay import read_log
 from vecstow_engine.storage.volume import Volume
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST, vector
 from vecstow_engine.model.batch import PointBatch, SearchQuery
@@ -38,18 +37,6 @@ from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage import files, recovery
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest, update_manifest, write_manifest
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
-
-
-@pytest.fixture
-def engine(tmp_path):
-    with RunningEngine(tmp_path / "data") as running:
-        running.declare()
-        yield running
 
 
 class SlowSync:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.recorded_disk import PowerOff, RecordedDisk
+from tests.unit.recorded_disk import PowerOff
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from vecstow_engine.model.errors import DiskFull, VolumeRefused
 from vecstow_engine.storage import volume
@@ -16,11 +16,6 @@ from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.volume import NETWORK_FILE_SYSTEMS, Volume, file_system_type
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    return RecordedDisk(monkeypatch)
 
 
 class Room:
