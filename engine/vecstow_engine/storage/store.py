@@ -204,8 +204,8 @@ class Store:
     def _write_frozen(self) -> None:
         frozen = self.layers.frozen
         assert frozen is not None
-        self._write_rows(frozen)
         entries = sorted(frozen.live(), key=lambda entry: entry.slot)
+        self._write_rows(entries)
         try:
             self.meta = self._write_table(frozen, entries)
         except DamagedFile as error:
@@ -222,8 +222,7 @@ class Store:
             applied=frozen.last_sequence, checkpoints=frozen.generation,
         )  # fmt: skip
 
-    def _write_rows(self, frozen: Overlay) -> None:
-        entries = sorted(frozen.live(), key=lambda entry: entry.slot)
+    def _write_rows(self, entries: Sequence[Entry]) -> None:
         with self.layers.rows() as rows:
             for start in range(0, len(entries), CHECKPOINT_ROWS):
                 part = entries[start : start + CHECKPOINT_ROWS]
