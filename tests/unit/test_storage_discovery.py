@@ -77,6 +77,17 @@ def test_five_key_manifest_beside_empty_files_is_an_empty_collection(data, name)
         assert engine.describe("notes")["state"] == "ready"
 
 
+async def test_folder_with_empty_files_and_no_manifest_holds_no_data_and_keeps_no_name(data):
+    (data / "notes").mkdir()
+    for name in ("vectors.bin", "points.db"):
+        (data / "notes" / name).touch()
+    with RunningEngine(data) as engine:
+        assert engine.state_document()["collections"] == []
+        engine.declare("notes")
+        await engine.put(a=1)
+        assert await engine.values("notes", "a") == [1]
+
+
 def test_serving_an_empty_collection_changes_nothing_in_its_folder(data):
     folder = declare(data)
     before = (folder / "metadata.json").read_bytes()

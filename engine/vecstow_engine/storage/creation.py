@@ -18,6 +18,7 @@ from vecstow_engine.model.errors import Conflict, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.discovery import has_content
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layers import Layers
@@ -67,7 +68,7 @@ def refuse_orphan(layout: Layout, name: str) -> None:
     """Raise Conflict when the folder holds data without a manifest: it must never be begun anew, empty."""
     for file in (ROWS, POINTS):
         path = layout.collection(name) / file
-        if path.exists() and path.stat().st_size > 0:
+        if has_content(path):
             raise Conflict(
                 f"{path} holds data, though there is no manifest beside it",
                 collection=name,

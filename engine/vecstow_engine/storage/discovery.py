@@ -63,6 +63,14 @@ def claimed_beside(layout: Layout, name: str) -> set[str]:
     return dropped | {uid for uid in said if uid is not None}
 
 
+def has_content(path: Path) -> bool:
+    """Whether a data file is there and not empty; an empty one is as good as none."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def _look(layout: Layout) -> Iterator[Found]:
     for folder in layout.data.iterdir():
         if is_collection_name(folder.name) and folder.is_dir():
@@ -75,6 +83,6 @@ def _look_at(folder: Path) -> Found:
     except (DamagedFile, NewerFormat) as error:
         return Found(folder.name, problem=error.message)
     if manifest is None:
-        has_data = any((folder / name).exists() for name in (ROWS, POINTS))
+        has_data = any(has_content(folder / name) for name in (ROWS, POINTS))
         return Found(folder.name, problem="metadata.json is missing", bare=True, has_data=has_data)
     return Found(folder.name, manifest=manifest)

@@ -16,6 +16,7 @@ from typing import Final
 from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
+from vecstow_engine.storage.discovery import has_content
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
@@ -113,10 +114,10 @@ def _effect_of(record: Record, log: Log) -> Effect:
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
     """The identity that header and manifest agree on; None when there is no data and never was."""
     rows_path, points_path = folder / ROWS, folder / POINTS
-    if not _has_content(rows_path):
-        _refuse_missing(rows_path, manifest, expected=_has_content(points_path))
+    if not has_content(rows_path):
+        _refuse_missing(rows_path, manifest, expected=has_content(points_path))
         return None
-    identity = _read_rows_header(rows_path, manifest, has_points=_has_content(points_path))
+    identity = _read_rows_header(rows_path, manifest, has_points=has_content(points_path))
     if manifest.collection_uid not in (None, identity.uid):
         raise DamagedFile(
             f"it belongs to incarnation {identity.uid}, but the manifest says {manifest.collection_uid}",
@@ -127,7 +128,7 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
             f"it holds {_words(identity.shape)}, but the manifest says {_words(manifest.shape)}",
             file=str(rows_path), offset=28, hint="put the manifest right",
         )  # fmt: skip
-    if not _has_content(points_path):
+    if not has_content(points_path):
         has_rows = rows_path.stat().st_size > rows.HEADER_BYTES
         _refuse_missing(points_path, manifest, expected=has_rows or bool(read_log(layout.log(identity.uid))))
         return None
@@ -157,13 +158,6 @@ def _refuse_missing(path: Path, manifest: Manifest, *, expected: bool) -> None:
             "it is missing or empty, though the collection held data", file=str(path),
             hint="restore the file or a backup of the collection",
         )  # fmt: skip
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
 
 
 def _words(shape: tuple[object, ...]) -> str:

@@ -15,7 +15,7 @@ from vecstow_engine.storage.check import CheckReport, Finding, Severity
 from vecstow_engine.storage.check.advice import LATER_RELEASE
 from vecstow_engine.storage.check.collection import examine
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
-from vecstow_engine.storage.discovery import claimed_beside
+from vecstow_engine.storage.discovery import claimed_beside, has_content
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import table_at_rest
@@ -167,14 +167,7 @@ def _index_fault(layout: Layout, name: str) -> str | None:
 def _is_nothing(layout: Layout, claims: Claims) -> bool:
     """No manifest, and no file that ever held data: a folder of somebody else's."""
     files = (layout.collection(claims.name) / file for file in (ROWS, POINTS))
-    return claims.manifest is None and claims.uid is None and not any(map(_has_content, files))
-
-
-def _has_content(path: os.PathLike[str]) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
+    return claims.manifest is None and claims.uid is None and not any(map(has_content, files))
 
 
 def _newest_name(segments: tuple[FoundSegment, ...]) -> str | None:
