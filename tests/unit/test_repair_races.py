@@ -25,7 +25,6 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.manifest import DistanceMetric, VectorType
 from vecstow_engine.service.collection import State
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import STAGING
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest
 from vecstow_engine.storage.repair import Outcome, repair_volume
@@ -203,7 +202,7 @@ def test_exchange_that_fails_between_its_renames_is_unknown_and_finished_by_the_
             disk, real = RecordedDisk(patch), files.rename
 
             def rename(source, target):
-                if source.parent.name == STAGING:
+                if source.parent == engine.layout.staging:
                     disk.fail("rename notes -> notes")
                 real(source, target)
 

@@ -21,7 +21,6 @@ from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import (
-    STAGING,
     Settled,
     path_below,
     remove_unfinished_backups,
@@ -79,7 +78,7 @@ class Catalog:
         """Finish imports and repairs that lacked but their name, throw away what else a crash left."""
         for name in finish_repairs(self._layout):
             log.warning("finished an import or a repair that a crash had cut", collection=name)
-        files.remove_tree(self._layout.data / STAGING)
+        files.remove_tree(self._layout.staging)
         remove_unfinished_backups(self._layout)
 
     def create(self, manifest: Manifest, *, exist_ok: bool) -> bool:

@@ -36,9 +36,6 @@ from vecstow_engine.storage.point_commits import rewrite_meta
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.recovery import open_store
 
-STAGING: Final = ".staging"
-"""Collections being made beside the served ones; what a crash leaves there is removed at the next start."""
-
 # What is never written again is linked; a manifest is small, and a person may write into it.
 _TRANSFERS: Final = {
     MANIFEST: files.copy_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
@@ -96,8 +93,8 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
     name = check_collection_name(new_name or source_name)
     if layout.collection(name).exists():
         raise Conflict(f"collection {name!r} exists", collection=name, hint="restore it under a new name")
-    staging = Layout(layout.data / STAGING / f"{name}-{new_collection_uid()}")
-    files.make_folder(layout.data / STAGING)
+    staging = Layout(layout.staging / f"{name}-{new_collection_uid()}")
+    files.make_folder(layout.staging)
     try:
         _copy_tree(backup, staging.data)
         settled = settle_copy(staging, source_name, name)

@@ -18,11 +18,10 @@ from vecstow_engine.model.errors import Conflict, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
-from vecstow_engine.storage.discovery import has_content
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layers import Layers
-from vecstow_engine.storage.layout import POINTS, ROWS, Layout
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.point_commits import create_points, write_points

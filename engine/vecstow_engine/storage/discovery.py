@@ -10,7 +10,7 @@ from pathlib import Path
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
-from vecstow_engine.storage.layout import POINTS, ROWS, Layout
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.rows import read_header
 from vecstow_engine.storage.trash import list_deleted
@@ -61,14 +61,6 @@ def claimed_beside(layout: Layout, name: str) -> set[str]:
     others = (found for found in _look(layout) if found.name != name)
     said = (claimed_uid(layout, found.manifest or found.name) for found in others)
     return dropped | {uid for uid in said if uid is not None}
-
-
-def has_content(path: Path) -> bool:
-    """Whether a data file is there and not empty; an empty one is as good as none."""
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
 
 
 def _look(layout: Layout) -> Iterator[Found]:

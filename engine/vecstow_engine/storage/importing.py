@@ -28,7 +28,7 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files, rows
-from vecstow_engine.storage.backup import STAGING, Settled, begin_log_if_possible, clear_away, settle_copy
+from vecstow_engine.storage.backup import Settled, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
@@ -49,7 +49,7 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
         raise NotFound(f"{source} has no {ROWS}")
     wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
     in_place = source == layout.collection(wanted.name)
-    staging = layout.data / STAGING / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
+    staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     report = ForeignReport()
     files.make_folder(staging.parent)
     files.remove_tree(staging)
@@ -72,7 +72,7 @@ def finish_imports(layout: Layout) -> list[Manifest]:
     Only that is staged under its name.
     """
     finished = []
-    for staging in sorted((layout.data / STAGING).glob("*")):
+    for staging in sorted((layout.staging).glob("*")):
         with contextlib.suppress(DamagedFile, NewerFormat):
             manifest = read_manifest(staging)  # written last, so the rest is whole
             if manifest is not None and not layout.collection(manifest.name).exists():

@@ -1,4 +1,4 @@
-"""Where everything lies below the data directory. Pure path arithmetic."""
+"""Where everything lies below the data directory: path arithmetic, and one question to the disk."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ class Layout:
         """Copies made by `backup`."""
         return self.data / ".backups"
 
+    @property
+    def staging(self) -> Path:
+        """Collections that are being made; the next start finishes or removes what a crash leaves there."""
+        return self.data / ".staging"
+
     def collection(self, name: str) -> Path:
         """The collection's folder."""
         return self.data / name
@@ -68,6 +73,14 @@ class Layout:
     def log(self, uid: str) -> Path:
         """The folder of one incarnation's log segments."""
         return self.logs / uid
+
+
+def has_content(path: Path) -> bool:
+    """Whether a data file is there and not empty; an empty one is as good as none."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def segment_name(first_sequence: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest, render_manifest
 from vecstow_engine.storage import files
-from vecstow_engine.storage.layout import MANIFEST, Layout, rfc3339
+from vecstow_engine.storage.layout import MANIFEST, Layout, rfc3339, timestamp
 
 
 @contextmanager
@@ -53,27 +53,48 @@ def update_manifest(
     `decide` gets what is there (None: nothing) and returns what shall be there, or None to change nothing;
     what it raises comes through and changes nothing. `created_at` and `updated_at` are kept here.
     """
-    folder = layout.collection(name)
     with manifests_locked(layout):
-        found = read_manifest(folder)
+        found = read_manifest(layout.collection(name))
         wanted = decide(found)
         if wanted is None or wanted == found:
             return found, found
-        now = rfc3339()
-        wanted = dataclasses.replace(wanted, created_at=wanted.created_at or now, updated_at=now)
-        try:
-            write_manifest(folder, wanted)
-        except files.SyncFailed:
-            raise
-        except OSError as error:
-            raise files.as_storage_error(error, f"writing the manifest of {name}") from error
-        return found, wanted
+        return found, change_manifest(layout, wanted)
+
+
+def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
+    """Write a manifest with the times of its change; returns it so. The caller holds the lock."""
+    now = rfc3339()
+    wanted = dataclasses.replace(wanted, created_at=wanted.created_at or now, updated_at=now)
+    try:
+        write_manifest(layout.collection(wanted.name), wanted)
+    except files.SyncFailed:
+        raise
+    except OSError as error:
+        raise files.as_storage_error(error, f"writing the manifest of {wanted.name}") from error
+    return wanted
 
 
 def mark_dropped(layout: Layout, name: str) -> Manifest | None:
     """Mark a collection as dropped; the engine moves it away. None when there is no such manifest."""
 
-    def decide(found: Manifest | None) -> Manifest | None:
-        return found and dataclasses.replace(found, dropped_at=found.dropped_at or rfc3339())
+    return update_manifest(layout, name, lambda found: found and dropped(found))[1]
 
-    return update_manifest(layout, name, decide)[1]
+
+def dropped(manifest: Manifest) -> Manifest:
+    """The manifest with the mark of a drop."""
+    return dataclasses.replace(manifest, dropped_at=manifest.dropped_at or rfc3339())
+
+
+def copy_manifest_aside(layout: Layout, name: str) -> Path:
+    """Copy a manifest, readable or not, to `.quarantine/`; returns the copy. The caller holds the lock."""
+    folder = layout.quarantine / f"{name}-{timestamp()}" / name
+    for made in (layout.quarantine, folder.parent, folder):
+        files.make_folder(made)
+    try:
+        files.copy_file(layout.collection(name) / MANIFEST, folder / MANIFEST)
+        files.sync_folder(folder)
+    except files.SyncFailed:
+        raise
+    except OSError as error:
+        raise files.as_storage_error(error, f"setting the manifest of {name} aside") from error
+    return folder / MANIFEST

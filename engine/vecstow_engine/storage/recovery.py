@@ -16,11 +16,10 @@ from typing import Final
 from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files, rows
-from vecstow_engine.storage.discovery import has_content
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, timestamp
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content, timestamp
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.mending import find_faults, mend

@@ -10,7 +10,6 @@ from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
 from vecstow_engine.model.names import is_collection_uid
 from vecstow_engine.storage import rows
-from vecstow_engine.storage.backup import STAGING
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
 from vecstow_engine.storage.discovery import Found
@@ -122,7 +121,7 @@ def _leftovers(layout: Layout) -> Iterator[Finding]:
         f"*{TEMPORARY_SUFFIX}",
         f"*/*{TEMPORARY_SUFFIX}",
         f"wal/*/*{TEMPORARY_SUFFIX}",
-        f"{STAGING}/*",
+        f"{layout.staging.name}/*",
     )
     for pattern in patterns:
         for path in sorted(layout.data.glob(pattern)):

@@ -12,7 +12,7 @@ from vecstow_engine.model.errors import StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import STAGING, begin_log
+from vecstow_engine.storage.backup import begin_log
 from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
 from vecstow_engine.storage.manifests import manifests_locked, write_manifest
 from vecstow_engine.storage.repair.elsewhere import Elsewhere
@@ -98,7 +98,7 @@ def _make_anew(
     manifest = dataclasses.replace(
         found.verdict.manifest, collection_uid=new_collection_uid(), updated_at=rfc3339()
     )
-    staging = layout.data / STAGING / found.name
+    staging = layout.staging / found.name
     with _undone_on_error(layout, staging, manifest):
         with _as_storage_error(found.name):
             build(layout, staging, manifest, salvage, plan, progress)

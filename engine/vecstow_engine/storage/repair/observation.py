@@ -15,9 +15,9 @@ from vecstow_engine.storage.check import CheckReport, Finding, Severity
 from vecstow_engine.storage.check.advice import LATER_RELEASE
 from vecstow_engine.storage.check.collection import examine
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
-from vecstow_engine.storage.discovery import claimed_beside, has_content
+from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.identity import identity_of
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.peek import table_at_rest
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.repair.chain import Unread

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from vecstow_engine.model.errors import NotFound, VolumeRefused
-from vecstow_engine.storage.backup import STAGING
 from vecstow_engine.storage.discovery import Found, discover
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
@@ -51,7 +50,7 @@ def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> It
         if dry_run:
             yield
             return
-        if not (layout.data / STAGING).is_dir():  # what a crash cut may be the only collection
+        if not (layout.staging).is_dir():  # what a crash cut may be the only collection
             _wanted(layout, names)
     with closing(Volume(layout, 0, allow_network=True)):
         yield
@@ -87,6 +86,6 @@ def _may_be_one(layout: Layout, found: Found) -> bool:
 
 
 def _hint(layout: Layout, name: str) -> str:
-    if (layout.data / STAGING / name).is_dir():
+    if (layout.staging / name).is_dir():
         return "a crash cut its repair or import: without --dry-run it is finished first"
     return f"vecstow ls --data {layout.data}"
