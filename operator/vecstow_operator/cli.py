@@ -1,0 +1,165 @@
+"""`vecstow-operator sidecar` and `vecstow-operator manager`: every setting read once, here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import structlog
+import typer
+from kubernetes.config.config_exception import ConfigException
+
+from vecstow_operator.health import Heartbeat, serve_health
+from vecstow_operator.kube import Away, Cluster, load_configuration
+from vecstow_operator.loop import Loop
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.wakes import Wakes
+
+SIDECAR_TICK_SECONDS: Final = 5.0
+"""How often the volume is looked at: drift is put right within twice that."""
+MANAGER_TICK_SECONDS: Final = 2.0
+"""How often the engines are asked."""
+
+app = typer.Typer(
+    name="vecstow-operator",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Namespace = Annotated[
+    str | None,
+    typer.Option(envvar="VECSTOW_NAMESPACE", help="Namespace to work in; default: the pod's own."),
+]
+HealthHost = Annotated[str, typer.Option(help="Address of /healthz and /metrics.")]
+HealthPort = Annotated[int, typer.Option(help="Port of /healthz and /metrics; 0 takes a free one.")]
+LogFormat = Annotated[str, typer.Option(help="text or json.")]
+
+
+@app.callback()
+def root() -> None:
+    """Bring what is declared in Kubernetes and what lies on the volumes to the same state."""
+
+
+@app.command()
+def sidecar(
+    engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
+    data: Annotated[Path, typer.Option(help="The engine's data directory.")],
+    engine_url: Annotated[str, typer.Option(help="Where the engine beside it listens.")] = (
+        "http://127.0.0.1:3030"
+    ),
+    namespace: Namespace = None,
+    tick_seconds: Annotated[float, typer.Option(help="How often the volume is looked at.")] = (
+        SIDECAR_TICK_SECONDS
+    ),
+    health_host: HealthHost = "0.0.0.0",
+    health_port: HealthPort = 3031,
+    log_format: LogFormat = "text",
+) -> None:
+    """Write the manifests of one engine pod, beside it."""
+    from vecstow_engine.storage.layout import Layout
+    from vecstow_operator.sidecar.beside import EngineBeside
+    from vecstow_operator.sidecar.passes import Sidecar
+    from vecstow_operator.sidecar.volume import VolumeFolders
+
+    _configure_logging(log_format)
+    cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
+    role = Sidecar(cluster, engine, VolumeFolders(Layout(data)), EngineBeside(engine_url), metrics, heartbeat)
+    loop = Loop(role.run_pass, tick_seconds, heartbeat)
+    _serve(loop, cluster.namespace, lambda: role.has_listed, engine, health_host, health_port, metrics)
+
+
+@app.command()
+def manager(
+    namespace: Namespace = None,
+    tick_seconds: Annotated[float, typer.Option(help="How often the engines are asked.")] = (
+        MANAGER_TICK_SECONDS
+    ),
+    lease: Annotated[str, typer.Option(help="Name of the Lease that guards against two.")] = (
+        "vecstow-manager"
+    ),
+    health_host: HealthHost = "0.0.0.0",
+    health_port: HealthPort = 3032,
+    log_format: LogFormat = "text",
+) -> None:
+    """Keep status, events and finalizers of all resources of a namespace."""
+    from vecstow_operator.manager.asking import Asking
+    from vecstow_operator.manager.lease import Lease
+    from vecstow_operator.manager.passes import Manager
+
+    _configure_logging(log_format)
+    cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
+    role = Manager(cluster, Asking(), metrics, heartbeat)
+    guard = Lease(lease, cluster.namespace)
+
+    def run_pass(*, is_woken: bool) -> None:
+        if guard.is_held():
+            role.run_pass(is_woken=is_woken)
+
+    loop = Loop(run_pass, tick_seconds, heartbeat)
+    _serve(loop, cluster.namespace, lambda: role.has_listed, None, health_host, health_port, metrics)
+    try:
+        if role.namespace_ends():
+            role.release_all()
+    except Away:
+        pass  # then a person releases them: kubectl vecstow release
+    role.close()
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except ConfigException as error:
+        print(f"error: no API server is configured: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from error
+
+
+def _cluster(namespace: str | None) -> Cluster:
+    found = load_configuration()
+    return Cluster(namespace or found)
+
+
+def _serve(
+    loop: Loop,
+    namespace: str,
+    may_start: Callable[[], bool],
+    engine: str | None,
+    health_host: str,
+    health_port: int,
+    metrics: Metrics,
+) -> None:
+    """Until a signal comes."""
+    loop.stop_on_signals()
+    health = serve_health(health_host, health_port, metrics, loop.heartbeat)
+    wakes = Wakes(namespace, loop.wake, may_start, engine)
+    wakes.start()
+    try:
+        loop.run()
+    finally:
+        wakes.stop()
+        health.shutdown()
+
+
+def _configure_logging(log_format: str) -> None:
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG if os.environ.get("VECSTOW_DEBUG") else logging.INFO
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.getLogger("kopf").setLevel(logging.ERROR)

@@ -1,0 +1,61 @@
+"""`/healthz` and `/metrics` of a role, from a thread of their own.
+
+Liveness fails only when a restart would help: the loop of passes stands still. An API server or an engine
+that is away is no reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+from vecstow_operator.metrics import Metrics
+
+STANDSTILL_SECONDS_MAX: Final = 300.0
+"""Longer than any pass: each request in one has a time limit."""
+
+
+class Heartbeat:
+    """Beaten by the loop of passes, after each step that may take long."""
+
+    def __init__(self) -> None:
+        self._beaten_at = time.monotonic()
+
+    def beat(self) -> None:
+        """The loop goes on."""
+        self._beaten_at = time.monotonic()
+
+    @property
+    def stands_still(self) -> bool:
+        """It has not for so long that it never will."""
+        return time.monotonic() - self._beaten_at > STANDSTILL_SECONDS_MAX
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes are not worth a line."""
+
+
+def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -> WSGIServer:
+    """Serve until `shutdown()`; port 0 takes a free one (`server_port`)."""
+    measured = make_wsgi_app(metrics.registry)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            exposition: Iterable[bytes] = measured(environ, start)
+            return exposition
+        if environ["PATH_INFO"] != "/healthz":
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"known are /healthz and /metrics\n"]
+        ill = heartbeat.stands_still
+        start("503 Service Unavailable" if ill else "200 OK", [("Content-Type", "text/plain")])
+        return [b"the loop of passes stands still\n" if ill else b"ok\n"]
+
+    server = make_server(host, port, answer, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,159 @@
+"""The API server, seen from one namespace: complete lists, and the few changes that the manager makes.
+
+Whatever keeps an answer from being whole is `Away`: then nothing is known, which is never the same as nothing
+being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
+
+CHUNK: Final = 500
+"""Resources of one request; of a list of 5,000 only so many are in memory with all their fields."""
+TIMEOUT_SECONDS: Final = (5.0, 30.0)
+"""To connect, and between two reads."""
+EVENT_CHARACTERS_MAX: Final = 1024
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+_SHORT_OF_ANSWER: Final = (401, 403, 404, 410, 429)
+
+
+class Away(Exception):
+    """Raised when the API server gave no whole answer: unreachable, refused, or without the resource."""
+
+
+class Changed(Exception):
+    """Raised when the object is gone, or is not as it was read: the next pass sees it anew."""
+
+
+class Cluster:
+    """Thread-safe. Every method raises Away."""
+
+    def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
+        self.namespace = namespace
+        self._objects = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self._apps = client.AppsV1Api(api)
+
+    # What is there ----------------------------------------------------------------------------------------
+
+    def resources(self, engine: str | None = None) -> list[dict[str, Any]]:
+        """Every VectorCollection, or those of one engine, without managedFields."""
+        return list(self._resources(None if engine is None else f"spec.engine={engine}"))
+
+    def stateful_sets(self) -> list[Any]:
+        """Those of engines."""
+        return self._listed(self._apps.list_namespaced_stateful_set)
+
+    def pods(self) -> list[Any]:
+        """Those of engines."""
+        return self._listed(self._core.list_namespaced_pod)
+
+    def namespace_ends(self) -> bool:
+        """Whether the namespace is being deleted."""
+        with _whole():
+            found: Any = self._core.read_namespace(self.namespace, _request_timeout=TIMEOUT_SECONDS)
+        return found.metadata.deletion_timestamp is not None
+
+    # Changes ----------------------------------------------------------------------------------------------
+
+    def apply_status(self, name: str, resource_version: str, status: Mapping[str, Any]) -> None:
+        """Make this the whole status of the object that was read. Raises Changed."""
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "VectorCollection",
+            "metadata": {"name": name, "resourceVersion": resource_version},
+            "status": status,
+        }
+        with _unchanged(), _whole():
+            self._objects.patch_namespaced_custom_object_status(
+                GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
+                force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
+            )  # fmt: skip
+
+    def set_finalizers(self, name: str, uid: str, resource_version: str, finalizers: list[str]) -> None:
+        """Of exactly the object that was read. Raises Changed."""
+        metadata = {"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers}
+        with _unchanged(), _whole():
+            self._objects.patch_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, PLURAL, name, {"metadata": metadata},
+                _content_type=_MERGE, _request_timeout=TIMEOUT_SECONDS,
+            )  # fmt: skip
+
+    def post_event(self, event: client.CoreV1Event) -> None:
+        """Tell people of something that happened. Raises Changed when the namespace takes no more."""
+        with _unchanged(), _whole():
+            self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT_SECONDS)
+
+    # Inside -----------------------------------------------------------------------------------------------
+
+    def _resources(self, selector: str | None) -> Iterator[dict[str, Any]]:
+        token: str | None = None
+        while token != "":
+            with _whole():
+                page: Any = self._objects.list_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, PLURAL, limit=CHUNK, _continue=token,
+                    field_selector=selector, _request_timeout=TIMEOUT_SECONDS,
+                )  # fmt: skip
+            for item in page["items"]:
+                item["metadata"].pop("managedFields", None)
+                yield item
+            token = page["metadata"].get("continue") or ""
+
+    def _listed(self, call: Callable[..., Any]) -> list[Any]:
+        with _whole():
+            found = call(self.namespace, label_selector=Label.ENGINE.value, _request_timeout=TIMEOUT_SECONDS)
+        items: list[Any] = found.items
+        return items
+
+
+def load_configuration() -> str:
+    """Find the API server: the pod's own account, else a kubeconfig; returns the namespace.
+
+    Raises ConfigException when there is neither.
+    """
+    try:
+        config.load_incluster_config()
+    except ConfigException:
+        config.load_kube_config()
+        _, current = config.list_kube_config_contexts()
+        return str(current["context"].get("namespace") or "default")
+    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        if error.status in _SHORT_OF_ANSWER or not error.status or error.status >= 500:
+            raise Away(f"the API server says {error.status} {error.reason}") from error
+        raise
+    except (HTTPError, OSError) as error:
+        raise Away(f"the API server does not answer: {error}") from error
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    """Of one object a 404 is an answer; so is a 403 of a namespace that is being deleted."""
+    try:
+        yield
+    except Away as away:
+        cause = away.__cause__
+        if isinstance(cause, ApiException) and cause.status == 404:
+            raise Changed("it is gone") from cause
+        raise
+    except ApiException as error:
+        if error.status in (404, 409, 422):
+            raise Changed(f"{error.status} {error.reason}") from error
+        raise

@@ -1,0 +1,116 @@
+"""The engines of a namespace, as the API server and their own state documents show them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vecstow_operator.vocabulary import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What an engine says of one collection."""
+
+    name: str
+    state: str
+    reason: str | None = None
+    collection_uid: str | None = None
+    resource_uid: str | None = None
+    generation: int | None = None
+    vector_count: int = 0
+    indexed: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers reads."""
+        return self.state in ("ready", "degraded", "read_only")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the sidecar beside it says of one resource."""
+
+    reason: Reason
+    message: str
+    hint: str | None = None
+
+    @property
+    def text(self) -> str:
+        """For a condition's message."""
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """One answer to `GET /state`."""
+
+    volume_id: str
+    rows: Mapping[str, Row]
+    """By the collection's name."""
+    told: Mapping[str, tuple[Told, ...]]
+    """By the resource's uid."""
+    failure: str | None = None
+    """Why no collection comes or goes."""
+
+    def knows(self, resource_uid: str) -> bool:
+        """Whether a manifest of that resource is followed."""
+        return any(row.resource_uid == resource_uid for row in self.rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePod:
+    """One pod of an engine. `state` is None when it did not answer as itself: `problem` says why."""
+
+    name: str
+    uid: str
+    state: EngineState | None = None
+    problem: str = "it was not asked yet"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """All that a namespace has of one engine."""
+
+    name: str
+    exists: bool = False
+    """There is a StatefulSet or a pod of it."""
+    wanted_pods: int = 0
+    """What the StatefulSet asks for."""
+    pods: tuple[EnginePod, ...] = field(default=())
+    """Sorted by name, so that the one that serves comes first."""
+
+    @property
+    def is_scaled_down(self) -> bool:
+        """It has no pods, and wants none."""
+        return self.exists and not self.wanted_pods and not self.pods
+
+
+def parse_state(document: Mapping[str, Any]) -> EngineState:
+    """The `data` of a state document. Raises KeyError, TypeError or ValueError for what is none."""
+    rows = [_row(row) for row in document["collections"]]
+    told: dict[str, tuple[Told, ...]] = {}
+    for finding in (document["findings"] or {}).get("resources", ()):
+        uid = str(finding["resource_uid"])
+        one = Told(Reason(finding["reason"]), str(finding["message"]), finding.get("hint"))
+        told[uid] = (*told.get(uid, ()), one)
+    return EngineState(
+        volume_id=str(document["volume_id"]),
+        rows={row.name: row for row in rows},
+        told=told,
+        failure=document.get("failure"),
+    )
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    return Row(
+        name=str(row["name"]),
+        state=str(row["state"]),
+        reason=row.get("reason"),
+        collection_uid=row.get("collection_uid"),
+        resource_uid=row.get("resource_uid"),
+        generation=row.get("generation"),
+        vector_count=int(row.get("vector_count") or 0),
+        indexed=int(row.get("indexed") or 0),
+    )

@@ -1,0 +1,56 @@
+"""One manager at a time: a Lease, renewed before each pass."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, Final
+
+import structlog
+from kubernetes.client.exceptions import ApiException
+from kubernetes.leaderelection.electionconfig import Config
+from kubernetes.leaderelection.leaderelection import LeaderElection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from urllib3.exceptions import HTTPError
+
+log = structlog.stdlib.get_logger(__name__)
+
+DURATION_SECONDS: Final = 15
+RENEW_SECONDS: Final = 10
+RETRY_SECONDS: Final = 4
+
+
+class Lease:
+    """Held or not; whoever has it keeps it until it does not renew it for `DURATION_SECONDS`."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        identity = f"{socket.gethostname()}-{os.getpid()}"
+
+        def nothing() -> None:
+            """The loop asks before each pass."""
+
+        lock: Any = LeaseLock(name, namespace, identity)
+        self._election: Any = LeaderElection(
+            Config(lock, DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, nothing, nothing)
+        )
+        self._held_until = float("-inf")
+        self._tried_at = float("-inf")
+
+    def is_held(self) -> bool:
+        """Whether this process may act now; renews it when that is due."""
+        now = time.monotonic()
+        if now - self._tried_at >= RETRY_SECONDS:
+            self._tried_at = now
+            was_held = now < self._held_until
+            if self._renewed():
+                self._held_until = now + RENEW_SECONDS
+            if was_held != (now < self._held_until):
+                log.info("lease taken" if not was_held else "lease lost")
+        return now < self._held_until
+
+    def _renewed(self) -> bool:
+        try:
+            return bool(self._election.try_acquire_or_renew())
+        except (ApiException, HTTPError, OSError):
+            return False

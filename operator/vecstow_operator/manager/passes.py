@@ -1,0 +1,229 @@
+"""A pass of the manager: observe, decide for each resource, act where something differs."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from vecstow_engine.model.resource import DeletionPolicy
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away, Changed, Cluster
+from vecstow_operator.manager import status
+from vecstow_operator.manager.asking import Asking
+from vecstow_operator.manager.engines import EngineView
+from vecstow_operator.manager.events import event_of
+from vecstow_operator.manager.verdict import is_released, judge
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.observed import Observed, observed
+from vecstow_operator.vocabulary import FINALIZER, EventReason
+
+log = structlog.stdlib.get_logger(__name__)
+
+LIST_SECONDS_MAX: Final = 30.0
+"""A complete list is made at least so often, whatever the watch says."""
+PATCHES_AT_ONCE: Final = 4
+PENDING_SECONDS: Final = 3.0
+"""A new resource is given so long before anybody is told that it waits: most are served by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One resource as it was read."""
+
+    resource: Observed
+    version: str
+    """Its resourceVersion."""
+    status: Mapping[str, Any]
+    finalizers: tuple[str, ...]
+
+
+class Manager:
+    """Not thread-safe: one loop calls it."""
+
+    def __init__(self, cluster: Cluster, asking: Asking, metrics: Metrics, heartbeat: Heartbeat) -> None:
+        self._cluster = cluster
+        self._asking = asking
+        self._metrics = metrics
+        self._heartbeat = heartbeat
+        self._items: dict[str, Item] = {}
+        """By uid, as last listed."""
+        self._engines: Mapping[str, EngineView] = {}
+        self._settled: dict[str, tuple[Item, EngineView]] = {}
+        """By uid: what needs no patch while neither of the two changes."""
+        self._patched_at: dict[str, float] = {}
+        self._first_seen: dict[str, float] = {}
+        self._listed_at = float("-inf")
+        self._is_away = False
+        self._threads = ThreadPoolExecutor(PATCHES_AT_ONCE, thread_name_prefix="patch")
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether the API server has ever given a complete list."""
+        return self._listed_at > float("-inf")
+
+    def run_pass(self, *, is_woken: bool) -> None:
+        """Look at everything once. Nothing that others do makes it raise."""
+        with self._metrics.timed_pass():
+            try:
+                self._observe(is_woken=is_woken)
+            except Away as away:
+                self._away(away)
+                return
+            self._is_away = False
+            self._act()
+
+    def release_all(self) -> None:
+        """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
+        for item in [_item(document) for document in self._cluster.resources()]:
+            if FINALIZER in item.finalizers:
+                self._set_finalizers(item, without=True)
+
+    def namespace_ends(self) -> bool:
+        """Raises Away."""
+        return self._cluster.namespace_ends()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._asking.close()
+
+    def _away(self, away: Away) -> None:
+        self._metrics.errors.labels("api_server").inc()
+        if not self._is_away:
+            log.warning("nothing is known", reason=str(away))
+        self._is_away = True
+
+    def _observe(self, *, is_woken: bool) -> None:
+        if self._cluster.namespace_ends():
+            self.release_all()
+        now = time.monotonic()
+        if is_woken or self._is_away or now - self._listed_at >= LIST_SECONDS_MAX:
+            items = [_item(document) for document in self._cluster.resources()]
+            self._items = {item.resource.uid: item for item in items}
+            self._first_seen = {uid: self._first_seen.get(uid, now) for uid in self._items}
+            self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
+            self._listed_at = now
+            self._metrics.resources.set(len(items))
+        self._engines = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
+        self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
+        self._metrics.pass_was_complete()
+
+    def _act(self) -> None:
+        pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
+        due = [pair for uid, pair in pairs.items() if self._settled.get(uid) != pair]
+        self._settled = {uid: pair for uid, pair in self._settled.items() if pairs.get(uid) == pair}
+        self._metrics.queue_depth.set(len(due))
+        for place, settled in enumerate(self._threads.map(self._settle, due), start=1):
+            self._heartbeat.beat()
+            self._metrics.queue_depth.set(len(due) - place)
+            if settled is not None:
+                self._settled[settled[0].resource.uid] = settled
+
+    def _engine(self, item: Item) -> EngineView:
+        name = item.resource.engine
+        return self._engines.get(name, EngineView(name))
+
+    def _settle(self, pair: tuple[Item, EngineView]) -> tuple[Item, EngineView] | None:
+        """Act on one resource; returns the pair when nothing was to be done."""
+        item, engine = pair
+        try:
+            return None if self._acted(item, engine) else pair
+        except Changed as changed:
+            log.debug("resource changed meanwhile", resource=item.resource.name, reason=str(changed))
+        except Away as away:
+            self._away(away)
+        return None
+
+    def _acted(self, item: Item, engine: EngineView) -> bool:
+        resource = item.resource
+        if status.is_paused(resource) and not resource.is_deleting and item.status.get("conditions"):
+            return self._patch_status(item, engine)
+        if resource.is_deleting and resource.has_finalizer:
+            if is_released(resource, engine, namespace_ends=False):
+                self._set_finalizers(item, without=True)
+                self._tell(item, engine)
+                return True
+        elif not resource.is_deleting and _wants_finalizer(resource) != resource.has_finalizer:
+            self._set_finalizers(item, without=resource.has_finalizer)
+            return True
+        return self._patch_status(item, engine)
+
+    def _patch_status(self, item: Item, engine: EngineView) -> bool:
+        """Whether it is settled only later: a patch was made, or is due in a while."""
+        resource, now = item.resource, time.monotonic()
+        verdict = judge(resource, engine)
+        wanted = status.build(resource, verdict, item.status, _rfc3339())
+        if wanted == item.status:
+            return False
+        is_new = not item.status.get("conditions") and not verdict.is_confirmed
+        if is_new and now - self._first_seen[resource.uid] < PENDING_SECONDS:
+            return True
+        if not status.is_due(wanted, item.status, now - self._patched_at.get(resource.uid, 0.0)):
+            return True
+        self._cluster.apply_status(resource.name, item.version, wanted)
+        self._patched_at[resource.uid] = now
+        self._metrics.reconciles.inc()
+        for transition in status.transitions(wanted, item.status):
+            self._post(resource, transition)
+        return True
+
+    def _set_finalizers(self, item: Item, *, without: bool) -> None:
+        others = [name for name in item.finalizers if name != FINALIZER]
+        wanted = others if without else [*others, FINALIZER]
+        self._cluster.set_finalizers(item.resource.name, item.resource.uid, item.version, wanted)
+        self._metrics.reconciles.inc()
+
+    def _tell(self, item: Item, engine: EngineView) -> None:
+        resource = item.resource
+        is_dropped = engine.exists and not _is_retained(resource)
+        what = "was moved to .deleted/" if is_dropped else "stays as it is"
+        reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
+        message = f"collection {resource.collection_name!r} {what}"
+        self._post(resource, status.Transition(reason, message, is_warning=False))
+
+    def _post(self, resource: Observed, transition: status.Transition) -> None:
+        try:
+            self._cluster.post_event(event_of(resource, transition, self._cluster.namespace))
+        except (Away, Changed) as error:
+            log.debug("event was not posted", resource=resource.name, reason=str(error))
+
+
+def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
+    """Engine and name of each collection that no resource declares."""
+    declared = {(resource.engine, resource.collection_name) for resource in resources}
+    served = {
+        (engine.name, name)
+        for engine in engines.values()
+        for pod in engine.pods
+        if pod.state is not None
+        for name in pod.state.rows
+    }
+    return sorted(served - declared)
+
+
+def _item(document: Mapping[str, Any]) -> Item:
+    metadata = document["metadata"]
+    return Item(
+        observed(document),
+        metadata["resourceVersion"],
+        document.get("status") or {},
+        tuple(metadata.get("finalizers") or ()),
+    )
+
+
+def _wants_finalizer(resource: Observed) -> bool:
+    return not _is_retained(resource)
+
+
+def _is_retained(resource: Observed) -> bool:
+    return bool(resource.document["spec"].get("deletionPolicy") != DeletionPolicy.DELETE.value)
+
+
+def _rfc3339() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,176 @@
+"""The status of a resource, as a document, and what changed in it: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vecstow_operator.manager.verdict import Replica, Verdict
+from vecstow_operator.observed import Observed
+from vecstow_operator.vocabulary import Condition, EventReason, Reason
+
+MESSAGE_CHARACTERS_MAX: Final = 1024
+COUNT_SECONDS_MIN: Final = 60.0
+"""Between two patches of a status in which nothing but the count of vectors changed."""
+
+PASSING: Final = frozenset(
+    {Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.DELETING, Reason.ENGINE_SCALED_DOWN}
+)
+"""What goes away by itself, or when the engine comes."""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An event to post."""
+
+    reason: EventReason
+    message: str
+    is_warning: bool
+
+
+def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: str) -> Document:
+    """The whole status; `now` (RFC 3339) is the time of conditions that changed.
+
+    While the resource is paused nothing but that is told anew.
+    """
+    if is_paused(resource):
+        return dict(before) | {"conditions": _with_pause(resource, before, now)}
+    status: Document = {
+        "observedGeneration": resource.generation,
+        "collectionName": resource.collection_name,
+        "vectorCount": verdict.known.vector_count,
+        "conditions": _timed(resource, list(_conditions(verdict)), before, now),
+        "replicas": [_replica(replica) for replica in verdict.replicas],
+    }
+    if verdict.known.collection_uid is not None:
+        status["collectionUid"] = verdict.known.collection_uid
+    if verdict.known.volume_id is not None:
+        status["volumeId"] = verdict.known.volume_id
+    return status
+
+
+def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
+    """Whether a patch is worth it. `seconds_since`: the last one of this resource."""
+    if _but_count(wanted) != _but_count(before):
+        return True
+    return wanted != before and seconds_since >= COUNT_SECONDS_MIN
+
+
+def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transition]:
+    """What people should hear of, once each."""
+    old, new = _by_type(before), _by_type(wanted)
+    ready, was_ready = new.get(Condition.READY), old.get(Condition.READY)
+    if ready is not None and (was_ready is None or was_ready["reason"] != ready["reason"]):
+        if ready["status"] == "True":
+            yield Transition(EventReason.READY, ready["message"], is_warning=False)
+        elif (was_ready is not None and was_ready["status"] == "True") or _is_stalled(new):
+            yield Transition(EventReason.NOT_READY, f"{ready['reason']}: {ready['message']}", is_warning=True)
+    for condition, appears, ends in (
+        (Condition.DEGRADED, EventReason.DEGRADED, EventReason.RECOVERED),
+        (Condition.CONFLICT, EventReason.CONFLICT, None),
+    ):
+        is_so, was_so = _is_true(new, condition), _is_true(old, condition)
+        if is_so and not was_so:
+            yield Transition(appears, new[condition]["message"], is_warning=True)
+        elif was_so and not is_so and ends is not None:
+            yield Transition(ends, new[condition]["message"], is_warning=False)
+
+
+def is_paused(resource: Observed) -> bool:
+    """Whether nothing of it is to be reconciled."""
+    return resource.document["spec"].get("paused") is True
+
+
+def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str]]:
+    reason, message = verdict.reason, verdict.message
+    is_ready = reason is Reason.SERVED
+    yield Condition.READY, is_ready, reason, message
+    if verdict.is_confirmed:
+        yield Condition.SYNCED, True, Reason.CONFIRMED, "every engine pod follows this generation"
+    else:
+        yield Condition.SYNCED, False, reason if not is_ready else Reason.PENDING, message
+    degraded = verdict.degraded
+    if degraded is not None:
+        yield Condition.DEGRADED, True, degraded.reason, degraded.text
+    else:
+        yield Condition.DEGRADED, False, Reason.SOUND, "nothing is withheld"
+    if reason is Reason.CONFLICT:
+        yield Condition.CONFLICT, True, reason, message
+    else:
+        yield Condition.CONFLICT, False, Reason.NO_RIVAL, "nothing else has the name"
+    yield Condition.PAUSED, False, Reason.NOT_REQUESTED, "it is reconciled"
+    yield from _progress(verdict, is_ready)
+
+
+def _progress(verdict: Verdict, is_ready: bool) -> Iterator[tuple[Condition, bool, Reason, str]]:
+    """Reconciling and Stalled, as kstatus reads them."""
+    if is_ready and verdict.indexing is not None:
+        yield Condition.RECONCILING, True, Reason.INDEXING, verdict.indexing
+    elif not is_ready and verdict.reason in PASSING:
+        yield Condition.RECONCILING, True, verdict.reason, verdict.message
+    else:
+        yield Condition.RECONCILING, False, Reason.NONE, "nothing is under way"
+    if not is_ready and verdict.reason not in PASSING:
+        yield Condition.STALLED, True, verdict.reason, verdict.message
+    else:
+        yield Condition.STALLED, False, Reason.NONE, "nobody need do anything"
+
+
+def _timed(
+    resource: Observed,
+    conditions: Sequence[tuple[Condition, bool, Reason, str]],
+    before: Mapping[str, Any],
+    now: str,
+) -> list[Document]:
+    old = _by_type(before)
+    return [
+        {
+            "type": kind.value,
+            "status": str(is_so),
+            "reason": reason.value,
+            "message": message[:MESSAGE_CHARACTERS_MAX],
+            "observedGeneration": resource.generation,
+            "lastTransitionTime": _since(old.get(kind), str(is_so), now),
+        }
+        for kind, is_so, reason, message in conditions
+    ]
+
+
+def _since(old: Mapping[str, Any] | None, status: str, now: str) -> str:
+    return old["lastTransitionTime"] if old is not None and old["status"] == status else now
+
+
+def _with_pause(resource: Observed, before: Mapping[str, Any], now: str) -> list[Document]:
+    told = (Condition.PAUSED, True, Reason.REQUESTED, "spec.paused: nothing is reconciled")
+    paused = _timed(resource, [told], before, now)
+    return [c for c in before.get("conditions", ()) if c["type"] != Condition.PAUSED] + paused
+
+
+def _replica(replica: Replica) -> Document:
+    document = {
+        "pod": replica.pod,
+        "podUid": replica.pod_uid,
+        "resourceUid": replica.resource_uid,
+        "generation": replica.generation,
+        "state": replica.state,
+    }
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _by_type(status: Mapping[str, Any]) -> dict[str, Document]:
+    return {condition["type"]: condition for condition in status.get("conditions", ())}
+
+
+def _is_true(conditions: Mapping[str, Document], kind: Condition) -> bool:
+    return conditions.get(kind, {}).get("status") == "True"
+
+
+def _is_stalled(conditions: Mapping[str, Document]) -> bool:
+    return _is_true(conditions, Condition.STALLED)
+
+
+def _but_count(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key != "vectorCount"}

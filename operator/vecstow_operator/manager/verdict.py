@@ -1,0 +1,169 @@
+"""How one resource stands, by what its engine's pods say: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told
+from vecstow_operator.observed import Known, Observed
+from vecstow_operator.vocabulary import Reason
+
+FROM_SIDECAR: Final = (
+    Reason.CONFLICT, Reason.INVALID, Reason.NEWER_FORMAT, Reason.STORAGE_FAILED, Reason.DATA_MISSING,
+    Reason.VOLUME_REPLACED,
+)  # fmt: skip
+"""Findings that keep a collection from being ready, the gravest first."""
+FROM_STATE: Final = {
+    "recovering": Reason.RECOVERING,
+    "read_only": Reason.READ_ONLY,
+    "quarantined": Reason.QUARANTINED,
+    "foreign": Reason.FOREIGN,
+}
+"""States of a collection that is not ready."""
+UNKNOWN_STATE: Final = "unknown"
+INDEXED_STEP: Final = 10
+"""Per cent: progress is told in steps, so that not every tick changes a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What one pod says, as the status lists it."""
+
+    pod: str
+    pod_uid: str
+    resource_uid: str | None
+    generation: int | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All of a status that is not the past's."""
+
+    reason: Reason
+    """SERVED, or why it is not ready."""
+    message: str
+    degraded: Told | None = None
+    indexing: str | None = None
+    """How far the graph is, while it is being built beside the searches."""
+    is_confirmed: bool = False
+    """Every pod follows this generation of this resource."""
+    known: Known = field(default_factory=Known)
+    replicas: tuple[Replica, ...] = ()
+
+
+def judge(resource: Observed, engine: EngineView) -> Verdict:
+    """Ready only when every pod confirmed this uid and generation, and serves."""
+    rows = [(pod, _own_row(resource, pod)) for pod in engine.pods]
+    reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
+    confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
+    return Verdict(
+        reason=reason,
+        message=message,
+        degraded=next(_degradations(resource, engine, rows), None),
+        indexing=next(_indexing(rows), None),
+        is_confirmed=confirmed,
+        known=_known(resource, rows) if confirmed else resource.known,
+        replicas=tuple(_replica(pod, row) for pod, row in rows),
+    )
+
+
+def is_released(resource: Observed, engine: EngineView, *, namespace_ends: bool) -> bool:
+    """Whether a resource that is being deleted may lose its finalizer.
+
+    Without a drop only when nobody can make one any more: the engine or the namespace goes.
+    """
+    if namespace_ends or not engine.exists:
+        return True
+    return bool(engine.pods) and all(
+        pod.state is not None
+        and not pod.state.knows(resource.uid)
+        and any(told.reason is Reason.DELETING for told in pod.state.told.get(resource.uid, ()))
+        for pod in engine.pods
+    )
+
+
+_Rows = list[tuple[EnginePod, Row | None]]
+
+
+def _own_row(resource: Observed, pod: EnginePod) -> Row | None:
+    """The pod's row of that name, if it is this resource's."""
+    row = pod.state.rows.get(resource.collection_name) if pod.state is not None else None
+    return row if row is not None and row.resource_uid == resource.uid else None
+
+
+def _is_confirmed(resource: Observed, row: Row | None) -> bool:
+    return row is not None and row.generation == resource.generation
+
+
+def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
+    """Why it is not ready, what comes first first."""
+    if not engine.exists:
+        yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
+    if engine.is_scaled_down:
+        yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
+    if not engine.pods:
+        yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
+    for pod, _ in rows:
+        if pod.state is None:
+            yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
+    for told in _told(resource, rows, FROM_SIDECAR):
+        yield told.reason, told.text
+    if resource.is_deleting:
+        yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
+    for pod, row in rows:
+        yield from _of_row(resource, pod, row)
+
+
+def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
+    if row is None or not _is_confirmed(resource, row):
+        yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
+        return
+    if row.state in FROM_STATE:
+        yield FROM_STATE[row.state], row.reason or f"the collection is {row.state}"
+    lost = resource.known.collection_uid
+    if row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost):
+        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {resource.known.vector_count} vectors"
+
+
+def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
+    for _, row in rows:
+        if row is not None and row.state == "degraded":
+            yield Told(Reason.POINTS_WITHHELD, row.reason or "points fail their checks and are withheld")
+    yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE,))
+    if len(engine.pods) > 1:
+        yield Told(
+            Reason.EXTRA_REPLICAS,
+            f"engine {engine.name!r} has {len(engine.pods)} pods, each with its own volume: clients reach "
+            "the first alone",
+            "scale it to one",
+        )
+
+
+def _told(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Iterator[Told]:
+    all_told = [t for pod, _ in rows if pod.state is not None for t in pod.state.told.get(resource.uid, ())]
+    for reason in reasons:
+        yield from (told for told in all_told if told.reason is reason)
+
+
+def _indexing(rows: _Rows) -> Iterator[str]:
+    for pod, row in rows:
+        if row is not None and row.serves and row.indexed < row.vector_count:
+            share = 100 * row.indexed // row.vector_count // INDEXED_STEP * INDEXED_STEP
+            yield f"pod {pod.name} has {share} % of the vectors in the graph; the others are searched exactly"
+
+
+def _known(resource: Observed, rows: _Rows) -> Known:
+    """What the next start must find again. Of what is not served the past stays."""
+    pod, row = rows[0]
+    if row is None or not row.serves or pod.state is None:
+        return resource.known
+    return Known(row.collection_uid, pod.state.volume_id, row.vector_count)
+
+
+def _replica(pod: EnginePod, row: Row | None) -> Replica:
+    if row is None:
+        return Replica(pod.name, pod.uid, None, None, UNKNOWN_STATE)
+    return Replica(pod.name, pod.uid, row.resource_uid, row.generation, row.state)

@@ -1,0 +1,91 @@
+"""One `VectorCollection` as the API server gave it: what decisions need of it, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, parse_resource
+from vecstow_operator.vocabulary import FINALIZER, Annotation
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the status says that the collection has had: it survives the volume."""
+
+    collection_uid: str | None = None
+    volume_id: str | None = None
+    vector_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One resource of a complete list."""
+
+    name: str
+    uid: str
+    generation: int
+    created_at: str
+    """RFC 3339 in UTC, so that text compares as time does."""
+    document: Mapping[str, Any]
+    """What `manifest_from_resource` takes."""
+    annotations: Mapping[str, str]
+    is_deleting: bool
+    has_finalizer: bool
+    """Ours."""
+    known: Known
+
+    @property
+    def collection_name(self) -> str:
+        """The name that it wants, legal or not."""
+        return str(self.document["spec"].get("collectionName") or self.name)
+
+    @property
+    def engine(self) -> str:
+        """The engine that it wants."""
+        return str(self.document["spec"].get("engine") or ENGINE_DEFAULT)
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Sorts the oldest first."""
+        return self.created_at, self.uid
+
+    def parsed(self) -> CollectionResource:
+        """Raises InvalidInput or WrongShape for what the API server let through."""
+        return parse_resource(self.document)
+
+    def accepts_loss_of(self, collection_uid: str) -> bool:
+        """Whether somebody said that this incarnation need not come back."""
+        return self.annotations.get(Annotation.ACCEPT_EMPTY) == collection_uid
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether a collection of another shape may be dropped for it."""
+        return self.annotations.get(Annotation.REPLACE) == "true"
+
+
+def observed(document: Mapping[str, Any]) -> Observed:
+    """From the API server's JSON, which may lack what no schema filled in."""
+    metadata = document["metadata"]
+    status = document.get("status") or {}
+    return Observed(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        created_at=metadata.get("creationTimestamp") or "",
+        document={
+            "apiVersion": document.get("apiVersion"),
+            "kind": document.get("kind"),
+            "metadata": {key: metadata.get(key) for key in ("name", "uid", "generation")},
+            "spec": document.get("spec") or {},
+        },
+        annotations=metadata.get("annotations") or {},
+        is_deleting=metadata.get("deletionTimestamp") is not None,
+        has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
+        known=Known(
+            collection_uid=status.get("collectionUid"),
+            volume_id=status.get("volumeId"),
+            vector_count=status.get("vectorCount") or 0,
+        ),
+    )

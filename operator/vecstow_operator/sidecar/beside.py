@@ -1,0 +1,37 @@
+"""The engine beside the sidecar, over localhost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+import urllib3
+
+from vecstow_operator.sidecar.decide import Finding
+
+TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=30.0)
+
+
+class EngineAway(Exception):
+    """Raised when the engine did not take the poke."""
+
+
+class EngineBeside:
+    """Told of what the sidecar found, and that manifests changed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+
+    def poke(self, findings: Iterable[Finding]) -> None:
+        """`POST /state/refresh`. Raises EngineAway."""
+        body = json.dumps({"resources": [finding.document() for finding in findings]})
+        try:
+            answer = self._pool.request(
+                "POST", f"{self._url}/state/refresh", body=body, headers={"Content-Type": "application/json"}
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise EngineAway(str(error)) from error
+        if answer.status != 200:
+            raise EngineAway(f"it says {answer.status}: {answer.data[:200].decode(errors='replace')}")

@@ -1,0 +1,204 @@
+"""What is to be done about one collection: pure, so that a table of cases can say what is right.
+
+The order of the questions is fixed: is the resource being deleted, has somebody else the name, what does the
+manifest say, is the data there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.model.resource import CollectionResource, DeletionPolicy, manifest_from_resource
+from vecstow_operator.observed import Observed
+from vecstow_operator.vocabulary import Annotation, Reason
+
+KUBECTL_ANNOTATE: Final = "kubectl annotate vcol"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What lies at a collection's place; all fields at their defaults: nothing does."""
+
+    manifest: Manifest | None = None
+    problem: str | None = None
+    """Why the manifest cannot be read, when there is one."""
+    is_newer: bool = False
+    """Because a newer release wrote it."""
+    has_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the engine is told of one resource, and the manager reads there."""
+
+    collection: str
+    resource_uid: str
+    reason: Reason
+    message: str
+    hint: str | None = None
+    """The command to type."""
+
+    def document(self) -> dict[str, str | None]:
+        """JSON-ready."""
+        return {
+            "collection": self.collection,
+            "resource_uid": self.resource_uid,
+            "reason": self.reason.value,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do to one manifest, and what to tell. At most one of `write` and `drop` is set."""
+
+    write: Manifest | None = None
+    drop: bool = False
+    set_aside: bool = False
+    """Copy the manifest that is there, which cannot be read, to `.quarantine/` first."""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether the volume is to be changed."""
+        return self.drop or self.write is not None
+
+
+def decide(name: str, claims: Sequence[Observed], folder: Folder, volume_id: str | None) -> Decision:
+    """For the collection `name`: `claims` are all living resources that want the name, of a complete list."""
+    owner = _owner(claims, folder.manifest)
+    if owner is None:
+        return Decision(write=_released(folder.manifest))
+    losers = [claim for claim in claims if claim is not owner]
+    told = tuple(_loser_told(name, loser, owner) for loser in losers)
+    decision = _for_owner(name, owner, folder, volume_id)
+    return dataclasses.replace(decision, findings=(*decision.findings, *told))
+
+
+def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | None:
+    """The living owner of the manifest; else the oldest that is not being deleted; else the oldest."""
+    ranked = sorted(claims, key=lambda claim: (claim.is_deleting, claim.age))
+    uid = manifest.resource_uid if manifest is not None else None
+    return next((claim for claim in ranked if claim.uid == uid), ranked[0] if ranked else None)
+
+
+def _released(manifest: Manifest | None) -> Manifest | None:
+    """The manifest of a collection whose resource is gone: it stays, and REST may drop it."""
+    if manifest is None or manifest.managed_by is not ManagedBy.KUBERNETES or manifest.dropped_at is not None:
+        return None
+    return dataclasses.replace(manifest, managed_by=ManagedBy.API, resource_uid=None, generation=None)
+
+
+def _loser_told(name: str, loser: Observed, owner: Observed) -> Finding:
+    if loser.is_deleting:
+        return _gone(name, loser, "another resource has the collection, and keeps it")
+    return Finding(
+        name, loser.uid, Reason.CONFLICT,
+        f"collection {name!r} belongs to the resource {owner.name!r}",
+        f"delete one of the two: kubectl delete vcol {loser.name}",
+    )  # fmt: skip
+
+
+def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None) -> Decision:
+    try:
+        resource = owner.parsed()
+    except VecstowError as error:
+        return Decision(findings=(Finding(name, owner.uid, Reason.INVALID, error.message, error.hint),))
+    if resource.paused:
+        return Decision()
+    if owner.is_deleting:
+        return _end(name, owner, resource, folder)
+    if folder.is_newer:
+        problem = folder.problem or ""
+        return Decision(findings=(Finding(name, owner.uid, Reason.NEWER_FORMAT, problem),))
+    if folder.manifest is not None and folder.manifest.dropped_at is not None:
+        return Decision()  # the engine moves it away first
+    return _declare(name, owner, resource, folder, volume_id)
+
+
+def _end(name: str, owner: Observed, resource: CollectionResource, folder: Folder) -> Decision:
+    """The resource is being deleted: the policy that it has now decides."""
+    manifest = folder.manifest
+    if manifest is None or manifest.resource_uid != owner.uid:
+        return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
+    if resource.deletion_policy is DeletionPolicy.RETAIN:
+        return Decision(
+            write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
+        )
+    if manifest.dropped_at is None:
+        return Decision(drop=True)
+    return Decision()  # until the engine has moved it away
+
+
+def _gone(name: str, resource: Observed, why: str) -> Finding:
+    """Tells the manager that the volume no longer needs the resource."""
+    return Finding(name, resource.uid, Reason.DELETING, why)
+
+
+def _declare(
+    name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
+) -> Decision:
+    manifest = folder.manifest
+    is_own = manifest is not None and manifest.resource_uid == owner.uid
+    if manifest is not None and not is_own and _shape(resource) != manifest.shape:
+        return _replace(name, owner, resource, manifest)
+    # Its own manifest may have been edited: then even the shape is put right.
+    existing = manifest and dataclasses.replace(
+        manifest,
+        dimension=resource.dimension,
+        distance_metric=resource.distance_metric,
+        vector_type=resource.vector_type,
+    )
+    wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
+    uid, findings = _expected_data(name, owner, folder, volume_id)
+    wanted = dataclasses.replace(wanted, collection_uid=uid)
+    if wanted == manifest:
+        return Decision(findings=findings)
+    return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)
+
+
+def _shape(resource: CollectionResource) -> tuple[object, ...]:
+    return resource.dimension, resource.distance_metric, resource.vector_type
+
+
+def _replace(name: str, owner: Observed, resource: CollectionResource, manifest: Manifest) -> Decision:
+    if owner.may_replace:
+        return Decision(drop=True)
+    there = ", ".join(str(value) for value in manifest.shape)
+    wanted = ", ".join(str(value) for value in _shape(resource))
+    finding = Finding(
+        name, owner.uid, Reason.CONFLICT,
+        f"collection {name!r} is there with another shape: {there}; wanted is {wanted}",
+        f"to have it moved to .deleted/: {KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true",
+    )  # fmt: skip
+    return Decision(findings=(finding,))
+
+
+def _expected_data(
+    name: str, owner: Observed, folder: Folder, volume_id: str | None
+) -> tuple[str | None, tuple[Finding, ...]]:
+    """The uid that the manifest must have, so that the engine misses data that is gone; and what to tell.
+
+    A folder with data needs no help: a manifest without a uid takes the one in the data's headers.
+    """
+    found = folder.manifest.collection_uid if folder.manifest is not None else None
+    expected = found or owner.known.collection_uid
+    if folder.has_data:
+        return found, ()
+    if expected is None or owner.accepts_loss_of(expected):
+        return None, ()
+    was_elsewhere = owner.known.volume_id not in (None, volume_id)
+    finding = Finding(
+        name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
+        f"the data of collection {name!r} ({owner.known.vector_count} vectors) is not on this volume"
+        + (f": it was on volume {owner.known.volume_id}" if was_elsewhere else ""),
+        "bring the volume back; or, to begin without the vectors: "
+        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={expected}",
+    )  # fmt: skip
+    return expected, (finding,)

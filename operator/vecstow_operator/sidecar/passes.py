@@ -1,0 +1,163 @@
+"""A pass of the sidecar: observe, decide for each collection, act, tell the engine."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.manifest import ManagedBy
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away, Cluster
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.observed import Observed, observed
+from vecstow_operator.sidecar.beside import EngineAway, EngineBeside
+from vecstow_operator.sidecar.decide import Decision, Finding, Folder, decide
+from vecstow_operator.sidecar.volume import VolumeFolders
+from vecstow_operator.vocabulary import Annotation, Reason
+
+log = structlog.stdlib.get_logger(__name__)
+
+LIST_SECONDS_MAX: Final = 30.0
+"""A complete list is made at least so often, whatever the watch says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that one decision is made of."""
+
+    claims: tuple[Observed, ...]
+    folder: Folder
+    volume_id: str | None
+
+
+class Sidecar:
+    """Not thread-safe: one loop calls it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        engine: str,
+        volume: VolumeFolders,
+        beside: EngineBeside,
+        metrics: Metrics,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._cluster = cluster
+        self._engine = engine
+        self._volume = volume
+        self._beside = beside
+        self._metrics = metrics
+        self._heartbeat = heartbeat
+        self._claims: dict[str, tuple[Observed, ...]] | None = None
+        """By collection; None until a list was complete."""
+        self._listed_at = float("-inf")
+        self._decided: dict[str, tuple[Case, Decision]] = {}
+        """What is as it should be need not be decided again."""
+        self._is_away = False
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether the API server has ever given a complete list."""
+        return self._claims is not None
+
+    def run_pass(self, *, is_woken: bool) -> None:
+        """Look at everything once. Nothing that others do makes it raise."""
+        with self._metrics.timed_pass():
+            if is_woken or self._is_away or time.monotonic() - self._listed_at >= LIST_SECONDS_MAX:
+                self._list()
+            if self._claims is not None:
+                self._poke(self._settle(self._claims))
+
+    def _list(self) -> None:
+        try:
+            documents = self._cluster.resources(self._engine)
+        except Away as away:
+            self._metrics.errors.labels("api_server").inc()
+            if not self._is_away:
+                log.warning("resources are unknown", reason=str(away))
+            self._is_away = True
+            return
+        if self._is_away:
+            log.info("resources are known again", count=len(documents))
+        self._is_away = False
+        self._listed_at = time.monotonic()
+        self._claims = _by_collection(map(observed, documents))
+        self._metrics.resources.set(len(documents))
+        self._metrics.pass_was_complete()
+
+    def _settle(self, claims: dict[str, tuple[Observed, ...]]) -> list[Finding]:
+        """Bring each manifest to what it should be; returns what is to be told."""
+        folders = self._volume.look()
+        volume_id = self._volume.volume_id()
+        managed = {
+            n for n, f in folders.items() if f.manifest and f.manifest.managed_by is ManagedBy.KUBERNETES
+        }
+        names = sorted(claims.keys() | managed)
+        findings: list[Finding] = []
+        decided: dict[str, tuple[Case, Decision]] = {}
+        for place, name in enumerate(names):
+            self._heartbeat.beat()
+            self._metrics.queue_depth.set(len(names) - place)
+            case = Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
+            decision = self._settle_one(name, case)
+            findings += decision.findings
+            if not decision.changes:
+                decided[name] = case, decision
+        self._metrics.queue_depth.set(0)
+        self._decided = decided
+        return findings + list(self._set_aside(claims))
+
+    def _settle_one(self, name: str, case: Case) -> Decision:
+        known = self._decided.get(name)
+        if known is not None and known[0] == case:
+            return known[1]
+        if self._is_away and not case.claims:
+            return Decision()  # whose resource it is nobody knows now
+        decision = decide(name, case.claims, case.folder, case.volume_id)
+        if not decision.changes:
+            return decision
+        try:
+            done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
+        except (VecstowError, OSError) as error:
+            self._metrics.errors.labels("volume").inc()
+            log.error("manifest could not be changed", collection=name, reason=str(error))
+            return Decision(findings=tuple(_failed(name, claim, error) for claim in case.claims))
+        self._metrics.reconciles.inc()
+        return done
+
+    def _set_aside(self, claims: dict[str, tuple[Observed, ...]]) -> Iterable[Finding]:
+        """Evidence of damaged manifests that nobody has said to have looked at."""
+        for name, folders in self._volume.evidence().items():
+            for claim in claims.get(name, ()):
+                seen = claim.annotations.get(Annotation.ACKNOWLEDGED, "").split(",")
+                for folder in sorted(set(folders) - set(seen))[-1:]:
+                    yield Finding(
+                        name, claim.uid, Reason.MANIFEST_SET_ASIDE,
+                        f"the manifest was damaged and is written anew; .quarantine/{folder} has the old one",
+                        f"when you have looked at it: kubectl annotate --overwrite vcol {claim.name} "
+                        f"{Annotation.ACKNOWLEDGED.value}={','.join(folders)}",
+                    )  # fmt: skip
+
+    def _poke(self, findings: Sequence[Finding]) -> None:
+        try:
+            self._beside.poke(findings)
+        except EngineAway as away:
+            self._metrics.errors.labels("engine").inc()
+            log.debug("engine was not told", reason=str(away))
+
+
+def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, ...]]:
+    claims: defaultdict[str, list[Observed]] = defaultdict(list)
+    for resource in resources:
+        claims[resource.collection_name].append(resource)
+    return {name: tuple(sorted(wanting, key=lambda r: r.uid)) for name, wanting in claims.items()}
+
+
+def _failed(name: str, claim: Observed, error: Exception) -> Finding:
+    return Finding(name, claim.uid, Reason.STORAGE_FAILED, f"the manifest cannot be written: {error}")

@@ -1,0 +1,125 @@
+"""This pod's volume: its folders as decisions see them, and the changes that decisions ask for.
+
+The engine may work on the same folders: each change is decided anew under the manifests' lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, has_content
+from vecstow_engine.storage.manifests import (
+    change_manifest,
+    copy_manifest_aside,
+    dropped,
+    manifests_locked,
+    read_manifest,
+)
+from vecstow_operator.sidecar.decide import Decision, Folder
+
+log = structlog.stdlib.get_logger(__name__)
+_VOLUME_ID_BYTES = 32
+_Signature = tuple[int, int, int]
+"""Inode, size and time of change of a manifest."""
+
+
+@dataclass(slots=True)
+class VolumeFolders:
+    """Reads a manifest again only when it changed."""
+
+    layout: Layout
+    _read: dict[str, tuple[_Signature | None, Folder]] = field(default_factory=dict)
+
+    def volume_id(self) -> str | None:
+        """The volume's id; None until an engine has made it."""
+        try:
+            raw = self.layout.volume_id.read_bytes()[:_VOLUME_ID_BYTES]
+        except FileNotFoundError:
+            return None
+        return raw.decode("ascii", "replace")
+
+    def look(self) -> dict[str, Folder]:
+        """Every folder that is or could be a collection."""
+        if not self.layout.data.is_dir():
+            return {}
+        with os.scandir(self.layout.data) as entries:
+            names = [
+                e.name for e in entries if is_collection_name(e.name) and e.is_dir(follow_symlinks=False)
+            ]
+        self._read = {name: self._look_at(name) for name in names}
+        return {name: folder for name, (_, folder) in self._read.items()}
+
+    def evidence(self) -> dict[str, list[str]]:
+        """By collection: the folders in `.quarantine/` that hold nothing but its damaged manifest."""
+        found: dict[str, list[str]] = {}
+        for copy in sorted(self.layout.quarantine.glob(f"*/*/{MANIFEST}")):
+            folder = copy.parent
+            if [entry.name for entry in folder.parent.iterdir()] == [folder.name]:
+                found.setdefault(folder.name, []).append(folder.parent.name)
+        return found
+
+    def is_being_made(self, name: str) -> bool:
+        """Whether the collection's folder waits to be put in its place: then its absence says nothing."""
+        return (self.layout.staging / name).is_dir()
+
+    def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
+        """Decide by what is there now, under the lock, and do it. Raises StorageError, DiskFull."""
+        with manifests_locked(self.layout):
+            folder = _look(self.layout.collection(name))
+            decision = decide(folder)
+            if decision.changes and not self.is_being_made(name):
+                self._do(name, folder, decision)
+        return decision
+
+    def _do(self, name: str, folder: Folder, decision: Decision) -> None:
+        if decision.set_aside:
+            copy = copy_manifest_aside(self.layout, name)
+            log.warning("damaged manifest set aside", collection=name, copy=str(copy), reason=folder.problem)
+        if decision.drop:
+            assert folder.manifest is not None
+            change_manifest(self.layout, dropped(folder.manifest))
+            log.info("collection marked as dropped", collection=name)
+        elif decision.write is not None:
+            change_manifest(self.layout, decision.write)
+            log.info(
+                "manifest written", collection=name, resource_uid=decision.write.resource_uid,
+                generation=decision.write.generation,
+            )  # fmt: skip
+
+    def _look_at(self, name: str) -> tuple[_Signature | None, Folder]:
+        folder = self.layout.collection(name)
+        signature = _signature(folder / MANIFEST)
+        known = self._read.get(name)
+        if known is None or known[0] != signature or signature is None:
+            return signature, _look(folder)
+        read = known[1]
+        return signature, Folder(read.manifest, read.problem, read.is_newer, _has_data(folder))
+
+
+def _look(folder: Path) -> Folder:
+    has_data = _has_data(folder)
+    try:
+        return Folder(read_manifest(folder), has_data=has_data)
+    except NewerFormat as error:
+        return Folder(problem=error.message, is_newer=True, has_data=has_data)
+    except DamagedFile as error:
+        return Folder(problem=error.message, has_data=has_data)
+
+
+def _has_data(folder: Path) -> bool:
+    return any(has_content(folder / name) for name in (ROWS, POINTS))
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
