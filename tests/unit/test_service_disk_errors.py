@@ -205,3 +205,15 @@ async def test_checkpoint_that_cannot_open_its_table_for_writing_is_tried_again(
     assert engine.describe("notes")["state"] == "ready"
     await engine.put(b=2)
     assert engine.checkpoint()
+
+
+async def test_what_a_refused_repair_left_in_staging_does_not_come_in_the_place_of_a_dropped_collection(
+    engine,
+):
+    await engine.put(a=1)
+    engine.checkpoint()
+    shutil.copytree(engine.layout.collection("notes"), engine.layout.staging / "notes")
+    engine.drop("notes")
+    with engine.copied() as restarted:
+        assert restarted.collection_names() == []
+        assert [dropped["name"] for dropped in restarted.deleted()] == ["notes"]

@@ -72,7 +72,7 @@ def finish_imports(layout: Layout) -> list[Manifest]:
     Only that is staged under its name.
     """
     finished = []
-    for staging in sorted((layout.staging).glob("*")):
+    for staging in sorted(layout.staging.glob("*")):
         with contextlib.suppress(DamagedFile, NewerFormat):
             manifest = read_manifest(staging)  # written last, so the rest is whole
             if manifest is not None and not layout.collection(manifest.name).exists():

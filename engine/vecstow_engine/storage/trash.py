@@ -43,6 +43,7 @@ def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
     try:
         with manifests_locked(layout):
             files.make_folder(layout.deleted)
+            files.remove_tree(layout.staging / name)  # the next start would give it the place
             files.rename(layout.collection(name), target)
     except files.SyncFailed:
         raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -144,6 +145,7 @@ def run_batch(batch: Batch) -> Outcome:
     """One batch in a folder of its own; what it raises is a finding."""
     silence()
     folder = Path(tempfile.mkdtemp(prefix="prove-", dir=memory()))
+    multiprocessing.util.get_temp_dir()  # made before, since it outlives the batch
     usual, tempfile.tempdir = tempfile.tempdir, str(folder)  # a check copies tables: in memory too
     try:
         return batch.run(folder)

@@ -50,7 +50,7 @@ def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> It
         if dry_run:
             yield
             return
-        if not (layout.staging).is_dir():  # what a crash cut may be the only collection
+        if not layout.staging.is_dir():  # what a crash cut may be the only collection
             _wanted(layout, names)
     with closing(Volume(layout, 0, allow_network=True)):
         yield
