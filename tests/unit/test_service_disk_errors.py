@@ -207,7 +207,7 @@ async def test_checkpoint_that_cannot_open_its_table_for_writing_is_tried_again(
     assert engine.checkpoint()
 
 
-async def test_what_a_refused_repair_left_in_staging_does_not_come_in_the_place_of_a_dropped_collection(
+async def test_what_a_refused_repair_left_does_not_take_the_place_of_a_dropped_collection(
     engine,
 ):
     await engine.put(a=1)
