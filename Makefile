@@ -11,7 +11,7 @@ export PYTHON
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make .venv from the locked versions (nothing the second time)
@@ -28,6 +28,15 @@ test: setup ## run the whole test suite
 .PHONY: test-unit
 test-unit: setup ## run the fast tests alone
 	$(PY) -m pytest tests/unit
+
+.PHONY: test-operator
+test-operator: setup ## run the tests that need a Kubernetes API server; skip none
+	$(PY) -m tests.cluster.binaries
+	VECSTOW_REQUIRE_CLUSTER=1 $(PY) -m pytest $(wildcard tests/cluster tests/operator) $(ARGS)
+
+.PHONY: cluster
+cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-C
+	@$(PY) -m tests.cluster
 
 .PHONY: coverage
 coverage: setup ## run the whole test suite and report branch coverage
