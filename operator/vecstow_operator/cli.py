@@ -116,7 +116,7 @@ def main() -> None:
     try:
         app()
     except ConfigException as error:
-        print(f"error: no API server is configured: {error}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"error: no API server is configured: {error}", err=True)
         raise SystemExit(1) from error
 
 

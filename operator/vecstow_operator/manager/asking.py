@@ -45,7 +45,7 @@ class Asking:
 
     def views(self, stateful_sets: Iterable[Any], pods: Iterable[Any]) -> dict[str, EngineView]:
         """Every engine of the namespace, by name, with what its pods say now."""
-        addresses = [_address(pod) for pod in pods if pod.metadata.deletion_timestamp is None]
+        addresses = [address_of(pod) for pod in pods if pod.metadata.deletion_timestamp is None]
         asked = list(self._threads.map(self._ask, addresses))
         self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
         wanted: dict[str, int] = {}
@@ -101,7 +101,8 @@ class Asking:
         return state
 
 
-def _address(pod: Any) -> Address:
+def address_of(pod: Any) -> Address:
+    """Where a pod of an engine answers."""
     containers = {container.name: container for container in pod.spec.containers}
     ports = {
         port.name: port.container_port for port in getattr(containers.get(CONTAINER), "ports", None) or ()

@@ -1,0 +1,50 @@
+"""A resource for a collection that has none: pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Container, Mapping
+from typing import Any, Final
+
+from vecstow_engine.model.resource import API_VERSION, INDEX_FIELDS, KIND
+
+HASH_CHARACTERS: Final = 6
+_LEGAL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def resource_name(collection: str, taken: Container[str] = ()) -> str:
+    """The collection's name where Kubernetes allows it; else lower-cased, with a short hash of it behind."""
+    if _LEGAL.fullmatch(collection) and collection not in taken:
+        return collection
+    digest = hashlib.sha256(collection.encode()).hexdigest()[:HASH_CHARACTERS]
+    plain = re.sub(r"[^a-z0-9-]", "-", collection.lower())[: 62 - HASH_CHARACTERS].strip("-")
+    return f"{plain}-{digest}" if plain else f"collection-{digest}"
+
+
+def resource_of(
+    description: Mapping[str, Any], engine: str, namespace: str, taken: Container[str] = ()
+) -> dict[str, Any]:
+    """What would have declared it: `description` is what `GET /collections/{c}` says."""
+    collection = description["name"]
+    name = resource_name(collection, taken)
+    spec: dict[str, Any] = {
+        "dimension": description["dimension"],
+        "distanceMetric": description["distance_metric"],
+        "vectorType": description["vector_type"],
+        "index": {field: description["index_config"][key] for field, key in INDEX_FIELDS.items()},
+        "engine": engine,
+        "deletionPolicy": "Retain",
+    }
+    if description.get("payload_indexes"):
+        spec["payloadIndexes"] = description["payload_indexes"]
+    if description.get("owner"):
+        spec["owner"] = description["owner"]
+    if name != collection:
+        spec["collectionName"] = collection
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }

@@ -1,0 +1,287 @@
+"""`kubectl vecstow …`: the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from vecstow_operator.kube import Away
+from vecstow_operator.manager.passes import orphans
+from vecstow_operator.plugin.adoption import resource_of
+from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
+from vecstow_operator.plugin.report import Line, report
+from vecstow_operator.plugin.survey import Survey, survey
+from vecstow_operator.vocabulary import FINALIZER, GROUP, PLURAL, VERSION, Annotation
+
+COLUMNS: Final = ("resource", "collection", "engine", "state", "reason", "vectors")
+
+app = typer.Typer(
+    name="kubectl vecstow",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace; default: the context's.")
+]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+Engine = Annotated[str | None, typer.Option("--engine", help="Which engine; not needed when there is one.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names; default: all.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+class Refused(Exception):
+    """Raised when a command cannot do what it was asked; the message says why."""
+
+
+@app.callback()
+def root() -> None:
+    """Look at the vector collections of a namespace, and bring them back.
+
+    \b
+    Typed first at night:
+      kubectl vecstow status           how each collection stands, and what to type next
+    """
+
+
+@app.command()
+def status(
+    names: Names = None, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
+) -> None:
+    """Say how each collection stands, by what the engines answer now.
+
+    Exit code 1 when one of them is not served whole.
+    """
+    _, namespace, found = _look(context, namespace)
+    lines = [
+        line
+        for line in report(found.resources, found.engines, namespace)
+        if not names or line.resource in names or line.collection in names
+    ]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
+    else:
+        _print_lines(lines)
+    if any(line.reason not in ("Served", "Orphan") for line in lines):
+        raise typer.Exit(1)
+
+
+@app.command()
+def adopt(
+    names: Names = None,
+    engine: Engine = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the resources.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="yaml: print what is made.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Make resources for collections that have none: after a restore, or for what was made over REST.
+
+    \b
+    Example, for git:
+      kubectl vecstow adopt --dry-run -o yaml > collections.yaml
+    """
+    api, namespace, found = _look(context, namespace)
+    wanted = [
+        (on, name)
+        for on, name in orphans(found.engines, found.resources)
+        if engine in (None, on) and (not names or name in names)
+    ]
+    _refuse_missing(names, {name for _, name in wanted}, "no collection without a resource")
+    taken = {resource.name for resource in found.resources}
+    made = []
+    for on, name in wanted:
+        resource = resource_of(found.proxies[on].call("GET", "collections", name), on, namespace, taken)
+        taken.add(resource["metadata"]["name"])
+        made.append(resource)
+    if output == "yaml":
+        typer.echo(yaml.safe_dump_all(made, sort_keys=False), nl=False)
+    for resource in made:
+        if not dry_run:
+            client.CustomObjectsApi(api).create_namespaced_custom_object(
+                GROUP, VERSION, namespace, PLURAL, resource
+            )
+        if output is None:
+            said = "would be made" if dry_run else "made"
+            typer.echo(f"vectorcollection/{resource['metadata']['name']} {said}")
+
+
+@app.command("accept-empty")
+def accept_empty(name: str, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a collection whose data is gone begin anew, without its vectors.
+
+    Only the loss that is there now is accepted: a later one is told again.
+    """
+    api, namespace, found = _look(context, namespace)
+    document = _document(found, name)
+    lost = (document.get("status") or {}).get("collectionUid")
+    if lost is None:
+        raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
+    _annotate(api, namespace, name, {Annotation.ACCEPT_EMPTY.value: lost})
+    typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
+
+
+@app.command()
+def release(
+    names: Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every resource of the namespace.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Take Vecstow's finalizer from resources, so that they can go without a manager.
+
+    Their collections stay on the volume.
+    """
+    if not names and not everything:
+        raise Refused("name the resources, or say --all")
+    api, namespace, found = _look(context, namespace)
+    there = {document["metadata"]["name"]: document["metadata"] for document in found.documents}
+    _refuse_missing(names, set(there), "no resource")
+    for name in names or sorted(there):
+        finalizers = there[name].get("finalizers") or []
+        if FINALIZER not in finalizers:
+            continue
+        others = [finalizer for finalizer in finalizers if finalizer != FINALIZER]
+        _patch(
+            api, namespace, name, {"finalizers": others, "resourceVersion": there[name]["resourceVersion"]}
+        )
+        typer.echo(f"vectorcollection/{name} released")
+
+
+@app.command()
+def check(
+    name: str,
+    engine: Engine = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify every file and row of one collection; it goes on serving. Exit code 1: damage was found."""
+    _, namespace, found = _look(context, namespace)
+    on, collection = _collection(found, name, engine)
+    document = _proxy(found, on).call("POST", "collections", collection, "check")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        for finding in document["findings"]:
+            where = "" if finding.get("offset") is None else f" at {finding['offset']}"
+            typer.echo(f"{finding['severity']}: {finding['file']}{where}: {finding['message']}")
+        typer.echo(f"{collection}: {len(document['findings'])} findings")
+    if any(finding["severity"] == "error" for finding in document["findings"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def hold(
+    seconds: Annotated[float, typer.Option(help="How long, at most.")] = 600.0,
+    release_it: Annotated[bool, typer.Option("--release", help="End it.")] = False,
+    engine: Engine = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Hold an engine's files still, so that a copy of its volume is exact. Writes go on meanwhile."""
+    _, namespace, found = _look(context, namespace)
+    proxy = _proxy(found, engine)
+    answer = (
+        proxy.call("DELETE", "hold") if release_it else proxy.call("POST", "hold", body={"seconds": seconds})
+    )
+    typer.echo(f"{answer['message']}{'' if answer['until'] is None else ' until ' + answer['until']}")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except (Refused, Away, NoAnswer, ConfigException) as error:
+        _fail(str(error))
+    except ApiException as error:
+        _fail(f"the API server says {error.status} {error.reason}: {_message(error)}")
+    except (HTTPError, OSError) as error:
+        _fail(f"the API server does not answer: {error}")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(1)
+
+
+def _message(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _look(context: str | None, namespace: str | None) -> tuple[client.ApiClient, str, Survey]:
+    contexts, active = config.list_kube_config_contexts()
+    chosen = next((c for c in contexts if c["name"] == context), active)
+    namespace = namespace or chosen["context"].get("namespace") or "default"
+    api = config.new_client_from_config(context=context)
+    return api, namespace, survey(api, namespace)
+
+
+def _document(found: Survey, name: str) -> dict[str, Any]:
+    for document in found.documents:
+        if document["metadata"]["name"] == name:
+            return document
+    raise Refused(f"vectorcollection/{name} does not exist")
+
+
+def _collection(found: Survey, name: str, engine: str | None) -> tuple[str | None, str]:
+    """Engine and collection of a resource of that name, or of a collection that has none."""
+    for resource in found.resources:
+        if resource.name == name:
+            return resource.engine, resource.collection_name
+    return engine, name
+
+
+def _proxy(found: Survey, engine: str | None) -> EngineProxy:
+    if engine is None and len(found.proxies) == 1:
+        [proxy] = found.proxies.values()
+        return proxy
+    if engine is None:
+        raise Refused(f"there are {len(found.proxies)} engines with pods; say --engine NAME")
+    if engine not in found.proxies:
+        raise Refused(f"engine {engine!r} has no pod")
+    return found.proxies[engine]
+
+
+def _refuse_missing(names: Iterable[str] | None, there: set[str], what: str) -> None:
+    missing = sorted(set(names or ()) - there)
+    if missing:
+        raise Refused(f"{what} is called {missing[0]!r}")
+
+
+def _annotate(api: client.ApiClient, namespace: str, name: str, annotations: dict[str, str]) -> None:
+    _patch(api, namespace, name, {"annotations": annotations})
+
+
+def _patch(api: client.ApiClient, namespace: str, name: str, metadata: dict[str, Any]) -> None:
+    client.CustomObjectsApi(api).patch_namespaced_custom_object(
+        GROUP, VERSION, namespace, PLURAL, name, {"metadata": metadata},
+        _content_type="application/merge-patch+json",
+    )  # fmt: skip
+
+
+def _print_lines(lines: list[Line]) -> None:
+    rows = [COLUMNS, *(tuple(str(getattr(line, column)) for column in COLUMNS) for line in lines)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+    for row in rows:
+        cells = [cell.upper() if row is COLUMNS else cell for cell in row]
+        typer.echo("   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    for line in lines:
+        if line.reason != "Served":
+            typer.echo(f"\n{line.resource if line.resource != '-' else line.collection}: {line.message}")
+            if line.next_command is not None:
+                typer.echo(f"  next: {line.next_command}")

@@ -1,0 +1,58 @@
+"""An engine, asked through the API server's proxy of its pod."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+TIMEOUT_SECONDS: Final = (5.0, 600.0)
+"""To connect, and for the answer: a check reads every row."""
+
+
+class NoAnswer(Exception):
+    """Raised when an engine refuses, or cannot be reached; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProxy:
+    """One engine pod."""
+
+    api: client.ApiClient
+    namespace: str
+    pod: str
+    port: int
+
+    def call(self, method: str, *path: str, body: object = None) -> Any:
+        """The `data` of the answer. Raises NoAnswer."""
+        below = "/".join(quote(part, safe="") for part in path)
+        where = f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:{self.port}/proxy/{below}"
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = self.api.param_serialize(
+            method, where, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = self.api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            content: bytes = answer.read()
+        except (ApiException, HTTPError, OSError) as error:
+            raise NoAnswer(f"the API server does not answer: {error}") from error
+        if answer.status != HTTPStatus.OK:
+            raise NoAnswer(f"pod {self.pod}: {_told(content) or f'{answer.status} {answer.reason}'}")
+        return json.loads(content)["data"]
+
+
+def _told(content: bytes) -> str | None:
+    """The engine's own words, or the API server's."""
+    try:
+        document = json.loads(content)
+        return str(document.get("error") or document["message"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

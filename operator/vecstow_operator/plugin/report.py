@@ -1,0 +1,90 @@
+"""`kubectl vecstow status`: each collection, how it stands, and what to type next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vecstow_operator.manager.engines import EngineView, Row
+from vecstow_operator.manager.passes import orphans
+from vecstow_operator.manager.status import is_paused
+from vecstow_operator.manager.verdict import Verdict, judge
+from vecstow_operator.observed import Observed
+from vecstow_operator.vocabulary import Reason
+
+NO_RESOURCE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One collection."""
+
+    resource: str
+    collection: str
+    engine: str
+    state: str
+    reason: str
+    vectors: int
+    message: str
+    next_command: str | None = None
+
+
+def report(resources: list[Observed], engines: dict[str, EngineView], namespace: str) -> Iterator[Line]:
+    """By what the engines say now, whatever the statuses say: the manager may be away."""
+    for resource in sorted(resources, key=lambda resource: resource.name):
+        engine = engines.get(resource.engine, EngineView(resource.engine))
+        verdict = judge(resource, engine)
+        row = _row(engine, resource.collection_name)
+        yield Line(
+            resource=resource.name,
+            collection=resource.collection_name,
+            engine=resource.engine,
+            state=row.state if row is not None else "unknown",
+            reason="Paused" if is_paused(resource) else _reason(verdict).value,
+            vectors=row.vector_count if row is not None else resource.known.vector_count,
+            message=verdict.degraded.text if _is_degraded(verdict) and verdict.degraded else verdict.message,
+            next_command=_next(resource, verdict, namespace),
+        )
+    for engine_name, name in orphans(engines, resources):
+        row = _row(engines[engine_name], name)
+        assert row is not None
+        yield Line(
+            NO_RESOURCE, name, engine_name, row.state, "Orphan", row.vector_count,
+            row.reason or "no resource declares it", f"kubectl vecstow adopt -n {namespace} {name}",
+        )  # fmt: skip
+
+
+def _row(engine: EngineView, name: str) -> Row | None:
+    rows = (pod.state.rows.get(name) for pod in engine.pods if pod.state is not None)
+    return next((row for row in rows if row is not None), None)
+
+
+def _is_degraded(verdict: Verdict) -> bool:
+    return verdict.reason is Reason.SERVED and verdict.degraded is not None
+
+
+def _reason(verdict: Verdict) -> Reason:
+    if _is_degraded(verdict) and verdict.degraded is not None:
+        return verdict.degraded.reason
+    return verdict.reason
+
+
+def _next(resource: Observed, verdict: Verdict, namespace: str) -> str | None:
+    """The command that helps, or tells more."""
+    plugin, reason = "kubectl vecstow", _reason(verdict)
+    in_namespace = f"-n {namespace} {resource.name}"
+    commands = {
+        Reason.DATA_MISSING: f"{plugin} accept-empty {in_namespace}",
+        Reason.VOLUME_REPLACED: f"{plugin} accept-empty {in_namespace}",
+        Reason.QUARANTINED: f"{plugin} check {in_namespace}",
+        Reason.POINTS_WITHHELD: f"{plugin} check {in_namespace}",
+        Reason.READ_ONLY: f"{plugin} check {in_namespace}",
+        Reason.ENGINE_MISSING: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
+        Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
+        Reason.ENGINE_UNREACHABLE: (
+            f"kubectl get pods -n {namespace} -l vecstow.dev/engine={resource.engine} -o wide"
+        ),
+        Reason.CONFLICT: f"kubectl get vcol -n {namespace}",
+        Reason.INVALID: f"kubectl edit vcol {in_namespace}",
+    }
+    return commands.get(reason)

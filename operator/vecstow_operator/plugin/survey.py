@@ -1,0 +1,64 @@
+"""What the plugin knows of a namespace: resources, engines' pods, and what these say now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes import client
+
+from vecstow_operator.kube import Cluster
+from vecstow_operator.manager.asking import address_of
+from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
+from vecstow_operator.observed import Observed, observed
+from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
+from vecstow_operator.vocabulary import Condition, Label
+
+
+@dataclass(slots=True)
+class Survey:
+    """One look at a namespace."""
+
+    documents: list[dict[str, Any]]
+    """All resources."""
+    engines: dict[str, EngineView] = field(default_factory=dict)
+    proxies: dict[str, EngineProxy] = field(default_factory=dict)
+    """By engine: its first pod."""
+
+    @property
+    def resources(self) -> list[Observed]:
+        """The same, as decisions see them."""
+        return [observed(document) for document in self.documents]
+
+
+def survey(api: client.ApiClient, namespace: str) -> Survey:
+    """Ask everybody once. Raises Away."""
+    cluster = Cluster(namespace, api)
+    found = Survey(cluster.resources())
+    for stateful_set in cluster.stateful_sets():
+        name = stateful_set.metadata.labels[Label.ENGINE]
+        found.engines[name] = EngineView(name, exists=True, wanted_pods=stateful_set.spec.replicas or 0)
+    pods: dict[str, list[EnginePod]] = {}
+    for pod in sorted(cluster.pods(), key=lambda pod: pod.metadata.name):
+        address = address_of(pod)
+        proxy = EngineProxy(api, namespace, address.pod, address.port)
+        found.proxies.setdefault(address.engine, proxy)
+        pods.setdefault(address.engine, []).append(_asked(proxy, address.uid))
+    for name, asked in pods.items():
+        wanted = found.engines[name].wanted_pods if name in found.engines else 0
+        found.engines[name] = EngineView(name, exists=True, wanted_pods=wanted, pods=tuple(asked))
+    return found
+
+
+def condition(document: Mapping[str, Any], kind: Condition) -> Mapping[str, Any]:
+    """That condition of a resource; empty when nobody has set it."""
+    conditions = (document.get("status") or {}).get("conditions", ())
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def _asked(proxy: EngineProxy, uid: str) -> EnginePod:
+    try:
+        return EnginePod(proxy.pod, uid, parse_state(proxy.call("GET", "state")))
+    except NoAnswer as error:
+        return EnginePod(proxy.pod, uid, problem=str(error))
