@@ -140,6 +140,7 @@ async def test_a_vector_far_too_long_is_refused_unparsed():
         pytest.param("POST", SEARCH, 200, "debug", id="hot"),
         pytest.param("GET", "/collections", 200, "debug", id="reading"),
         pytest.param("DELETE", "/collections/docs", 200, "info", id="changing"),
+        pytest.param("POST", "/state/refresh", 200, "debug", id="by the clock"),
         pytest.param("POST", SEARCH, 500, "warning", id="failing"),
     ],
 )
@@ -149,7 +150,7 @@ async def test_requests_are_logged_by_weight(method, path, status, level, caplog
     if status == 500:
         engine.fails = RuntimeError()
     with capture_logs() as lines:
-        await client.call(method, path, QUERY if method == "POST" else None)
+        await client.call(method, path, QUERY if path == SEARCH else None)
     assert (lines[-1]["log_level"], lines[-1]["status"], lines[-1]["path"]) == (level, status, path)
 
 

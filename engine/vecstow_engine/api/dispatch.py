@@ -39,6 +39,8 @@ _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
 """What somebody should look at; a 503 was logged by whoever changed the state."""
+_ASKED_BY_THE_CLOCK: Final = "/state/refresh"
+"""The sidecar's poke, every few seconds."""
 
 log = structlog.stdlib.get_logger(__name__)
 # Asked on hot routes before anything is put together for a line that nobody wants.
@@ -179,7 +181,7 @@ class Dispatcher:
         self._metrics.observe(exchange.route, method, exchange.status, seconds)
         if exchange.status in _OPERATOR_STATUSES:
             write = log.warning
-        elif exchange.match is None and method != "GET":
+        elif exchange.match is None and method != "GET" and exchange.route != _ASKED_BY_THE_CLOCK:
             write = log.info
         elif _stdlib_log.isEnabledFor(logging.DEBUG):
             write = log.debug
