@@ -73,7 +73,7 @@ class Role:
 
 
 class EngineOnCluster(EngineProcess):
-    """An engine whose pod the cluster's controllers made from a StatefulSet; nothing runs it but this class."""
+    """An engine whose pod the cluster's controllers made from a StatefulSet; only this class runs it."""
 
     def __init__(self, site: Site, name: str, data: Path) -> None:
         super().__init__(data, "--name", name, "--rescan-seconds", 1, "--reserve-bytes", 0)
@@ -121,7 +121,8 @@ class Site:
     def new_sidecar(self, engine: EngineOnCluster) -> Role:
         """Of that engine; not started."""
         return Role(
-            self.cluster.account_kubeconfig(self.namespace, "sidecar"), self.folder / f"sidecar-{engine.name}.log",
+            self.cluster.account_kubeconfig(self.namespace, "sidecar"),
+            self.folder / f"sidecar-{engine.name}.log",
             "sidecar", "--engine", engine.name, "--data", engine.data, "--engine-url", engine.url,
             "--tick-seconds", SIDECAR_TICK_SECONDS, "--namespace", self.namespace,
         )  # fmt: skip
