@@ -227,6 +227,9 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={self._token_keys.key}",
             f"--root-ca-file={self.authority.own.certificate}",
+            # It makes an account for each controller before they start; 20 calls in a second are its default.
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
             # It is the only one, and a leader that cannot renew its lease would end itself.
             "--leader-elect=false",
             "--secure-port=0",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import binaries
+from tests.cluster.folder import PREFIX, remove_left_behind
 from tests.cluster.programs import PORTS, Program, StartFailed, free_ports
 
 
@@ -71,6 +72,16 @@ def test_free_ports_are_different_and_no_outgoing_connection_takes_them() -> Non
     ports = free_ports("127.0.0.1", 20)
     assert len(set(ports)) == 20
     assert max(ports) <= max(PORTS) < lowest
+
+
+def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, used = tmp_path / f"{PREFIX}{gone.pid}-x", tmp_path / f"{PREFIX}{os.getpid()}-x"
+    (left / "etcd").mkdir(parents=True)
+    used.mkdir()
+    remove_left_behind(tmp_path)
+    assert list(tmp_path.iterdir()) == [used]
 
 
 def test_another_module_has_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
