@@ -18,6 +18,7 @@ from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import DiskFull, VecstowError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.losing import refuse_if_gone
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.store import Store
@@ -73,14 +74,14 @@ class Indexer:
         index = collection.index
         with self._lock:
             self._dirty.pop(collection, None)
-        if index is None or collection.is_dropping() or self._stopping.is_set():
+        if index is None or not collection.serves() or self._stopping.is_set():
             return
         try:
             if index.advance(threads=self._threads):
                 with self._lock:
                     self._dirty[collection] = None
         except (VecstowError, OSError) as error:
-            if collection.is_dropping():
+            if not collection.serves():
                 return
             log.error("rows could not be read for the index", collection=collection.name, reason=str(error))
 
@@ -136,7 +137,11 @@ class Upkeep:
                     self._attempt(collection, lambda c=collection: self._finish(c))  # type: ignore[misc]
 
     def checkpoint(self, collection: Collection) -> bool:
-        """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock."""
+        """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock.
+
+        Raises Quarantined, before anything is written, when the files are gone.
+        """
+        refuse_if_gone(collection)
         store = collection.store
         assert store is not None
         changed_at, collection.changed_at = collection.changed_at, None
@@ -146,6 +151,7 @@ class Upkeep:
             done = self._checkpoint_with_room(store)
         except BaseException:
             collection.changed_at = changed_at
+            refuse_if_gone(collection)
             raise
         if done:
             log.info(
@@ -177,6 +183,7 @@ class Upkeep:
         while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
             collection.forget(moved)
             self.checkpoint(collection)
+        refuse_if_gone(collection)
         after = store.truncate()
         if index.deleted_share > 0:
             self._rebuild(collection, index)
@@ -208,7 +215,8 @@ class Upkeep:
     def _tell_broken(self, collection: Collection) -> None:
         """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
         reason = collection.broken
-        if reason is not None and not collection.dropping and collection not in self._told_broken:
+        is_news = collection not in self._told_broken and not collection.opens_anew
+        if reason is not None and is_news and not collection.dropping:
             self._told_broken.add(collection)
             log.error(
                 "collection takes no writes until the next start", collection=collection.name, reason=reason

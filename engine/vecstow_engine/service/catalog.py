@@ -141,8 +141,8 @@ class Catalog:
             collection.manifest = manifest
             collection.opened(store, self._loader.new_index(collection))
 
-    def drop(self, collection: Collection) -> Path:
-        """Move a collection to `.deleted/`; its name is free when this returns.
+    def drop(self, collection: Collection) -> Path | None:
+        """Move a collection to `.deleted/`; its name is free when this returns. None: its folder was gone.
 
         Raises Conflict, NotFound, or Recovering: its loader would go on with what comes under the name.
         """
@@ -260,19 +260,27 @@ class Catalog:
         collection.warnings += tuple(remarks)
         self._opened(collection)
 
-    def move_away(self, collection: Collection) -> Path:
+    def open_anew(self, collection: Collection, manifest: Manifest) -> None:
+        """Open a quarantined collection once more; `registry.changing` and its upkeep lock are held."""
+        collection.opening(manifest)
+        self._loader.load(collection, is_rival=self._registry.is_rival(collection), with_graph=False)
+        self._opened(collection)
+
+    def move_away(self, collection: Collection) -> Path | None:
         """The engine's part of a drop: one rename, once nobody writes the files."""
         with self.changes.names("drop", collection.name):
             collection.dropping = True
             with collection.upkeep:
                 path = self._move_away(collection)
-        log.info("collection dropped", collection=collection.name, path=str(path))
+        log.info("collection dropped", collection=collection.name, path=str(path or "its folder was gone"))
         return path
 
-    def _move_away(self, collection: Collection) -> Path:
+    def _move_away(self, collection: Collection) -> Path | None:
         self._registry.remove(collection)
         if collection.store is not None:
             collection.store.retire("it was dropped")
+        if not self._layout.collection(collection.name).exists():
+            return None
         uid = collection.manifest.collection_uid
         try:
             return self._with_room(move_to_deleted, self._layout, collection.name, uid)

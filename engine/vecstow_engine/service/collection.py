@@ -6,7 +6,7 @@ State and reader's contract:
     ready         reads and writes
     degraded      reads and writes; the points that fail their checks are withheld and listed
     read_only     reads; no writes until the next start, because a sync failed
-    quarantined   nothing: damage was found that cannot be told apart point by point
+    quarantined   nothing: damage was found that cannot be told apart point by point, or the files are gone
     foreign       nothing: the data files are another program's
 """
 
@@ -27,6 +27,7 @@ from vecstow_engine.model.errors import NotFound, Quarantined, ReadOnly, Recover
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.layers import Applied
+from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect
 from vecstow_engine.storage.store import Store
 
@@ -67,6 +68,10 @@ class Collection:
         self.dropping = False
         self.open_again_at: float | None = None
         """time.monotonic at which an opening that was postponed is tried again."""
+        self.opens_anew = False
+        """It is quarantined for what lies on the volume: a change of its manifest is reason to look again."""
+        self.awaited: DataFiles | None = None
+        """What it lost; that these very files are back is reason, too."""
         self.made_whole = False
         """It was made by this process with all its points in its files: that it has no log is no loss."""
         self._withheld_told = 0
@@ -91,10 +96,24 @@ class Collection:
             return State.DEGRADED
         return State.READY
 
+    def serves(self) -> bool:
+        """Whether it answers reads; another thread may end that at any moment."""
+        return self._fixed is None and not self.dropping
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was closed because its files are gone, and another one must stand for it."""
+        return self._fixed is State.QUARANTINED and self.store is not None
+
     @property
     def is_being_opened(self) -> bool:
         """Whether somebody works on its files, so that it can serve; not while that is postponed."""
         return self._fixed is State.RECOVERING and self.open_again_at is None
+
+    @property
+    def error(self) -> Unavailable | None:
+        """What readers and writers get, while it is closed for a reason."""
+        return self._error
 
     @property
     def reason(self) -> str | None:
@@ -120,20 +139,23 @@ class Collection:
         """Live points."""
         return self.store.count if self.store is not None else 0
 
-    def is_dropping(self) -> bool:
-        """Whether it is being moved away: its files may be gone at any moment."""
-        return self.dropping
-
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
         """Recovery is done: serve."""
         self.store, self.index, self.warnings = store, index, warnings
         self.progress = self.open_again_at = None
         self._error = self._fixed = None
 
-    def closed(self, state: State, error: Unavailable) -> None:
+    def closed(self, state: State, error: Unavailable, *, opens_anew: bool = False) -> None:
         """Serve nothing; readers and writers get `error`."""
         self.progress = self.open_again_at = None
+        self.opens_anew = opens_anew
         self._error, self._fixed = error, state
+
+    def opening(self, manifest: Manifest) -> None:
+        """It is opened anew, as this manifest says: what was found before counts no more."""
+        self.manifest, self.warnings = manifest, ()
+        self.opens_anew, self.awaited = False, None
+        self._error, self._fixed = None, State.RECOVERING
 
     def postponed(self, reason: str) -> None:
         """It could not be opened now, though nothing is known to be wrong with it: somebody tries again."""
@@ -199,6 +221,10 @@ class Collection:
             rows[bad] = 1.0  # never returned: their labels are removed
         return rows
 
+    def forget_snapshot(self) -> None:
+        """What index.bin contains was built with other settings: another one is due, whatever it contains."""
+        self.snapshot_sequence = self.snapshot_rows = 0
+
     def hide_withheld(self) -> None:
         """Take the points that fail their checks out of the index: a search finds others in their place."""
         assert self.store is not None and self.index is not None
@@ -246,9 +272,11 @@ def _points(count: int) -> str:
     return "1 point is" if count == 1 else f"{count:,} points are"
 
 
-def quarantined(name: str, message: str, details: dict[str, object] | None = None) -> Quarantined:
+def quarantined(
+    name: str, message: str, details: dict[str, object] | None = None, hint: str | None = None
+) -> Quarantined:
     """The error that a damaged collection answers with."""
     return Quarantined(
         f"collection {name!r} is quarantined: {message}", collection=name, details=details,
-        hint=f"vecstow check {name}",
+        hint=hint or f"vecstow check {name}",
     )  # fmt: skip

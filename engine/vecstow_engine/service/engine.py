@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import Busy, DiskFull, InvalidInput, Recovering, StorageError
+from vecstow_engine.model.errors import Busy, DiskFull, InvalidInput, Quarantined, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -24,6 +24,7 @@ from vecstow_engine.service.committer import Committer
 from vecstow_engine.service.following import Follower
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import Loader
+from vecstow_engine.service.losing import refuse_if_gone
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.repairing import Repairer
 from vecstow_engine.service.searcher import Searcher, get_many
@@ -199,6 +200,7 @@ class Engine:
         collection = self.collection(name)
         with collection.upkeep:
             collection.readable()  # whoever had the lock may have moved its folder away
+            refuse_if_gone(collection)
             return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
 
     def compact(self, name: str) -> dict[str, object]:
@@ -230,11 +232,11 @@ class Engine:
         is_rival = self.registry.is_rival(collection)
         with self.gate.passing() as free, collection.upkeep:
             if free and collection.store is not None and collection.broken is None:
-                with contextlib.suppress(DiskFull, Busy, StorageError):
+                with contextlib.suppress(DiskFull, Busy, StorageError, Quarantined):
                     self._upkeep.checkpoint(collection)
             report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
             if collection.store is not None:
-                with contextlib.suppress(StorageError):  # the report has it
+                with contextlib.suppress(StorageError, Quarantined):  # the report has it
                     for _ in collection.store.view.scan():
                         pass  # what fails its checks is withheld from now on
             return report.document()
@@ -340,7 +342,8 @@ class Engine:
     def _now_and_then(self) -> None:
         now = time.monotonic()
         self._open_postponed(now)
-        if now - self._rescanned_at > self.settings.storage.rescan_seconds:
+        is_due = now - self._rescanned_at > self.settings.storage.rescan_seconds
+        if is_due or any(collection.is_lost for collection in self.registry.collections()):
             self._rescan()
         retention = self.settings.storage.retention_hours
         if retention > 0 and now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:

@@ -1,19 +1,22 @@
-"""Manifests that somebody else changed on the volume: a sidecar, the command line, an editor."""
+"""What somebody else did on the volume: a sidecar, the command line, an editor; whoever removes a folder."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
-from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.errors import Quarantined, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.losing import close_without_folder, refuse_if_gone, stand_in
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.presence import missing_folder
 from vecstow_engine.storage.trash import move_to_deleted
 
 log = structlog.stdlib.get_logger(__name__)
@@ -37,14 +40,40 @@ class Follower:
         self._rebuilding = rebuilding
 
     def rescan(self) -> None:
-        """Look at every manifest, and follow those that changed since they were read."""
+        """Follow manifests that changed since they were read; then look whether a collection lost its files.
+
+        In this order: of one that lost them, only what comes later is a reason to open it anew.
+        """
         with self._registry.changing:
+            for collection in self._registry.collections():
+                self._look_for_return(collection)
             for manifest in self._registry.changed_manifests():
                 try:
                     self._follow(manifest)
                 except (VecstowError, OSError) as error:
                     self._registry.look_again(manifest.name)
                     log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+            for collection in self._registry.collections():
+                self._look_for_loss(collection)
+
+    def _look_for_return(self, collection: Collection) -> None:
+        if collection.awaited is not None and collection.awaited.missing() is None:
+            collection.awaited = None
+            self._registry.look_again(collection.name)
+
+    def _look_for_loss(self, collection: Collection) -> None:
+        if collection.store is None and collection.serves():
+            self._look_for_folder(collection)
+        with suppress(Quarantined):
+            refuse_if_gone(collection)
+        if collection.is_lost:
+            self._registry.put_in_place(stand_in(collection))
+
+    def _look_for_folder(self, collection: Collection) -> None:
+        missing = missing_folder(self._layout.collection(collection.name))
+        if missing is not None:
+            close_without_folder(collection, missing)
+            self._registry.look_again(collection.name)
 
     def _follow(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
@@ -54,6 +83,8 @@ class Follower:
             self._unless_held(manifest, lambda: self._follow_drop(manifest, collection))
         elif collection is None:
             self._unless_held(manifest, lambda: self._open(manifest))
+        elif collection.opens_anew:
+            self._unless_held(manifest, lambda: self._open_anew(collection, manifest))
         else:
             self._follow_settings(collection, manifest)
 
@@ -67,6 +98,20 @@ class Follower:
     def _open(self, manifest: Manifest) -> None:
         with self._catalog.changes.names("opening", manifest.name):
             self._catalog.open_new(manifest)
+
+    def _open_anew(self, collection: Collection, manifest: Manifest) -> None:
+        if manifest.shape != collection.manifest.shape:
+            self._change_shape(collection, manifest)
+            return
+        if not collection.upkeep.acquire(blocking=False):
+            # Somebody looks at its files, or the last checkpoint before they were lost goes on.
+            self._registry.look_again(manifest.name)
+            return
+        try:
+            with self._catalog.changes.names("opening", manifest.name):
+                self._catalog.open_anew(collection, manifest)
+        finally:
+            collection.upkeep.release()
 
     def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
         if collection is not None:
@@ -94,6 +139,7 @@ class Follower:
         same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
         if not same_graph and collection.index is not None:
             collection.index.start_rebuild(new)
+            collection.forget_snapshot()
             self._rebuilding(collection)
         log.info("manifest followed", collection=manifest.name)
 

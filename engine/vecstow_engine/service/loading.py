@@ -160,6 +160,7 @@ class Loader:
         collection.snapshot_sequence, collection.snapshot_rows = entry.sequence, graph.row_count
         if not graph.built_with(manifest.index_config):
             index.start_rebuild(manifest.index_config)
+            collection.forget_snapshot()
         return ""
 
     def _quarantine(self, collection: Collection, error: VecstowError | OSError) -> None:
@@ -167,7 +168,9 @@ class Loader:
         details = error.details if isinstance(error, VecstowError) else {}
         reason = "newer format" if isinstance(error, NewerFormat) else "damage"
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
-        collection.closed(State.QUARANTINED, quarantined(collection.name, message, details))
+        is_found = isinstance(error, (DamagedFile, NewerFormat))  # anything else may be a sync that failed
+        error = quarantined(collection.name, message, details)
+        collection.closed(State.QUARANTINED, error, opens_anew=is_found)
 
 
 def _forget_half_opened(collection: Collection) -> None:

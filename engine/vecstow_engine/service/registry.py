@@ -33,7 +33,7 @@ class Registry:
         self._rivals: set[str] = set()
         """Names of the folders that claim a uid together with another one, at the start."""
         self._seen: dict[str, tuple[int, int]] = {}
-        """Folder to inode and mtime of its manifest, as last read."""
+        """Folder to inode and ctime of its manifest, as last read."""
         self.changing = threading.RLock()
 
     def discover(self) -> list[Collection]:
@@ -89,6 +89,10 @@ class Registry:
         self._seen.pop(collection.name, None)
         self._collections[collection.name] = collection
 
+    def put_in_place(self, collection: Collection) -> None:
+        """Let another one stand for the collection of that name; what was read of its manifest counts on."""
+        self._collections[collection.name] = collection
+
     def remove(self, collection: Collection) -> None:
         """A collection that is being dropped: its name is unknown from now on."""
         self._collections.pop(collection.name, None)
@@ -123,7 +127,10 @@ class Registry:
         self._seen.pop(name, None)
 
     def changed_manifests(self) -> list[Manifest]:
-        """Manifests that are new or different since they were last read; broken ones are logged once."""
+        """Manifests that are new or different since they were last read; broken ones are logged once.
+
+        That of a collection which is opened anew when it changes need not differ: to touch it is enough.
+        """
         with self.changing:
             changed = []
             for entry in os.scandir(self._layout.data):
@@ -163,7 +170,8 @@ class Registry:
             if known is not None:
                 log.warning("manifest is missing beside its data", collection=name)
             return []
-        return [] if known is not None and known.manifest == manifest else [manifest]
+        is_news = known is None or known.opens_anew or known.manifest != manifest
+        return [manifest] if is_news else []
 
     def _take(self, item: Found) -> None:
         self._seen[item.name] = self._signature(item.name)
@@ -194,7 +202,7 @@ class Registry:
             stat = os.stat(self._layout.collection(name) / MANIFEST)
         except OSError:
             return 0, 0
-        return stat.st_ino, stat.st_mtime_ns
+        return stat.st_ino, stat.st_ctime_ns
 
     def _size(self, collection: Collection) -> int:
         try:

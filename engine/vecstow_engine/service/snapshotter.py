@@ -20,6 +20,7 @@ import structlog
 from vecstow_engine.index.graph import HNSWLIB_VERSION, HnswGraph
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.losing import refuse_if_gone
 from vecstow_engine.storage import files
 from vecstow_engine.storage.snapshots import (
     describe_snapshot,
@@ -40,10 +41,12 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
     """Write and install index.bin of one collection; False when there is no graph. The caller holds its
     upkeep lock.
 
-    Raises DiskFull, StorageError, or files.SyncFailed. `checkpoint` makes durable what the graph contains.
+    Raises DiskFull, StorageError, files.SyncFailed, or Quarantined when the collection's files are gone.
+    `checkpoint` makes durable what the graph contains.
     """
     store, index = collection.store, collection.index
     assert store is not None and index is not None
+    refuse_if_gone(collection)
     path = snapshot_temporary(store.layers.folder)
     files.remove(path)
     with index.fork_point() as graph:
@@ -54,6 +57,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         refuse_without_room(store.layers.folder, size)
         child = _fork(graph, path)
     _wait(child)
+    refuse_if_gone(collection)
     entry = describe_snapshot(
         store.layers.folder, expected_bytes=size, sequence=sequence, space=space, max_connections=connections,
         library=HNSWLIB_VERSION,

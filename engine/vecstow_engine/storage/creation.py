@@ -26,6 +26,7 @@ from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.point_commits import create_points, write_points
 from vecstow_engine.storage.points import Meta, StoredPoint
+from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, create_rows, row_checksums
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
@@ -60,7 +61,8 @@ def first_use(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple
     assert manifest is not None and manifest.collection_uid is not None and meta is not None
     identity = identity_of(manifest, manifest.collection_uid)
     layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)
-    return manifest, Store(layers, Log(layout.log(identity.uid), identity), meta)
+    log = Log(layout.log(identity.uid), identity)
+    return manifest, Store(layers, log, meta, DataFiles.of(layers.folder))
 
 
 def refuse_orphan(layout: Layout, name: str) -> None:

@@ -26,6 +26,7 @@ from vecstow_engine.storage.mending import find_faults, mend
 from vecstow_engine.storage.point_commits import settle
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect, decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
 from vecstow_engine.storage.segment import Record
@@ -65,6 +66,7 @@ def open_store(
     `progress` gets the number of replayed records and of all; `on_applied` what each one changed.
     """
     folder = layout.collection(manifest.name)
+    data_files = DataFiles.of(folder)
     identity = match_files(layout, folder, manifest)
     if identity is None:
         return Opened(manifest, None)
@@ -77,7 +79,7 @@ def open_store(
         files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
-    store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta)
+    store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, data_files)
     try:
         for done, record in enumerate(verdict.records, start=1):
             on_applied(store.replay(_effect_of(record, log), record.sequence))

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.model.errors import DamagedFile, ReadOnly, StorageError, VecstowError
+from vecstow_engine.model.errors import DamagedFile, Quarantined, ReadOnly, StorageError, VecstowError
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
@@ -25,6 +25,7 @@ from vecstow_engine.storage.mending import rewrite
 from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.point_commits import could_not_open, vacuum, write_points
 from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect, Upsert, encode_effect
 from vecstow_engine.storage.view import View
 
@@ -35,11 +36,13 @@ CHECKPOINT_ROWS: Final = 4096
 class Store:
     """The files and the overlay of one collection in use. Made by `recovery.open_store`."""
 
-    def __init__(self, layers: Layers, log: Log, meta: Meta) -> None:
+    def __init__(self, layers: Layers, log: Log, meta: Meta, data_files: DataFiles) -> None:
         self.layers = layers
         self.view = View(layers)
         self.log = log
         self.meta = meta
+        self.data_files = data_files
+        """Those that were opened. Whoever moves them in this process retires this store first."""
         self.failure: str | None = None
         """Why a checkpoint can never succeed again in this process."""
         self.remark: str | None = None
@@ -96,14 +99,16 @@ class Store:
     def checkpoint(self) -> bool:
         """Empty the overlay into the files. False when there was nothing to do.
 
-        Raises DiskFull: try again later, nothing is lost. Any other error ends the writes of this process:
-        what was not synced can no longer be told from what was.
+        Raises DiskFull: try again later, nothing is lost; Quarantined when the files lost their names
+        meanwhile, and then the log stays whole. Any other error ends the writes of this process: what was not
+        synced can no longer be told from what was.
         """
         self._refuse_if_failed()
         if not self._freeze():
             return False
         with self.fatal_errors("a checkpoint"):
             self._write_frozen()
+        self._refuse_without_files()
         self.log.trim(self.meta.applied)
         return True
 
@@ -181,6 +186,10 @@ class Store:
                 hint="restart the engine: it replays the log in a new process",
             )
 
+    def _refuse_without_files(self) -> None:
+        if (missing := self.data_files.missing()) is not None:
+            raise Quarantined(missing.message, collection=self.identity.name)
+
     def _live_slots(self, effects: Sequence[Effect]) -> dict[str, int]:
         ids = [
             i for effect in effects if not (isinstance(effect, Upsert) and effect.all_new) for i in effect.ids
@@ -206,6 +215,7 @@ class Store:
         assert frozen is not None
         entries = sorted(frozen.live(), key=lambda entry: entry.slot)
         self._write_rows(entries)
+        self._refuse_without_files()
         try:
             self.meta = self._write_table(frozen, entries)
         except DamagedFile as error:

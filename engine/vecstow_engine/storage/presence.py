@@ -1,0 +1,91 @@
+"""Whether the data files that a store works on still have their names: somebody may take them away, or bring
+others to their place.
+
+Files that stay open can be read and written without a name, and are gone when they are closed. An inode's
+number tells two files apart only while both exist, so the time of birth is compared too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from vecstow_engine.model.errors import DamagedFile
+from vecstow_engine.storage.layout import POINTS, ROWS
+
+_AT_FDCWD: Final = -100
+_STATX_BTIME: Final = 0x800
+_STATX_BYTES: Final = 256
+_MASK: Final = struct.Struct("=I")
+_BIRTH: Final = struct.Struct("=qI")
+_BIRTH_OFFSET: Final = 4 + 4 + 8 + 4 + 4 + 4 + 2 + 2 + 8 + 8 + 8 + 8 + 16
+"""Where statx(2) has `stx_btime`: after all that is counted here, `stx_atime` the last."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+_Identity: TypeAlias = tuple[int, int, int]
+"""Device, inode, time of birth in nanoseconds (0 where the file system does not tell)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFiles:
+    """Which files were at the places of a collection's data when this was made."""
+
+    paths: tuple[str, ...]
+    identities: tuple[_Identity | None, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> DataFiles:
+        """The data files that lie in a folder now; raises OSError when that cannot be told."""
+        paths = tuple(str(folder / name) for name in (ROWS, POINTS))
+        return cls(paths, tuple(map(_identity, paths)))
+
+    def missing(self) -> DamagedFile | None:
+        """What is no longer in its place; None when all is, or when the disk does not tell."""
+        for path, expected in zip(self.paths, self.identities, strict=True):
+            try:
+                found = _identity(path)
+            except OSError:
+                continue
+            if found is None:
+                return _removed(path)
+            if found != expected:
+                return DamagedFile("another file came to its place while it was served", file=path)
+        return None
+
+
+def missing_folder(folder: Path) -> DamagedFile | None:
+    """The folder of a collection without data files, when it is gone; None when the disk does not tell."""
+    try:
+        return None if folder.is_dir() else _removed(str(folder))
+    except OSError:
+        return None
+
+
+def _removed(path: str) -> DamagedFile:
+    return DamagedFile("it was removed or moved away while it was served", file=path)
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino, _born_at_ns(path)
+
+
+def _born_at_ns(path: str) -> int:
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    if _LIBC.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer) != 0:
+        number = ctypes.get_errno()
+        if number in (errno.ENOSYS, errno.EPERM):  # a sandbox without it: it never tells
+            return 0
+        raise OSError(number, os.strerror(number), path)
+    if not _MASK.unpack_from(buffer)[0] & _STATX_BTIME:
+        return 0
+    seconds, nanoseconds = _BIRTH.unpack_from(buffer, _BIRTH_OFFSET)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
