@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, parse_resource
+from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, DeletionPolicy, parse_resource
 from vecstow_operator.vocabulary import FINALIZER, Annotation
 
 
@@ -45,6 +45,16 @@ class Observed:
     def engine(self) -> str:
         """The engine that it wants."""
         return str(self.document["spec"].get("engine") or ENGINE_DEFAULT)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of it is to be reconciled."""
+        return self.document["spec"].get("paused") is True
+
+    @property
+    def is_retained(self) -> bool:
+        """Whether the collection stays when the resource goes."""
+        return bool(self.document["spec"].get("deletionPolicy") != DeletionPolicy.DELETE.value)
 
     @property
     def age(self) -> tuple[str, str]:

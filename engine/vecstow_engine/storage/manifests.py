@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vecstow_engine.model.errors import DamagedFile
+from vecstow_engine.model.errors import DamagedFile, StorageError
 from vecstow_engine.model.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest, render_manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import MANIFEST, Layout, rfc3339, timestamp
@@ -86,15 +86,23 @@ def dropped(manifest: Manifest) -> Manifest:
 
 
 def copy_manifest_aside(layout: Layout, name: str) -> Path:
-    """Copy a manifest, readable or not, to `.quarantine/`; returns the copy. The caller holds the lock."""
-    folder = layout.quarantine / f"{name}-{timestamp()}" / name
-    for made in (layout.quarantine, folder.parent, folder):
-        files.make_folder(made)
+    """Copy a manifest, readable or not, to `.quarantine/`; returns the copy. The caller holds the lock.
+
+    An error leaves nothing there, however often it comes.
+    """
+    operation = f"setting the manifest of {name} aside"
+    evidence = layout.quarantine / f"{name}-{timestamp()}"
+    if evidence.exists():
+        raise StorageError(f"{evidence} is there already", collection=name, operation=operation)
     try:
-        files.copy_file(layout.collection(name) / MANIFEST, folder / MANIFEST)
-        files.sync_folder(folder)
-    except files.SyncFailed:
-        raise
+        for folder in (layout.quarantine, evidence, evidence / name):
+            files.make_folder(folder)
+        files.copy_file(layout.collection(name) / MANIFEST, evidence / name / MANIFEST)
+        files.sync_folder(evidence / name)
     except OSError as error:
-        raise files.as_storage_error(error, f"setting the manifest of {name} aside") from error
-    return folder / MANIFEST
+        with suppress(OSError):
+            files.remove_tree(evidence)
+        if isinstance(error, files.SyncFailed):
+            raise
+        raise files.as_storage_error(error, operation) from error
+    return evidence / name / MANIFEST

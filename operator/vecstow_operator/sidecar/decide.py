@@ -13,7 +13,7 @@ from typing import Final
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest
-from vecstow_engine.model.resource import CollectionResource, DeletionPolicy, manifest_from_resource
+from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, Reason
 
@@ -82,8 +82,11 @@ def decide(name: str, claims: Sequence[Observed], folder: Folder, volume_id: str
 
 
 def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | None:
-    """The living owner of the manifest; else the oldest that is not being deleted; else the oldest."""
-    ranked = sorted(claims, key=lambda claim: (claim.is_deleting, claim.age))
+    """The living owner of the manifest; else, of those that are not being deleted, the oldest.
+
+    A manifest that is lost names nobody. Then who had the data before, by its status, still has it.
+    """
+    ranked = sorted(claims, key=lambda c: (c.is_deleting, c.known.collection_uid is None, c.age))
     uid = manifest.resource_uid if manifest is not None else None
     return next((claim for claim in ranked if claim.uid == uid), ranked[0] if ranked else None)
 
@@ -106,28 +109,36 @@ def _loser_told(name: str, loser: Observed, owner: Observed) -> Finding:
 
 
 def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None) -> Decision:
+    if folder.is_newer:
+        problem = folder.problem or ""
+        return Decision(findings=(Finding(name, owner.uid, Reason.NEWER_FORMAT, problem),))
+    if owner.is_deleting and not _lost_its_manifest(owner, folder):
+        return _end(name, owner, folder)
     try:
         resource = owner.parsed()
     except VecstowError as error:
         return Decision(findings=(Finding(name, owner.uid, Reason.INVALID, error.message, error.hint),))
-    if resource.paused:
+    if owner.is_paused:
         return Decision()
-    if owner.is_deleting:
-        return _end(name, owner, resource, folder)
-    if folder.is_newer:
-        problem = folder.problem or ""
-        return Decision(findings=(Finding(name, owner.uid, Reason.NEWER_FORMAT, problem),))
     if folder.manifest is not None and folder.manifest.dropped_at is not None:
         return Decision()  # the engine moves it away first
     return _declare(name, owner, resource, folder, volume_id)
 
 
-def _end(name: str, owner: Observed, resource: CollectionResource, folder: Folder) -> Decision:
+def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
+    """Whether data that by the status is this resource's has none: it needs one, to be marked as dropped."""
+    is_there = folder.problem is not None or folder.has_data
+    return folder.manifest is None and is_there and owner.known.collection_uid is not None
+
+
+def _end(name: str, owner: Observed, folder: Folder) -> Decision:
     """The resource is being deleted: the policy that it has now decides."""
     manifest = folder.manifest
     if manifest is None or manifest.resource_uid != owner.uid:
         return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
-    if resource.deletion_policy is DeletionPolicy.RETAIN:
+    if owner.is_paused:
+        return Decision()
+    if owner.is_retained:
         return Decision(
             write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
         )
@@ -145,8 +156,7 @@ def _declare(
     name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
 ) -> Decision:
     manifest = folder.manifest
-    is_own = manifest is not None and manifest.resource_uid == owner.uid
-    if manifest is not None and not is_own and _shape(resource) != manifest.shape:
+    if manifest is not None and not _is_own(owner, manifest) and _shape(resource) != manifest.shape:
         return _replace(name, owner, resource, manifest)
     # Its own manifest may have been edited: then even the shape is put right.
     existing = manifest and dataclasses.replace(
@@ -161,6 +171,12 @@ def _declare(
     if wanted == manifest:
         return Decision(findings=findings)
     return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)
+
+
+def _is_own(owner: Observed, manifest: Manifest) -> bool:
+    """By the resource's uid; or by the data's, when somebody edited that one away."""
+    uid = manifest.collection_uid
+    return manifest.resource_uid == owner.uid or (uid is not None and uid == owner.known.collection_uid)
 
 
 def _shape(resource: CollectionResource) -> tuple[object, ...]:
@@ -194,9 +210,10 @@ def _expected_data(
     if expected is None or owner.accepts_loss_of(expected):
         return None, ()
     was_elsewhere = owner.known.volume_id not in (None, volume_id)
+    had = f" ({owner.known.vector_count} vectors)" if owner.known.collection_uid == expected else ""
     finding = Finding(
         name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
-        f"the data of collection {name!r} ({owner.known.vector_count} vectors) is not on this volume"
+        f"the data of collection {name!r}{had} is not on this volume"
         + (f": it was on volume {owner.known.volume_id}" if was_elsewhere else ""),
         "bring the volume back; or, to begin without the vectors: "
         f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={expected}",

@@ -59,6 +59,8 @@ class Sidecar:
         self._listed_at = float("-inf")
         self._decided: dict[str, tuple[Case, Decision]] = {}
         """What is as it should be need not be decided again."""
+        self._failures: dict[str, str] = {}
+        """By collection: what is logged once, and tried again in each pass."""
         self._is_away = False
 
     @property
@@ -71,8 +73,8 @@ class Sidecar:
         with self._metrics.timed_pass():
             if is_woken or self._is_away or time.monotonic() - self._listed_at >= LIST_SECONDS_MAX:
                 self._list()
-            if self._claims is not None:
-                self._poke(self._settle(self._claims))
+            if self._claims is not None and self._volume.is_there:
+                self._poke(self._findings(self._claims))
 
     def _list(self) -> None:
         try:
@@ -91,6 +93,15 @@ class Sidecar:
         self._metrics.resources.set(len(documents))
         self._metrics.pass_was_complete()
 
+    def _findings(self, claims: dict[str, tuple[Observed, ...]]) -> list[Finding]:
+        try:
+            return self._settle(claims)
+        except OSError as error:
+            self._metrics.errors.labels("volume").inc()
+            log.error("volume cannot be read", reason=str(error))
+            problem = f"the volume cannot be read: {error}"
+            return [_failed(name, claim, problem) for name, wanting in claims.items() for claim in wanting]
+
     def _settle(self, claims: dict[str, tuple[Observed, ...]]) -> list[Finding]:
         """Bring each manifest to what it should be; returns what is to be told."""
         folders = self._volume.look()
@@ -98,19 +109,16 @@ class Sidecar:
         managed = {
             n for n, f in folders.items() if f.manifest and f.manifest.managed_by is ManagedBy.KUBERNETES
         }
-        names = sorted(claims.keys() | managed)
+        names = dict.fromkeys(sorted(claims.keys() | managed))
         findings: list[Finding] = []
-        decided: dict[str, tuple[Case, Decision]] = {}
+        self._decided = {name: known for name, known in self._decided.items() if name in names}
+        self._failures = {name: text for name, text in self._failures.items() if name in names}
         for place, name in enumerate(names):
             self._heartbeat.beat()
             self._metrics.queue_depth.set(len(names) - place)
             case = Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
-            decision = self._settle_one(name, case)
-            findings += decision.findings
-            if not decision.changes:
-                decided[name] = case, decision
+            findings += self._settle_one(name, case).findings
         self._metrics.queue_depth.set(0)
-        self._decided = decided
         return findings + list(self._set_aside(claims))
 
     def _settle_one(self, name: str, case: Case) -> Decision:
@@ -121,15 +129,23 @@ class Sidecar:
             return Decision()  # whose resource it is nobody knows now
         decision = decide(name, case.claims, case.folder, case.volume_id)
         if not decision.changes:
+            self._decided[name] = case, decision
             return decision
         try:
             done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
         except (VecstowError, OSError) as error:
-            self._metrics.errors.labels("volume").inc()
-            log.error("manifest could not be changed", collection=name, reason=str(error))
-            return Decision(findings=tuple(_failed(name, claim, error) for claim in case.claims))
+            return self._failed(name, case, str(error))
+        self._failures.pop(name, None)
         self._metrics.reconciles.inc()
         return done
+
+    def _failed(self, name: str, case: Case, reason: str) -> Decision:
+        self._metrics.errors.labels("volume").inc()
+        if self._failures.get(name) != reason:
+            log.error("manifest could not be changed", collection=name, reason=reason)
+        self._failures[name] = reason
+        problem = f"the manifest cannot be written: {reason}"
+        return Decision(findings=tuple(_failed(name, claim, problem) for claim in case.claims))
 
     def _set_aside(self, claims: dict[str, tuple[Observed, ...]]) -> Iterable[Finding]:
         """Evidence of damaged manifests that nobody has said to have looked at."""
@@ -159,5 +175,5 @@ def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, .
     return {name: tuple(sorted(wanting, key=lambda r: r.uid)) for name, wanting in claims.items()}
 
 
-def _failed(name: str, claim: Observed, error: Exception) -> Finding:
-    return Finding(name, claim.uid, Reason.STORAGE_FAILED, f"the manifest cannot be written: {error}")
+def _failed(name: str, claim: Observed, problem: str) -> Finding:
+    return Finding(name, claim.uid, Reason.STORAGE_FAILED, problem)

@@ -5,10 +5,13 @@ The engine may work on the same folders: each change is decided anew under the m
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -23,9 +26,11 @@ from vecstow_engine.storage.manifests import (
     read_manifest,
 )
 from vecstow_operator.sidecar.decide import Decision, Folder
+from vecstow_operator.vocabulary import Reason
 
 log = structlog.stdlib.get_logger(__name__)
 _VOLUME_ID_BYTES = 32
+_ABSENCE: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
 _Signature = tuple[int, int, int]
 """Inode, size and time of change of a manifest."""
 
@@ -37,6 +42,11 @@ class VolumeFolders:
     layout: Layout
     _read: dict[str, tuple[_Signature | None, Folder]] = field(default_factory=dict)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether an engine has made the data directory."""
+        return self.layout.data.is_dir()
+
     def volume_id(self) -> str | None:
         """The volume's id; None until an engine has made it."""
         try:
@@ -47,8 +57,6 @@ class VolumeFolders:
 
     def look(self) -> dict[str, Folder]:
         """Every folder that is or could be a collection."""
-        if not self.layout.data.is_dir():
-            return {}
         with os.scandir(self.layout.data) as entries:
             names = [
                 e.name for e in entries if is_collection_name(e.name) and e.is_dir(follow_symlinks=False)
@@ -59,10 +67,11 @@ class VolumeFolders:
     def evidence(self) -> dict[str, list[str]]:
         """By collection: the folders in `.quarantine/` that hold nothing but its damaged manifest."""
         found: dict[str, list[str]] = {}
-        for copy in sorted(self.layout.quarantine.glob(f"*/*/{MANIFEST}")):
-            folder = copy.parent
-            if [entry.name for entry in folder.parent.iterdir()] == [folder.name]:
-                found.setdefault(folder.name, []).append(folder.parent.name)
+        with contextlib.suppress(FileNotFoundError):  # somebody clears it away: the next pass sees what stays
+            for copy in sorted(self.layout.quarantine.glob(f"*/*/{MANIFEST}")):
+                folder = copy.parent
+                if list(folder.parent.iterdir()) == [folder] and list(folder.iterdir()) == [copy]:
+                    found.setdefault(folder.name, []).append(folder.parent.name)
         return found
 
     def is_being_made(self, name: str) -> bool:
@@ -70,13 +79,20 @@ class VolumeFolders:
         return (self.layout.staging / name).is_dir()
 
     def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
-        """Decide by what is there now, under the lock, and do it. Raises StorageError, DiskFull."""
+        """Decide by what is there now, under the lock, and do it; a collection that is being made waits.
+
+        Raises StorageError, DiskFull or an OSError.
+        """
         with manifests_locked(self.layout):
             folder = _look(self.layout.collection(name))
             decision = decide(folder)
-            if decision.changes and not self.is_being_made(name):
-                self._do(name, folder, decision)
-        return decision
+            if not decision.changes:
+                return decision
+            if self.is_being_made(name):
+                sure = tuple(f for f in decision.findings if f.reason not in _ABSENCE)
+                return dataclasses.replace(decision, findings=sure)
+            self._do(name, folder, decision)
+            return decision
 
     def _do(self, name: str, folder: Folder, decision: Decision) -> None:
         if decision.set_aside:
@@ -104,17 +120,20 @@ class VolumeFolders:
 
 
 def _look(folder: Path) -> Folder:
-    has_data = _has_data(folder)
+    """The manifest first: when it has a uid, the data that it speaks of was there before it."""
     try:
-        return Folder(read_manifest(folder), has_data=has_data)
+        return Folder(read_manifest(folder), has_data=_has_data(folder))
     except NewerFormat as error:
-        return Folder(problem=error.message, is_newer=True, has_data=has_data)
+        return Folder(problem=error.message, is_newer=True, has_data=_has_data(folder))
     except DamagedFile as error:
-        return Folder(problem=error.message, has_data=has_data)
+        return Folder(problem=error.message, has_data=_has_data(folder))
 
 
 def _has_data(folder: Path) -> bool:
-    return any(has_content(folder / name) for name in (ROWS, POINTS))
+    try:
+        return any(has_content(folder / name) for name in (ROWS, POINTS))
+    except OSError:
+        return True  # what cannot be looked at may hold some
 
 
 def _signature(path: Path) -> _Signature | None:

@@ -1,0 +1,399 @@
+"""A pass of the sidecar, on a real volume beside a real engine."""
+
+import copy
+import dataclasses
+import shutil
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+import structlog
+import uvicorn
+
+from tests.unit.declared import HAD, UID, document
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.api.app import Application
+from vecstow_engine.model.manifest import ManagedBy
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import read_manifest, write_manifest
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.sidecar import passes
+from vecstow_operator.sidecar.beside import EngineBeside
+from vecstow_operator.sidecar.passes import Sidecar
+from vecstow_operator.sidecar.volume import VolumeFolders
+
+
+class Cluster:
+    """Stands in for the API server, of which tests/cluster has the real one: complete lists, or Away."""
+
+    def __init__(self):
+        self.documents = []
+        self.is_away = False
+        self.asked_for = []
+
+    def resources(self, engine):
+        self.asked_for.append(engine)
+        if self.is_away:
+            raise Away("the API server says 503")
+        return copy.deepcopy(self.documents)
+
+
+class Beside:
+    """Stands in for the engine where a test asks only what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def poke(self, findings):
+        self.told.append(list(findings))
+
+
+class Pod:
+    """An engine pod: its volume, the sidecar, and what is beside it."""
+
+    def __init__(self, data, beside=None):
+        self.layout = Layout(data)
+        self.cluster = Cluster()
+        self.metrics = Metrics()
+        self.beside = beside or Beside()
+        self.sidecar = Sidecar(
+            self.cluster, "vecstow", VolumeFolders(self.layout), self.beside, self.metrics, Heartbeat()
+        )
+
+    def declare(self, *documents):
+        self.cluster.documents = list(documents)
+
+    def run_pass(self, *, is_woken=True):
+        self.sidecar.run_pass(is_woken=is_woken)
+
+    @property
+    def told(self):
+        return self.beside.told
+
+    @property
+    def reasons(self):
+        """What the engine was told last."""
+        return [finding.reason.value for finding in self.told[-1]]
+
+    def manifest(self, name="notes"):
+        return read_manifest(self.layout.collection(name))
+
+    def edit(self, name="notes", **changes):
+        write_manifest(self.layout.collection(name), dataclasses.replace(self.manifest(name), **changes))
+
+    def put_data(self, name="notes"):
+        self.edit(name, collection_uid=UID)
+        (self.layout.collection(name) / "vectors.bin").write_bytes(b"x")
+
+    def value(self, metric, **labels):
+        return self.metrics.registry.get_sample_value(f"vecstow_operator_{metric}", labels)
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A volume, and the sidecar alone."""
+    return Pod(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, as passes see them."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.fixture
+def served(tmp_path):
+    """An engine on the volume that serves over HTTP, and the sidecar beside it."""
+    with RunningEngine(tmp_path / "data") as engine, socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(Application(engine), log_config=None, access_log=False, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        beside = EngineBeside(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield engine, Pod(tmp_path / "data", beside)
+        server.should_exit = True
+        thread.join()
+
+
+# With the engine -------------------------------------------------------------------------------------------
+
+
+def test_declared_collection_is_served_after_one_pass(served):
+    engine, pod = served
+    pod.declare(document())
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    [row] = engine.state_document()["collections"]
+    assert (row["resource_uid"], row["generation"], row["state"]) == ("r-1", 1, "ready")
+    assert pod.cluster.asked_for == ["vecstow"]
+
+
+async def test_deleted_collection_is_moved_away_and_only_then_let_go(served):
+    engine, pod = served
+    resource = {"has_finalizer": True, "deletionPolicy": "Delete"}
+    pod.declare(document(**resource))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    pod.declare(document(**resource, is_deleting=True))
+    pod.run_pass()
+    assert engine.findings == {"resources": []}
+    wait_until(lambda: engine.collection_names() == [])
+    assert [row["name"] for row in engine.deleted()] == ["notes"]
+    pod.run_pass()
+    [finding] = engine.findings["resources"]
+    assert (finding["resource_uid"], finding["reason"]) == ("r-1", "Deleting")
+
+
+async def test_engine_misses_the_data_that_the_sidecar_misses(served):
+    engine, pod = served
+    pod.declare(document(status=HAD))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    assert engine.collection("notes").state == "quarantined"
+    [finding] = engine.findings["resources"]
+    assert finding["reason"] == "VolumeReplaced"
+    assert UID in finding["hint"]
+
+
+def test_what_the_sidecar_found_comes_out_of_the_engine_again(served):
+    engine, pod = served
+    pod.declare(document(), document("rival", "r-2", collectionName="notes"))
+    pod.run_pass()
+    assert engine.state_document()["findings"] == {
+        "resources": [
+            {
+                "collection": "notes",
+                "resource_uid": "r-2",
+                "reason": "Conflict",
+                "message": "collection 'notes' belongs to the resource 'notes'",
+                "hint": "delete one of the two: kubectl delete vcol rival",
+            }
+        ]
+    }
+
+
+def test_engine_that_is_away_holds_nothing_up(tmp_path):
+    away = Pod(tmp_path, EngineBeside("http://127.0.0.1:9"))
+    away.declare(document())
+    away.run_pass()
+    assert away.manifest().resource_uid == "r-1"
+    assert away.value("errors_total", source="engine") == 1
+
+
+# What a list says ------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_done_before_the_first_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(owner="somebody")
+    again = Pod(pod.layout.data)
+    again.cluster.is_away = True
+    again.run_pass()
+    assert pod.manifest().owner == "somebody"
+    assert (again.told, again.sidecar.has_listed) == ([], False)
+
+
+def test_absence_is_concluded_from_a_complete_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.declare()
+    pod.run_pass()
+    assert (pod.manifest().managed_by, pod.manifest().resource_uid) == (ManagedBy.API, None)
+
+
+def test_absence_is_not_concluded_while_the_api_server_is_away(pod):
+    pod.declare(document())
+    pod.run_pass()
+    before = pod.manifest()
+    pod.declare()
+    pod.cluster.is_away = True
+    for _ in range(3):
+        pod.run_pass()
+    assert pod.manifest() == before
+    pod.cluster.is_away = False
+    pod.run_pass()
+    assert pod.manifest().managed_by is ManagedBy.API
+
+
+def test_while_the_api_server_is_away_drift_is_put_right_by_the_last_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.cluster.is_away = True
+    pod.edit(owner="somebody")
+    pod.run_pass()
+    assert pod.manifest().owner is None
+    (pod.layout.collection("notes") / "metadata.json").unlink()
+    pod.run_pass()
+    assert pod.manifest().resource_uid == "r-1"
+
+
+def test_manifest_that_comes_while_the_api_server_is_away_is_nobodys_until_it_is_back(pod):
+    pod.run_pass()
+    pod.cluster.is_away = True
+    pod.run_pass()
+    other = Pod(pod.layout.data)
+    other.declare(document())
+    other.run_pass()
+    pod.run_pass()
+    assert pod.manifest().resource_uid == "r-1"
+    pod.cluster.is_away = False
+    pod.run_pass()
+    assert pod.manifest().managed_by is ManagedBy.API
+
+
+def test_list_is_made_at_least_every_half_minute(pod, clock):
+    pod.run_pass(is_woken=False)
+    clock.seconds += 29
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 1
+    clock.seconds += 1
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 2
+
+
+def test_list_is_made_when_woken_and_tried_each_time_while_away(pod, clock):
+    pod.run_pass()
+    pod.run_pass()
+    assert len(pod.cluster.asked_for) == 2
+    pod.cluster.is_away = True
+    pod.run_pass()
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 4
+    assert pod.value("errors_total", source="api_server") == 2
+
+
+def test_every_resource_counts_whether_legal_or_not(pod):
+    pod.declare(document(), document("bad", "r-2", dimension=0), document("wal", "r-3"))
+    pod.run_pass()
+    assert pod.reasons == ["Invalid", "Invalid"]
+    assert pod.value("resources") == 3
+    assert [path.name for path in pod.layout.data.iterdir() if path.is_dir()] == ["notes"]
+
+
+# Once and again --------------------------------------------------------------------------------------------
+
+
+def test_what_is_right_is_not_decided_again(pod, monkeypatch):
+    pod.declare(document(), document("other", "r-2"))
+    pod.run_pass()
+    pod.run_pass()
+    decided = []
+    real = passes.decide
+    monkeypatch.setattr(passes, "decide", lambda name, *rest: decided.append(name) or real(name, *rest))
+    pod.run_pass()
+    assert decided == []
+    pod.edit("other", owner="somebody")
+    pod.run_pass()
+    assert set(decided) == {"other"}
+    assert pod.value("reconciles_total") == 3
+
+
+def test_findings_are_told_in_each_pass(pod):
+    pod.declare(document("rival", "r-2", collectionName="notes"), document())
+    for _ in range(3):
+        pod.run_pass()
+        assert pod.reasons == ["Conflict"]
+
+
+def test_volume_that_no_engine_has_made_yet_is_waited_for(tmp_path):
+    early = Pod(tmp_path / "data")
+    early.declare(document())
+    early.run_pass()
+    assert early.told == []
+    early.layout.data.mkdir()
+    early.run_pass()
+    assert early.manifest().resource_uid == "r-1"
+
+
+# What can go wrong with the disk ---------------------------------------------------------------------------
+
+
+def test_disk_that_refuses_a_manifest_is_a_finding_and_tried_again(pod, monkeypatch):
+    disk = RecordedDisk(monkeypatch)
+    disk.fail("write metadata.json.tmp", times=2)
+    pod.declare(document())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            pod.run_pass()
+            assert pod.reasons == ["StorageFailed"]
+            assert "the manifest cannot be written: writing the manifest" in pod.told[-1][0].message
+    assert [line["event"] for line in logs] == ["manifest could not be changed"]
+    pod.run_pass()
+    assert pod.reasons == []
+    assert pod.manifest().resource_uid == "r-1"
+    assert pod.value("errors_total", source="volume") == 2
+
+
+def test_failure_of_one_collection_holds_no_other_up(pod, monkeypatch):
+    disk = RecordedDisk(monkeypatch)
+    disk.fail("create metadata.json.tmp", times=1)
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    pod.run_pass()
+    assert [(finding.collection, finding.reason.value) for finding in pod.told[-1]] == [
+        ("a", "StorageFailed")
+    ]
+    assert pod.manifest("b").resource_uid == "r-2"
+
+
+def test_volume_that_cannot_be_read_is_a_finding_of_each_resource(pod, monkeypatch):
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    pod.run_pass()
+
+    def look(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(VolumeFolders, "look", look)
+    pod.run_pass()
+    assert pod.reasons == ["StorageFailed", "StorageFailed"]
+    assert pod.told[-1][0].message == "the volume cannot be read: [Errno 5] Input/output error"
+
+
+# Evidence --------------------------------------------------------------------------------------------------
+
+
+def damaged(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.put_data()
+    pod.run_pass()
+    (pod.layout.collection("notes") / "metadata.json").write_bytes(b"{")
+    pod.run_pass()
+
+
+def test_damaged_manifest_is_told_until_somebody_acknowledged_it(pod):
+    damaged(pod)
+    assert pod.manifest().resource_uid == "r-1"
+    assert pod.reasons == ["ManifestSetAside"]
+    pod.run_pass()
+    [finding] = pod.told[-1]
+    [evidence] = pod.layout.quarantine.iterdir()
+    assert finding.message.endswith(f".quarantine/{evidence.name} has the old one")
+    command, _, annotation = finding.hint.rpartition(" ")
+    assert command.endswith("kubectl annotate --overwrite vcol notes")
+    key, _, value = annotation.partition("=")
+    pod.declare(document(annotations={key: value}))
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def test_acknowledgement_of_another_evidence_does_not_count(pod):
+    damaged(pod)
+    pod.declare(document(annotations={"vecstow.dev/acknowledged": "notes-20250101T000000Z"}))
+    pod.run_pass()
+    assert pod.reasons == ["ManifestSetAside"]
+
+
+def test_evidence_that_somebody_took_away_is_told_no_more(pod):
+    damaged(pod)
+    [evidence] = pod.layout.quarantine.iterdir()
+    shutil.rmtree(evidence)
+    pod.run_pass()
+    assert pod.reasons == []
