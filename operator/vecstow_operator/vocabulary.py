@@ -75,7 +75,7 @@ class Reason(StrEnum):
     NEWER_FORMAT = "NewerFormat"
     """A newer release wrote the manifest."""
     STORAGE_FAILED = "StorageFailed"
-    """The sidecar cannot write on the volume."""
+    """The sidecar or the engine cannot write on the volume."""
     ENGINE_MISSING = "EngineMissing"
     """No engine of that name is in the namespace."""
     ENGINE_SCALED_DOWN = "EngineScaledDown"

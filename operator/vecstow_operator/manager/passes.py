@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,6 @@ from typing import Any, Final
 
 import structlog
 
-from vecstow_engine.model.resource import DeletionPolicy
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Changed, Cluster
 from vecstow_operator.manager import status
@@ -71,6 +71,9 @@ class Manager:
         """Look at everything once. Nothing that others do makes it raise."""
         with self._metrics.timed_pass():
             try:
+                if self._cluster.namespace_ends():
+                    self.release_all()
+                    return
                 self._observe(is_woken=is_woken)
             except Away as away:
                 self._away(away)
@@ -82,7 +85,8 @@ class Manager:
         """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
         for item in [_item(document) for document in self._cluster.resources()]:
             if FINALIZER in item.finalizers:
-                self._set_finalizers(item, without=True)
+                with contextlib.suppress(Changed):  # the next pass sees it anew
+                    self._set_finalizers(item, without=True)
 
     def namespace_ends(self) -> bool:
         """Raises Away."""
@@ -100,8 +104,6 @@ class Manager:
         self._is_away = True
 
     def _observe(self, *, is_woken: bool) -> None:
-        if self._cluster.namespace_ends():
-            self.release_all()
         now = time.monotonic()
         if is_woken or self._is_away or now - self._listed_at >= LIST_SECONDS_MAX:
             items = [_item(document) for document in self._cluster.resources()]
@@ -142,14 +144,14 @@ class Manager:
 
     def _acted(self, item: Item, engine: EngineView) -> bool:
         resource = item.resource
-        if status.is_paused(resource) and not resource.is_deleting and item.status.get("conditions"):
+        if resource.is_paused and not resource.is_deleting and item.status.get("conditions"):
             return self._patch_status(item, engine)
         if resource.is_deleting and resource.has_finalizer:
             if is_released(resource, engine, namespace_ends=False):
                 self._set_finalizers(item, without=True)
                 self._tell(item, engine)
                 return True
-        elif not resource.is_deleting and _wants_finalizer(resource) != resource.has_finalizer:
+        elif not resource.is_deleting and resource.is_retained == resource.has_finalizer:
             self._set_finalizers(item, without=resource.has_finalizer)
             return True
         return self._patch_status(item, engine)
@@ -181,7 +183,7 @@ class Manager:
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource
-        is_dropped = engine.exists and not _is_retained(resource)
+        is_dropped = engine.exists and not resource.is_retained and not _has(engine, resource.collection_name)
         what = "was moved to .deleted/" if is_dropped else "stays as it is"
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"
@@ -207,6 +209,11 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
     return sorted(served - declared)
 
 
+def _has(engine: EngineView, name: str) -> bool:
+    """Whether a collection of that name, whoever's, is there."""
+    return any(name in pod.state.rows for pod in engine.pods if pod.state is not None)
+
+
 def _item(document: Mapping[str, Any]) -> Item:
     metadata = document["metadata"]
     return Item(
@@ -215,14 +222,6 @@ def _item(document: Mapping[str, Any]) -> Item:
         document.get("status") or {},
         tuple(metadata.get("finalizers") or ()),
     )
-
-
-def _wants_finalizer(resource: Observed) -> bool:
-    return not _is_retained(resource)
-
-
-def _is_retained(resource: Observed) -> bool:
-    return bool(resource.document["spec"].get("deletionPolicy") != DeletionPolicy.DELETE.value)
 
 
 def _rfc3339() -> str:

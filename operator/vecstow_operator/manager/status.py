@@ -12,12 +12,15 @@ from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 MESSAGE_CHARACTERS_MAX: Final = 1024
 COUNT_SECONDS_MIN: Final = 60.0
-"""Between two patches of a status in which nothing but the count of vectors changed."""
+"""Between two patches of a status in which only the count of vectors, or the graph's part of it, changed."""
 
 PASSING: Final = frozenset(
     {Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.DELETING, Reason.ENGINE_SCALED_DOWN}
 )
 """What goes away by itself, or when the engine comes."""
+
+GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING, Reason.NONE)}
+"""Type and reason of the condition that follows the building of the graph."""
 
 Document = dict[str, Any]
 
@@ -36,7 +39,7 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
 
     While the resource is paused nothing but that is told anew.
     """
-    if is_paused(resource):
+    if resource.is_paused:
         return dict(before) | {"conditions": _with_pause(resource, before, now)}
     status: Document = {
         "observedGeneration": resource.generation,
@@ -54,7 +57,7 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
 
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
     """Whether a patch is worth it. `seconds_since`: the last one of this resource."""
-    if _but_count(wanted) != _but_count(before):
+    if _but_figures(wanted) != _but_figures(before):
         return True
     return wanted != before and seconds_since >= COUNT_SECONDS_MIN
 
@@ -77,11 +80,6 @@ def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transit
             yield Transition(appears, new[condition]["message"], is_warning=True)
         elif was_so and not is_so and ends is not None:
             yield Transition(ends, new[condition]["message"], is_warning=False)
-
-
-def is_paused(resource: Observed) -> bool:
-    """Whether nothing of it is to be reconciled."""
-    return resource.document["spec"].get("paused") is True
 
 
 def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str]]:
@@ -144,9 +142,11 @@ def _since(old: Mapping[str, Any] | None, status: str, now: str) -> str:
 
 
 def _with_pause(resource: Observed, before: Mapping[str, Any], now: str) -> list[Document]:
-    told = (Condition.PAUSED, True, Reason.REQUESTED, "spec.paused: nothing is reconciled")
-    paused = _timed(resource, [told], before, now)
-    return [c for c in before.get("conditions", ()) if c["type"] != Condition.PAUSED] + paused
+    message = "spec.paused: nothing is reconciled"
+    if resource.is_deleting:
+        message += ", and nothing is deleted before it is false"
+    [paused] = _timed(resource, [(Condition.PAUSED, True, Reason.REQUESTED, message)], before, now)
+    return list((_by_type(before) | {Condition.PAUSED.value: paused}).values())
 
 
 def _replica(replica: Replica) -> Document:
@@ -172,5 +172,11 @@ def _is_stalled(conditions: Mapping[str, Document]) -> bool:
     return _is_true(conditions, Condition.STALLED)
 
 
-def _but_count(status: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in status.items() if key != "vectorCount"}
+def _but_figures(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what each write changes: the count, and how far the graph follows it."""
+    conditions = [c for c in status.get("conditions", ()) if not _is_of_graph(c)]
+    return {k: v for k, v in status.items() if k != "vectorCount"} | {"conditions": conditions}
+
+
+def _is_of_graph(condition: Document) -> bool:
+    return (condition["type"], condition["reason"]) in GRAPH

@@ -22,6 +22,7 @@ FROM_STATE: Final = {
     "foreign": Reason.FOREIGN,
 }
 """States of a collection that is not ready."""
+READY_STATES: Final = ("ready", "degraded")
 UNKNOWN_STATE: Final = "unknown"
 INDEXED_STEP: Final = 10
 """Per cent: progress is told in steps, so that not every tick changes a status."""
@@ -98,6 +99,11 @@ def _is_confirmed(resource: Observed, row: Row | None) -> bool:
     return row is not None and row.generation == resource.generation
 
 
+def _is_settled(resource: Observed, row: Row | None) -> bool:
+    """Whether it asks nothing more of the engine."""
+    return not resource.is_deleting and _is_confirmed(resource, row)
+
+
 def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
     """Why it is not ready, what comes first first."""
     if not engine.exists:
@@ -111,6 +117,9 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
             yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
     for told in _told(resource, rows, FROM_SIDECAR):
         yield told.reason, told.text
+    for pod, row in rows:
+        if pod.state is not None and pod.state.failure and not _is_settled(resource, row):
+            yield Reason.STORAGE_FAILED, f"pod {pod.name}: {pod.state.failure}"
     if resource.is_deleting:
         yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
     for pod, row in rows:
@@ -121,11 +130,16 @@ def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
     if row is None or not _is_confirmed(resource, row):
         yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
         return
-    if row.state in FROM_STATE:
-        yield FROM_STATE[row.state], row.reason or f"the collection is {row.state}"
-    lost = resource.known.collection_uid
-    if row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost):
+    if row.state not in READY_STATES:
+        yield FROM_STATE.get(row.state, Reason.PENDING), row.reason or f"the collection is {row.state}"
+    if _has_lost(resource, row):
         yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {resource.known.vector_count} vectors"
+
+
+def _has_lost(resource: Observed, row: Row) -> bool:
+    """Whether the engine has nothing where there were vectors, and nobody accepted it."""
+    lost = resource.known.collection_uid
+    return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
 
 
 def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
@@ -156,9 +170,9 @@ def _indexing(rows: _Rows) -> Iterator[str]:
 
 
 def _known(resource: Observed, rows: _Rows) -> Known:
-    """What the next start must find again. Of what is not served the past stays."""
+    """What the next start must find again. Of what is not served, or lost, the past stays."""
     pod, row = rows[0]
-    if row is None or not row.serves or pod.state is None:
+    if row is None or not row.serves or pod.state is None or _has_lost(resource, row):
         return resource.known
     return Known(row.collection_uid, pod.state.volume_id, row.vector_count)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from vecstow_operator.manager.engines import EngineView, Row
 from vecstow_operator.manager.passes import orphans
-from vecstow_operator.manager.status import is_paused
 from vecstow_operator.manager.verdict import Verdict, judge
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason
@@ -40,7 +39,7 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
             collection=resource.collection_name,
             engine=resource.engine,
             state=row.state if row is not None else "unknown",
-            reason="Paused" if is_paused(resource) else _reason(verdict).value,
+            reason="Paused" if resource.is_paused else _reason(verdict).value,
             vectors=row.vector_count if row is not None else resource.known.vector_count,
             message=verdict.degraded.text if _is_degraded(verdict) and verdict.degraded else verdict.message,
             next_command=_next(resource, verdict, namespace),

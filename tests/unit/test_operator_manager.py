@@ -1,0 +1,231 @@
+"""A pass of the manager: what it writes to the API server, and what it leaves."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.declared import claim, document, engine_of, pod, row_of
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away, Changed
+from vecstow_operator.manager import passes
+from vecstow_operator.manager.engines import Told
+from vecstow_operator.manager.passes import PENDING_SECONDS, Manager, orphans
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.vocabulary import FINALIZER, Reason
+
+
+class Cluster:
+    """Stands in for the API server, of which tests/cluster has the real one: it keeps what is written."""
+
+    namespace = "apps"
+
+    def __init__(self):
+        self.documents = {}
+        self.ends = False
+        self.is_away = False
+        self.changed = set()
+        """Names of resources that are not any more as they were read."""
+        self.log = []
+        self.events = []
+
+    def declare(self, *documents):
+        self.documents = {document["metadata"]["name"]: document for document in documents}
+
+    def resources(self, engine=None):
+        if self.is_away:
+            raise Away("the API server says 503")
+        return copy.deepcopy(list(self.documents.values()))
+
+    def stateful_sets(self):
+        return []
+
+    def pods(self):
+        return []
+
+    def namespace_ends(self):
+        if self.is_away:
+            raise Away("the API server says 503")
+        return self.ends
+
+    def apply_status(self, name, resource_version, status):
+        self._write("status", name)
+        self.documents[name]["status"] = dict(status)
+
+    def set_finalizers(self, name, uid, resource_version, finalizers):
+        self._write("finalizers", name)
+        self.documents[name]["metadata"]["finalizers"] = finalizers
+
+    def post_event(self, event):
+        self.events.append((event.involved_object.name, event.reason))
+
+    def _write(self, what, name):
+        if name in self.changed:
+            raise Changed("409 Conflict")
+        self.log.append((what, name))
+
+    def finalizers(self, name="notes"):
+        return self.documents[name]["metadata"].get("finalizers", [])
+
+    def reason(self, name="notes"):
+        return self.documents[name]["status"]["conditions"][0]["reason"]
+
+
+class Asking:
+    """Stands in for the engines: they are as a test says."""
+
+    def __init__(self):
+        self.engine = None
+
+    def views(self, stateful_sets, pods):
+        return {"vecstow": self.engine} if self.engine is not None else {}
+
+    def close(self):
+        """Nothing to end."""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.fixture
+def manager(clock):
+    cluster, asking = Cluster(), Asking()
+    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    yield SimpleNamespace(
+        cluster=cluster, asking=asking, clock=clock, role=role,
+        run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
+    )  # fmt: skip
+    role.close()
+
+
+def serve(manager, **changes):
+    """The engine serves the resources as they are declared."""
+    rows = [row_of(claim(d["metadata"]["name"], d["metadata"]["uid"]), **changes)
+            for d in manager.cluster.documents.values()]  # fmt: skip
+    manager.asking.engine = engine_of(pod(*rows))
+
+
+DELETE = {"deletionPolicy": "Delete"}
+LEAVING = DELETE | {"is_deleting": True, "has_finalizer": True}
+
+
+def test_status_is_written_once(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    for _ in range(3):
+        manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")]
+    assert manager.cluster.events == [("notes", "Ready")]
+    assert manager.cluster.reason() == "Served"
+
+
+def test_steady_writes_are_one_patch_a_minute(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    for second in range(1, 121):
+        manager.clock.seconds += 1
+        serve(manager, vector_count=7 + second, indexed=7)
+        manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 3
+
+
+def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
+    manager.cluster.declare(document())
+    manager.asking.engine = engine_of(pod())
+    manager.run_pass()
+    manager.clock.seconds += PENDING_SECONDS
+    assert manager.cluster.log == []
+    manager.run_pass()
+    assert manager.cluster.reason() == "Pending"
+
+
+def test_finalizer_is_there_only_with_delete(manager):
+    manager.cluster.declare(document("a", "r-1", **DELETE), document("b", "r-2", has_finalizer=True))
+    manager.run_pass()
+    assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
+
+
+def test_finalizers_of_others_stay(manager):
+    declared = document(**DELETE)
+    declared["metadata"]["finalizers"] = ["example.com/other"]
+    manager.cluster.declare(declared)
+    manager.run_pass()
+    assert manager.cluster.finalizers() == ["example.com/other", FINALIZER]
+
+
+def test_deleted_resource_is_held_until_the_collection_is_away(manager):
+    manager.cluster.declare(document(**LEAVING))
+    serve(manager)
+    manager.run_pass()
+    assert (manager.cluster.finalizers(), manager.cluster.reason()) == ([FINALIZER], "Deleting")
+    gone = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
+    manager.asking.engine = engine_of(pod(told=gone))
+    manager.run_pass()
+    assert manager.cluster.finalizers() == []
+    assert manager.cluster.events == [("notes", "Dropped")]
+
+
+def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
+    manager.cluster.declare(document("rival", "r-2", collectionName="notes", **LEAVING))
+    gone = {"r-2": (Told(Reason.DELETING, "another resource has the collection, and keeps it"),)}
+    manager.asking.engine = engine_of(pod(row_of(claim()), told=gone))
+    manager.run_pass()
+    assert manager.cluster.finalizers("rival") == []
+    assert manager.cluster.events == [("rival", "Released")]
+
+
+def test_deleted_resource_of_no_engine_is_released(manager):
+    manager.cluster.declare(document(**LEAVING))
+    manager.run_pass()
+    assert manager.cluster.finalizers() == []
+    assert manager.cluster.events == [("notes", "Released")]
+
+
+def test_away_changes_nothing(manager):
+    manager.cluster.declare(document(**LEAVING))
+    manager.cluster.is_away = True
+    for _ in range(3):
+        manager.run_pass()
+    assert (manager.cluster.log, manager.role.has_listed) == ([], False)
+
+
+def test_namespace_that_ends_lets_go_of_all_and_takes_hold_of_none(manager):
+    """Resources get their own deletion later, when the right to change them may be gone already."""
+    with_finalizer = document("a", "r-1", has_finalizer=True, **DELETE)
+    manager.cluster.declare(with_finalizer, document("b", "r-2", **DELETE))
+    manager.cluster.ends = True
+    for _ in range(3):
+        manager.run_pass()
+    assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([], [])
+    assert manager.cluster.log == [("finalizers", "a")]
+
+
+def test_resource_that_changed_meanwhile_holds_no_other(manager):
+    manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
+    manager.cluster.changed = {"a"}
+    manager.role.release_all()
+    assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
+
+
+def test_paused_resource_keeps_its_last_word(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    manager.cluster.documents["notes"]["spec"]["paused"] = True
+    serve(manager, state="quarantined")
+    manager.run_pass()
+    assert manager.cluster.reason() == "Served"
+    assert manager.cluster.log == [("status", "notes")] * 2
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+
+
+def test_collection_without_a_resource_is_an_orphan_of_its_engine(manager):
+    engine = engine_of(pod(row_of(claim()), row_of(claim("lost", "r-2"))))
+    elsewhere = claim("lost", "r-3", engine="other")
+    assert orphans({"vecstow": engine}, [claim(), elsewhere]) == [("vecstow", "lost")]

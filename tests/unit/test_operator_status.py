@@ -1,0 +1,338 @@
+"""The status of a resource: what is written, when a patch is worth it, and which events people hear of."""
+
+import dataclasses
+
+import pytest
+
+from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, claim, engine_of, pod, row_of
+from vecstow_operator.kube import EVENT_CHARACTERS_MAX
+from vecstow_operator.manager.engines import EngineView, Told
+from vecstow_operator.manager.events import event_of
+from vecstow_operator.manager.status import (
+    COUNT_SECONDS_MIN,
+    MESSAGE_CHARACTERS_MAX,
+    Transition,
+    build,
+    is_due,
+    transitions,
+)
+from vecstow_operator.manager.verdict import judge
+from vecstow_operator.vocabulary import Condition, EventReason, Reason
+
+RESOURCE = claim(generation=3, status=HAD)
+SERVED = row_of(RESOURCE)
+THEN = "2026-01-01T00:00:00Z"
+NOW = "2026-03-01T00:00:00Z"
+FRESH = {"observedGeneration": -1}
+"""What the definition fills in."""
+
+
+def row(**changes):
+    return dataclasses.replace(SERVED, **changes)
+
+
+def status_of(*rows, resource=RESOURCE, before=FRESH, now=THEN, engine=None, **state):
+    view = engine or engine_of(pod(*rows, **state))
+    return build(resource, judge(resource, view), before, now)
+
+
+def conditions(status):
+    return {condition["type"]: condition for condition in status["conditions"]}
+
+
+def reasons(status):
+    return {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+
+
+READY = status_of(SERVED)
+PENDING = status_of()
+CONFLICT = status_of(told={"r-1": (Told(Reason.CONFLICT, "taken"),)})
+QUARANTINED = status_of(row(state="quarantined", reason="damaged"))
+DEGRADED = status_of(row(state="degraded", reason="1 point is withheld"))
+
+
+# What is written -------------------------------------------------------------------------------------------
+
+
+def test_whole_status_of_what_is_served():
+    said = {"observedGeneration": 3, "lastTransitionTime": THEN}
+    assert {
+        "observedGeneration": 3,
+        "collectionName": "notes",
+        "collectionUid": UID,
+        "volumeId": VOLUME,
+        "vectorCount": 7,
+        "replicas": [
+            {
+                "pod": "vecstow-0", "podUid": "uid of vecstow-0", "resourceUid": "r-1", "generation": 3,
+                "state": "ready",
+            }
+        ],
+        "conditions": [
+            {"type": kind, "status": status, "reason": reason, "message": message} | said
+            for kind, status, reason, message in (
+                ("Ready", "True", "Served", "served by vecstow"),
+                ("Synced", "True", "Confirmed", "every engine pod follows this generation"),
+                ("Degraded", "False", "Sound", "nothing is withheld"),
+                ("Conflict", "False", "NoRival", "nothing else has the name"),
+                ("Paused", "False", "NotRequested", "it is reconciled"),
+                ("Reconciling", "False", "None", "nothing is under way"),
+                ("Stalled", "False", "None", "nobody need do anything"),
+            )
+        ],
+    } == READY  # fmt: skip
+
+
+def test_what_is_not_known_is_left_out():
+    status = status_of(resource=claim())
+    assert status["replicas"] == [{"pod": "vecstow-0", "podUid": "uid of vecstow-0", "state": "unknown"}]
+    assert {"collectionUid", "volumeId"} & status.keys() == set()
+
+
+def test_every_condition_is_there_whatever_happens():
+    for status in (READY, PENDING, CONFLICT, QUARANTINED, DEGRADED):
+        assert list(conditions(status)) == list(Condition)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(
+            PENDING,
+            {
+                "Ready": ("False", "Pending"), "Synced": ("False", "Pending"),
+                "Reconciling": ("True", "Pending"), "Stalled": ("False", "None"),
+            },
+            id="pending passes by itself",
+        ),
+        pytest.param(
+            status_of(row(state="recovering")),
+            {
+                "Ready": ("False", "Recovering"), "Synced": ("True", "Confirmed"),
+                "Reconciling": ("True", "Recovering"), "Stalled": ("False", "None"),
+            },
+            id="recovering passes by itself",
+        ),
+        pytest.param(
+            CONFLICT,
+            {
+                "Ready": ("False", "Conflict"), "Synced": ("False", "Conflict"),
+                "Conflict": ("True", "Conflict"), "Reconciling": ("False", "None"),
+                "Stalled": ("True", "Conflict"),
+            },
+            id="a conflict needs somebody",
+        ),
+        pytest.param(
+            QUARANTINED,
+            {
+                "Ready": ("False", "Quarantined"), "Synced": ("True", "Confirmed"),
+                "Degraded": ("False", "Sound"), "Stalled": ("True", "Quarantined"),
+            },
+            id="damage needs somebody",
+        ),
+        pytest.param(
+            status_of(row(collection_uid=None)),
+            {"Ready": ("False", "DataMissing"), "Stalled": ("True", "DataMissing")},
+            id="missing data needs somebody",
+        ),
+        pytest.param(
+            status_of(engine=EngineView("vecstow")),
+            {"Ready": ("False", "EngineMissing"), "Stalled": ("True", "EngineMissing")},
+            id="a missing engine needs somebody",
+        ),
+        pytest.param(
+            status_of(engine=engine_of(wanted_pods=0)),
+            {"Ready": ("False", "EngineScaledDown"), "Reconciling": ("True", "EngineScaledDown")},
+            id="an engine scaled to zero is waited for",
+        ),
+        pytest.param(
+            DEGRADED,
+            {
+                "Ready": ("True", "Served"), "Degraded": ("True", "PointsWithheld"),
+                "Stalled": ("False", "None"),
+            },
+            id="degraded is ready",
+        ),
+        pytest.param(
+            status_of(row(vector_count=1000, indexed=0)),
+            {"Ready": ("True", "Served"), "Reconciling": ("True", "Indexing")},
+            id="ready while the graph is built",
+        ),
+    ],
+)  # fmt: skip
+def test_conditions(status, expected):
+    assert expected.items() <= reasons(status).items()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([row(generation=2)], id="another generation"),
+        pytest.param([row(resource_uid="r-0")], id="another uid"),
+        pytest.param([], id="no row"),
+    ],
+)
+def test_ready_and_synced_are_of_this_uid_and_generation_alone(rows):
+    found = reasons(status_of(*rows))
+    assert (found["Ready"][0], found["Synced"][0]) == ("False", "False")
+
+
+def test_synced_is_no_longer_than_ready_is_of_the_new_generation():
+    changed = dataclasses.replace(RESOURCE, generation=4)
+    found = conditions(status_of(SERVED, resource=changed, before=READY, now=NOW))
+    assert (found["Ready"]["status"], found["Ready"]["observedGeneration"]) == ("False", 4)
+
+
+def test_time_of_a_transition_is_kept_until_the_next_one():
+    again = conditions(status_of(row(vector_count=8, indexed=8), before=READY, now=NOW))
+    assert {condition["lastTransitionTime"] for condition in again.values()} == {THEN}
+    worse = conditions(status_of(row(state="quarantined"), before=READY, now=NOW))
+    assert {kind for kind, c in worse.items() if c["lastTransitionTime"] == NOW} == {"Ready", "Stalled"}
+    other_reason = conditions(status_of(before=QUARANTINED, now=NOW))
+    assert other_reason["Ready"]["lastTransitionTime"] == THEN
+
+
+def test_messages_are_bounded():
+    status = status_of(row(state="quarantined", reason="x" * 100_000))
+    lengths = {kind: len(condition["message"]) for kind, condition in conditions(status).items()}
+    assert lengths["Ready"] == lengths["Stalled"] == max(lengths.values()) == MESSAGE_CHARACTERS_MAX
+
+
+# Paused ----------------------------------------------------------------------------------------------------
+
+PAUSED = claim(generation=4, status=HAD, paused=True)
+
+
+def test_paused_resource_keeps_all_but_one_condition():
+    status = status_of(row(state="quarantined"), resource=PAUSED, before=READY, now=NOW)
+    assert status | {"conditions": None} == READY | {"conditions": None}
+    found = conditions(status)
+    assert found["Paused"] == {
+        "type": "Paused",
+        "status": "True",
+        "reason": "Requested",
+        "message": "spec.paused: nothing is reconciled",
+        "observedGeneration": 4,
+        "lastTransitionTime": NOW,
+    }
+    assert found | {"Paused": None} == conditions(READY) | {"Paused": None}
+
+
+def test_pause_changes_no_order():
+    """A list that comes in another order than it was written would be patched for ever."""
+    status = status_of(resource=PAUSED, before=READY, now=NOW)
+    assert list(conditions(status)) == list(conditions(READY))
+    assert build(PAUSED, judge(PAUSED, engine_of()), status, "later") == status
+
+
+def test_resource_paused_from_its_beginning_is_never_called_ready():
+    status = status_of(SERVED, resource=PAUSED)
+    assert reasons(status) == {"Paused": ("True", "Requested")}
+    assert status["observedGeneration"] == -1
+
+
+def test_deletion_of_a_paused_resource_says_what_it_waits_for():
+    deleting = dataclasses.replace(PAUSED, is_deleting=True)
+    message = conditions(status_of(resource=deleting, before=READY))["Paused"]["message"]
+    assert message == "spec.paused: nothing is reconciled, and nothing is deleted before it is false"
+
+
+def test_after_the_pause_everything_is_told_again():
+    paused = status_of(resource=PAUSED, before=READY, now=NOW)
+    assert reasons(status_of(row(generation=3), before=paused, now=NOW)) == reasons(READY)
+
+
+# When a patch is worth it ----------------------------------------------------------------------------------
+
+MORE = status_of(row(vector_count=8, indexed=8), before=READY)
+MORE_TO_INDEX = status_of(row(vector_count=1000, indexed=7), before=READY)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "before", "seconds", "expected"),
+    [
+        pytest.param(READY, READY, 1e9, False, id="nothing changed"),
+        pytest.param(READY, FRESH, 0, True, id="the first one"),
+        pytest.param(MORE, READY, COUNT_SECONDS_MIN - 1, False, id="the count alone, soon"),
+        pytest.param(MORE, READY, COUNT_SECONDS_MIN, True, id="the count alone, after a minute"),
+        pytest.param(MORE_TO_INDEX, READY, COUNT_SECONDS_MIN - 1, False, id="steady writes, soon"),
+        pytest.param(MORE_TO_INDEX, READY, COUNT_SECONDS_MIN, True, id="steady writes, after a minute"),
+        pytest.param(READY, MORE_TO_INDEX, COUNT_SECONDS_MIN - 1, False, id="the graph caught up, soon"),
+        pytest.param(QUARANTINED, READY, 0, True, id="not ready any more"),
+        pytest.param(DEGRADED, READY, 0, True, id="degraded"),
+        pytest.param(PENDING, MORE_TO_INDEX, 0, True, id="not ready while indexing"),
+        pytest.param(
+            status_of(row(collection_uid=OTHER_UID), before=READY), READY, 0, True, id="another incarnation"
+        ),
+    ],
+)
+def test_patch_is_due(wanted, before, seconds, expected):
+    assert is_due(wanted, before, seconds) is expected
+
+
+# Events ----------------------------------------------------------------------------------------------------
+
+
+def warning(reason, message):
+    return Transition(reason, message, is_warning=True)
+
+
+def normal(reason, message):
+    return Transition(reason, message, is_warning=False)
+
+
+NOT_READY = EventReason.NOT_READY
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "expected"),
+    [
+        pytest.param(FRESH, PENDING, [], id="a new one that waits"),
+        pytest.param(FRESH, READY, [normal(EventReason.READY, "served by vecstow")], id="served at once"),
+        pytest.param(PENDING, READY, [normal(EventReason.READY, "served by vecstow")], id="served at last"),
+        pytest.param(READY, READY, [], id="nothing new"),
+        pytest.param(READY, MORE, [], id="more vectors"),
+        pytest.param(READY, MORE_TO_INDEX, [], id="the graph behind them"),
+        pytest.param(
+            READY, QUARANTINED, [warning(NOT_READY, "Quarantined: damaged")], id="damaged"
+        ),
+        pytest.param(
+            READY, PENDING,
+            [warning(NOT_READY, "Pending: pod vecstow-0 does not follow generation 3 yet")],
+            id="not ready any more",
+        ),
+        pytest.param(PENDING, status_of(row(state="recovering")), [], id="from one wait to the next"),
+        pytest.param(
+            FRESH, CONFLICT,
+            [warning(NOT_READY, "Conflict: taken"), warning(EventReason.CONFLICT, "taken")], id="a conflict",
+        ),
+        pytest.param(CONFLICT, CONFLICT, [], id="a conflict is told once"),
+        pytest.param(
+            READY, DEGRADED, [warning(EventReason.DEGRADED, "1 point is withheld")], id="degraded"
+        ),
+        pytest.param(
+            DEGRADED, READY, [normal(EventReason.RECOVERED, "nothing is withheld")], id="sound again"
+        ),
+        pytest.param(
+            READY, status_of(resource=PAUSED, before=READY, now=NOW), [], id="paused"
+        ),
+    ],
+)  # fmt: skip
+def test_events(before, wanted, expected):
+    assert list(transitions(wanted, before)) == expected
+
+
+def test_event_is_about_the_resource_and_bounded():
+    transition = Transition(EventReason.NOT_READY, "x" * 5000, is_warning=True)
+    event = event_of(claim("n" * 253), transition, "apps")
+    assert (event.involved_object.kind, event.involved_object.uid) == ("VectorCollection", "r-1")
+    assert event.involved_object.api_version == "vecstow.dev/v1alpha1"
+    assert (event.type, event.reason, event.metadata.namespace) == ("Warning", "NotReady", "apps")
+    assert len(event.message) == EVENT_CHARACTERS_MAX
+    assert len(event.metadata.name) <= 253
+
+
+def test_two_events_never_have_one_name():
+    transition = Transition(EventReason.READY, "served", is_warning=False)
+    names = {event_of(RESOURCE, transition, "apps").metadata.name for _ in range(100)}
+    assert len(names) == 100
