@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -18,25 +20,40 @@ from vecstow_operator.metrics import Metrics
 
 STANDSTILL_SECONDS_MAX: Final = 300.0
 """Longer than any pass: each request in one has a time limit."""
+REQUEST_SECONDS_MAX: Final = 10
+"""For a client to say what it wants."""
 
 
+@dataclass(slots=True)
 class Heartbeat:
     """Beaten by the loop of passes, after each step that may take long."""
 
-    def __init__(self) -> None:
-        self._beaten_at = time.monotonic()
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    _beaten_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.beat()
 
     def beat(self) -> None:
         """The loop goes on."""
-        self._beaten_at = time.monotonic()
+        self._beaten_at = self.clock()
 
     @property
     def stands_still(self) -> bool:
         """It has not for so long that it never will."""
-        return time.monotonic() - self._beaten_at > STANDSTILL_SECONDS_MAX
+        return self.clock() - self._beaten_at > STANDSTILL_SECONDS_MAX
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A client that says nothing must not keep the probes waiting."""
+
+    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS_MAX
+
     def log_message(self, format: str, *args: Any) -> None:
         """Probes are not worth a line."""
 
@@ -56,6 +73,6 @@ def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -
         start("503 Service Unavailable" if ill else "200 OK", [("Content-Type", "text/plain")])
         return [b"the loop of passes stands still\n" if ill else b"ok\n"]
 
-    server = make_server(host, port, answer, handler_class=_Quiet)
+    server = make_server(host, port, answer, server_class=_Server, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

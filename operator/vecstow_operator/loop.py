@@ -62,4 +62,5 @@ class Loop:
             took = time.monotonic() - begun
             self._stopped.wait(max(GATHER_SECONDS, took * (1 / SHARE_MAX - 1)))
             is_woken = self._woken.wait(max(0.0, self.tick_seconds - took))
-            self._woken.clear()
+            if is_woken:  # what wakes just after the time is up counts for the pass after the next one
+                self._woken.clear()
