@@ -204,8 +204,14 @@ def test_pattern_of_a_collection_name():
     assert FIELDS["collectionName"]["maxLength"] == 64
 
 
+@pytest.mark.parametrize("field", ["collectionName", "engine"])
+def test_pattern_is_told_in_words_too(field):
+    """The API server's own words for a name that does not match are the pattern alone."""
+    assert f"self.matches('{FIELDS[field]['pattern']}')" in rules(FIELDS[field])
+
+
 def test_reserved_names_are_refused_in_both_places():
-    [rule] = [rule for rule in rules(FIELDS["collectionName"]) if "oldSelf" not in rule]
+    [rule] = [rule for rule in rules(FIELDS["collectionName"]) if " in " in rule]
     assert set(yaml.safe_load(re.fullmatch(r"!\(self in (\[.*\])\)", rule)[1])) == RESERVED_NAMES
     assert set(root_rule()[1]) == RESERVED_NAMES
 
