@@ -330,6 +330,15 @@ def test_description_names_the_bounds(field, bounds):
     assert "{} to {}".format(*bounds) in text
 
 
+@pytest.mark.parametrize(
+    ("path", "schema"), [pytest.param(p, s, id=p) for p, s in every_field(SPEC) if s.get("default", {}) != {}]
+)
+def test_description_names_the_default(path, schema):
+    """`kubectl explain` does not show it elsewhere."""
+    default = schema["default"]
+    assert f"default {str(default).lower() if default is False else default}" in schema["description"], path
+
+
 def test_columns_are_of_fields_that_are_there():
     for column in SERVED_VERSION["additionalPrinterColumns"]:
         path = column["jsonPath"].lstrip(".").split(".")
