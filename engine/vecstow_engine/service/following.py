@@ -16,6 +16,7 @@ from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.losing import close_without_folder, refuse_if_gone, stand_in
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.presence import missing_folder
 from vecstow_engine.storage.trash import move_to_deleted
 
@@ -83,7 +84,7 @@ class Follower:
             self._unless_held(manifest, lambda: self._follow_drop(manifest, collection))
         elif collection is None:
             self._unless_held(manifest, lambda: self._open(manifest))
-        elif collection.opens_anew:
+        elif collection.opens_anew or _is_to_have_data(collection, manifest):
             self._unless_held(manifest, lambda: self._open_anew(collection, manifest))
         else:
             self._follow_settings(collection, manifest)
@@ -108,6 +109,9 @@ class Follower:
             self._registry.look_again(manifest.name)
             return
         try:
+            if collection.store is not None and collection.serves():
+                self._registry.look_again(manifest.name)  # a first write gave it its data meanwhile
+                return
             with self._catalog.changes.names("opening", manifest.name):
                 self._catalog.open_anew(collection, manifest)
         finally:
@@ -134,14 +138,27 @@ class Follower:
 
     def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
         old, new = collection.manifest.index_config, manifest.index_config
-        uid = manifest.collection_uid or collection.manifest.collection_uid
-        collection.manifest = dataclasses.replace(manifest, collection_uid=uid)
+        collection.manifest = self._with_uid_of_data(collection, manifest)
         same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
         if not same_graph and collection.index is not None:
             collection.index.start_rebuild(new)
             collection.forget_snapshot()
             self._rebuilding(collection)
         log.info("manifest followed", collection=manifest.name)
+
+    def _with_uid_of_data(self, collection: Collection, manifest: Manifest) -> Manifest:
+        """A manifest that was edited, or lost and written anew, takes the uid of the data that is served."""
+        store = collection.store
+        if store is None or manifest.collection_uid == store.identity.uid or store.data_files.missing():
+            return manifest
+        uid = store.identity.uid
+
+        def decide(found: Manifest | None) -> Manifest | None:
+            return found and dataclasses.replace(found, collection_uid=uid)
+
+        found = update_manifest(self._layout, manifest.name, decide)[1]
+        log.warning("manifest did not name its data; put right", collection=manifest.name, uid=uid)
+        return found or dataclasses.replace(manifest, collection_uid=uid)
 
     def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
         """Only where there is no data; writes that wait were made for the old shape, and end with it."""
@@ -160,3 +177,8 @@ def _may_follow(collection: Collection, manifest: Manifest) -> bool:
     if manifest.dropped_at is not None:
         return not collection.is_being_opened
     return collection.state is not State.RECOVERING
+
+
+def _is_to_have_data(collection: Collection, manifest: Manifest) -> bool:
+    """Whether what is served empty had data, by this manifest: somebody knows more than the volume did."""
+    return collection.store is None and collection.serves() and manifest.collection_uid is not None
