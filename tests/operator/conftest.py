@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,10 @@ def shared(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> I
     with running(cluster, name, tmp_path_factory.mktemp("site")) as site:
         yield site
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def site(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Site]:
+    """A site of the test's own."""
+    with running(cluster, namespace, tmp_path) as site:
+        yield site
