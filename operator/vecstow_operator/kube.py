@@ -66,8 +66,11 @@ class Cluster:
 
     # Changes ----------------------------------------------------------------------------------------------
 
-    def apply_status(self, name: str, resource_version: str, status: Mapping[str, Any]) -> None:
-        """Make this the whole status of the object that was read. Raises Changed."""
+    def apply_status(self, name: str, resource_version: str, status: Mapping[str, Any]) -> bool:
+        """Make this all that the manager says of the object that was read; returns whether that changed it.
+
+        Raises Changed.
+        """
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "VectorCollection",
@@ -75,10 +78,11 @@ class Cluster:
             "status": status,
         }
         with _unchanged(), _whole():
-            self._objects.patch_namespaced_custom_object_status(
+            applied: Any = self._objects.patch_namespaced_custom_object_status(
                 GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
                 force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
+        return bool(applied["metadata"]["resourceVersion"] != resource_version)
 
     def set_finalizers(self, name: str, uid: str, resource_version: str, finalizers: list[str]) -> None:
         """Of exactly the object that was read. Raises Changed."""

@@ -24,6 +24,8 @@ class Cluster:
         self.documents = {}
         self.ends = False
         self.is_away = False
+        self.foreign = {}
+        """Of a status, under another name than the manager's."""
         self.changed = set()
         """Names of resources that are not any more as they were read."""
         self.log = []
@@ -50,7 +52,9 @@ class Cluster:
 
     def apply_status(self, name, resource_version, status):
         self._write("status", name)
-        self.documents[name]["status"] = dict(status)
+        before = self.documents[name].get("status", {})
+        self.documents[name]["status"] = dict(status) | self.foreign
+        return self.documents[name]["status"] != before
 
     def set_finalizers(self, name, uid, resource_version, finalizers):
         self._write("finalizers", name)
@@ -121,6 +125,26 @@ def test_status_is_written_once(manager):
     assert manager.cluster.log == [("status", "notes")]
     assert manager.cluster.events == [("notes", "Ready")]
     assert manager.cluster.reason() == "Served"
+
+
+def test_what_another_holds_of_a_status_is_not_fought_over(manager):
+    manager.cluster.foreign = {"replicas": [{"pod": "restored-0"}]}
+    manager.cluster.declare(document())
+    serve(manager)
+    for _ in range(5):
+        manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+    assert manager.cluster.events == [("notes", "Ready")]
+
+
+def test_condition_of_another_costs_no_patch(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    conditions = manager.cluster.documents["notes"]["status"]["conditions"]
+    conditions.insert(1, conditions[0] | {"type": "Audited"})
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")]
 
 
 def test_steady_writes_are_one_patch_a_minute(manager):

@@ -14,6 +14,7 @@ from vecstow_operator.manager.status import (
     Transition,
     build,
     is_due,
+    own,
     transitions,
 )
 from vecstow_operator.manager.verdict import judge
@@ -87,6 +88,18 @@ def test_what_is_not_known_is_left_out():
     status = status_of(resource=claim())
     assert status["replicas"] == [{"pod": "vecstow-0", "podUid": "uid of vecstow-0", "state": "unknown"}]
     assert {"collectionUid", "volumeId"} & status.keys() == set()
+
+
+def test_replicas_are_left_out_where_there_are_none():
+    """The API server answers an empty list that had something with no list: it would be written again."""
+    assert "replicas" not in status_of(engine=engine_of(wanted_pods=0), before=READY)
+
+
+def test_conditions_of_others_are_not_the_managers():
+    foreign = READY["conditions"][0] | {"type": "Audited"}
+    mixed = READY | {"conditions": [*READY["conditions"][:3], foreign, *READY["conditions"][3:]]}
+    assert own(mixed) == own(READY) == READY
+    assert own(FRESH) == FRESH
 
 
 def test_every_condition_is_there_whatever_happens():

@@ -168,7 +168,8 @@ class Manager:
             return True
         if not status.is_due(wanted, item.status, now - self._patched_at.get(resource.uid, 0.0)):
             return True
-        self._cluster.apply_status(resource.name, item.version, wanted)
+        if not self._cluster.apply_status(resource.name, item.version, wanted):
+            return False  # the rest is somebody else's, and stays
         self._patched_at[resource.uid] = now
         self._metrics.reconciles.inc()
         for transition in status.transitions(wanted, item.status):
@@ -219,7 +220,7 @@ def _item(document: Mapping[str, Any]) -> Item:
     return Item(
         observed(document),
         metadata["resourceVersion"],
-        document.get("status") or {},
+        status.own(document.get("status") or {}),
         tuple(metadata.get("finalizers") or ()),
     )
 

@@ -23,6 +23,7 @@ GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING
 """Type and reason of the condition that follows the building of the graph."""
 
 Document = dict[str, Any]
+_TYPES: Final = frozenset(Condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,21 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
         "collectionName": resource.collection_name,
         "vectorCount": verdict.known.vector_count,
         "conditions": _timed(resource, list(_conditions(verdict)), before, now),
-        "replicas": [_replica(replica) for replica in verdict.replicas],
     }
+    if verdict.replicas:  # a list that becomes empty comes back as none
+        status["replicas"] = [_replica(replica) for replica in verdict.replicas]
     if verdict.known.collection_uid is not None:
         status["collectionUid"] = verdict.known.collection_uid
     if verdict.known.volume_id is not None:
         status["volumeId"] = verdict.known.volume_id
     return status
+
+
+def own(status: Mapping[str, Any]) -> Document:
+    """Without the conditions of others: they may set some of their own, and those stay as they are."""
+    if "conditions" not in status:
+        return dict(status)
+    return dict(status) | {"conditions": [c for c in status["conditions"] if c["type"] in _TYPES]}
 
 
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
