@@ -262,13 +262,17 @@ def test_sound_collection_is_not_degraded():
         pytest.param({"vector_count": 0, "indexed": 0}, None, id="nothing to index"),
         pytest.param({"vector_count": 1000, "indexed": 0}, 0, id="none yet"),
         pytest.param({"vector_count": 1000, "indexed": 999}, 90, id="in steps of ten, so that few are told"),
+        pytest.param({"rebuilt": 0}, 0, id="built anew from the beginning"),
+        pytest.param({"rebuilt": 5}, 70, id="built anew in part"),
+        pytest.param({"vector_count": 0, "indexed": 0, "rebuilt": 0}, 0, id="built anew of nothing"),
         pytest.param({"state": "recovering", "indexed": 0}, None, id="not served yet"),
     ],
 )
 def test_indexing(changes, share):
     indexing = judge(RESOURCE, engine_of(pod(row(**changes)))).indexing
     assert (indexing is None) == (share is None)
-    assert share is None or indexing.startswith(f"pod vecstow-0 has {share} % of the vectors in the graph")
+    graph = "a new graph" if "rebuilt" in changes else "the graph"
+    assert share is None or indexing.startswith(f"pod vecstow-0 has {share} % of the vectors in {graph}")
 
 
 # Release ---------------------------------------------------------------------------------------------------

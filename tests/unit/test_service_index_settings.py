@@ -59,10 +59,25 @@ async def test_searches_are_answered_and_progress_is_told_while_the_graph_is_reb
     step(paused)
     assert rebuild_of(paused) == ("rebuild", 64, ROWS)
     [row] = paused.state_document()["collections"]
-    assert (row["state"], row["indexed"]) == ("ready", ROWS)
+    assert (row["state"], row["indexed"], row["rebuilt"]) == ("ready", ROWS, 64)
     assert await paused.nearest("notes", 700) == ["p699"]
     await paused.put(fresh=9000)
     assert await paused.nearest("notes", 9000) == ["fresh"]
+
+
+async def test_rebuild_is_told_of_no_later_than_its_settings(filled, monkeypatch):
+    """Who asks between the two would take the new settings for done."""
+    collection = filled.collection("notes")
+    before = collection.manifest.index_config
+    started = []
+
+    def start(index, config):
+        started.append((collection.manifest.index_config, config))
+
+    monkeypatch.setattr(VectorIndex, "start_rebuild", start)
+    change(filled, NARROW)
+    assert started == [(before, NARROW)]
+    assert collection.manifest.index_config == NARROW
 
 
 async def test_settings_that_change_during_a_rebuild_begin_it_anew(paused, monkeypatch):

@@ -85,9 +85,16 @@ def _state_row(collection: Collection) -> dict[str, object]:
         "reason": collection.reason,
         "vector_count": collection.count,
         "indexed": collection.index.indexed if collection.index is not None else 0,
+        "rebuilt": _rebuilt(collection),
         "overlay_bytes": store.overlay_bytes if store is not None else 0,
         "log_bytes": store.log.size if store is not None else 0,
     }
+
+
+def _rebuilt(collection: Collection) -> int | None:
+    """Vectors in the graph that is being built while another one serves."""
+    index = collection.index
+    return index.progress[0] if index is not None and index.rebuilding else None
 
 
 def _size(path: Path) -> int:

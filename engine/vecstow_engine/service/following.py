@@ -138,11 +138,15 @@ class Follower:
 
     def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
         old, new = collection.manifest.index_config, manifest.index_config
-        collection.manifest = self._with_uid_of_data(collection, manifest)
+        followed = self._with_uid_of_data(collection, manifest)
         same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
-        if not same_graph and collection.index is not None:
-            collection.index.start_rebuild(new)
+        index = collection.index if not same_graph else None
+        if index is not None:
+            index.start_rebuild(new)
             collection.forget_snapshot()
+        # Whoever sees the new generation sees that its graph is being built, too.
+        collection.manifest = followed
+        if index is not None:
             self._rebuilding(collection)
         log.info("manifest followed", collection=manifest.name)
 

@@ -21,6 +21,8 @@ class Row:
     generation: int | None = None
     vector_count: int = 0
     indexed: int = 0
+    rebuilt: int | None = None
+    """Vectors in the graph to come, while another one serves."""
 
     @property
     def serves(self) -> bool:
@@ -113,4 +115,5 @@ def _row(row: Mapping[str, Any]) -> Row:
         generation=row.get("generation"),
         vector_count=int(row.get("vector_count") or 0),
         indexed=int(row.get("indexed") or 0),
+        rebuilt=row.get("rebuilt"),
     )

@@ -164,9 +164,19 @@ def _told(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Itera
 
 def _indexing(rows: _Rows) -> Iterator[str]:
     for pod, row in rows:
-        if row is not None and row.serves and row.indexed < row.vector_count:
-            share = 100 * row.indexed // row.vector_count // INDEXED_STEP * INDEXED_STEP
+        if row is None or not row.serves:
+            continue
+        if row.rebuilt is not None:
+            share = _share(row.rebuilt, row.vector_count)
+            yield f"pod {pod.name} has {share} % of the vectors in a new graph; the old one answers searches"
+        elif row.indexed < row.vector_count:
+            share = _share(row.indexed, row.vector_count)
             yield f"pod {pod.name} has {share} % of the vectors in the graph; the others are searched exactly"
+
+
+def _share(part: int, whole: int) -> int:
+    """Per cent, in steps."""
+    return 100 * part // max(1, whole) // INDEXED_STEP * INDEXED_STEP
 
 
 def _known(resource: Observed, rows: _Rows) -> Known:
