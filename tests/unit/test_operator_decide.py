@@ -334,6 +334,12 @@ CASES = [
         left(),
     ),
     Case(
+        "a policy that changes after the drop comes too late, and nothing is said to be retained",
+        [claim(is_deleting=True, generation=5, deletionPolicy="Retain", has_finalizer=True)],
+        holds(FILLED, dropped_at=DROPPED_AT),
+        left(),
+    ),
+    Case(
         "when it is moved away the resource may go",
         [claim(is_deleting=True, deletionPolicy="Delete", status=HAD)],
         Folder(),

@@ -1,6 +1,7 @@
 """A pass of the manager: what it writes to the API server, and what it leaves."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -192,6 +193,23 @@ def test_deleted_resource_is_held_until_the_collection_is_away(manager):
     manager.run_pass()
     assert manager.cluster.finalizers() == []
     assert manager.cluster.events == [("notes", "Dropped")]
+
+
+def test_policy_that_changed_after_the_drop_hides_nothing(manager):
+    manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
+    gone = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
+    manager.asking.engine = engine_of(pod(told=gone))
+    manager.run_pass()
+    assert manager.cluster.events == [("notes", "Dropped")]
+
+
+def test_retained_collection_is_not_said_to_be_dropped(manager):
+    manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
+    gone = {"r-1": (Told(Reason.DELETING, "the collection is retained"),)}
+    row = dataclasses.replace(row_of(claim()), resource_uid=None, generation=None)
+    manager.asking.engine = engine_of(pod(row, told=gone))
+    manager.run_pass()
+    assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [("notes", "Released")])
 
 
 def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):

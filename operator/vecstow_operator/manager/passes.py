@@ -184,7 +184,7 @@ class Manager:
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource
-        is_dropped = engine.exists and not resource.is_retained and not _has(engine, resource.collection_name)
+        is_dropped = engine.exists and not _has(engine, resource.collection_name)
         what = "was moved to .deleted/" if is_dropped else "stays as it is"
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"

@@ -132,19 +132,17 @@ def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
 
 
 def _end(name: str, owner: Observed, folder: Folder) -> Decision:
-    """The resource is being deleted: the policy that it has now decides."""
+    """The resource is being deleted: the policy that it has at the drop decides."""
     manifest = folder.manifest
     if manifest is None or manifest.resource_uid != owner.uid:
         return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
-    if owner.is_paused:
-        return Decision()
+    if owner.is_paused or manifest.dropped_at is not None:
+        return Decision()  # what is dropped stays so, whatever the policy is now: the engine moves it away
     if owner.is_retained:
         return Decision(
             write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
         )
-    if manifest.dropped_at is None:
-        return Decision(drop=True)
-    return Decision()  # until the engine has moved it away
+    return Decision(drop=True)
 
 
 def _gone(name: str, resource: Observed, why: str) -> Finding:
