@@ -30,6 +30,7 @@ class Resources:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
+        self.api = api
         self.namespace = namespace
         self._place = (GROUP, VERSION, namespace, PLURAL)
 
