@@ -12,6 +12,7 @@ from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager import passes
 from vecstow_operator.manager.engines import Told
 from vecstow_operator.manager.passes import PENDING_SECONDS, Manager, orphans
+from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Reason
 
@@ -167,6 +168,21 @@ def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
     assert manager.cluster.log == []
     manager.run_pass()
     assert manager.cluster.reason() == "Pending"
+
+
+def test_short_wait_is_no_event_and_a_long_one_is_one(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    for seconds in (LASTING_SECONDS - 1, LASTING_SECONDS):
+        manager.asking.engine = engine_of(pod())
+        manager.run_pass()
+        manager.clock.seconds += seconds
+        for _ in range(3):
+            manager.run_pass()
+        serve(manager)
+        manager.run_pass()
+    assert manager.cluster.events == [("notes", "Ready"), ("notes", "NotReady"), ("notes", "Ready")]
 
 
 def test_finalizer_is_there_only_with_delete(manager):

@@ -294,6 +294,10 @@ def normal(reason, message):
     return Transition(reason, message, is_warning=False)
 
 
+def passing(message):
+    return Transition(EventReason.NOT_READY, message, is_warning=True, passes=True)
+
+
 NOT_READY = EventReason.NOT_READY
 
 
@@ -311,7 +315,7 @@ NOT_READY = EventReason.NOT_READY
         ),
         pytest.param(
             READY, PENDING,
-            [warning(NOT_READY, "Pending: pod vecstow-0 does not follow generation 3 yet")],
+            [passing("Pending: pod vecstow-0 does not follow generation 3 yet")],
             id="not ready any more",
         ),
         pytest.param(PENDING, status_of(row(state="recovering")), [], id="from one wait to the next"),

@@ -18,6 +18,7 @@ from vecstow_operator.manager import status
 from vecstow_operator.manager.asking import Asking
 from vecstow_operator.manager.engines import EngineView
 from vecstow_operator.manager.events import event_of
+from vecstow_operator.manager.patience import Patience
 from vecstow_operator.manager.verdict import is_released, judge
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
@@ -58,6 +59,7 @@ class Manager:
         """By uid: what needs no patch while neither of the two changes."""
         self._patched_at: dict[str, float] = {}
         self._first_seen: dict[str, float] = {}
+        self._patience = Patience()
         self._listed_at = float("-inf")
         self._is_away = False
         self._threads = ThreadPoolExecutor(PATCHES_AT_ONCE, thread_name_prefix="patch")
@@ -84,6 +86,7 @@ class Manager:
     def release_all(self) -> None:
         """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
         for item in [_item(document) for document in self._cluster.resources()]:
+            self._tell_what_lasts()
             if FINALIZER in item.finalizers:
                 with contextlib.suppress(Changed):  # the next pass sees it anew
                     self._set_finalizers(item, without=True)
@@ -172,7 +175,7 @@ class Manager:
             return False  # the rest is somebody else's, and stays
         self._patched_at[resource.uid] = now
         self._metrics.reconciles.inc()
-        for transition in status.transitions(wanted, item.status):
+        for transition in self._patience.heard(resource.uid, wanted, item.status, now):
             self._post(resource, transition)
         return True
 
@@ -181,6 +184,11 @@ class Manager:
         wanted = others if without else [*others, FINALIZER]
         self._cluster.set_finalizers(item.resource.name, item.resource.uid, item.version, wanted)
         self._metrics.reconciles.inc()
+
+    def _tell_what_lasts(self) -> None:
+        self._patience.forget_all_but(self._items)
+        for uid, transition in self._patience.lasting(time.monotonic()):
+            self._post(self._items[uid].resource, transition)
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource

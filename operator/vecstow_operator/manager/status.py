@@ -33,6 +33,8 @@ class Transition:
     reason: EventReason
     message: str
     is_warning: bool
+    passes: bool = False
+    """It ends by itself: worth a word only when it lasts."""
 
 
 def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: str) -> Document:
@@ -78,8 +80,8 @@ def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transit
     if ready is not None and (was_ready is None or was_ready["reason"] != ready["reason"]):
         if ready["status"] == "True":
             yield Transition(EventReason.READY, ready["message"], is_warning=False)
-        elif (was_ready is not None and was_ready["status"] == "True") or _is_stalled(new):
-            yield Transition(EventReason.NOT_READY, f"{ready['reason']}: {ready['message']}", is_warning=True)
+        elif is_ready(before) or _is_stalled(new):
+            yield not_ready(wanted)
     for condition, appears, ends in (
         (Condition.DEGRADED, EventReason.DEGRADED, EventReason.RECOVERED),
         (Condition.CONFLICT, EventReason.CONFLICT, None),
@@ -89,6 +91,20 @@ def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transit
             yield Transition(appears, new[condition]["message"], is_warning=True)
         elif was_so and not is_so and ends is not None:
             yield Transition(ends, new[condition]["message"], is_warning=False)
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """Whether the condition Ready is true."""
+    return _is_true(_by_type(status), Condition.READY)
+
+
+def not_ready(status: Mapping[str, Any]) -> Transition:
+    """What to say of a status with a condition Ready that is not true."""
+    ready = _by_type(status)[Condition.READY]
+    message = f"{ready['reason']}: {ready['message']}"
+    return Transition(
+        EventReason.NOT_READY, message, is_warning=True, passes=Reason(ready["reason"]) in PASSING
+    )
 
 
 def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str]]:
