@@ -71,7 +71,7 @@ def sidecar(
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
     role = Sidecar(cluster, engine, VolumeFolders(Layout(data)), EngineBeside(engine_url), metrics, heartbeat)
     loop = Loop(role.run_pass, tick_seconds, heartbeat)
-    _serve(loop, cluster.namespace, lambda: role.has_listed, engine, health_host, health_port, metrics)
+    _serve(loop, cluster.namespace, lambda: role.knows_all, engine, health_host, health_port, metrics)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def manager(
             role.run_pass(is_woken=is_woken)
 
     loop = Loop(run_pass, tick_seconds, heartbeat)
-    _serve(loop, cluster.namespace, lambda: role.has_listed, None, health_host, health_port, metrics)
+    _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
     try:
         if role.namespace_ends():
             role.release_all()
@@ -128,7 +128,7 @@ def _cluster(namespace: str | None) -> Cluster:
 def _serve(
     loop: Loop,
     namespace: str,
-    may_start: Callable[[], bool],
+    may_watch: Callable[[], bool],
     engine: str | None,
     health_host: str,
     health_port: int,
@@ -137,7 +137,7 @@ def _serve(
     """Until a signal comes."""
     loop.stop_on_signals()
     health = serve_health(health_host, health_port, metrics, loop.heartbeat)
-    wakes = Wakes(namespace, loop.wake, may_start, engine)
+    wakes = Wakes(namespace, loop.wake, may_watch, engine)
     wakes.start()
     try:
         loop.run()

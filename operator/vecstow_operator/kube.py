@@ -6,13 +6,17 @@ being there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from urllib3.exceptions import HTTPError
 
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
@@ -21,6 +25,9 @@ CHUNK: Final = 500
 """Resources of one request; of a list of 5,000 only so many are in memory with all their fields."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
+RETRIES: Final = 1
+"""Of a request without an answer: the API server may have closed the connection since the last one. More
+would keep a pass waiting, which has other things to do."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
@@ -129,10 +136,42 @@ def load_configuration() -> str:
         config.load_incluster_config()
     except ConfigException:
         config.load_kube_config()
+        _follow_kubeconfig()
         _, current = config.list_kube_config_contexts()
         return str(current["context"].get("namespace") or "default")
+    finally:
+        client.Configuration.get_default().retries = RETRIES
     with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="ascii") as stream:
         return stream.read().strip()
+
+
+@dataclass(slots=True)
+class _Kubeconfig:
+    """Read again before a request when it was written anew: a pod's token is renewed in place, too.
+
+    Every client has a copy of its configuration, and of this with it.
+    """
+
+    paths: list[Path]
+    read: list[int]
+    """When they were written."""
+
+    def __call__(self, configuration: Any) -> None:
+        written = _times(self.paths)
+        if written != self.read:
+            config.load_kube_config(client_configuration=configuration)
+            configuration.refresh_api_key_hook = self
+            self.read = written
+
+
+def _follow_kubeconfig() -> None:
+    paths = [Path(path).expanduser() for path in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if path]
+    configuration: Any = client.Configuration.get_default()
+    configuration.refresh_api_key_hook = _Kubeconfig(paths, _times(paths))
+
+
+def _times(paths: Iterable[Path]) -> list[int]:
+    return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
 @contextmanager
@@ -145,6 +184,8 @@ def _whole() -> Iterator[None]:
         raise
     except (HTTPError, OSError) as error:
         raise Away(f"the API server does not answer: {error}") from error
+    except ConfigException as error:
+        raise Away(f"the credentials cannot be read: {error}") from error
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What wakes a pass: kopf watches the resources, and each event says no more than "look again".
 
-kopf ends when the API server refuses it for a while, when the resource's definition goes, and when a token is
-stale; then it is started again. It adds no finalizer, no annotation and no status.
+kopf ends when the resource's definition goes and when a token is stale, and when it begins without the
+definition it waits for ever. So it runs only as long as the passes get complete lists, and begins anew after
+each gap. It adds no finalizer, no annotation and no status.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Final
 
 import kopf
@@ -21,32 +24,40 @@ log = structlog.stdlib.get_logger(__name__)
 
 BACKOFFS_SECONDS: Final = (1, 2, 4, 8, 15)
 """Between refusals; the last one for ever."""
+CONNECT_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 300
+"""A watch is asked for anew so often: one whose connection was lost without a word would stay silent."""
 AGAIN_SECONDS: Final = 5.0
 """Before kopf is started again."""
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at whether it should run."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Endless:
-    """Backoffs that do not end; kopf begins anew with each request."""
+    """Backoffs that do not end; kopf begins anew with each request, and asks for the next after a refusal."""
+
+    refused: Callable[[], None]
 
     def __iter__(self) -> Iterator[float]:
-        yield from BACKOFFS_SECONDS
-        while True:
-            yield BACKOFFS_SECONDS[-1]
+        for seconds in chain(BACKOFFS_SECONDS, repeat(BACKOFFS_SECONDS[-1])):
+            yield seconds
+            self.refused()
 
 
 class Wakes:
-    """A thread with kopf in it. `may_start` tells whether the resource is known to the API server."""
+    """A thread with kopf in it, while `may_watch` says that the last list of resources was complete."""
 
     def __init__(
         self,
         namespace: str,
         wake: Callable[[], None],
-        may_start: Callable[[], bool],
+        may_watch: Callable[[], bool],
         engine: str | None = None,
     ) -> None:
         self._namespace = namespace
         self._wake = wake
-        self._may_start = may_start
+        self._may_watch = may_watch
         self._engine = engine
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -62,9 +73,12 @@ class Wakes:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if self._may_start():
-                self._watch()
-            self._stop.wait(AGAIN_SECONDS if self._may_start() else 1.0)
+            if not self._may_watch():
+                self._stop.wait(LOOK_SECONDS)
+                continue
+            self._watch()
+            self._wake()  # what ended the watch, a list may say
+            self._stop.wait(AGAIN_SECONDS)
 
     def _watch(self) -> None:
         try:
@@ -73,13 +87,20 @@ class Wakes:
             log.warning("watch ended", reason=f"{type(error).__name__}: {error}")
         else:
             if not self._stop.is_set():
-                log.warning("watch ended", reason="the API server refused it")
+                log.warning("watch ended", reason="the API server refuses it, or is away")
 
     async def _operator(self) -> None:
-        await kopf.operator(
-            registry=self._registry(), settings=self._settings(), standalone=True,
-            namespaces=[self._namespace], stop_flag=self._stop,
+        end = asyncio.Event()
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=self._registry(), settings=self._settings(), standalone=True,
+                namespaces=[self._namespace], stop_flag=end,
+            )
         )  # fmt: skip
+        while not watching.done() and not self._stop.is_set() and self._may_watch():
+            await asyncio.wait({watching}, timeout=LOOK_SECONDS)
+        end.set()
+        await watching
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -96,7 +117,10 @@ class Wakes:
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.watching.chunk_size = CHUNK
-        settings.networking.error_backoffs = _Endless()
+        settings.watching.server_timeout = WATCH_SECONDS
+        settings.watching.client_timeout = WATCH_SECONDS + CONNECT_SECONDS
+        settings.networking.connect_timeout = CONNECT_SECONDS
+        settings.networking.error_backoffs = _Endless(self._wake)
         if self._engine is not None:
             settings.watching.field_selectors[PLURAL] = f"spec.engine={self._engine}"
         return settings

@@ -249,7 +249,19 @@ def test_away_changes_nothing(manager):
     manager.cluster.is_away = True
     for _ in range(3):
         manager.run_pass()
-    assert (manager.cluster.log, manager.role.has_listed) == ([], False)
+    assert (manager.cluster.log, manager.role.knows_all) == ([], False)
+
+
+def test_resource_that_changed_meanwhile_is_read_again_without_a_wake(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.cluster.changed = {"notes"}
+    manager.run_pass()
+    manager.cluster.changed = set()
+    manager.cluster.declare(document(generation=2))
+    serve(manager, generation=2)
+    manager.run_pass(is_woken=False)
+    assert manager.cluster.documents["notes"]["status"]["observedGeneration"] == 2
 
 
 def test_namespace_that_ends_lets_go_of_all_and_takes_hold_of_none(manager):

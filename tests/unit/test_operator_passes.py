@@ -198,7 +198,7 @@ def test_nothing_is_done_before_the_first_list(pod):
     again.cluster.is_away = True
     again.run_pass()
     assert pod.manifest().owner == "somebody"
-    assert (again.told, again.sidecar.has_listed) == ([], False)
+    assert (again.told, again.sidecar.knows_all) == ([], False)
 
 
 def test_absence_is_concluded_from_a_complete_list(pod):

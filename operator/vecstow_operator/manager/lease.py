@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import partial
 from typing import Any, Final
 
 import structlog
+from kubernetes.client import CoordinationV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
@@ -19,6 +21,8 @@ log = structlog.stdlib.get_logger(__name__)
 DURATION_SECONDS: Final = 15
 RENEW_SECONDS: Final = 10
 RETRY_SECONDS: Final = 4
+TIMEOUT_SECONDS: Final = (2.0, 5.0)
+"""To connect, and for the answer."""
 
 
 class Lease:
@@ -31,6 +35,7 @@ class Lease:
             """The loop asks before each pass."""
 
         lock: Any = LeaseLock(name, namespace, identity)
+        lock.api_instance = _Leases()
         self._election: Any = LeaderElection(
             Config(lock, DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, nothing, nothing)
         )
@@ -54,3 +59,15 @@ class Lease:
             return bool(self._election.try_acquire_or_renew())
         except (ApiException, HTTPError, OSError):
             return False
+
+
+class _Leases:
+    """What LeaseLock asks for, with the time limit that it does not set: a silent API server holds nobody."""
+
+    def __init__(self) -> None:
+        api: Any = CoordinationV1Api()
+        self.read_namespaced_lease = partial(api.read_namespaced_lease, _request_timeout=TIMEOUT_SECONDS)
+        self.create_namespaced_lease = partial(api.create_namespaced_lease, _request_timeout=TIMEOUT_SECONDS)
+        self.replace_namespaced_lease = partial(
+            api.replace_namespaced_lease, _request_timeout=TIMEOUT_SECONDS
+        )

@@ -61,13 +61,16 @@ class Manager:
         self._first_seen: dict[str, float] = {}
         self._patience = Patience()
         self._listed_at = float("-inf")
+        self._knows_all = False
+        self._is_stale = False
+        """Some resource is not as it was listed."""
         self._is_away = False
         self._threads = ThreadPoolExecutor(PATCHES_AT_ONCE, thread_name_prefix="patch")
 
     @property
-    def has_listed(self) -> bool:
-        """Whether the API server has ever given a complete list."""
-        return self._listed_at > float("-inf")
+    def knows_all(self) -> bool:
+        """Whether the last list was complete."""
+        return self._knows_all
 
     def run_pass(self, *, is_woken: bool) -> None:
         """Look at everything once. Nothing that others do makes it raise."""
@@ -78,15 +81,16 @@ class Manager:
                     return
                 self._observe(is_woken=is_woken)
             except Away as away:
+                self._knows_all = False
                 self._away(away)
                 return
             self._is_away = False
             self._act()
+            self._tell_what_lasts()
 
     def release_all(self) -> None:
         """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
         for item in [_item(document) for document in self._cluster.resources()]:
-            self._tell_what_lasts()
             if FINALIZER in item.finalizers:
                 with contextlib.suppress(Changed):  # the next pass sees it anew
                     self._set_finalizers(item, without=True)
@@ -108,12 +112,13 @@ class Manager:
 
     def _observe(self, *, is_woken: bool) -> None:
         now = time.monotonic()
-        if is_woken or self._is_away or now - self._listed_at >= LIST_SECONDS_MAX:
+        is_due = now - self._listed_at >= LIST_SECONDS_MAX
+        if is_woken or is_due or self._is_away or self._is_stale:
             items = [_item(document) for document in self._cluster.resources()]
             self._items = {item.resource.uid: item for item in items}
             self._first_seen = {uid: self._first_seen.get(uid, now) for uid in self._items}
             self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
-            self._listed_at = now
+            self._listed_at, self._knows_all, self._is_stale = now, True, False
             self._metrics.resources.set(len(items))
         self._engines = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
@@ -141,6 +146,7 @@ class Manager:
             return None if self._acted(item, engine) else pair
         except Changed as changed:
             log.debug("resource changed meanwhile", resource=item.resource.name, reason=str(changed))
+            self._is_stale = True
         except Away as away:
             self._away(away)
         return None
@@ -179,16 +185,16 @@ class Manager:
             self._post(resource, transition)
         return True
 
+    def _tell_what_lasts(self) -> None:
+        self._patience.forget_all_but(self._items)
+        for uid, transition in self._patience.lasting(time.monotonic()):
+            self._post(self._items[uid].resource, transition)
+
     def _set_finalizers(self, item: Item, *, without: bool) -> None:
         others = [name for name in item.finalizers if name != FINALIZER]
         wanted = others if without else [*others, FINALIZER]
         self._cluster.set_finalizers(item.resource.name, item.resource.uid, item.version, wanted)
         self._metrics.reconciles.inc()
-
-    def _tell_what_lasts(self) -> None:
-        self._patience.forget_all_but(self._items)
-        for uid, transition in self._patience.lasting(time.monotonic()):
-            self._post(self._items[uid].resource, transition)
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource

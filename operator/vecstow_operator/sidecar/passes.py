@@ -64,9 +64,9 @@ class Sidecar:
         self._is_away = False
 
     @property
-    def has_listed(self) -> bool:
-        """Whether the API server has ever given a complete list."""
-        return self._claims is not None
+    def knows_all(self) -> bool:
+        """Whether the last list was complete."""
+        return self._claims is not None and not self._is_away
 
     def run_pass(self, *, is_woken: bool) -> None:
         """Look at everything once. Nothing that others do makes it raise."""

@@ -1,0 +1,107 @@
+"""The API server's address and credentials, and how long a role waits for it."""
+
+import json
+import os
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from kubernetes import client, config
+from kubernetes.config import kube_config
+
+from vecstow_operator import kube
+from vecstow_operator.kube import Away, Cluster, load_configuration
+from vecstow_operator.manager import lease as lease_module
+from vecstow_operator.manager.lease import Lease
+
+
+class ApiServer(BaseHTTPRequestHandler):
+    """Keeps the tokens that it is shown, and has no resources."""
+
+    tokens: list[str]
+
+    def do_GET(self):
+        self.tokens.append(self.headers["Authorization"])
+        content = json.dumps({"items": [], "metadata": {}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format, *args):
+        """Nothing."""
+
+
+@pytest.fixture
+def tokens():
+    """Those that the API server was shown; `port` is its own."""
+    handler = type("Handler", (ApiServer,), {"tokens": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        handler.port = server.server_port
+        yield handler
+        server.shutdown()
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write the kubeconfig, and load it the first time."""
+    path = tmp_path / "kubeconfig"
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setattr(kube, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setattr(client.Configuration, "_default", None)
+    written = []
+
+    def write(port, token):
+        content = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "users": [{"name": "it", "user": {"token": token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it", "namespace": "apps"}}],
+        }  # fmt: skip
+        path.write_text(json.dumps(content) if token else "")
+        written.append(token)
+        os.utime(path, ns=(len(written), len(written)))
+
+    return write
+
+
+def test_token_that_is_written_anew_is_shown_by_every_client(write, tokens):
+    write(tokens.port, "old")
+    clusters = [Cluster(load_configuration()), Cluster("apps")]
+    for cluster in clusters:
+        assert (cluster.namespace, cluster.resources()) == ("apps", [])
+    write(tokens.port, "new")
+    for cluster in clusters * 2:
+        cluster.resources()
+    assert tokens.tokens == ["Bearer old"] * 2 + ["Bearer new"] * 4
+
+
+def test_kubeconfig_that_cannot_be_read_is_away_until_it_can(write, tokens):
+    write(tokens.port, "old")
+    cluster = Cluster(load_configuration())
+    write(tokens.port, None)
+    for _ in range(2):
+        with pytest.raises(Away, match="credentials"):
+            cluster.resources()
+    write(tokens.port, "new")
+    cluster.resources()
+    assert tokens.tokens == ["Bearer new"]
+
+
+def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch):
+    monkeypatch.setattr(kube, "TIMEOUT_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(lease_module, "TIMEOUT_SECONDS", (0.05, 0.05))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write(silent.getsockname()[1], "old")
+        cluster = Cluster(load_configuration())
+        with pytest.raises(Away, match="does not answer"):
+            cluster.resources()
+        assert not Lease("vecstow-manager", "apps").is_held()
+
+
+def test_without_any_configuration_it_says_so(write, tmp_path):
+    with pytest.raises(config.ConfigException):
+        load_configuration()
