@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.crash.rest import Refused
+from tests.operator.plugin import plugin
 from tests.operator.points import deleted, manifest, refusal, served_with_points, serves
 from tests.operator.site import collection
 from tests.operator.waiting import wait_for
 
-PLUGIN = Path(sys.executable).with_name("kubectl-vecstow")
 NAMESPACE_SECONDS_MAX = 90.0
 
 
@@ -301,13 +297,3 @@ def test_manager_that_ends_with_its_namespace_releases_what_it_held(site):
     site.kubectl("delete", "namespace", site.namespace, "--wait=false")
     assert site.manager.end(15) == 0
     wait_for(lambda: namespace_is_gone(site), "the end of the namespace", NAMESPACE_SECONDS_MAX)
-
-
-def plugin(site, *arguments):
-    """What `kubectl vecstow` prints."""
-    done = subprocess.run(
-        [PLUGIN, *arguments, "--namespace", site.namespace],
-        capture_output=True, text=True, timeout=60, env=os.environ | site.cluster.environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
