@@ -50,6 +50,13 @@ class Resources:
             dry_run="All", field_manager="test", _content_type=APPLY,
         )  # fmt: skip
 
+    def try_replace(self, document: Document) -> Document:
+        """As `kubectl replace`: what is left out goes."""
+        name = document["metadata"]["name"]
+        version = self.get(name)["metadata"]["resourceVersion"]
+        whole = document | {"metadata": document["metadata"] | {"resourceVersion": version}}
+        return self._said(self._objects.replace_namespaced_custom_object, name, whole, dry_run="All")
+
     def try_merge(self, name: str, spec: Document) -> Document:
         """As `kubectl patch --type=merge`; None takes a field away."""
         return self._said(

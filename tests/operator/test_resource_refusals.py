@@ -345,6 +345,14 @@ def test_change_of_what_never_changes_is_refused(
     assert words in str(refused.value)
 
 
+def test_replacement_that_leaves_out_what_never_changes_is_refused(resources: Resources) -> None:
+    with pytest.raises(Refused) as refused:
+        resources.try_replace(collection("full"))
+    for words in (UNALTERED, "vectorType is immutable", "engine is immutable"):
+        assert words in str(refused.value)
+    assert resources.try_replace(collection("plain", owner="me"))["spec"]["owner"] == "me"
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -413,6 +421,11 @@ def test_other_changes_are_taken(resources: Resources, name: str, change: Docume
 def test_what_is_within_the_bounds_is_taken(resources: Resources, document: Document) -> None:
     resources.try_apply(document)
     assert holds(resources.try_create(document)["spec"], document["spec"])
+
+
+def test_name_that_the_api_server_makes_up_is_taken(resources: Resources) -> None:
+    document = collection() | {"metadata": {"generateName": "notes-"}}
+    assert resources.try_create(document)["metadata"]["name"].startswith("notes-")
 
 
 def test_whole_number_with_a_point_is_taken_as_one(resources: Resources) -> None:
