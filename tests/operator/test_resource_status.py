@@ -97,8 +97,9 @@ def written(resources: Resources, request: pytest.FixtureRequest) -> Written:
 
 
 def test_status_is_kept_as_it_was_sent_whatever_was_before(written: Written) -> None:
-    for before, after in itertools.permutations(VIEWS, 2):
-        written.apply(written.wanted(before))
+    # From each to each other, once.
+    walk = [view for pair in itertools.combinations(VIEWS, 2) for view in pair] + list(VIEWS)[:1]
+    for before, after in itertools.pairwise(walk):
         wanted = written.wanted(after)
         written.apply(wanted)
         assert written.now["status"] == wanted, (before, after)
