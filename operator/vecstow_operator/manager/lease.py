@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 from kubernetes.client import CoordinationV1Api
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
 from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
@@ -41,23 +42,25 @@ class Lease:
         )
         self._held_until = float("-inf")
         self._tried_at = float("-inf")
+        self._was_held = False
 
     def is_held(self) -> bool:
         """Whether this process may act now; renews it when that is due."""
         now = time.monotonic()
         if now - self._tried_at >= RETRY_SECONDS:
             self._tried_at = now
-            was_held = now < self._held_until
             if self._renewed():
                 self._held_until = now + RENEW_SECONDS
-            if was_held != (now < self._held_until):
-                log.info("lease taken" if not was_held else "lease lost")
-        return now < self._held_until
+        is_held = time.monotonic() < self._held_until  # a renewal may take longer than the lease lasts
+        if self._was_held != is_held:
+            self._was_held = is_held
+            log.info("lease taken" if self._was_held else "lease lost")
+        return self._was_held
 
     def _renewed(self) -> bool:
         try:
             return bool(self._election.try_acquire_or_renew())
-        except (ApiException, HTTPError, OSError):
+        except (ApiException, HTTPError, OSError, ConfigException):
             return False
 
 
