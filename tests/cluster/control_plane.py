@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,6 +31,17 @@ API_SERVER_NAMES = (
     "kubernetes.default.svc",
     ISSUER.removeprefix("https://"),
 )
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""What accounts of tests ask for is recorded, and what they are told."""
 
 
 class KubectlFailed(Exception):
@@ -48,6 +60,7 @@ class ControlPlane:
         self.folder = folder
         self.address = address
         self.authority = Authority(folder / "certificates")
+        self._audit = folder / "audit.log"
         self.port, etcd_port, peer_port = free_ports(address, 3)
         self.url = f"https://{address}:{self.port}"
         self.etcd = Etcd(f"http://{address}:{etcd_port}")
@@ -150,6 +163,12 @@ class ControlPlane:
         user = {"token": self.token(namespace, account)}
         return self._kubeconfig(f"{namespace}.{account}", user, namespace)
 
+    def asked(self, namespace: str, account: str) -> list[dict[str, Any]]:
+        """The audit events of all that a ServiceAccount has asked for; of a watch there are two."""
+        user = f"system:serviceaccount:{namespace}:{account}"
+        events = map(json.loads, self._audit.read_text().splitlines())
+        return [event for event in events if event["user"]["username"] == user]
+
     def certificate_kubeconfig(self, name: str, certificate: Certificate) -> Path:
         """A kubeconfig for whoever the certificate names."""
         user = {"client-certificate": str(certificate.certificate), "client-key": str(certificate.key)}
@@ -197,8 +216,12 @@ class ControlPlane:
         serving = self.authority.issue(
             "kube-apiserver", "kube-apiserver", alternative_names=[*names, *addresses]
         )
+        policy = self.folder / "audit-policy.json"
+        policy.write_text(json.dumps(AUDIT_POLICY))
         return [
             f"--etcd-servers={self.etcd.url}",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self._audit}",
             # A test says when history goes, not the clock.
             "--etcd-compaction-interval=0",
             f"--bind-address={self.address}",

@@ -97,6 +97,10 @@ def test_an_account_may_do_what_its_role_says_and_no_more(cluster: ControlPlane,
     assert json.loads(cluster.kubectl(as_reader, "get", "shelves", "--output=json"))["items"] == []
     with pytest.raises(KubectlFailed, match=f"{namespace}:reader.*cannot list resource"):
         cluster.kubectl(as_reader, "get", "configmaps")
+    asked = [event for event in cluster.asked(namespace, "reader") if "objectRef" in event]
+    assert [(event["objectRef"]["resource"], event["responseStatus"]["code"]) for event in asked] == [
+        ("shelves", 200), ("configmaps", 403),
+    ]  # fmt: skip
 
 
 def test_a_killed_api_server_comes_back_on_its_port_with_its_objects(

@@ -67,6 +67,14 @@ class Role:
         """Its exposition."""
         return httpx.get(f"http://127.0.0.1:{self.health_port}/metrics", trust_env=False).text
 
+    def metric(self, name: str) -> float:
+        """One sample, named with its labels; 0 before there is any."""
+        try:
+            lines = self.metrics().splitlines()
+        except httpx.TransportError:
+            return 0.0
+        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
     def health(self) -> int:
         """Status of /healthz."""
         return httpx.get(f"http://127.0.0.1:{self.health_port}/healthz", trust_env=False).status_code
