@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 
 import pytest
 
 from tests.crash.rest import Refused
 from tests.operator.plugin import plugin
-from tests.operator.points import deleted, manifest, refusal, served_with_points, serves
+from tests.operator.points import deleted, manifest, manifest_path, refusal, served_with_points, serves
 from tests.operator.site import collection
 from tests.operator.waiting import wait_for
 
@@ -42,6 +43,20 @@ def events(site, name):
 
 def is_retained(site, name):
     return serves(site, name) and manifest(site, name)["managed_by"] == "api"
+
+
+def deleting(site, name, policy):
+    """Serve it, and ask for its end while nobody writes manifests."""
+    served_with_points(site, name, deletionPolicy=policy)
+    site.sidecar.end()
+    remove(site, name)
+
+
+@pytest.fixture
+def sidecar_comes_back(shared):
+    yield
+    if not shared.sidecar.is_running:
+        shared.sidecar.start()
 
 
 # Retain ----------------------------------------------------------------------------------------------------
@@ -141,20 +156,33 @@ def test_paused_collection_is_not_dropped_before_it_is_reconciled_again(shared):
     assert len(deleted(shared, "paused")) == 1
 
 
+def test_collection_whose_data_is_gone_keeps_no_resource(shared):
+    served_with_points(shared, "lost", deletionPolicy="Delete")
+    shutil.rmtree(shared.data / "lost")
+    shared.wait_reason("DataMissing", "lost")
+    remove(shared, "lost")
+    wait_gone(shared, "lost")
+    assert refusal(shared, "lost") == 404
+
+
+@pytest.mark.usefixtures("sidecar_comes_back")
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        pytest.param("cut", lambda path: path.write_text("{"), id="damaged"),
+        pytest.param("unnamed", lambda path: path.unlink(), id="removed"),
+    ],
+)
+def test_collection_is_dropped_whatever_became_of_its_manifest(shared, name, harm):
+    deleting(shared, name, "Delete")
+    harm(manifest_path(shared, name))
+    shared.sidecar.start()
+    wait_gone(shared, name)
+    [rest] = deleted(shared, name)
+    assert (rest / "vectors.bin").stat().st_size > 0
+
+
 # The policy changes while it is being deleted --------------------------------------------------------------
-
-
-def deleting(site, name, policy):
-    served_with_points(site, name, deletionPolicy=policy)
-    site.sidecar.end()
-    remove(site, name)
-
-
-@pytest.fixture
-def sidecar_comes_back(shared):
-    yield
-    if not shared.sidecar.is_running:
-        shared.sidecar.start()
 
 
 @pytest.mark.usefixtures("sidecar_comes_back")
