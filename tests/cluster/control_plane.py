@@ -164,10 +164,10 @@ class ControlPlane:
         return self._kubeconfig(f"{namespace}.{account}", user, namespace)
 
     def asked(self, namespace: str, account: str) -> list[dict[str, Any]]:
-        """The audit events of all that a ServiceAccount has asked for; of a watch there are two."""
+        """The last audit event of each request of a ServiceAccount: of a watch there are two."""
         user = f"system:serviceaccount:{namespace}:{account}"
         events = map(json.loads, self._audit.read_text().splitlines())
-        return [event for event in events if event["user"]["username"] == user]
+        return list({e["auditID"]: e for e in events if e["user"]["username"] == user}.values())
 
     def certificate_kubeconfig(self, name: str, certificate: Certificate) -> Path:
         """A kubeconfig for whoever the certificate names."""
