@@ -84,7 +84,7 @@ prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or nig
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
 .PHONY: ci
-ci: check demo coverage ## run what CI runs
+ci: check demo prove coverage ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made
