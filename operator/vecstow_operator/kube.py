@@ -91,9 +91,9 @@ class Cluster:
             )  # fmt: skip
         return bool(applied["metadata"]["resourceVersion"] != resource_version)
 
-    def set_finalizers(self, name: str, uid: str, resource_version: str, finalizers: list[str]) -> None:
+    def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
         """Of exactly the object that was read. Raises Changed."""
-        metadata = {"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers}
+        metadata = {"uid": uid, "resourceVersion": resource_version, **changed}
         with _unchanged(), _whole():
             self._objects.patch_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, PLURAL, name, {"metadata": metadata},

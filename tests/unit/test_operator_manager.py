@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.declared import claim, document, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager import passes
@@ -14,7 +14,7 @@ from vecstow_operator.manager.engines import Told
 from vecstow_operator.manager.passes import PENDING_SECONDS, Manager, orphans
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.metrics import Metrics
-from vecstow_operator.vocabulary import FINALIZER, Reason
+from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
 
 class Cluster:
@@ -58,9 +58,9 @@ class Cluster:
         self.documents[name]["status"] = dict(status) | self.foreign
         return self.documents[name]["status"] != before
 
-    def set_finalizers(self, name, uid, resource_version, finalizers):
-        self._write("finalizers", name)
-        self.documents[name]["metadata"]["finalizers"] = finalizers
+    def patch_metadata(self, name, uid, resource_version, changed):
+        self._write(",".join(changed), name)
+        self.documents[name]["metadata"] |= changed
 
     def post_event(self, event):
         self.events.append((event.involved_object.name, event.reason))
@@ -183,6 +183,20 @@ def test_short_wait_is_no_event_and_a_long_one_is_one(manager):
         serve(manager)
         manager.run_pass()
     assert manager.cluster.events == [("notes", "Ready"), ("notes", "NotReady"), ("notes", "Ready")]
+
+
+def test_acceptance_is_used_up_when_the_lost_is_served_again(manager):
+    """Should it be lost once more, that is another loss."""
+    manager.cluster.declare(document(annotations={Annotation.ACCEPT_EMPTY.value: UID}, status=HAD))
+    serve(manager, collection_uid=OTHER_UID)
+    manager.run_pass()
+    serve(manager)
+    manager.run_pass()
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes"), ("annotations", "notes"), ("status", "notes")]
+    assert manager.cluster.documents["notes"]["metadata"]["annotations"] == {
+        Annotation.ACCEPT_EMPTY.value: None
+    }
 
 
 def test_finalizer_is_there_only_with_delete(manager):

@@ -19,10 +19,10 @@ from vecstow_operator.manager.asking import Asking
 from vecstow_operator.manager.engines import EngineView
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.patience import Patience
-from vecstow_operator.manager.verdict import is_released, judge
+from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
-from vecstow_operator.vocabulary import FINALIZER, EventReason
+from vecstow_operator.vocabulary import FINALIZER, Annotation, EventReason, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -169,6 +169,9 @@ class Manager:
         """Whether it is settled only later: a patch was made, or is due in a while."""
         resource, now = item.resource, time.monotonic()
         verdict = judge(resource, engine)
+        if _is_back(resource, verdict):
+            self._patch_metadata(item, {"annotations": {Annotation.ACCEPT_EMPTY.value: None}})
+            return True
         wanted = status.build(resource, verdict, item.status, _rfc3339())
         if wanted == item.status:
             return False
@@ -193,13 +196,16 @@ class Manager:
     def _set_finalizers(self, item: Item, *, without: bool) -> None:
         others = [name for name in item.finalizers if name != FINALIZER]
         wanted = others if without else [*others, FINALIZER]
-        self._cluster.set_finalizers(item.resource.name, item.resource.uid, item.version, wanted)
+        self._patch_metadata(item, {"finalizers": wanted})
+
+    def _patch_metadata(self, item: Item, changed: Mapping[str, Any]) -> None:
+        self._cluster.patch_metadata(item.resource.name, item.resource.uid, item.version, changed)
         self._metrics.reconciles.inc()
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource
         is_dropped = engine.exists and not _has(engine, resource.collection_name)
-        what = "was moved to .deleted/" if is_dropped else "stays as it is"
+        what = "is served no more; what it had is in .deleted/" if is_dropped else "stays as it is"
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"
         self._post(resource, status.Transition(reason, message, is_warning=False))
@@ -227,6 +233,13 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
 def _has(engine: EngineView, name: str) -> bool:
     """Whether a collection of that name, whoever's, is there."""
     return any(name in pod.state.rows for pod in engine.pods if pod.state is not None)
+
+
+def _is_back(resource: Observed, verdict: Verdict) -> bool:
+    """Whether what was accepted as lost is served again: to lose it once more is another loss."""
+    accepted = resource.annotations.get(Annotation.ACCEPT_EMPTY)
+    is_served = verdict.is_confirmed and verdict.reason is Reason.SERVED
+    return accepted is not None and is_served and verdict.known.collection_uid == accepted
 
 
 def _item(document: Mapping[str, Any]) -> Item:
