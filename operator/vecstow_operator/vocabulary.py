@@ -116,4 +116,3 @@ class EventReason(StrEnum):
     CONFLICT = "Conflict"
     DROPPED = "Dropped"
     RELEASED = "Released"
-    ADOPTED = "Adopted"
