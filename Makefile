@@ -11,7 +11,7 @@ export PYTHON
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make .venv from the locked versions (nothing the second time)
@@ -66,6 +66,10 @@ format: setup ## format the code and mend what ruff can mend
 .PHONY: bench
 bench: setup ## measure speed; writes a table and JSON (ARGS="--help" for more)
 	$(PY) -m benchmarks $(ARGS)
+
+.PHONY: bench-operator
+bench-operator: setup ## measure the operator with 1,000 and 5,000 resources (ARGS="--runs 1")
+	$(PY) -m benchmarks operator $(ARGS)
 
 # The locks name versions and hashes, never where they come from: that is pip's configuration.
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

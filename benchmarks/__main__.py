@@ -5,6 +5,7 @@ python -m benchmarks search ingest --runs 5
 python -m benchmarks recall --data FOLDER    on other embeddings
 python -m benchmarks --large                 the million rows too: ten minutes, 4 GB of memory
 python -m benchmarks against --against DIR   durable ingest beside that of another checkout
+python -m benchmarks operator                resources by the thousand on a real API server
 """
 
 from __future__ import annotations
@@ -21,15 +22,37 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import against, create, ingest, latency, many_collections, million, recall, restart, search
+from benchmarks import (
+    against,
+    create,
+    ingest,
+    latency,
+    many_collections,
+    million,
+    operator,
+    recall,
+    restart,
+    search,
+)
 from benchmarks.harness import machine, report
 from benchmarks.harness.context import Context, Sizes
 from benchmarks.harness.figures import BenchmarkFailed, Figure
 
-MODULES: Final = (ingest, search, latency, restart, many_collections, create, recall, million, against)
+MODULES: Final = (
+    ingest,
+    search,
+    latency,
+    restart,
+    many_collections,
+    create,
+    recall,
+    million,
+    against,
+    operator,
+)
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
-ASKED_FOR: Final = (LARGE, against.NAME)
+ASKED_FOR: Final = (LARGE, against.NAME, operator.NAME)
 """Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ CRD = REPOSITORY / "crds" / "vecstow.dev_vectorcollections.yaml"
 RULES = REPOSITORY / "charts" / "vecstow" / "rbac"
 OPERATOR = Path(sys.executable).with_name("vecstow-operator")
 ENGINE = "vecstow"
-SIDECAR_TICK_SECONDS = 1.0
-MANAGER_TICK_SECONDS = 0.5
+TICK_SECONDS = {"sidecar": 1.0, "manager": 0.5}
+"""Shorter than the defaults, so that tests wait less."""
 
 
 class Role:
@@ -115,7 +115,10 @@ class Site:
 
     address = "127.0.0.1"
 
-    def __init__(self, cluster: ControlPlane, namespace: str, folder: Path) -> None:
+    def __init__(
+        self, cluster: ControlPlane, namespace: str, folder: Path, ticks: Mapping[str, float] = TICK_SECONDS
+    ) -> None:
+        self.ticks = ticks
         self.cluster = cluster
         self.namespace = namespace
         self.folder = folder
@@ -132,14 +135,14 @@ class Site:
             self.cluster.account_kubeconfig(self.namespace, "sidecar"),
             self.folder / f"sidecar-{engine.name}.log",
             "sidecar", "--engine", engine.name, "--data", engine.data, "--engine-url", engine.url,
-            "--tick-seconds", SIDECAR_TICK_SECONDS, "--namespace", self.namespace,
+            "--tick-seconds", self.ticks["sidecar"], "--namespace", self.namespace,
         )  # fmt: skip
 
     def new_manager(self) -> Role:
         """Not started."""
         return Role(
             self.cluster.account_kubeconfig(self.namespace, "manager"), self.folder / "manager.log",
-            "manager", "--tick-seconds", MANAGER_TICK_SECONDS, "--namespace", self.namespace,
+            "manager", "--tick-seconds", self.ticks["manager"], "--namespace", self.namespace,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -241,9 +244,11 @@ def account(role: str, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def running(cluster: ControlPlane, namespace: str, folder: Path) -> Iterator[Site]:
+def running(
+    cluster: ControlPlane, namespace: str, folder: Path, ticks: Mapping[str, float] = TICK_SECONDS
+) -> Iterator[Site]:
     """Started, and ended."""
-    site = Site(cluster, namespace, folder)
+    site = Site(cluster, namespace, folder, ticks)
     with ExitStack() as ending:
         ending.callback(site.end)
         site.start()
