@@ -77,8 +77,9 @@ class Registry:
     def is_claimed(self, manifest: Manifest) -> bool:
         """Whether a collection of another name has the uid that this folder claims."""
         uid = claimed_uid(self._layout, manifest)
-        others = (c.manifest for c in self.collections() if c.name != manifest.name)
-        return uid is not None and any(other.collection_uid == uid for other in others)
+        # Asked once for each collection at a start: the uid first, which hardly ever is the same.
+        same = [c for c in self.collections() if c.manifest.collection_uid == uid]
+        return uid is not None and any(other.name != manifest.name for other in same)
 
     def add(self, collection: Collection) -> None:
         """A collection that was created, restored, imported or found.
