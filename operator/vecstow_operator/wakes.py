@@ -29,6 +29,8 @@ WATCH_SECONDS: Final = 300
 """A watch is asked for anew so often: one whose connection was lost without a word would stay silent."""
 AGAIN_SECONDS: Final = 5.0
 """Before kopf is started again."""
+STOP_SECONDS: Final = 5.0
+"""For kopf to end."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at whether it should run."""
 
@@ -69,7 +71,7 @@ class Wakes:
     def stop(self) -> None:
         """End within a moment."""
         self._stop.set()
-        self._thread.join(AGAIN_SECONDS)
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -51,7 +51,6 @@ def watched(monkeypatch):
     monkeypatch.setattr(kopf, "operator", operator)
     wakes = Wakes("apps", role.wake, lambda: role.knows_all)
     yield operator, role, wakes
-    wakes_module.AGAIN_SECONDS = 5.0
     wakes.stop()
 
 
