@@ -89,16 +89,24 @@ def _take_place(layout: Layout, staging: Path, name: str, *, in_place: bool) -> 
             files.rename(target, layout.quarantine / f"{name}-{timestamp()}")
         elif target.exists():
             raise Conflict(f"collection {name!r} exists", collection=name, operation="import")
-        try:
+        doubt = unknown_between(name, "import", "restart the engine: it goes on with it")
+        with doubt if in_place else contextlib.nullcontext():
             _move_foreign_log(layout)
             files.rename(staging, target)
-        except OSError as error:
-            if not in_place or isinstance(error, files.SyncFailed):
-                raise
-            raise OutcomeUnknown(
-                f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
-                collection=name, operation="import", hint="restart the engine: it goes on with it",
-            ) from error  # fmt: skip
+
+
+@contextlib.contextmanager
+def unknown_between(name: str, operation: str, hint: str) -> Iterator[None]:
+    """Around what comes once the old folder is set aside: after an error the next start goes on with it."""
+    try:
+        yield
+    except files.SyncFailed:
+        raise
+    except OSError as error:
+        raise OutcomeUnknown(
+            f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
+            collection=name, operation=operation, hint=hint,
+        ) from error  # fmt: skip
 
 
 def _move_foreign_log(layout: Layout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,32 +41,14 @@ class Asking:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask")
         self._answers: dict[str, tuple[str, EngineState]] = {}
         """By the pod's uid: its ETag and what it was."""
-        self.requests = 0
 
     def views(self, stateful_sets: Iterable[Any], pods: Iterable[Any]) -> dict[str, EngineView]:
         """Every engine of the namespace, by name, with what its pods say now."""
         addresses = [address_of(pod) for pod in pods if pod.metadata.deletion_timestamp is None]
         asked = list(self._threads.map(self._ask, addresses))
         self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
-        wanted: dict[str, int] = {}
-        for stateful_set in stateful_sets:
-            name = stateful_set.metadata.labels[Label.ENGINE]
-            wanted[name] = wanted.get(name, 0) + (stateful_set.spec.replicas or 0)
-        names = wanted.keys() | {address.engine for address in addresses}
-        return {
-            name: EngineView(
-                name,
-                exists=True,
-                wanted_pods=wanted.get(name, 0),
-                pods=tuple(
-                    sorted(
-                        (pod for pod, a in zip(asked, addresses, strict=True) if a.engine == name),
-                        key=lambda pod: pod.name,
-                    )
-                ),
-            )
-            for name in names
-        }
+        engines = (address.engine for address in addresses)
+        return engine_views(stateful_sets, list(zip(engines, asked, strict=True)))
 
     def close(self) -> None:
         """End the threads."""
@@ -84,7 +66,6 @@ class Asking:
 
     def _state(self, address: Address) -> EngineState:
         etag, known = self._answers.get(address.uid, ("", None))
-        self.requests += 1
         answer = self._pool.request(
             "GET", f"http://{address.ip}:{address.port}/state",
             headers={"If-None-Match": etag} if etag else {},
@@ -99,6 +80,23 @@ class Asking:
         state = parse_state(document)
         self._answers[address.uid] = answer.headers.get("etag", ""), state
         return state
+
+
+def engine_views(
+    stateful_sets: Iterable[Any], asked: Sequence[tuple[str, EnginePod]]
+) -> dict[str, EngineView]:
+    """By name, every engine that has a StatefulSet or a pod; `asked` has each pod with its engine's name."""
+    wanted: dict[str, int] = {}
+    for stateful_set in stateful_sets:
+        name = stateful_set.metadata.labels[Label.ENGINE]
+        wanted[name] = wanted.get(name, 0) + (stateful_set.spec.replicas or 0)
+    pods: dict[str, list[EnginePod]] = {}
+    for engine, pod in sorted(asked, key=lambda each: each[1].name):
+        pods.setdefault(engine, []).append(pod)
+    return {
+        name: EngineView(name, exists=True, wanted_pods=wanted.get(name, 0), pods=tuple(pods.get(name, ())))
+        for name in wanted.keys() | pods.keys()
+    }
 
 
 def address_of(pod: Any) -> Address:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vecstow_operator.manager.engines import EngineView, Row
+from vecstow_operator.manager.engines import EngineView, Row, Told
 from vecstow_operator.manager.passes import orphans
 from vecstow_operator.manager.verdict import Verdict, judge
 from vecstow_operator.observed import Observed
@@ -41,7 +41,7 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
             state=row.state if row is not None else "unknown",
             reason="Paused" if resource.is_paused else _reason(verdict).value,
             vectors=row.vector_count if row is not None else resource.known.vector_count,
-            message=verdict.degraded.text if _is_degraded(verdict) and verdict.degraded else verdict.message,
+            message=degraded.text if (degraded := _degraded(verdict)) is not None else verdict.message,
             next_command=_next(resource, verdict, namespace),
         )
     for engine_name, name in orphans(engines, resources):
@@ -58,14 +58,14 @@ def _row(engine: EngineView, name: str) -> Row | None:
     return next((row for row in rows if row is not None), None)
 
 
-def _is_degraded(verdict: Verdict) -> bool:
-    return verdict.reason is Reason.SERVED and verdict.degraded is not None
+def _degraded(verdict: Verdict) -> Told | None:
+    """What needs looking at though it is served."""
+    return verdict.degraded if verdict.reason is Reason.SERVED else None
 
 
 def _reason(verdict: Verdict) -> Reason:
-    if _is_degraded(verdict) and verdict.degraded is not None:
-        return verdict.degraded.reason
-    return verdict.reason
+    degraded = _degraded(verdict)
+    return degraded.reason if degraded is not None else verdict.reason
 
 
 def _next(resource: Observed, verdict: Verdict, namespace: str) -> str | None:

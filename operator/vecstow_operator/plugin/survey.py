@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubernetes import client
 
 from vecstow_operator.kube import Cluster
-from vecstow_operator.manager.asking import address_of
+from vecstow_operator.manager.asking import address_of, engine_views
 from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.vocabulary import Condition, Label
 
 
 @dataclass(slots=True)
@@ -36,25 +34,14 @@ def survey(api: client.ApiClient, namespace: str) -> Survey:
     """Ask everybody once. Raises Away."""
     cluster = Cluster(namespace, api)
     found = Survey(cluster.resources())
-    for stateful_set in cluster.stateful_sets():
-        name = stateful_set.metadata.labels[Label.ENGINE]
-        found.engines[name] = EngineView(name, exists=True, wanted_pods=stateful_set.spec.replicas or 0)
-    pods: dict[str, list[EnginePod]] = {}
+    asked: list[tuple[str, EnginePod]] = []
     for pod in sorted(cluster.pods(), key=lambda pod: pod.metadata.name):
         address = address_of(pod)
         proxy = EngineProxy(api, namespace, address.pod, address.port)
         found.proxies.setdefault(address.engine, proxy)
-        pods.setdefault(address.engine, []).append(_asked(proxy, address.uid))
-    for name, asked in pods.items():
-        wanted = found.engines[name].wanted_pods if name in found.engines else 0
-        found.engines[name] = EngineView(name, exists=True, wanted_pods=wanted, pods=tuple(asked))
+        asked.append((address.engine, _asked(proxy, address.uid)))
+    found.engines = engine_views(cluster.stateful_sets(), asked)
     return found
-
-
-def condition(document: Mapping[str, Any], kind: Condition) -> Mapping[str, Any]:
-    """That condition of a resource; empty when nobody has set it."""
-    conditions = (document.get("status") or {}).get("conditions", ())
-    return next((c for c in conditions if c["type"] == kind), {})
 
 
 def _asked(proxy: EngineProxy, uid: str) -> EnginePod:

@@ -20,10 +20,10 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, OutcomeUnknown
+from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
-from vecstow_engine.storage.importing import finish_imports
+from vecstow_engine.storage.importing import finish_imports, unknown_between
 from vecstow_engine.storage.layout import Layout, timestamp
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 from vecstow_engine.storage.repair.report import Loss, RepairPlan
@@ -59,15 +59,8 @@ def take_place(layout: Layout, staging: Path, evidence: Path, observed: Manifest
     with manifests_locked(layout):
         _follow(target, staging, observed)
         files.rename(target, evidence / name)
-        try:
+        with unknown_between(name, "repair", "the next start of an engine goes on with it"):
             files.rename(staging, target)
-        except files.SyncFailed:
-            raise
-        except OSError as error:
-            raise OutcomeUnknown(
-                f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
-                collection=name, operation="repair", hint="the next start of an engine goes on with it",
-            ) from error  # fmt: skip
 
 
 def set_log_aside(layout: Layout, evidence: Path, uid: str) -> None:
