@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+
+from tests.ports import free_port
 
 VECSTOW = Path(sys.executable).with_name("vecstow")
 START_SECONDS_MAX = 30.0
@@ -49,8 +50,7 @@ class EngineProcess:
         self.flags = [str(flag) for flag in flags]
         self.environment = dict(environment or {})
         self.log = data.parent / f"{data.name}.log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: Process | None = None
 

@@ -15,7 +15,8 @@ import httpx
 
 from tests.cluster.certificates import Authority, Certificate
 from tests.cluster.etcd import Etcd
-from tests.cluster.programs import Program, free_ports
+from tests.cluster.programs import Program
+from tests.ports import free_port
 
 START_SECONDS_MAX = 60.0
 ANSWER_SECONDS_MAX = 5.0
@@ -61,7 +62,7 @@ class ControlPlane:
         self.address = address
         self.authority = Authority(folder / "certificates")
         self._audit = folder / "audit.log"
-        self.port, etcd_port, peer_port = free_ports(address, 3)
+        self.port, etcd_port, peer_port = (free_port(address) for _ in range(3))
         self.url = f"https://{address}:{self.port}"
         self.etcd = Etcd(f"http://{address}:{etcd_port}")
         self._admin = self.authority.issue("admin", "admin", organization="system:masters")

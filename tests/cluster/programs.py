@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-PORTS = range(20_000, 30_000)
-"""Below the kernel's ports for outgoing connections: a client that retries a port nobody listens on may
-otherwise be given that very port, and connect to itself. Below the ports of Services, too.
-"""
 TAIL_BYTES = 4_000
 POLL_SECONDS = 0.05
 
@@ -70,17 +64,3 @@ class Program:
 
     def _tail(self) -> str:
         return self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
-
-
-def free_ports(address: str, count: int) -> list[int]:
-    """`count` ports that nobody listens on."""
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        if len(found) == count:
-            return found
-        try:
-            socket.create_server((address, port)).close()
-        except OSError:
-            continue
-        found.append(port)
-    raise OSError("no free ports")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster import binaries
 from tests.cluster.folder import PREFIX, remove_left_behind
-from tests.cluster.programs import PORTS, Program, StartFailed, free_ports
+from tests.cluster.programs import Program, StartFailed
 
 
 @pytest.fixture
@@ -65,13 +65,6 @@ def test_a_program_ends_with_the_process_that_started_it(tmp_path: Path) -> None
     readable, _, _ = select.select([child], [], [], 30)
     os.close(child)
     assert readable
-
-
-def test_free_ports_are_different_and_no_outgoing_connection_takes_them() -> None:
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = free_ports("127.0.0.1", 20)
-    assert len(set(ports)) == 20
-    assert max(ports) <= max(PORTS) < lowest
 
 
 def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.engine_process import VECSTOW, EngineProcess
+from tests.ports import free_port
 
 
 def refused(*flags: object) -> subprocess.CompletedProcess[str]:
@@ -90,8 +91,3 @@ def accepts(port: int) -> bool:
     except ConnectionError:
         return False
     return True
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -62,8 +62,8 @@ def plan(
     """
     folder = engine.data / GRAPH.name
     if number % 10 in (1, 6) and number > 1:
-        # The graph's snapshot waits until no row waits for the graph. Its temporary file is there for a moment
-        # that a busy machine may miss; the kill points of the proof hit each of its calls.
+        # The graph's snapshot waits until no row waits for the graph. Its temporary file is there for a
+        # moment that a busy machine may miss; the kill points of the proof hit each of its calls.
         whole, partial = folder / "index.bin", folder / "index.bin.tmp"
         if number % 10 == 6:
             return [HALVES, BYTES], whole.exists

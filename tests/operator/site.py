@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.crash.rest import Rest
 from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_parent
 from tests.operator.waiting import wait_for
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD = REPOSITORY / "crds" / "vecstow.dev_vectorcollections.yaml"
@@ -36,8 +36,7 @@ class Role:
     def __init__(self, kubeconfig: Path, log: Path, *arguments: object) -> None:
         self.kubeconfig = kubeconfig
         self.log = log
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.health_port = free.getsockname()[1]
+        self.health_port = free_port()
         self._arguments = [str(argument) for argument in arguments]
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 import uvicorn
 
+from tests.ports import free_port
 from tests.unit.fake_engine import FakeEngine
 from vecstow_engine.api.app import Application
 from vecstow_engine.cli import ingest
@@ -464,8 +465,7 @@ def test_apply_leaves_a_paused_resource_alone(engine, vecstow, tmp_path):
 
 
 def test_an_engine_that_is_not_there_is_one_line_and_a_hint(vecstow, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("VECSTOW_URL", f"http://127.0.0.1:{port}")
     code, out, err = vecstow("ls")
     assert (code, out) == (1, "")
