@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,17 +79,15 @@ def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [used]
 
 
-def test_another_module_has_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = binaries.place()
-    module = tmp_path / "binary"
-    module.mkdir()
-    for file in binaries.MODULE.iterdir():
-        (module / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(binaries, "MODULE", module)
-    assert binaries.place() == before
-    (module / "main.go").write_text("package main\n")
-    assert binaries.place() != before
-    assert binaries.place().name.startswith(f"kubernetes-{binaries.kubernetes_version()}-")
+def test_a_changed_module_has_another_place(tmp_path: Path) -> None:
+    before = binaries.KUBERNETES.place()
+    folder = tmp_path / "binary"
+    shutil.copytree(binaries.KUBERNETES.folder, folder)
+    module = dataclasses.replace(binaries.KUBERNETES, folder=folder)
+    assert module.place() == before
+    (folder / "main.go").write_text("package main\n")
+    assert module.place() != before
+    assert module.place().name.startswith(f"kubernetes-{binaries.kubernetes_version()}-")
 
 
 def test_without_go_and_without_the_programs_it_says_what_to_do(
