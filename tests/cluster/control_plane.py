@@ -45,7 +45,11 @@ AUDIT_POLICY = {
 """What accounts of tests ask for is recorded, and what they are told."""
 
 
-class KubectlFailed(Exception):
+class Refused(Exception):
+    """Raised when the API server refuses what was read; the message is what it said."""
+
+
+class KubectlFailed(Refused):
     """Raised when kubectl ends with an error; the message is what it wrote."""
 
 
@@ -68,6 +72,7 @@ class ControlPlane:
         self._admin = self.authority.issue("admin", "admin", organization="system:masters")
         self.kubeconfig = self.certificate_kubeconfig("admin", self._admin)
         """The administrator's."""
+        self._reader = self._client()
         self._token_keys = self.authority.key_pair("tokens")
         self._etcd = self._program("etcd", *self._etcd_flags(f"http://{address}:{peer_port}"))
         self._api_server = self._program("kube-apiserver", *self._api_server_flags())
@@ -101,6 +106,7 @@ class ControlPlane:
         """End every program. Nothing here is worth a slow goodbye."""
         for program in self.processes:
             program.kill()
+        self._reader.close()
 
     def kill_api_server(self) -> None:
         """SIGKILL: its port refuses connections until it is started again."""
@@ -144,6 +150,16 @@ class ControlPlane:
         if done.returncode != 0:
             raise KubectlFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def read(self, path: str, **query: str) -> dict[str, Any]:
+        """A GET as the administrator, for whoever looks again and again: it costs a fiftieth of kubectl.
+        Raises Refused.
+        """
+        answer = self._reader.get(path, params=query)
+        if answer.status_code != httpx.codes.OK:
+            raise Refused(f"{path}: {answer.status_code}: {answer.text}")
+        document: dict[str, Any] = answer.json()
+        return document
 
     @property
     def environment(self) -> dict[str, str]:

@@ -20,12 +20,14 @@ from tests.crash.rest import Rest
 from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_parent
 from tests.operator.waiting import wait_for
 from tests.ports import free_port
+from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD = REPOSITORY / "crds" / "vecstow.dev_vectorcollections.yaml"
 RULES = REPOSITORY / "charts" / "vecstow" / "rbac"
 OPERATOR = Path(sys.executable).with_name("vecstow-operator")
 ENGINE = "vecstow"
+RESOURCES = f"apis/{GROUP}/{VERSION}/{{}}/{PLURAL}"
 TICK_SECONDS = {"sidecar": 1.0, "manager": 0.5}
 """Shorter than the defaults, so that tests wait less."""
 
@@ -105,7 +107,7 @@ class EngineOnCluster(EngineProcess):
         return uid
 
     def _pod(self) -> dict[str, Any] | None:
-        found = self._site.get("pods", "-l", f"vecstow.dev/engine={self.name}")
+        found = self._site.pods(f"vecstow.dev/engine={self.name}")
         return next((p for p in found if not p["metadata"].get("deletionTimestamp")), None)
 
 
@@ -169,14 +171,28 @@ class Site:
         return self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(documents))
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
-        """The items of a list."""
+        """The items of a list, by kubectl."""
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", *arguments, "-o", "json"))["items"]
         return items
 
     def resource(self, name: str = "notes") -> dict[str, Any]:
         """As it is now."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "vcol", name, "-o", "json"))
-        return found
+        return self.cluster.read(f"{self._path(RESOURCES)}/{name}")
+
+    def resources(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return self._items(RESOURCES)
+
+    def pods(self, selector: str = "") -> list[dict[str, Any]]:
+        """Those with these labels."""
+        return self._items("api/v1/{}/pods", labelSelector=selector)
+
+    def _items(self, path: str, **query: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.cluster.read(self._path(path), **query)["items"]
+        return items
+
+    def _path(self, path: str) -> str:
+        return "/" + path.format(f"namespaces/{self.namespace}")
 
     def condition(self, kind: str = "Ready", name: str = "notes") -> dict[str, Any]:
         """One condition; empty when nobody has set it."""

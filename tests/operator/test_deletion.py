@@ -23,7 +23,7 @@ def remove(site, name):
 
 
 def is_gone(site, name):
-    return all(resource["metadata"]["name"] != name for resource in site.get("vcol"))
+    return all(resource["metadata"]["name"] != name for resource in site.resources())
 
 
 def wait_gone(site, name):
@@ -271,7 +271,7 @@ def test_resource_of_an_engine_that_is_gone_is_released_without_a_drop(site):
     served_with_points(site, "notes", deletionPolicy="Delete")
     end_pod(site)
     site.kubectl("delete", "statefulset", "vecstow")
-    wait_for(lambda: not site.get("pods"), "the end of the pod")
+    wait_for(lambda: not site.pods(), "the end of the pod")
     site.wait_reason("EngineMissing")
     remove(site, "notes")
     wait_gone(site, "notes")
@@ -312,7 +312,7 @@ def test_namespace_without_a_manager_goes_away_when_its_resources_are_released(s
     end_pod(site)
     site.manager.end()
     site.kubectl("delete", "namespace", site.namespace, "--wait=false")
-    wait_for(lambda: [r["metadata"]["name"] for r in site.get("vcol")] == ["notes"], "only the held one")
+    wait_for(lambda: [r["metadata"]["name"] for r in site.resources()] == ["notes"], "only the held one")
     assert plugin(site, "release", "--all") == "vectorcollection/notes released\n"
     wait_for(lambda: namespace_is_gone(site), "the end of the namespace", NAMESPACE_SECONDS_MAX)
     assert manifest(site, "notes").get("dropped_at") is None

@@ -108,7 +108,7 @@ def test_everything_is_served_from_the_manifests_and_nothing_is_deleted(rescued)
     wait_for(lambda: all(manifest(rescued, n)["managed_by"] == "api" for n in NAMES), "REST's collections")
     assert is_whole(rescued)
     assert [deleted(rescued, name) for name in NAMES] == [[]] * len(NAMES)
-    assert rescued.get("vcol") == []
+    assert rescued.resources() == []
     told = plugin(rescued, "status")
     assert told.count("Orphan") == len(NAMES)
     assert f"kubectl vecstow adopt -n {rescued.namespace} notes" in told
@@ -117,16 +117,16 @@ def test_everything_is_served_from_the_manifests_and_nothing_is_deleted(rescued)
 def test_adopted_collections_are_ready_with_their_points(rescued):
     wait_for(lambda: counts_orphans(rescued, len(NAMES)), "the orphans")
     plan = list(yaml.safe_load_all(plugin(rescued, "adopt", "--dry-run", "-o", "yaml")))
-    assert rescued.get("vcol") == []
+    assert rescued.resources() == []
     made = plugin(rescued, "adopt").splitlines()
     assert made == [f"vectorcollection/{resource['metadata']['name']} made" for resource in plan]
     for resource in plan:
         rescued.wait_reason("Served", resource["metadata"]["name"])
     assert is_whole(rescued)
     wait_for(lambda: counts_orphans(rescued, 0), "no orphans")
-    counts = {r["status"]["collectionName"]: r["status"]["vectorCount"] for r in rescued.get("vcol")}
+    counts = {r["status"]["collectionName"]: r["status"]["vectorCount"] for r in rescued.resources()}
     assert counts == dict.fromkeys(NAMES, len(POINTS)) | {"no-points": 0}
-    assert {r["spec"]["deletionPolicy"] for r in rescued.get("vcol")} == {"Retain"}
+    assert {r["spec"]["deletionPolicy"] for r in rescued.resources()} == {"Retain"}
 
 
 def test_printed_resources_are_what_was_declared_and_can_be_applied(rescued):
