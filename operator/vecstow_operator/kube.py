@@ -31,7 +31,8 @@ would keep a pass waiting, which has other things to do."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
-_SHORT_OF_ANSWER: Final = (401, 403, 404, 410, 429)
+_CHANGED: Final = (404, 409, 422)
+"""What a change of one object gets that is gone, is another version, or no longer takes it."""
 
 
 class Away(Exception):
@@ -101,7 +102,7 @@ class Cluster:
             )  # fmt: skip
 
     def post_event(self, event: client.CoreV1Event) -> None:
-        """Tell people of something that happened. Raises Changed when the namespace takes no more."""
+        """Tell people of something that happened. Raises Changed when the namespace is gone."""
         with _unchanged(), _whole():
             self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT_SECONDS)
 
@@ -179,9 +180,7 @@ def _whole() -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        if error.status in _SHORT_OF_ANSWER or not error.status or error.status >= 500:
-            raise Away(f"the API server says {error.status} {error.reason}") from error
-        raise
+        raise Away(f"the API server says {error.status} {error.reason}") from error
     except (HTTPError, OSError) as error:
         raise Away(f"the API server does not answer: {error}") from error
     except ConfigException as error:
@@ -190,15 +189,11 @@ def _whole() -> Iterator[None]:
 
 @contextmanager
 def _unchanged() -> Iterator[None]:
-    """Of one object a 404 is an answer; so is a 403 of a namespace that is being deleted."""
+    """Of one object some refusals are answers."""
     try:
         yield
     except Away as away:
         cause = away.__cause__
-        if isinstance(cause, ApiException) and cause.status == 404:
-            raise Changed("it is gone") from cause
-        raise
-    except ApiException as error:
-        if error.status in (404, 409, 422):
-            raise Changed(f"{error.status} {error.reason}") from error
+        if isinstance(cause, ApiException) and cause.status in _CHANGED:
+            raise Changed(f"{cause.status} {cause.reason}") from cause
         raise

@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
 from kubernetes.config import kube_config
 
 from vecstow_operator import kube
-from vecstow_operator.kube import Away, Cluster, load_configuration
+from vecstow_operator.kube import Away, Changed, Cluster, load_configuration
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import Lease
 
@@ -100,6 +101,30 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         with pytest.raises(Away, match="does not answer"):
             cluster.resources()
         assert not Lease("vecstow-manager", "apps").is_held()
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [
+        pytest.param(400, Away, id="not understood"),
+        pytest.param(403, Away, id="forbidden"),
+        pytest.param(404, Changed, id="gone"),
+        pytest.param(409, Changed, id="another version"),
+        pytest.param(413, Away, id="too large"),
+        pytest.param(422, Changed, id="no longer allowed"),
+        pytest.param(500, Away, id="a failure"),
+    ],
+)
+def test_refusal_of_one_change_is_no_unexpected_error(monkeypatch, status, raised):
+    """A pass goes on with the other resources."""
+
+    def refuse(*_, **__):
+        raise ApiException(status=status, reason="no")
+
+    cluster = Cluster("apps")
+    monkeypatch.setattr(cluster._objects, "patch_namespaced_custom_object", refuse)
+    with pytest.raises(raised, match=f"{status} no"):
+        cluster.patch_metadata("notes", "r-1", "1", {})
 
 
 def test_without_any_configuration_it_says_so(write, tmp_path):
