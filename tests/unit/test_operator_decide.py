@@ -15,6 +15,8 @@ SERVED = claim(status=HAD)
 """A resource whose collection has vectors."""
 EMPTY = manifest_of(NEW)
 FILLED = manifest_of(NEW, UID)
+ANEW = replace(EMPTY, created_at=NEW.created_at)
+"""Written where one was lost beside its data: the collection is no younger than its resource."""
 RETAINED = replace(FILLED, managed_by=ManagedBy.API, resource_uid=None, generation=None)
 REPLACE = {"vecstow.dev/replace": "true"}
 DROPPED_AT = "2026-02-02T00:00:00.000Z"
@@ -131,9 +133,9 @@ CASES = [
         holds(FILLED, owner="x", unknown={"later": 1}),
         wrote(replace(FILLED, unknown={"later": 1})),
     ),
-    Case("a damaged manifest is set aside and written", [SERVED], DAMAGED, wrote(EMPTY, set_aside=True)),
+    Case("a damaged manifest is set aside and written", [SERVED], DAMAGED, wrote(ANEW, set_aside=True)),
     Case("a newer release's manifest is left", [SERVED], NEWER, left(told(Reason.NEWER_FORMAT))),
-    Case("a manifest that is gone beside its data is written", [SERVED], Folder(has_data=True), wrote(EMPTY)),
+    Case("a manifest that is gone beside its data is written", [SERVED], Folder(has_data=True), wrote(ANEW)),
     # Data that is gone is not drift
     Case(
         "missing data is told, and the manifest has the uid that the engine must miss",
@@ -279,7 +281,7 @@ CASES = [
         "the older one does not inherit by a manifest that is lost",
         [claim("older", "r-0", collectionName="notes"), SERVED],
         Folder(has_data=True),
-        wrote(EMPTY, told(Reason.CONFLICT, "r-0")),
+        wrote(ANEW, told(Reason.CONFLICT, "r-0")),
     ),
     Case(
         "nor begin anew, empty, what is missing to another",
@@ -361,13 +363,13 @@ CASES = [
         "its own under a damaged manifest is written first, to be dropped next",
         [claim(is_deleting=True, deletionPolicy="Delete", status=HAD)],
         DAMAGED,
-        wrote(EMPTY, set_aside=True),
+        wrote(ANEW, set_aside=True),
     ),
     Case(
         "so without a manifest",
         [claim(is_deleting=True, deletionPolicy="Delete", status=HAD)],
         Folder(has_data=True),
-        wrote(EMPTY),
+        wrote(ANEW),
     ),
     Case(
         "one that never had data has none to drop there",

@@ -5,6 +5,7 @@ import dataclasses
 import shutil
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,8 @@ from vecstow_operator.sidecar import passes
 from vecstow_operator.sidecar.beside import EngineBeside
 from vecstow_operator.sidecar.passes import Sidecar
 from vecstow_operator.sidecar.volume import VolumeFolders
+
+BORN = "2025-11-11T11:11:11.000Z"
 
 
 class Cluster:
@@ -149,6 +152,23 @@ async def test_deleted_collection_is_moved_away_and_only_then_let_go(served):
     pod.run_pass()
     [finding] = engine.findings["resources"]
     assert (finding["resource_uid"], finding["reason"]) == ("r-1", "Deleting")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{")], ids=["removed", "cut"])
+async def test_manifest_that_is_written_anew_keeps_the_time_of_its_creation(served, harm):
+    engine, pod = served
+    pod.declare(document())
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    pod.edit(created_at=BORN)
+    pod.run_pass()
+    wait_until(lambda: engine.collection("notes").manifest.created_at == BORN)
+    uid = pod.manifest().collection_uid
+    harm(pod.layout.collection("notes") / "metadata.json")
+    pod.run_pass()
+    wait_until(lambda: pod.manifest().collection_uid == uid)
+    assert pod.manifest().created_at == BORN
 
 
 async def test_engine_misses_the_data_that_the_sidecar_misses(served):
@@ -389,6 +409,13 @@ def test_acknowledgement_of_another_evidence_does_not_count(pod):
     pod.declare(document(annotations={"vecstow.dev/acknowledged": "notes-20250101T000000Z"}))
     pod.run_pass()
     assert pod.reasons == ["ManifestSetAside"]
+
+
+def test_evidence_that_is_older_than_the_resource_is_not_of_its_manifest(pod):
+    damaged(pod)
+    pod.declare(document(uid="r-2", created_at="2999-01-01T00:00:00Z"))
+    pod.run_pass()
+    assert pod.reasons == []
 
 
 def test_evidence_that_somebody_took_away_is_told_no_more(pod):

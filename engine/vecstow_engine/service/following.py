@@ -151,14 +151,19 @@ class Follower:
         log.info("manifest followed", collection=manifest.name)
 
     def _with_uid_of_data(self, collection: Collection, manifest: Manifest) -> Manifest:
-        """A manifest that was edited, or lost and written anew, takes the uid of the data that is served."""
+        """A manifest that was edited, or lost and written anew, takes the uid of the data that is served.
+
+        And the time of its creation, of which only the lost manifest told.
+        """
         store = collection.store
         if store is None or manifest.collection_uid == store.identity.uid or store.data_files.missing():
             return manifest
-        uid = store.identity.uid
+        uid, created_at = store.identity.uid, collection.manifest.created_at
 
         def decide(found: Manifest | None) -> Manifest | None:
-            return found and dataclasses.replace(found, collection_uid=uid)
+            return found and dataclasses.replace(
+                found, collection_uid=uid, created_at=created_at or found.created_at
+            )
 
         found = update_manifest(self._layout, manifest.name, decide)[1]
         log.warning("manifest did not name its data; put right", collection=manifest.name, uid=uid)

@@ -166,6 +166,9 @@ def _declare(
     wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
     uid, findings = _expected_data(name, owner, folder, volume_id)
     wanted = dataclasses.replace(wanted, collection_uid=uid)
+    if manifest is None and folder.has_data and owner.known.collection_uid is not None:
+        # It is written anew. The engine knows better when it runs; else this is nearer than now.
+        wanted = dataclasses.replace(wanted, created_at=owner.created_at)
     if wanted == manifest:
         return Decision(findings=findings)
     return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)

@@ -148,11 +148,15 @@ class Sidecar:
         return Decision(findings=tuple(_failed(name, claim, problem) for claim in case.claims))
 
     def _set_aside(self, claims: dict[str, tuple[Observed, ...]]) -> Iterable[Finding]:
-        """Evidence of damaged manifests that nobody has said to have looked at."""
+        """Evidence of damaged manifests that nobody has said to have looked at.
+
+        What is older than a resource is not of its manifest.
+        """
         for name, folders in self._volume.evidence().items():
             for claim in claims.get(name, ()):
                 seen = claim.annotations.get(Annotation.ACKNOWLEDGED, "").split(",")
-                for folder in sorted(set(folders) - set(seen))[-1:]:
+                own = {folder for folder in folders if _time_of(folder) >= _compact(claim.created_at)}
+                for folder in sorted(own - set(seen))[-1:]:
                     yield Finding(
                         name, claim.uid, Reason.MANIFEST_SET_ASIDE,
                         f"the manifest was damaged and is written anew; .quarantine/{folder} has the old one",
@@ -173,6 +177,16 @@ def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, .
     for resource in resources:
         claims[resource.collection_name].append(resource)
     return {name: tuple(sorted(wanting, key=lambda r: r.uid)) for name, wanting in claims.items()}
+
+
+def _time_of(folder: str) -> str:
+    """When the copy in this folder of `.quarantine/` was made."""
+    return folder.rpartition("-")[2]
+
+
+def _compact(rfc3339: str) -> str:
+    """A time as names of folders have it, so that text compares as time does."""
+    return rfc3339.replace("-", "").replace(":", "")
 
 
 def _failed(name: str, claim: Observed, problem: str) -> Finding:
