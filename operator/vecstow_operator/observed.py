@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,3 +99,9 @@ def observed(document: Mapping[str, Any]) -> Observed:
             vector_count=status.get("vectorCount") or 0,
         ),
     )
+
+
+def finalizers(found: Iterable[str], *, held: bool) -> list[str]:
+    """A resource's finalizers with or without ours; those of others stay as they are."""
+    others = [name for name in found if name != FINALIZER]
+    return [*others, FINALIZER] if held else others

@@ -90,6 +90,8 @@ class Reason(StrEnum):
     """Of Degraded: a damaged manifest was copied to `.quarantine/` and written anew."""
     EXTRA_REPLICAS = "ExtraReplicas"
     """Of Degraded: the engine has more pods than the one that serves."""
+    UNKNOWN = "Unknown"
+    """Of Degraded: a newer sidecar found something that this manager does not know."""
     INDEXING = "Indexing"
     """Of Reconciling: searches are answered, and the graph is being built."""
     CONFIRMED = "Confirmed"

@@ -11,7 +11,7 @@ from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager import passes
 from vecstow_operator.manager.engines import Told
-from vecstow_operator.manager.passes import PENDING_SECONDS, Manager, orphans
+from vecstow_operator.manager.passes import ABSENCE_SECONDS, PENDING_SECONDS, Manager, orphans
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
@@ -170,6 +170,47 @@ def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
     assert manager.cluster.reason() == "Pending"
 
 
+def test_edit_that_is_followed_soon_never_takes_ready_away(manager):
+    """Whoever waits for it reads observedGeneration, which is the old one until then."""
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    before = manager.cluster.documents["notes"]["status"]
+    manager.clock.seconds += 60
+    manager.cluster.declare(document(generation=2, status=before))
+    manager.run_pass()
+    manager.clock.seconds += PENDING_SECONDS - 1
+    manager.run_pass()
+    assert manager.cluster.documents["notes"]["status"] == before
+    serve(manager, generation=2)
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+    assert manager.cluster.documents["notes"]["status"]["observedGeneration"] == 2
+
+
+def test_edit_that_is_not_followed_is_told(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    manager.cluster.documents["notes"]["metadata"]["generation"] = 2
+    manager.run_pass()
+    manager.clock.seconds += PENDING_SECONDS
+    manager.run_pass()
+    assert manager.cluster.reason() == "Pending"
+
+
+def test_pause_is_told_at_once(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    manager.cluster.declare(
+        document(generation=2, paused=True, status=manager.cluster.documents["notes"]["status"])
+    )
+    manager.run_pass()
+    paused = manager.cluster.documents["notes"]["status"]["conditions"][4]
+    assert (paused["type"], paused["status"]) == ("Paused", "True")
+
+
 def test_short_wait_is_no_event_and_a_long_one_is_one(manager):
     manager.cluster.declare(document())
     serve(manager)
@@ -225,8 +266,28 @@ def test_deleted_resource_is_held_until_the_collection_is_away(manager):
     assert manager.cluster.events == [("notes", "Dropped")]
 
 
+def test_drop_of_an_empty_collection_is_told(manager):
+    """Its status has no uid of data; that the engine followed it, the manager remembers."""
+    manager.cluster.declare(document(**LEAVING))
+    serve(manager, collection_uid=None, vector_count=0, indexed=0)
+    manager.run_pass()
+    gone = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
+    for told in ({}, gone):
+        manager.asking.engine = engine_of(pod(told=told))
+        manager.run_pass()
+    assert manager.cluster.events == [("notes", "Dropped")]
+
+
+def test_resource_that_never_had_a_collection_has_none_dropped(manager):
+    manager.cluster.declare(document(**LEAVING))
+    gone = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
+    manager.asking.engine = engine_of(pod(told=gone))
+    manager.run_pass()
+    assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [])
+
+
 def test_policy_that_changed_after_the_drop_hides_nothing(manager):
-    manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
+    manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
     gone = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
     manager.asking.engine = engine_of(pod(told=gone))
     manager.run_pass()
@@ -254,8 +315,32 @@ def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
 def test_deleted_resource_of_no_engine_is_released(manager):
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
+    manager.clock.seconds += ABSENCE_SECONDS
+    manager.run_pass(is_woken=False)
     assert manager.cluster.finalizers() == []
-    assert manager.cluster.events == [("notes", "Released")]
+    assert manager.cluster.events[-1] == ("notes", "Released")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param({"engine": engine_of(pod(row_of(claim())))}, id="it is there again"),
+        pytest.param({"engine": engine_of(wanted_pods=0)}, id="made anew, and scaled to zero"),
+        pytest.param({"is_away": True}, id="nobody knows"),
+    ],
+)
+def test_engine_that_is_made_anew_still_has_what_is_to_be_dropped(manager, between):
+    """A StatefulSet is deleted and made again: its volumes were there all the while."""
+    manager.cluster.declare(document(**LEAVING))
+    manager.run_pass()
+    manager.clock.seconds += ABSENCE_SECONDS - 1
+    manager.asking.engine, manager.cluster.is_away = between.get("engine"), between.get("is_away", False)
+    manager.run_pass()
+    manager.asking.engine, manager.cluster.is_away = None, False
+    for _ in range(2):
+        manager.clock.seconds += 1
+        manager.run_pass()
+    assert manager.cluster.finalizers() == [FINALIZER]
 
 
 def test_away_changes_nothing(manager):

@@ -259,6 +259,7 @@ def test_after_the_pause_everything_is_told_again():
 
 MORE = status_of(row(vector_count=8, indexed=8), before=READY)
 MORE_TO_INDEX = status_of(row(vector_count=1000, indexed=7), before=READY)
+STILL_TO_INDEX = status_of(row(vector_count=1000, indexed=700), before=READY)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,8 @@ MORE_TO_INDEX = status_of(row(vector_count=1000, indexed=7), before=READY)
         pytest.param(MORE, READY, COUNT_SECONDS_MIN, True, id="the count alone, after a minute"),
         pytest.param(MORE_TO_INDEX, READY, COUNT_SECONDS_MIN - 1, False, id="steady writes, soon"),
         pytest.param(MORE_TO_INDEX, READY, COUNT_SECONDS_MIN, True, id="steady writes, after a minute"),
-        pytest.param(READY, MORE_TO_INDEX, COUNT_SECONDS_MIN - 1, False, id="the graph caught up, soon"),
+        pytest.param(READY, MORE_TO_INDEX, 0, True, id="the graph caught up"),
+        pytest.param(STILL_TO_INDEX, MORE_TO_INDEX, COUNT_SECONDS_MIN - 1, False, id="it comes nearer"),
         pytest.param(QUARANTINED, READY, 0, True, id="not ready any more"),
         pytest.param(DEGRADED, READY, 0, True, id="degraded"),
         pytest.param(PENDING, MORE_TO_INDEX, 0, True, id="not ready while indexing"),

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tests.unit.declared import HAD, OTHER_UID, OTHER_VOLUME, UID, VOLUME, claim, engine_of, pod, row_of
-from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told, parse_state
+from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, Row, Told, parse_state
 from vecstow_operator.manager.verdict import Replica, is_released, judge
 from vecstow_operator.observed import Known
 from vecstow_operator.vocabulary import Reason
@@ -14,6 +14,7 @@ RESOURCE = claim(generation=3, status=HAD)
 SERVED = row_of(RESOURCE)
 SILENT = EnginePod("vecstow-0", "p-1", problem="connection refused")
 MISSING = EngineView("vecstow")
+GONE_ENGINE = EngineView("vecstow", is_gone=True)
 SCALED_DOWN = engine_of(wanted_pods=0)
 DELETING = claim(generation=3, status=HAD, is_deleting=True, deletionPolicy="Delete")
 
@@ -190,6 +191,16 @@ def test_deletion_that_the_engine_cannot_do_says_so():
         pytest.param({"collection_uid": OTHER_UID}, Known(OTHER_UID, VOLUME, 7), id="repaired"),
         pytest.param({"state": "quarantined", "vector_count": 0}, RESOURCE.known, id="quarantined"),
         pytest.param({"state": "recovering", "vector_count": 0}, RESOURCE.known, id="recovering"),
+        pytest.param(
+            {"state": "quarantined", "vector_count": 0, "collection_uid": OTHER_UID},
+            Known(OTHER_UID, VOLUME, 7),
+            id="repaired, and lost before anybody saw it",
+        ),
+        pytest.param(
+            {"state": "quarantined", "vector_count": 0, "collection_uid": None},
+            RESOURCE.known,
+            id="a manifest that names none",
+        ),
         pytest.param({"generation": 2, "vector_count": 9}, RESOURCE.known, id="not confirmed"),
         pytest.param(
             {"collection_uid": None, "vector_count": 0}, RESOURCE.known, id="a loss that nobody accepted"
@@ -281,44 +292,46 @@ GONE = {"r-1": (Told(Reason.DELETING, "nothing on the volume is its own"),)}
 
 
 @pytest.mark.parametrize(
-    ("engine", "namespace_ends", "expected"),
+    ("engine", "expected"),
     [
-        pytest.param(MISSING, False, True, id="no engine: nobody can drop it any more"),
-        pytest.param(engine_of(pod(SERVED)), True, True, id="the namespace ends"),
-        pytest.param(SCALED_DOWN, True, True, id="the namespace ends, scaled to zero"),
-        pytest.param(SCALED_DOWN, False, False, id="scaled to zero waits"),
-        pytest.param(engine_of(), False, False, id="no pod yet waits"),
-        pytest.param(engine_of(SILENT), False, False, id="a pod that does not answer is waited for"),
-        pytest.param(engine_of(pod(SERVED)), False, False, id="still served"),
-        pytest.param(engine_of(pod(SERVED, told=GONE)), False, False, id="told, but the engine has it still"),
-        pytest.param(engine_of(pod()), False, False, id="not served, but the sidecar has not said so"),
-        pytest.param(engine_of(pod(told=GONE)), False, True, id="moved away, and both say so"),
+        pytest.param(GONE_ENGINE, True, id="no engine: nobody can drop it any more"),
+        pytest.param(MISSING, False, id="no engine for a moment: it may be made anew"),
         pytest.param(
-            engine_of(pod(row(resource_uid=None), told=GONE)), False, True, id="retained: it is REST's now"
+            engine_of(pod(told=GONE), wanted_pods=2), False, id="one pod of two is not there yet"
+        ),
+        pytest.param(SCALED_DOWN, False, id="scaled to zero waits"),
+        pytest.param(engine_of(), False, id="no pod yet waits"),
+        pytest.param(engine_of(SILENT), False, id="a pod that does not answer is waited for"),
+        pytest.param(engine_of(pod(SERVED)), False, id="still served"),
+        pytest.param(engine_of(pod(SERVED, told=GONE)), False, id="told, but the engine has it still"),
+        pytest.param(engine_of(pod()), False, id="not served, but the sidecar has not said so"),
+        pytest.param(engine_of(pod(told=GONE)), True, id="moved away, and both say so"),
+        pytest.param(
+            engine_of(pod(row(resource_uid=None), told=GONE)), True, id="retained: it is REST's now"
         ),
         pytest.param(
-            engine_of(pod(row(resource_uid="r-9"), told=GONE)), False, True, id="a conflict: it is another's"
+            engine_of(pod(row(resource_uid="r-9"), told=GONE)), True, id="a conflict: it is another's"
         ),
         pytest.param(
-            engine_of(pod(row(name="elsewhere"), told=GONE)), False, False, id="under another name it is its"
+            engine_of(pod(row(name="elsewhere"), told=GONE)), False, id="under another name it is its"
         ),
         pytest.param(
-            engine_of(pod(told={"r-2": GONE["r-1"]})), False, False, id="what is said of another resource"
+            engine_of(pod(told={"r-2": GONE["r-1"]})), False, id="what is said of another resource"
         ),
         pytest.param(
-            engine_of(pod(told={"r-1": (Told(Reason.NEWER_FORMAT, "newer"),)})), False, False,
+            engine_of(pod(told={"r-1": (Told(Reason.NEWER_FORMAT, "newer"),)})), False,
             id="the sidecar says something else",
         ),
         pytest.param(
-            engine_of(pod(told=GONE), pod(SERVED, name="vecstow-1")), False, False, id="one pod of two has it"
+            engine_of(pod(told=GONE), pod(SERVED, name="vecstow-1")), False, id="one pod of two has it"
         ),
         pytest.param(
-            engine_of(pod(told=GONE), pod(name="vecstow-1", told=GONE)), False, True, id="no pod of two"
+            engine_of(pod(told=GONE), pod(name="vecstow-1", told=GONE)), True, id="no pod of two"
         ),
     ],
 )  # fmt: skip
-def test_released(engine, namespace_ends, expected):
-    assert is_released(DELETING, engine, namespace_ends=namespace_ends) is expected
+def test_released(engine, expected):
+    assert is_released(DELETING, engine) is expected
 
 
 # The engine's document -------------------------------------------------------------------------------------
@@ -370,14 +383,26 @@ def test_engine_that_no_sidecar_has_told_anything_is_read(findings):
         pytest.param(DOCUMENT | {"collections": [{"state": "ready"}]}, id="a row without a name"),
         pytest.param(DOCUMENT | {"collections": [{"name": "n"}]}, id="a row without a state"),
         pytest.param(DOCUMENT | {"findings": {"resources": [{}]}}, id="an empty finding"),
-        pytest.param(
-            DOCUMENT | {"findings": {"resources": [FINDING | {"reason": "New"}]}}, id="an unknown reason"
-        ),
+        pytest.param(DOCUMENT | {"findings": [FINDING]}, id="a list of findings"),
     ],
 )
 def test_what_is_no_state_document_is_refused(broken):
-    with pytest.raises((KeyError, TypeError, ValueError)):
+    with pytest.raises(NOT_UNDERSTOOD):
         parse_state(broken)
+
+
+def test_word_of_a_newer_sidecar_degrades_only_its_collection():
+    newer = FINDING | {"reason": "Throttled", "hint": "wait"}
+    other = DOCUMENT["collections"][0] | {"name": "other", "resource_uid": "r-2"}
+    document = DOCUMENT | {
+        "collections": [*DOCUMENT["collections"], other], "findings": {"resources": [newer]}
+    }  # fmt: skip
+    engine = engine_of(EnginePod("vecstow-0", "p-1", parse_state(document)))
+    verdict = judge(RESOURCE, engine)
+    assert (verdict.reason, verdict.degraded.reason) == (Reason.SERVED, Reason.UNKNOWN)
+    assert verdict.degraded.text == "Throttled: taken; wait"
+    other = judge(claim("other", "r-2", generation=3), engine)
+    assert (other.reason, other.degraded) == (Reason.SERVED, None)
 
 
 def test_resource_is_known_by_whichever_manifest_names_it():

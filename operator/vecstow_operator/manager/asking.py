@@ -10,7 +10,13 @@ from typing import Any, Final
 
 import urllib3
 
-from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, parse_state
+from vecstow_operator.manager.engines import (
+    NOT_UNDERSTOOD,
+    EnginePod,
+    EngineState,
+    EngineView,
+    parse_state,
+)
 from vecstow_operator.vocabulary import Label
 
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)
@@ -42,13 +48,13 @@ class Asking:
         self._answers: dict[str, tuple[str, EngineState]] = {}
         """By the pod's uid: its ETag and what it was."""
 
-    def views(self, stateful_sets: Iterable[Any], pods: Iterable[Any]) -> dict[str, EngineView]:
+    def views(self, stateful_sets: Iterable[Any], pods: Sequence[Any]) -> dict[str, EngineView]:
         """Every engine of the namespace, by name, with what its pods say now."""
-        addresses = [address_of(pod) for pod in pods if pod.metadata.deletion_timestamp is None]
+        addresses = [address_of(pod) for pod in pods if stays(pod)]
         asked = list(self._threads.map(self._ask, addresses))
         self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
         engines = (address.engine for address in addresses)
-        return engine_views(stateful_sets, list(zip(engines, asked, strict=True)))
+        return engine_views(stateful_sets, pods, list(zip(engines, asked, strict=True)))
 
     def close(self) -> None:
         """End the threads."""
@@ -61,7 +67,7 @@ class Asking:
             return EnginePod(address.pod, address.uid, self._state(address))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return EnginePod(address.pod, address.uid, problem=str(error))
-        except (KeyError, TypeError, ValueError) as error:
+        except NOT_UNDERSTOOD as error:
             return EnginePod(address.pod, address.uid, problem=f"its answer is not understood: {error!r}")
 
     def _state(self, address: Address) -> EngineState:
@@ -83,20 +89,30 @@ class Asking:
 
 
 def engine_views(
-    stateful_sets: Iterable[Any], asked: Sequence[tuple[str, EnginePod]]
+    stateful_sets: Iterable[Any], pods: Iterable[Any], asked: Iterable[tuple[str, EnginePod]]
 ) -> dict[str, EngineView]:
-    """By name, every engine that has a StatefulSet or a pod; `asked` has each pod with its engine's name."""
+    """By name, every engine that has a StatefulSet or a pod, and be it one that ends.
+
+    `asked` has each pod that stays, with its engine's name.
+    """
     wanted: dict[str, int] = {}
     for stateful_set in stateful_sets:
         name = stateful_set.metadata.labels[Label.ENGINE]
         wanted[name] = wanted.get(name, 0) + (stateful_set.spec.replicas or 0)
-    pods: dict[str, list[EnginePod]] = {}
+    staying: dict[str, list[EnginePod]] = {pod.metadata.labels[Label.ENGINE]: [] for pod in pods}
     for engine, pod in sorted(asked, key=lambda each: each[1].name):
-        pods.setdefault(engine, []).append(pod)
+        staying[engine].append(pod)
     return {
-        name: EngineView(name, exists=True, wanted_pods=wanted.get(name, 0), pods=tuple(pods.get(name, ())))
-        for name in wanted.keys() | pods.keys()
+        name: EngineView(
+            name, exists=True, wanted_pods=wanted.get(name, 0), pods=tuple(staying.get(name, ()))
+        )
+        for name in wanted.keys() | staying.keys()
     }
+
+
+def stays(pod: Any) -> bool:
+    """Whether it is not ending: what it serves counts."""
+    return pod.metadata.deletion_timestamp is None
 
 
 def address_of(pod: Any) -> Address:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from vecstow_operator.vocabulary import Reason
+
+NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading an answer raises that is no state document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +85,41 @@ class EngineView:
     """What the StatefulSet asks for."""
     pods: tuple[EnginePod, ...] = field(default=())
     """Sorted by name, so that the one that serves comes first."""
+    is_gone: bool = False
+    """It does not exist, and has not for so long that it is not just being made anew."""
 
     @property
     def is_scaled_down(self) -> bool:
         """It has no pods, and wants none."""
         return self.exists and not self.wanted_pods and not self.pods
 
+    def row(self, name: str) -> Row | None:
+        """The collection of that name, whoever's, as the first pod has it that has one."""
+        rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
+        return next((row for row in rows if row is not None), None)
+
 
 def parse_state(document: Mapping[str, Any]) -> EngineState:
-    """The `data` of a state document. Raises KeyError, TypeError or ValueError for what is none."""
+    """The `data` of a state document. Raises one of NOT_UNDERSTOOD for what is none."""
     rows = [_row(row) for row in document["collections"]]
     told: dict[str, tuple[Told, ...]] = {}
     for finding in (document["findings"] or {}).get("resources", ()):
         uid = str(finding["resource_uid"])
-        one = Told(Reason(finding["reason"]), str(finding["message"]), finding.get("hint"))
-        told[uid] = (*told.get(uid, ()), one)
+        told[uid] = (*told.get(uid, ()), _told(finding))
     return EngineState(
         volume_id=str(document["volume_id"]),
         rows={row.name: row for row in rows},
         told=told,
         failure=document.get("failure"),
     )
+
+
+def _told(finding: Mapping[str, Any]) -> Told:
+    """A newer sidecar may have words of its own: they are told as they are, of this resource alone."""
+    word, message, hint = finding["reason"], str(finding["message"]), finding.get("hint")
+    if word not in set(Reason):
+        return Told(Reason.UNKNOWN, f"{word}: {message}", hint)
+    return Told(Reason(word), message, hint)
 
 
 def _row(row: Mapping[str, Any]) -> Row:

@@ -21,8 +21,8 @@ from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.patience import Patience
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
-from vecstow_operator.observed import Observed, observed
-from vecstow_operator.vocabulary import FINALIZER, Annotation, EventReason, Reason
+from vecstow_operator.observed import Observed, finalizers, observed
+from vecstow_operator.vocabulary import Annotation, EventReason, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,7 +30,11 @@ LIST_SECONDS_MAX: Final = 30.0
 """A complete list is made at least so often, whatever the watch says."""
 PATCHES_AT_ONCE: Final = 4
 PENDING_SECONDS: Final = 3.0
-"""A new resource is given so long before anybody is told that it waits: most are served by then."""
+"""What is new in a resource is given so long before anybody is told that it waits: most is followed by then.
+Until then the status is of the generation before, and says so."""
+ABSENCE_SECONDS: Final = 30.0
+"""An engine must be missing for so long, in each pass, before resources are let go without a drop: a
+StatefulSet may be deleted to be made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,12 @@ class Manager:
         self._settled: dict[str, tuple[Item, EngineView]] = {}
         """By uid: what needs no patch while neither of the two changes."""
         self._patched_at: dict[str, float] = {}
-        self._first_seen: dict[str, float] = {}
+        self._first_seen: dict[tuple[str, int], float] = {}
+        """By uid and generation."""
+        self._missing_since: dict[str, float] = {}
+        """By engine, while nothing was seen of it in any pass."""
+        self._followed: set[str] = set()
+        """Uids of resources that an engine has followed."""
         self._patience = Patience()
         self._listed_at = float("-inf")
         self._knows_all = False
@@ -82,6 +91,7 @@ class Manager:
                 self._observe(is_woken=is_woken)
             except Away as away:
                 self._knows_all = False
+                self._missing_since = {}
                 self._away(away)
                 return
             self._is_away = False
@@ -91,9 +101,9 @@ class Manager:
     def release_all(self) -> None:
         """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
         for item in [_item(document) for document in self._cluster.resources()]:
-            if FINALIZER in item.finalizers:
+            if item.resource.has_finalizer:
                 with contextlib.suppress(Changed):  # the next pass sees it anew
-                    self._set_finalizers(item, without=True)
+                    self._hold(item, held=False)
 
     def namespace_ends(self) -> bool:
         """Raises Away."""
@@ -116,11 +126,15 @@ class Manager:
         if is_woken or is_due or self._is_away or self._is_stale:
             items = [_item(document) for document in self._cluster.resources()]
             self._items = {item.resource.uid: item for item in items}
-            self._first_seen = {uid: self._first_seen.get(uid, now) for uid in self._items}
+            versions = [(item.resource.uid, item.resource.generation) for item in items]
+            self._first_seen = {version: self._first_seen.get(version, now) for version in versions}
+            self._followed &= self._items.keys()
             self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
             self._listed_at, self._knows_all, self._is_stale = now, True, False
             self._metrics.resources.set(len(items))
         self._engines = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
+        missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
         self._metrics.pass_was_complete()
 
@@ -137,7 +151,10 @@ class Manager:
 
     def _engine(self, item: Item) -> EngineView:
         name = item.resource.engine
-        return self._engines.get(name, EngineView(name))
+        if name in self._engines:
+            return self._engines[name]
+        is_gone = time.monotonic() - self._missing_since[name] >= ABSENCE_SECONDS
+        return EngineView(name, is_gone=is_gone)
 
     def _settle(self, pair: tuple[Item, EngineView]) -> tuple[Item, EngineView] | None:
         """Act on one resource; returns the pair when nothing was to be done."""
@@ -156,12 +173,12 @@ class Manager:
         if resource.is_paused and not resource.is_deleting and item.status.get("conditions"):
             return self._patch_status(item, engine)
         if resource.is_deleting and resource.has_finalizer:
-            if is_released(resource, engine, namespace_ends=False):
-                self._set_finalizers(item, without=True)
+            if is_released(resource, engine):
+                self._hold(item, held=False)
                 self._tell(item, engine)
                 return True
         elif not resource.is_deleting and resource.is_retained == resource.has_finalizer:
-            self._set_finalizers(item, without=resource.has_finalizer)
+            self._hold(item, held=not resource.has_finalizer)
             return True
         return self._patch_status(item, engine)
 
@@ -169,16 +186,18 @@ class Manager:
         """Whether it is settled only later: a patch was made, or is due in a while."""
         resource, now = item.resource, time.monotonic()
         verdict = judge(resource, engine)
+        if any(replica.resource_uid == resource.uid for replica in verdict.replicas):
+            self._followed.add(resource.uid)
         if _is_back(resource, verdict):
             self._patch_metadata(item, {"annotations": {Annotation.ACCEPT_EMPTY.value: None}})
             return True
         wanted = status.build(resource, verdict, item.status, _rfc3339())
         if wanted == item.status:
             return False
-        is_new = not item.status.get("conditions") and not verdict.is_confirmed
-        if is_new and now - self._first_seen[resource.uid] < PENDING_SECONDS:
+        seconds_seen = now - self._first_seen[resource.uid, resource.generation]
+        if seconds_seen < PENDING_SECONDS and _may_pass(item, verdict):
             return True
-        if not status.is_due(wanted, item.status, now - self._patched_at.get(resource.uid, 0.0)):
+        if not status.is_due(wanted, item.status, now - self._patched_at.get(resource.uid, float("-inf"))):
             return True
         if not self._cluster.apply_status(resource.name, item.version, wanted):
             return False  # the rest is somebody else's, and stays
@@ -193,10 +212,8 @@ class Manager:
         for uid, transition in self._patience.lasting(time.monotonic()):
             self._post(self._items[uid].resource, transition)
 
-    def _set_finalizers(self, item: Item, *, without: bool) -> None:
-        others = [name for name in item.finalizers if name != FINALIZER]
-        wanted = others if without else [*others, FINALIZER]
-        self._patch_metadata(item, {"finalizers": wanted})
+    def _hold(self, item: Item, *, held: bool) -> None:
+        self._patch_metadata(item, {"finalizers": finalizers(item.finalizers, held=held)})
 
     def _patch_metadata(self, item: Item, changed: Mapping[str, Any]) -> None:
         self._cluster.patch_metadata(item.resource.name, item.resource.uid, item.version, changed)
@@ -204,7 +221,9 @@ class Manager:
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource
-        is_dropped = engine.exists and not _has(engine, resource.collection_name)
+        is_dropped = engine.exists and engine.row(resource.collection_name) is None
+        if is_dropped and resource.known.collection_uid is None and resource.uid not in self._followed:
+            return  # it never had a collection
         what = "is served no more; what it had is in .deleted/" if is_dropped else "stays as it is"
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"
@@ -230,9 +249,11 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
     return sorted(served - declared)
 
 
-def _has(engine: EngineView, name: str) -> bool:
-    """Whether a collection of that name, whoever's, is there."""
-    return any(name in pod.state.rows for pod in engine.pods if pod.state is not None)
+def _may_pass(item: Item, verdict: Verdict) -> bool:
+    """Whether the resource, or its generation, only waits to be followed."""
+    is_new = not item.status.get("conditions")
+    is_followed = verdict.is_confirmed or item.resource.is_paused
+    return not is_followed and (is_new or verdict.reason is Reason.PENDING)
 
 
 def _is_back(resource: Observed, verdict: Verdict) -> bool:

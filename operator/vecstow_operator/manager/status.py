@@ -12,7 +12,7 @@ from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 MESSAGE_CHARACTERS_MAX: Final = 1024
 COUNT_SECONDS_MIN: Final = 60.0
-"""Between two patches of a status in which only the count of vectors, or the graph's part of it, changed."""
+"""Between two patches of a status in which only the count of vectors, or how far the graph is, changed."""
 
 PASSING: Final = frozenset(
     {Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.DELETING, Reason.ENGINE_SCALED_DOWN}
@@ -67,8 +67,11 @@ def own(status: Mapping[str, Any]) -> Document:
 
 
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
-    """Whether a patch is worth it. `seconds_since`: the last one of this resource."""
-    if _but_figures(wanted) != _but_figures(before):
+    """Whether a patch is worth it. `seconds_since`: the last one of this resource.
+
+    Each write puts the graph behind for a moment: that it is may be told late. Somebody may wait for its end.
+    """
+    if _but_figures(wanted) != _but_figures(before) or (_is_indexing(before) and not _is_indexing(wanted)):
         return True
     return wanted != before and seconds_since >= COUNT_SECONDS_MIN
 
@@ -201,6 +204,10 @@ def _but_figures(status: Mapping[str, Any]) -> dict[str, Any]:
     """Without what each write changes: the count, and how far the graph follows it."""
     conditions = [c for c in status.get("conditions", ()) if not _is_of_graph(c)]
     return {k: v for k, v in status.items() if k != "vectorCount"} | {"conditions": conditions}
+
+
+def _is_indexing(status: Mapping[str, Any]) -> bool:
+    return any(c["reason"] == Reason.INDEXING for c in status.get("conditions", ()))
 
 
 def _is_of_graph(condition: Document) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -71,14 +72,14 @@ def judge(resource: Observed, engine: EngineView) -> Verdict:
     )
 
 
-def is_released(resource: Observed, engine: EngineView, *, namespace_ends: bool) -> bool:
+def is_released(resource: Observed, engine: EngineView) -> bool:
     """Whether a resource that is being deleted may lose its finalizer.
 
-    Without a drop only when nobody can make one any more: the engine or the namespace goes.
+    Without a drop only when nobody can make one any more: the engine is gone for good.
     """
-    if namespace_ends or not engine.exists:
-        return True
-    return bool(engine.pods) and all(
+    if not engine.exists:
+        return engine.is_gone
+    return len(engine.pods) >= max(1, engine.wanted_pods) and all(
         pod.state is not None
         and not pod.state.knows(resource.uid)
         and any(told.reason is Reason.DELETING for told in pod.state.told.get(resource.uid, ()))
@@ -146,7 +147,7 @@ def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterat
     for _, row in rows:
         if row is not None and row.state == "degraded":
             yield Told(Reason.POINTS_WITHHELD, row.reason or "points fail their checks and are withheld")
-    yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE,))
+    yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
     if len(engine.pods) > 1:
         yield Told(
             Reason.EXTRA_REPLICAS,
@@ -180,10 +181,16 @@ def _share(part: int, whole: int) -> int:
 
 
 def _known(resource: Observed, rows: _Rows) -> Known:
-    """What the next start must find again. Of what is not served, or lost, the past stays."""
+    """What the next start must find again. Of what is not served, or lost, the past stays.
+
+    Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
+    """
     pod, row = rows[0]
-    if row is None or not row.serves or pod.state is None or _has_lost(resource, row):
+    if row is None or pod.state is None:
         return resource.known
+    if not row.serves or _has_lost(resource, row):
+        uid = row.collection_uid or resource.known.collection_uid
+        return dataclasses.replace(resource.known, collection_uid=uid)
     return Known(row.collection_uid, pod.state.volume_id, row.vector_count)
 
 

@@ -14,13 +14,16 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from vecstow_operator.kube import Away
+from vecstow_operator.kube import Away, Changed
+from vecstow_operator.manager.engines import EngineView
 from vecstow_operator.manager.passes import orphans
+from vecstow_operator.manager.verdict import judge
+from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
 from vecstow_operator.plugin.report import Line, report
 from vecstow_operator.plugin.survey import Survey, survey
-from vecstow_operator.vocabulary import FINALIZER, GROUP, PLURAL, VERSION, Annotation
+from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Annotation, Reason
 
 COLUMNS: Final = ("resource", "collection", "engine", "state", "reason", "vectors")
 
@@ -123,12 +126,16 @@ def accept_empty(name: str, namespace: Namespace = None, context: Context = None
 
     Only the loss that is there now is accepted: a later one is told again.
     """
-    api, namespace, found = _look(context, namespace)
+    _, _, found = _look(context, namespace)
     document = _document(found, name)
-    lost = (document.get("status") or {}).get("collectionUid")
+    resource = observed(document)
+    verdict = judge(resource, found.engines.get(resource.engine, EngineView(resource.engine)))
+    lost = verdict.known.collection_uid
     if lost is None:
         raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
-    _annotate(api, namespace, name, {Annotation.ACCEPT_EMPTY.value: lost})
+    if verdict.reason is Reason.SERVED:
+        raise Refused(f"vectorcollection/{name} is served: there is no loss to accept")
+    _patch(found, document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
     typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
 
 
@@ -145,18 +152,14 @@ def release(
     """
     if not names and not everything:
         raise Refused("name the resources, or say --all")
-    api, namespace, found = _look(context, namespace)
-    there = {document["metadata"]["name"]: document["metadata"] for document in found.documents}
+    _, _, found = _look(context, namespace)
+    there = {document["metadata"]["name"]: document for document in found.documents}
     _refuse_missing(names, set(there), "no resource")
     for name in names or sorted(there):
-        finalizers = there[name].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            continue
-        others = [finalizer for finalizer in finalizers if finalizer != FINALIZER]
-        _patch(
-            api, namespace, name, {"finalizers": others, "resourceVersion": there[name]["resourceVersion"]}
-        )
-        typer.echo(f"vectorcollection/{name} released")
+        if observed(there[name]).has_finalizer:
+            others = finalizers(there[name]["metadata"]["finalizers"], held=False)
+            _patch(found, there[name], {"finalizers": others})
+            typer.echo(f"vectorcollection/{name} released")
 
 
 @app.command()
@@ -263,15 +266,15 @@ def _refuse_missing(names: Iterable[str] | None, there: set[str], what: str) -> 
         raise Refused(f"{what} is called {missing[0]!r}")
 
 
-def _annotate(api: client.ApiClient, namespace: str, name: str, annotations: dict[str, str]) -> None:
-    _patch(api, namespace, name, {"annotations": annotations})
-
-
-def _patch(api: client.ApiClient, namespace: str, name: str, metadata: dict[str, Any]) -> None:
-    client.CustomObjectsApi(api).patch_namespaced_custom_object(
-        GROUP, VERSION, namespace, PLURAL, name, {"metadata": metadata},
-        _content_type="application/merge-patch+json",
-    )  # fmt: skip
+def _patch(found: Survey, document: dict[str, Any], changed: dict[str, Any]) -> None:
+    """Of exactly the object that was looked at."""
+    metadata = document["metadata"]
+    try:
+        found.cluster.patch_metadata(metadata["name"], metadata["uid"], metadata["resourceVersion"], changed)
+    except Changed as error:
+        raise Refused(
+            f"vectorcollection/{metadata['name']} changed meanwhile ({error}): try again"
+        ) from error
 
 
 def _print_lines(lines: list[Line]) -> None:

@@ -12,8 +12,9 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-TIMEOUT_SECONDS: Final = (5.0, 600.0)
-"""To connect, and for the answer: a check reads every row."""
+CONNECT_SECONDS_MAX: Final = 5.0
+ANSWER_SECONDS_MAX: Final = 600.0
+"""A check reads every row."""
 
 
 class NoAnswer(Exception):
@@ -29,7 +30,9 @@ class EngineProxy:
     pod: str
     port: int
 
-    def call(self, method: str, *path: str, body: object = None) -> Any:
+    def call(
+        self, method: str, *path: str, body: object = None, seconds_max: float = ANSWER_SECONDS_MAX
+    ) -> Any:
         """The `data` of the answer. Raises NoAnswer."""
         below = "/".join(quote(part, safe="") for part in path)
         where = f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:{self.port}/proxy/{below}"
@@ -40,13 +43,16 @@ class EngineProxy:
             method, where, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
         try:
-            answer = self.api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            answer = self.api.call_api(*request, _request_timeout=(CONNECT_SECONDS_MAX, seconds_max))
             content: bytes = answer.read()
         except (ApiException, HTTPError, OSError) as error:
             raise NoAnswer(f"the API server does not answer: {error}") from error
         if answer.status != HTTPStatus.OK:
             raise NoAnswer(f"pod {self.pod}: {_told(content) or f'{answer.status} {answer.reason}'}")
-        return json.loads(content)["data"]
+        try:
+            return json.loads(content)["data"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise NoAnswer(f"pod {self.pod}: its answer is not understood: {error!r}") from error
 
 
 def _told(content: bytes) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vecstow_operator.manager.engines import EngineView, Row, Told
+from vecstow_operator.manager.engines import EngineView, Told
 from vecstow_operator.manager.passes import orphans
 from vecstow_operator.manager.verdict import Verdict, judge
 from vecstow_operator.observed import Observed
@@ -33,7 +33,7 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
     for resource in sorted(resources, key=lambda resource: resource.name):
         engine = engines.get(resource.engine, EngineView(resource.engine))
         verdict = judge(resource, engine)
-        row = _row(engine, resource.collection_name)
+        row = engine.row(resource.collection_name)
         yield Line(
             resource=resource.name,
             collection=resource.collection_name,
@@ -45,17 +45,12 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
             next_command=_next(resource, verdict, namespace),
         )
     for engine_name, name in orphans(engines, resources):
-        row = _row(engines[engine_name], name)
+        row = engines[engine_name].row(name)
         assert row is not None
         yield Line(
             NO_RESOURCE, name, engine_name, row.state, "Orphan", row.vector_count,
             row.reason or "no resource declares it", f"kubectl vecstow adopt -n {namespace} {name}",
         )  # fmt: skip
-
-
-def _row(engine: EngineView, name: str) -> Row | None:
-    rows = (pod.state.rows.get(name) for pod in engine.pods if pod.state is not None)
-    return next((row for row in rows if row is not None), None)
 
 
 def _degraded(verdict: Verdict) -> Told | None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from kubernetes import client
 
 from vecstow_operator.kube import Cluster
-from vecstow_operator.manager.asking import address_of, engine_views
-from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
+from vecstow_operator.manager.asking import address_of, engine_views, stays
+from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
+
+STATE_SECONDS_MAX: Final = 10.0
+"""For a pod to say how it stands: one that hangs keeps nobody from hearing of the others."""
 
 
 @dataclass(slots=True)
 class Survey:
     """One look at a namespace."""
 
+    cluster: Cluster
     documents: list[dict[str, Any]]
     """All resources."""
     engines: dict[str, EngineView] = field(default_factory=dict)
@@ -33,19 +37,25 @@ class Survey:
 def survey(api: client.ApiClient, namespace: str) -> Survey:
     """Ask everybody once. Raises Away."""
     cluster = Cluster(namespace, api)
-    found = Survey(cluster.resources())
-    asked: list[tuple[str, EnginePod]] = []
-    for pod in sorted(cluster.pods(), key=lambda pod: pod.metadata.name):
+    found = Survey(cluster, cluster.resources())
+    answers: list[tuple[str, EnginePod]] = []
+    pods = cluster.pods()
+    for pod in sorted(filter(stays, pods), key=lambda pod: pod.metadata.name):
         address = address_of(pod)
         proxy = EngineProxy(api, namespace, address.pod, address.port)
         found.proxies.setdefault(address.engine, proxy)
-        asked.append((address.engine, _asked(proxy, address.uid)))
-    found.engines = engine_views(cluster.stateful_sets(), asked)
+        answers.append((address.engine, asked(proxy, address.uid)))
+    found.engines = engine_views(cluster.stateful_sets(), pods, answers)
     return found
 
 
-def _asked(proxy: EngineProxy, uid: str) -> EnginePod:
+def asked(proxy: EngineProxy, uid: str) -> EnginePod:
+    """What the pod says, or why it says nothing."""
     try:
-        return EnginePod(proxy.pod, uid, parse_state(proxy.call("GET", "state")))
+        return EnginePod(
+            proxy.pod, uid, parse_state(proxy.call("GET", "state", seconds_max=STATE_SECONDS_MAX))
+        )
     except NoAnswer as error:
         return EnginePod(proxy.pod, uid, problem=str(error))
+    except NOT_UNDERSTOOD as error:
+        return EnginePod(proxy.pod, uid, problem=f"its answer is not understood: {error!r}")
