@@ -109,6 +109,7 @@ def manager(
     except Away:
         pass  # then a person releases them: kubectl vecstow release
     role.close()
+    guard.release()
 
 
 def main() -> None:

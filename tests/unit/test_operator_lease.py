@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
+from kubernetes.client import V1Lease, V1LeaseSpec
+from urllib3.exceptions import HTTPError
 
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import RENEW_SECONDS, RETRY_SECONDS, Lease
@@ -61,3 +63,54 @@ def test_lease_of_another_is_waited_for(held):
     now.seconds += RETRY_SECONDS
     now.is_renewed = True
     assert lease.is_held()
+
+
+class Leases:
+    """Stands in for the API server's: one Lease, and whether it answers."""
+
+    def __init__(self, holder):
+        spec = V1LeaseSpec(holder_identity=holder, lease_duration_seconds=15)
+        self.lease, self.replaced, self.is_away = V1Lease(spec=spec), [], False
+
+    def read_namespaced_lease(self, name, namespace):
+        if self.is_away:
+            raise HTTPError("read timed out")
+        return self.lease
+
+    def replace_namespaced_lease(self, name, namespace, body):
+        self.replaced.append((body.spec.holder_identity, body.spec.lease_duration_seconds))
+
+
+@pytest.fixture
+def ending(held):
+    """A lease, and a function that gives it this holder as it ends."""
+    lease, _ = held
+    lock = lease._election.election_config.lock
+
+    def ending(holder=lock.identity, *, is_away=False):
+        lock.api_instance = Leases(holder)
+        lock.api_instance.is_away = is_away
+        lease.release()
+        return lock.api_instance.replaced
+
+    return lease, ending
+
+
+def test_lease_that_is_held_is_let_go_at_the_end(ending):
+    """As other controllers do it: nobody holds it, and for no longer than a second."""
+    lease, end = ending
+    assert lease.is_held()
+    assert end() == [("", 1)]
+
+
+def test_lease_that_was_never_held_or_is_anothers_by_now_is_not_touched(ending):
+    lease, end = ending
+    assert end() == []
+    assert lease.is_held()
+    assert end("another-1") == []
+
+
+def test_end_waits_for_no_api_server(ending):
+    lease, end = ending
+    assert lease.is_held()
+    assert end(is_away=True) == []

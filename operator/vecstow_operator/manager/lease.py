@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
+from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
 
@@ -22,8 +25,11 @@ log = structlog.stdlib.get_logger(__name__)
 DURATION_SECONDS: Final = 15
 RENEW_SECONDS: Final = 10
 RETRY_SECONDS: Final = 4
+RELEASED_SECONDS: Final = 1
+"""Duration of a Lease that nobody holds, as other controllers write it: it must be above 0."""
 TIMEOUT_SECONDS: Final = (2.0, 5.0)
 """To connect, and for the answer."""
+_UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException)
 
 
 class Lease:
@@ -57,10 +63,21 @@ class Lease:
             log.info("lease taken" if self._was_held else "lease lost")
         return self._was_held
 
+    def release(self) -> None:
+        """Let another manager have it at once. This process must not act any more."""
+        if not self._was_held:
+            return
+        lock = self._election.election_config.lock
+        now = str(datetime.datetime.now(datetime.UTC))
+        with suppress(*_UNANSWERED):
+            is_there, found = lock.get(lock.name, lock.namespace)
+            if is_there and found.holder_identity == lock.identity:
+                lock.update(lock.name, lock.namespace, LeaderElectionRecord("", RELEASED_SECONDS, now, now))
+
     def _renewed(self) -> bool:
         try:
             return bool(self._election.try_acquire_or_renew())
-        except (ApiException, HTTPError, OSError, ConfigException):
+        except _UNANSWERED:
             return False
 
 
