@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -38,7 +39,13 @@ Namespace = Annotated[
 ]
 HealthHost = Annotated[str, typer.Option(help="Address of /healthz and /metrics.")]
 HealthPort = Annotated[int, typer.Option(help="Port of /healthz and /metrics; 0 takes a free one.")]
-LogFormat = Annotated[str, typer.Option(help="text or json.")]
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @app.callback()
@@ -59,7 +66,7 @@ def sidecar(
     ),
     health_host: HealthHost = "0.0.0.0",
     health_port: HealthPort = 3031,
-    log_format: LogFormat = "text",
+    log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
     """Write the manifests of one engine pod, beside it."""
     from vecstow_engine.storage.layout import Layout
@@ -85,7 +92,7 @@ def manager(
     ),
     health_host: HealthHost = "0.0.0.0",
     health_port: HealthPort = 3032,
-    log_format: LogFormat = "text",
+    log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
     """Keep status, events and finalizers of all resources of a namespace."""
     from vecstow_operator.manager.asking import Asking
@@ -147,9 +154,11 @@ def _serve(
         health.shutdown()
 
 
-def _configure_logging(log_format: str) -> None:
+def _configure_logging(log_format: LogFormat) -> None:
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if log_format is LogFormat.JSON
+        else structlog.dev.ConsoleRenderer()
     )
     structlog.configure(
         processors=[

@@ -34,7 +34,7 @@ class Annotation(StrEnum):
     ACCEPT_EMPTY = "vecstow.dev/accept-empty"
     """The uid of the lost collection: begin anew without its vectors."""
     ACKNOWLEDGED = "vecstow.dev/acknowledged"
-    """The name of a folder in `.quarantine/`: its damaged manifest has been looked at."""
+    """Names of folders in `.quarantine/`, with commas: their damaged manifests have been looked at."""
 
 
 class Condition(StrEnum):
