@@ -30,6 +30,8 @@ CLI_HEAD = """\
 - Exit codes: 0 done; 1 refused, failed or, for `check`, damage found; 2 wrong usage; 130 interrupted.
 - `--url` (or `VECSTOW_URL`) names an engine, `--data` (or `VECSTOW_DATA`) a data directory. An option wins
   over the environment, and there `VECSTOW_URL` over `VECSTOW_DATA`.
+- `VECSTOW_API_KEY`, or the file that `--key-file` or `VECSTOW_KEY_FILE` names, has the API key that an engine
+  is asked with; `--key-file` wins. No option takes the key itself: others on the machine could read it.
 - `VECSTOW_DEBUG=1` adds the traceback of an unexpected error.
 """
 

@@ -38,7 +38,7 @@ class Reachable(Site):
     def __init__(self, cluster, namespace, folder, address):
         super().__init__(cluster, namespace, folder)
         self.address = address
-        self.engine.flags += ["--host", "0.0.0.0"]
+        self.engine.flags += ["--host", "0.0.0.0", "--without-keys"]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import msgspec
 
 from tests.unit.fake_engine import FakeEngine
 from vecstow_engine.api.app import Application
+from vecstow_engine.api.key_file import KeyFile
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
@@ -95,9 +96,9 @@ class AsgiClient:
 
 
 def docs_service(
-    metric: str = "Euclidean", dimension: int = 3, **settings: Any
+    metric: str = "Euclidean", dimension: int = 3, keys: KeyFile | None = None, **settings: Any
 ) -> tuple[AsgiClient, FakeEngine]:
     """A client of an application over a fake engine that has one empty collection, `docs`."""
     engine = FakeEngine()
     engine.create(Manifest(name="docs", dimension=dimension, distance_metric=DistanceMetric(metric)))
-    return AsgiClient(Application(engine, HttpSettings(**settings))), engine
+    return AsgiClient(Application(engine, HttpSettings(**settings), keys=keys)), engine

@@ -41,6 +41,8 @@ KINDS = {
         ("StorageError", 500),
         ("NewerFormat", 500),
         ("Malformed", 400),
+        ("Unauthenticated", 401),
+        ("Forbidden", 403),
         ("UnsupportedMedia", 415),
         ("SlowBody", 408),
         ("UnknownRoute", 404),
@@ -88,9 +90,11 @@ def test_damage_names_file_and_offset():
         pytest.param(Recovering("replay"), [(b"retry-after", b"1")], id="recovering"),
         pytest.param(Busy("full", retry_after_seconds=9), [(b"retry-after", b"9")], id="its own"),
         pytest.param(Quarantined("broken"), [], id="waiting does not help"),
+        pytest.param(KINDS["Unauthenticated"]("?"), [(b"www-authenticate", b"Bearer")], id="want of a key"),
+        pytest.param(KINDS["Forbidden"]("no"), [], id="no other key is asked for"),
     ],
 )
-def test_only_what_passes_says_when_to_come_back(error, headers):
+def test_the_headers_say_what_would_help(error, headers):
     assert error_headers(error) == headers
 
 

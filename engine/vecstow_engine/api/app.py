@@ -22,6 +22,7 @@ from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.api.workers import Workers
 
 if TYPE_CHECKING:
+    from vecstow_engine.api.key_file import KeyFile
     from vecstow_engine.service.engine import Engine
 
 FASTAPI_AFTER_SECONDS: Final = 2.0
@@ -36,13 +37,17 @@ def _log_failure(reason: Exception) -> None:
 
 
 class Application:
-    """Answers requests over `engine`, which it starts and stops.
+    """Answers requests over `engine`, which it starts and stops; with `keys`, those that bring one of them.
 
     `on_failure` is called when `engine.start` raised, and then there is nothing to serve, or `engine.stop`.
     """
 
     def __init__(
-        self, engine: Engine, settings: HttpSettings | None = None, on_failure: OnFailure = _log_failure
+        self,
+        engine: Engine,
+        settings: HttpSettings | None = None,
+        on_failure: OnFailure = _log_failure,
+        keys: KeyFile | None = None,
     ) -> None:
         settings = settings or HttpSettings()
         self._engine = engine
@@ -52,8 +57,11 @@ class Application:
         self._metrics.registry.register(EngineCollector(engine, settings.metrics_collections_max))
         self._loading: asyncio.Future[App] | None = None
         self._dispatcher = Dispatcher(
-            self._answer_by_fastapi, engine=engine, settings=settings, metrics=self._metrics
+            self._answer_by_fastapi, engine=engine, settings=settings, metrics=self._metrics, keys=keys
         )
+        self._keys = keys
+        if keys is not None:
+            self._metrics.watch_keys(keys)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the lifespan."""
@@ -68,9 +76,12 @@ class Application:
         # discovered beside it.
         starting = asyncio.create_task(self._start())
         later = asyncio.get_running_loop().call_later(FASTAPI_AFTER_SECONDS, self._load)
+        following = None if self._keys is None else asyncio.create_task(self._keys.follow())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         later.cancel()
+        if following is not None:
+            following.cancel()
         if await starting:
             await self._run(self._engine.stop)
         self._workers.close()

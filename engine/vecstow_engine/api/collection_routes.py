@@ -44,6 +44,7 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
         owner=body.owner,
         payload_indexes=parse_payload_indexes(body.payload_indexes),
     )
+    context.authorise(manifest.name)
     made = await context.workers.quick(context.engine.create, manifest, exist_ok=if_exists == "ok")
     message = "created" if made else "exists already, with the same shape"
     return context.reply({"name": body.name, "message": message})
@@ -51,14 +52,16 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
 
 @router.get("", response_model=Envelope[list[str]], summary="List the collections")
 async def names(context: InContext) -> Response:
-    """Their names, sorted."""
-    return context.reply(await context.workers.quick(context.engine.collection_names))
+    """Their names, sorted: those that the key is for."""
+    found = await context.workers.quick(context.engine.collection_names)
+    return context.reply([name for name in found if context.reaches(name)])
 
 
 @router.get("/deleted", response_model=Envelope[list[Deleted]], summary="List what can be restored")
 async def deleted(context: InContext) -> Response:
-    """Dropped collections whose retention has not ended."""
-    return context.reply(await context.workers.quick(context.engine.deleted))
+    """Dropped collections whose retention has not ended, of those that the key is for."""
+    found = await context.workers.quick(context.engine.deleted)
+    return context.reply([entry for entry in found if context.reaches(str(entry["name"]))])
 
 
 @router.post("/restore", response_model=Envelope[Named], summary="Restore a dropped collection")

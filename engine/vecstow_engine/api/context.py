@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Response
 from fastapi import Request as FastRequest
 
+from vecstow_engine.api.access import KEY_IN_SCOPE, authorise_collection, hold_to_route
 from vecstow_engine.api.envelope import Answer, success
+from vecstow_engine.api.keys import Key
 from vecstow_engine.api.media import Media, media_of_answer
 from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.api.workers import Workers
@@ -23,7 +25,22 @@ class Context:
     def __init__(self, request: FastRequest) -> None:
         self.engine: Engine = request.app.state.engine
         self.workers: Workers = request.app.state.workers
+        self._key: Key | None = request.scope.get(KEY_IN_SCOPE)
         self._media = wanted_media(request)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the request's key is for some collections only."""
+        return self._key is not None and bool(self._key.patterns)
+
+    def reaches(self, collection: str) -> bool:
+        """Whether that collection may be named to who asks."""
+        return self._key is None or self._key.reaches(collection)
+
+    def authorise(self, collection: str) -> None:
+        """Raise Forbidden unless the request may touch that collection."""
+        if self._key is not None:
+            authorise_collection(self._key, collection)
 
     def reply(self, data: Any) -> Response:
         """`data` in the envelope, in the format that the client asked for."""
@@ -49,6 +66,11 @@ async def _context(request: FastRequest) -> Context:
 
 async def _collection_name(collection: str) -> str:
     return check_collection_name(unquote_segment(collection))
+
+
+async def refuse_another_route(request: FastRequest) -> None:
+    """Raise Forbidden unless the route is the one that the request's key was held against."""
+    hold_to_route(request.scope, request.scope["route"].path)
 
 
 async def refuse_unknown_query(request: FastRequest) -> None:

@@ -14,20 +14,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from vecstow_engine.api.access import (
+    KEY_IN_SCOPE,
+    ROUTE_IN_SCOPE,
+    access_of,
+    authorise,
+    find_route,
+    identify,
+)
 from vecstow_engine.api.bodies import Bodies, Disconnected, Receive
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import UnsupportedMedia, unexpected_error
+from vecstow_engine.api.errors import Forbidden, Unauthenticated, UnsupportedMedia, unexpected_error
 from vecstow_engine.api.exchange import UNKNOWN_ROUTE, Exchange, Replay, Send
 from vecstow_engine.api.health_routes import HEALTH_ROUTES, check_ready, health_answer
 from vecstow_engine.api.media import Media
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.paths import raw_path
-from vecstow_engine.api.point_routes import find_point_route
+from vecstow_engine.api.point_routes import POINT_ROUTES, find_point_route
 from vecstow_engine.api.request import BODILESS_METHODS, Request
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
 
 if TYPE_CHECKING:
+    from vecstow_engine.api.key_file import KeyFile
+    from vecstow_engine.api.keys import Key
     from vecstow_engine.service.engine import Engine
 
 App = Callable[[Any, Receive, Send], Awaitable[None]]
@@ -39,6 +49,8 @@ _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
 """What somebody should look at; a 503 was logged by whoever changed the state."""
+_STRANGERS_STATUS: Final = 401
+"""Counted in the metrics: strangers do not fill the log."""
 _ASKED_BY_THE_CLOCK: Final = "/state/refresh"
 """The sidecar's poke, every few seconds."""
 
@@ -48,13 +60,27 @@ _stdlib_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Everything that is the same for every request; `app` is FastAPI behind it."""
+    """Everything that is the same for every request; `app` is FastAPI behind it.
 
-    def __init__(self, app: App, *, engine: Engine, settings: HttpSettings, metrics: HttpMetrics) -> None:
+    Without `keys` everybody may do everything.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        engine: Engine,
+        settings: HttpSettings,
+        metrics: HttpMetrics,
+        keys: KeyFile | None = None,
+    ) -> None:
+        for route in POINT_ROUTES:
+            access_of(route.method, route.template)
         self._app = app
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
+        self._keys = keys
         self._bodies = Bodies(settings)
         self._in_flight = 0
         self._discarding = 0
@@ -91,14 +117,21 @@ class Dispatcher:
         exchange.body_read = not request.has_body
         if path in HEALTH_ROUTES:
             exchange.route = path
-            await exchange.answer(health_answer(self._engine, request))
+            names = self._may_be_told_names(exchange)
+            await exchange.answer(health_answer(self._engine, request, names=names))
             return
+        if self._keys is not None:
+            exchange.key = identify(self._keys.ring, exchange.scope["headers"])
         exchange.match = match = find_point_route(request.method, path)
+        if match is not None:
+            exchange.route = match.route.template
+        if exchange.key is not None:
+            # Before anything is read: what a stranger sends is not waited for.
+            self._authorise(exchange, exchange.key)
         if path not in ALWAYS_ANSWERED:
             self._check_open()
         body_bytes_max = self._settings.small_body_bytes_max
         if match is not None:
-            exchange.route = match.route.template
             body_bytes_max = self._engine.settings.limits.body_bytes_max
         await self._read_body(exchange, request, body_bytes_max)
         if match is None:
@@ -110,6 +143,28 @@ class Dispatcher:
             # Before it is sent: a client may take its time to read.
             self._release(request)
         await exchange.answer(answer)
+
+    def _may_be_told_names(self, exchange: Exchange) -> bool:
+        """Whether an answer that needs no key may name collections."""
+        if self._keys is None:
+            return True
+        try:
+            key = identify(self._keys.ring, exchange.scope["headers"])
+            authorise(key, "GET", "/metrics")
+        except (Unauthenticated, Forbidden):
+            return False
+        return True
+
+    def _authorise(self, exchange: Exchange, key: Key) -> None:
+        method = exchange.scope["method"]
+        if (match := exchange.match) is not None:
+            authorise(key, method, match.route.template, match.collection)
+            return
+        exchange.scope[KEY_IN_SCOPE] = key
+        if (found := find_route(method, exchange.path)) is not None:
+            exchange.route, collection = found
+            exchange.scope[ROUTE_IN_SCOPE] = exchange.route
+            authorise(key, method, exchange.route, collection)
 
     def _release(self, request: Request) -> None:
         self._bodies.release(request.body)
@@ -181,7 +236,7 @@ class Dispatcher:
         self._metrics.observe(exchange.route, method, exchange.status, seconds)
         if exchange.status in _OPERATOR_STATUSES:
             write = log.warning
-        elif exchange.match is None and method != "GET" and exchange.route != _ASKED_BY_THE_CLOCK:
+        elif _changes(exchange) and exchange.status != _STRANGERS_STATUS:
             write = log.info
         elif _stdlib_log.isEnabledFor(logging.DEBUG):
             write = log.debug
@@ -193,4 +248,11 @@ class Dispatcher:
             path=exchange.path[:PATH_CHARACTERS_LOGGED],
             status=exchange.status,
             duration_ms=round(seconds * 1000, 3),
+            **({} if exchange.key is None else {"key": exchange.key.name}),
         )
+
+
+def _changes(exchange: Exchange) -> bool:
+    """Whether the request is one of the few that change more than points."""
+    is_few = exchange.match is None and exchange.scope["method"] != "GET"
+    return is_few and exchange.route != _ASKED_BY_THE_CLOCK

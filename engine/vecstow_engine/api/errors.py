@@ -3,6 +3,8 @@
 Errors that only HTTP knows extend the model's tree:
 
     VecstowError
+    ├── Unauthenticated      no key, or none that is known
+    ├── Forbidden            a key whose role or collections do not suffice
     ├── Malformed            bytes that are no JSON, no MessagePack, no URL of ours
     ├── MethodNotAllowed     the path exists, not with this method
     ├── UnsupportedMedia     a content type that the route does not read
@@ -32,6 +34,14 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.storage.files import as_storage_error
 
 
+class Unauthenticated(VecstowError):
+    """Raised when a request brings no key, or one that is not in the file."""
+
+
+class Forbidden(VecstowError):
+    """Raised when the key of a request has not the role, or not the collection, that the route needs."""
+
+
 class Malformed(VecstowError):
     """Raised when the bytes of a request cannot be read at all."""
 
@@ -59,6 +69,8 @@ class UnknownRoute(NotFound):
 STATUS: Final[dict[type[VecstowError], int]] = {
     InvalidInput: 400,
     Malformed: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     MethodNotAllowed: 405,
     SlowBody: 408,
@@ -84,7 +96,9 @@ def status_of(error: VecstowError) -> int:
 
 
 def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
-    """`Retry-After` for what passes by itself, `Allow` for a wrong method; names in lower case."""
+    """`Retry-After` for what passes by itself, `Allow` for a wrong method, `WWW-Authenticate` when a key is
+    missing; names in lower case.
+    """
     headers = []
     seconds = error.retry_after_seconds
     if seconds is None and isinstance(error, (Busy, Recovering)):
@@ -93,6 +107,8 @@ def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"%d" % seconds))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
     return headers
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vecstow_engine.api.bodies import Receive
 from vecstow_engine.api.envelope import Answer
+from vecstow_engine.api.keys import Key
 from vecstow_engine.api.point_routes import Match
 from vecstow_engine.api.request import Request
 
@@ -23,6 +24,7 @@ class Exchange:
         "_send",
         "began",
         "body_read",
+        "key",
         "match",
         "path",
         "receive",
@@ -42,6 +44,7 @@ class Exchange:
         self.route = UNKNOWN_ROUTE
         self.request: Request | None = None
         self.match: Match | None = None
+        self.key: Key | None = None
         self.body_read = False
         self.started = False
         self.status = 500

@@ -12,7 +12,13 @@ from starlette.exceptions import HTTPException
 
 import vecstow_engine
 from vecstow_engine.api import collection_routes, server_routes
-from vecstow_engine.api.context import refuse_unknown_query, response_of, wanted_media
+from vecstow_engine.api.access import access_of
+from vecstow_engine.api.context import (
+    refuse_another_route,
+    refuse_unknown_query,
+    response_of,
+    wanted_media,
+)
 from vecstow_engine.api.envelope import failure
 from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, unexpected_error
 from vecstow_engine.api.metrics import HttpMetrics
@@ -34,7 +40,7 @@ def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> Fa
         redirect_slashes=False,
         # Figures are at /metrics; nothing is sent anywhere, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_another_route), Depends(refuse_unknown_query)],
     )
     app.state.engine = engine
     app.state.workers = workers
@@ -46,7 +52,16 @@ def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> Fa
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_any_exception)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    _refuse_routes_without_role()
     return app
+
+
+def _refuse_routes_without_role() -> None:
+    """Raise LookupError when a route is not in the table of roles."""
+    for route in [*collection_routes.router.routes, *server_routes.router.routes]:
+        assert isinstance(route, APIRoute)
+        for method in route.methods or ():
+            access_of(method, route.path)
 
 
 async def _on_vecstow_error(request: FastRequest, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from vecstow_engine.api.envelope import Answer, success
 from vecstow_engine.api.errors import MethodNotAllowed
 from vecstow_engine.api.paths import parse_query
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.errors import Recovering, Unavailable
+from vecstow_engine.model.errors import Recovering, Unavailable, VecstowError
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
@@ -47,10 +47,15 @@ HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {
 """Path to the check that raises while the answer is not `OK`."""
 
 
-def health_answer(engine: Engine, request: Request) -> Answer:
-    """`OK`, as d-vecDB says it; raises what the check of that path raises."""
+def health_answer(engine: Engine, request: Request, *, names: bool = True) -> Answer:
+    """`OK`, as d-vecDB says it; raises what the check of that path raises, which may tell `names`, or not."""
     if request.method != "GET":
         raise MethodNotAllowed(request.method, request.path, "GET")
     parse_query(request.query, ())
-    HEALTH_ROUTES[request.path](engine)
+    try:
+        HEALTH_ROUTES[request.path](engine)
+    except VecstowError as unwell:
+        if not names:
+            unwell.details = {}
+        raise
     return success("OK", request.answer_media)

@@ -23,6 +23,11 @@ _SHARED: Final[list[Any]] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
+# Without the frames' variables: headers with keys are among them, and what users store.
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure_logging(log_format: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
     """Send every log line to `stream` (stderr) in that format, from that level on; may be called again."""
@@ -49,7 +54,7 @@ def _formatter(log_format: str) -> logging.Formatter:
     renderer: Any
     if log_format == "json":
         last: list[Any] = [
-            structlog.processors.dict_tracebacks,
+            _TRACEBACKS,
             structlog.processors.JSONRenderer(default=str),
         ]
     else:

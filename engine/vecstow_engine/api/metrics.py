@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +16,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+
+if TYPE_CHECKING:
+    from vecstow_engine.api.key_file import KeyFile
 
 DURATION_BUCKETS_SECONDS: Final = (
     0.0005,
@@ -67,6 +70,23 @@ class HttpMetrics:
             "vecstow_http_body_memory_bytes", "Memory that large request bodies take.", registry=self.registry
         )
         gauge.set_function(body_bytes)
+
+    def watch_keys(self, keys: KeyFile) -> None:
+        """Register what is known of the file of API keys, as Prometheus names such figures of its own."""
+        for name, text, value in (
+            ("vecstow_keys", "API keys in force.", lambda: len(keys.ring.keys)),
+            (
+                "vecstow_keys_last_reload_successful",
+                "Whether the file of API keys, as it is now, is in force.",
+                lambda: keys.is_sound,
+            ),
+            (
+                "vecstow_keys_last_reload_success_timestamp_seconds",
+                "When keys were read from the file last, in seconds since 1970.",
+                lambda: keys.loaded_at,
+            ),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(value)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a template, never a path as it was sent."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from vecstow_engine.api.access import Access, access_of
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schemas import ErrorEnvelope
@@ -16,7 +17,8 @@ Schema = dict[str, Any]
 DESCRIPTION: Final = """\
 Collections of vectors that come back from their volume alone. Every answer is
 `{"success", "data", "error"}`; an error also has `message` and `details`, and a real status.
-Names and ids in a path are percent-encoded once: `docs%2Fa.md` is one id."""
+Names and ids in a path are percent-encoded once: `docs%2Fa.md` is one id.
+Keys are asked for when the server was started with them; the least role stands beside each route."""
 
 _ERRORS: Final = {
     "400": "A value breaks a limit, or the body cannot be read; nothing was changed",
@@ -29,6 +31,16 @@ _ERRORS: Final = {
     "503": "Not ready, read-only, quarantined or foreign",
     "507": "The volume is full; nothing was changed",
 }
+
+_KEY_ERRORS: Final = {
+    "401": "No key, or none that is known",
+    "403": "The key has not the role, or is not for the collection",
+}
+SECURITY_SCHEMES: Final[dict[str, Schema]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+"""One of these, when the engine asks for keys."""
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 256, "example": "docs/a.md"}
 _VECTOR: Final[Schema] = {"type": "array", "items": {"type": "number"}, "example": [0.1, 0.2, 0.3]}
@@ -124,9 +136,11 @@ def document(app: FastAPI) -> Schema:
             schema["paths"].setdefault(route.template, {})[route.method.lower()] = _operation(route)
         for path, check in HEALTH_ROUTES.items():
             schema["paths"][path] = {"get": _health_operation(path, check.__doc__ or "")}
-        for path in schema["paths"].values():
-            for operation in path.values():
+        schema["components"]["securitySchemes"] = SECURITY_SCHEMES
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
                 _add_errors(operation)
+                _add_security(operation, access_of(method.upper(), path))
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -181,9 +195,23 @@ def _ok(data: Schema) -> Schema:
     }
 
 
+def _add_security(operation: Schema, access: Access) -> None:
+    """The least role, in the place that OpenAPI 3.1 has for it."""
+    if access.role is None:
+        operation["security"] = []
+        return
+    operation["security"] = [{name: [access.role.value]} for name in SECURITY_SCHEMES]
+    for status, description in _KEY_ERRORS.items():
+        operation["responses"][status] = _error(description)
+
+
+def _error(description: str) -> Schema:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": _ref("ErrorEnvelope")}},
+    }
+
+
 def _add_errors(operation: Schema) -> None:
     for status, description in _ERRORS.items():
-        operation["responses"][status] = {
-            "description": description,
-            "content": {"application/json": {"schema": _ref("ErrorEnvelope")}},
-        }
+        operation["responses"][status] = _error(description)

@@ -19,6 +19,7 @@ from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import VecstowError
 
 if TYPE_CHECKING:
+    from vecstow_engine.api.key_file import KeyFile
     from vecstow_engine.service.engine import Engine
 
 EXIT_OK: Final = 0
@@ -27,8 +28,16 @@ EXIT_REFUSED: Final = 1
 log = structlog.stdlib.get_logger(__name__)
 
 
-def serve(engine: Engine, host: str, port: int, settings: HttpSettings | None = None) -> int:
+def serve(
+    engine: Engine,
+    host: str,
+    port: int,
+    settings: HttpSettings | None = None,
+    keys: KeyFile | None = None,
+) -> int:
     """Serve until a signal comes; returns the exit code. Port 0 takes a free one, which the log names.
+
+    With `keys` everything but health is answered to who brings one of them.
 
     Call `configure_logging` before.
     """
@@ -39,12 +48,12 @@ def serve(engine: Engine, host: str, port: int, settings: HttpSettings | None = 
         log.error("cannot listen", host=host, port=port, reason=str(refused))
         return EXIT_REFUSED
     run = _Run()
-    app = Application(engine, settings, on_failure=run.fail)
+    app = Application(engine, settings, on_failure=run.fail, keys=keys)
     run.server = server = uvicorn.Server(_config(app, settings))
     # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    log.info("listening", host=host, port=listener.getsockname()[1])
+    log.info("listening", host=host, port=listener.getsockname()[1], keys=keys and len(keys.ring.keys))
     server.run(sockets=[listener])
     log.info("stopped", exit_code=run.exit_code)
     return run.exit_code

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.options import DataOrNone, Json, UrlOrNone, choose_place
+from vecstow_engine.cli.address import Address
+from vecstow_engine.cli.options import DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_json, print_line, print_note
 from vecstow_engine.model.errors import Conflict, InvalidInput, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest, manifest_document, parse_manifest
@@ -68,6 +69,7 @@ def apply_command(
     ],
     data: DataOrNone = None,
     url: UrlOrNone = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Declare collections from VectorCollection files.
@@ -84,7 +86,7 @@ def apply_command(
     """
     from vecstow_engine.cli.documents import read_documents
 
-    place = choose_place(data, url)
+    place = choose_place(data, url, key_file)
     documents = list(read_documents(files))
     if not documents:
         raise InvalidInput("nothing to apply: no document in " + ", ".join(str(file) for file in files))
@@ -158,10 +160,10 @@ def _declare_on_volume(layout: Layout, resource: dict[str, Any]) -> Outcome:
 
 
 @contextmanager
-def _on_engine(url: str) -> Iterator[Declare]:
+def _on_engine(engine: Address) -> Iterator[Declare]:
     from vecstow_engine.cli.client import Client
 
-    with Client(url) as client:
+    with Client(engine.url, key=engine.key) as client:
         yield lambda resource: _declare_over_rest(client, resource)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.options import DataOrNone, Json, UrlOrNone, choose_place
+from vecstow_engine.cli.address import Address
+from vecstow_engine.cli.options import DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import counted, print_json, print_line, progress_bars
 from vecstow_engine.cli.repairing import ask_engine, repair_volume
 from vecstow_engine.model.names import check_collection_name
@@ -25,6 +26,7 @@ def check_command(
     ] = None,
     data: DataOrNone = None,
     url: UrlOrNone = None,
+    key_file: KeyFile = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Set damage aside, and make anew what proves itself.")
     ] = False,
@@ -48,7 +50,7 @@ def check_command(
       vecstow check packages --repair
     """
     names = None if name is None else [check_collection_name(name)]
-    place = choose_place(data, url)
+    place = choose_place(data, url, key_file)
     if dry_run and not repair:
         raise typer.BadParameter("--dry-run goes with --repair")
     if repair:
@@ -63,7 +65,7 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _repair(place: Path | str, name: str | None, *, dry_run: bool, as_json: bool) -> None:
+def _repair(place: Path | Address, name: str | None, *, dry_run: bool, as_json: bool) -> None:
     if isinstance(place, Path):
         done = repair_volume(place, None if name is None else [name], dry_run=dry_run, as_json=as_json)
     elif name is None:
@@ -81,13 +83,13 @@ def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
         return check_volume(data, names, progress).document()
 
 
-def _ask_engine(url: str, names: list[str] | None) -> dict[str, Any]:
+def _ask_engine(engine: Address, names: list[str] | None) -> dict[str, Any]:
     """The reports of the collections, put together as one."""
     from vecstow_engine.cli.client import Client
 
     whole: dict[str, Any] = {"clean": True, "errors": 0, "warnings": 0, "infos": 0}
     whole |= {"findings": [], "omitted": {}, "collections": {}}
-    with Client(url) as client:
+    with Client(engine.url, key=engine.key) as client:
         for part in _reports(client, names):
             whole["clean"] = whole["clean"] and part["clean"]
             for count in ("errors", "warnings", "infos"):

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from vecstow_engine.cli.address import KEY_VARIABLE
 from vecstow_engine.model.errors import InvalidInput, Unavailable, VecstowError
 
 CONNECT_SECONDS: Final = 5.0
@@ -17,6 +18,8 @@ ANSWER_SECONDS: Final = 600.0
 """Compaction and imports answer when they are done."""
 MESSAGEPACK: Final = "application/msgpack"
 RETRY_SECONDS_DEFAULT: Final = 1.0
+UNAUTHENTICATED: Final = 401
+KEY_HINT: Final = f"put the key into the environment as {KEY_VARIABLE}, or into a file: --key-file FILE"
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -42,7 +45,7 @@ class RequestRefused(VecstowError):
 
 
 class Client:
-    """A connection to one engine; use it as a context manager.
+    """A connection to one engine; use it as a context manager. `key` is sent with each request.
 
     `answer_seconds` is how long an answer may take; None: for ever. With `patience_seconds` a call goes on
     asking that long while the engine is away (no answer) or says when to come back (Retry-After); each call
@@ -53,6 +56,7 @@ class Client:
         self,
         url: str,
         *,
+        key: str | None = None,
         answer_seconds: float | None = ANSWER_SECONDS,
         patience_seconds: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
@@ -67,6 +71,7 @@ class Client:
         self._now = now
         self._http = httpx.Client(
             base_url=self.url,
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             # Reading the certificates takes longer than most requests.
             verify=parts.scheme == "https",
@@ -138,7 +143,7 @@ def _data(url: str, response: httpx.Response) -> Any:
     raise RequestRefused(
         str(envelope.get("message") or envelope.get("error") or response.reason_phrase),
         status=response.status_code,
-        hint=details.get("hint"),
+        hint=KEY_HINT if response.status_code == UNAUTHENTICATED else details.get("hint"),
         details=details,
         retry_after_seconds=_retry_after(response),
     )

@@ -67,6 +67,8 @@ class Flag:
         return None if self.default is dataclasses.MISSING else self.default
 
     def _metavar(self) -> str | None:
+        if self.field == "keys":
+            return "FILE"
         names = {int: "N", float: "X", str: "TEXT", Path: "DIR", Path | None: "DIR"}
         return names.get(self.annotation)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
+from vecstow_engine.cli.address import Address, address
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
 from vecstow_engine.cli.output import print_json, print_line
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name
@@ -52,6 +53,7 @@ def import_command(
         VectorType, typer.Option("--type", help="What the d-vecDB folder becomes.")
     ] = VectorType.FLOAT32,
     url: Url = URL_DEFAULT,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Bring embeddings into a collection.
@@ -67,24 +69,31 @@ def import_command(
       vecstow import incidents --orphan /data/old-incidents --dimension 384 --metric Cosine
     """
     check_collection_name(name)
+    engine = address(url, key_file)
     if orphan is not None and file is None:
-        _import_orphan(url, name, orphan, dimension, metric, vector_type, as_json)
+        _import_orphan(engine, name, orphan, dimension, metric, vector_type, as_json)
     elif file is not None and orphan is None:
         from vecstow_engine.cli.rows import open_source
 
         source = open_source(file, payload, ids, None if number_rows else id_field)
-        _import_rows(url, name, source, batch, resume, patience, as_json)
+        _import_rows(engine, name, source, batch, resume, patience, as_json)
     else:
         raise typer.BadParameter("give either FILE.npy or --orphan PATH")
 
 
 def _import_rows(
-    url: str, name: str, source: Source, rows: int, resume: bool, patience_seconds: float, as_json: bool
+    engine: Address,
+    name: str,
+    source: Source,
+    rows: int,
+    resume: bool,
+    patience_seconds: float,
+    as_json: bool,
 ) -> None:
     from vecstow_engine.cli.client import Client
     from vecstow_engine.cli.ingest import send_rows
 
-    with Client(url, patience_seconds=patience_seconds) as client:
+    with Client(engine.url, key=engine.key, patience_seconds=patience_seconds) as client:
         report = send_rows(client, name, source, rows=rows, resume=resume)
     if as_json:
         print_json(report.document())
@@ -93,7 +102,7 @@ def _import_rows(
 
 
 def _import_orphan(
-    url: str,
+    engine: Address,
     name: str,
     path: str,
     dimension: int | None,
@@ -112,7 +121,7 @@ def _import_orphan(
         "distance_metric": metric.value,
         "vector_type": vector_type.value,
     }
-    with Client(url) as client:
+    with Client(engine.url, key=engine.key) as client:
         answer = client.post("collections", "import", document=wanted)
     if as_json:
         print_json(answer)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.options import Collection, DataOrNone, Json, UrlOrNone, choose_place
+from vecstow_engine.cli.address import Address
+from vecstow_engine.cli.options import Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
 from vecstow_engine.model.names import check_collection_name
 
@@ -27,6 +28,7 @@ def ls_command(
     ] = False,
     data: DataOrNone = None,
     url: UrlOrNone = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """List the collections.
@@ -38,7 +40,7 @@ def ls_command(
       vecstow ls
       vecstow ls --data ./data --json
     """
-    place = choose_place(data, url)
+    place = choose_place(data, url, key_file)
     if deleted:
         _print_deleted(place, as_json)
         return
@@ -62,7 +64,11 @@ def ls_command(
 
 
 def show_command(
-    name: Collection, data: DataOrNone = None, url: UrlOrNone = None, as_json: Json = False
+    name: Collection,
+    data: DataOrNone = None,
+    url: UrlOrNone = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
 ) -> None:
     """Show one collection: its declaration, and how it is.
 
@@ -72,7 +78,7 @@ def show_command(
       vecstow show packages --data ./data
     """
     check_collection_name(name)
-    place = choose_place(data, url)
+    place = choose_place(data, url, key_file)
     if isinstance(place, Path):
         from vecstow_engine.cli.volume import describe
 
@@ -80,7 +86,7 @@ def show_command(
     else:
         from vecstow_engine.cli.client import Client
 
-        with Client(place) as client:
+        with Client(place.url, key=place.key) as client:
             found = _known(client.get("collections", name))
     if as_json:
         print_json(found)
@@ -88,10 +94,10 @@ def show_command(
         print_facts(found)
 
 
-def _from_engine(url: str) -> list[dict[str, Any]]:
+def _from_engine(engine: Address) -> list[dict[str, Any]]:
     from vecstow_engine.cli.client import Client
 
-    with Client(url) as client:
+    with Client(engine.url, key=engine.key) as client:
         rows = client.get("state")["collections"]
         found = (_described(client, row) for row in rows)
         return [entry for entry in found if entry is not None]
@@ -124,12 +130,12 @@ def _from_volume(data: Path) -> list[dict[str, Any]]:
     return describe_all(data)
 
 
-def _print_deleted(place: Path | str, as_json: bool) -> None:
+def _print_deleted(place: Path | Address, as_json: bool) -> None:
     if isinstance(place, Path):
         raise typer.BadParameter("--deleted asks an engine: leave --data away")
     from vecstow_engine.cli.client import Client
 
-    with Client(place) as client:
+    with Client(place.url, key=place.key) as client:
         found = client.get("collections", "deleted")
     if as_json:
         print_json(found)

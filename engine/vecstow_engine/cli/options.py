@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
+from vecstow_engine.cli.address import KEY_FILE_VARIABLE, KEY_VARIABLE, Address, address
+
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 
 Url = Annotated[
@@ -27,21 +29,28 @@ DataOrNone = Annotated[
         "--data", metavar="DIR", help="Use this data directory, without an engine. [env var: VECSTOW_DATA]"
     ),
 ]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        help=f"The API key to ask with. [env var: {KEY_FILE_VARIABLE}; or {KEY_VARIABLE}, the key itself]",
+    ),
+]
 Collection = Annotated[str, typer.Argument(metavar="NAME", help="The collection.", show_default=False)]
 
 
-def choose_place(data: Path | None, url: str | None) -> Path | str:
-    """A data directory (Path) or an engine's address (str).
+def choose_place(data: Path | None, url: str | None, key_file: Path | None) -> Path | Address:
+    """A data directory or an engine.
 
     An option wins over the environment, and there VECSTOW_URL over VECSTOW_DATA: a running engine knows more
     than its volume shows.
     """
     if data is not None and url is not None:
         raise typer.BadParameter("--data and --url exclude each other")
-    if data is not None or url is not None:
-        return data or url or URL_DEFAULT
-    if address := os.environ.get("VECSTOW_URL"):
-        return address
-    if folder := os.environ.get("VECSTOW_DATA"):
+    if data is not None:
+        return data
+    url = url or os.environ.get("VECSTOW_URL")
+    if url is None and (folder := os.environ.get("VECSTOW_DATA")):
         return Path(folder)
-    return URL_DEFAULT
+    return address(url or URL_DEFAULT, key_file)

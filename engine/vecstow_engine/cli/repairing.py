@@ -12,6 +12,7 @@ from vecstow_engine.cli.output import counted, print_json, print_line, progress_
 from vecstow_engine.model.errors import VecstowError
 
 if TYPE_CHECKING:
+    from vecstow_engine.cli.address import Address
     from vecstow_engine.cli.client import Client
 
 LOSSES_PRINTED_MAX: Final = 20
@@ -35,16 +36,17 @@ def repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json
     return _conclude(report, data, as_json=as_json)
 
 
-def ask_engine(url: str, name: str, *, dry_run: bool, as_json: bool) -> bool:
+def ask_engine(engine: Address, name: str, *, dry_run: bool, as_json: bool) -> bool:
     """Let an engine repair one collection; whether it is sound afterwards."""
     from vecstow_engine.cli.client import Client
 
-    with Client(url, answer_seconds=None) as client:  # a large collection takes its time, and tells of it
+    # A large collection takes its time, and tells of it.
+    with Client(engine.url, key=engine.key, answer_seconds=None) as client:
         answer = first = _post(client, name, dry_run=True)
         if not as_json:
             _print_plan(name, answer["plan"])
         if answer["outcome"] == "planned" and not dry_run:
-            answer = _watched(url, name, lambda: _post(client, name, dry_run=False))
+            answer = _watched(engine, name, lambda: _post(client, name, dry_run=False))
     plan = answer["plan"]
     answer = {**answer, "plan": {**plan, "hint": plan["hint"] or first["plan"]["hint"]}}
     is_open = answer["outcome"] in ("planned", "impossible")
@@ -55,11 +57,15 @@ def _post(client: Client, name: str, *, dry_run: bool) -> Document:
     return dict(client.post("collections", name, "repair", document={"dry_run": dry_run}))
 
 
-def _watched(url: str, name: str, call: Callable[[], Document]) -> Document:
+def _watched(engine: Address, name: str, call: Callable[[], Document]) -> Document:
     """The call's answer; meanwhile the collection is asked how far it is."""
     from vecstow_engine.cli.client import Client
 
-    with ThreadPoolExecutor(1) as pool, Client(url) as client, progress_bars() as progress:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Client(engine.url, key=engine.key) as client,
+        progress_bars() as progress,
+    ):
         answer: Future[Document] = pool.submit(call)
         while not wait([answer], WATCH_SECONDS).done:
             with suppress(VecstowError):

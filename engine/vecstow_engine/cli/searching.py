@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
+from vecstow_engine.cli.address import address
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
 from vecstow_engine.cli.output import print_json, print_table
 from vecstow_engine.model.errors import InvalidInput, NotFound
 from vecstow_engine.model.names import check_collection_name
@@ -41,6 +42,7 @@ def search_command(
         str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
     ] = None,
     url: Url = URL_DEFAULT,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Find the points nearest to a vector, nearest first.
@@ -63,7 +65,8 @@ def search_command(
         query["ef_search"] = ef
     if filter_json is not None:
         query["filter"] = _filter(filter_json)
-    with Client(url) as client:
+    engine = address(url, key_file)
+    with Client(engine.url, key=engine.key) as client:
         query["vector"] = _vector(client, name, vector, npy, row, point_id)
         hits = client.post("collections", name, "search", document=query)
     if as_json:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.cli.flags import flags, gather, takes_flags
+from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.service.settings import Settings
+
+if TYPE_CHECKING:
+    from vecstow_engine.api.key_file import KeyFile
 
 M_MMAP_THRESHOLD: Final = -3
 """mallopt(3), as <malloc.h> has it."""
@@ -50,7 +57,17 @@ class ProcessSettings:
     """The least important lines that are written."""
 
 
-FLAGS = flags(ProcessSettings, Settings, HttpSettings)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """Who is answered."""
+
+    keys: Path | None = None
+    """A file of API keys (api.md): who asks must bring one. It is read again when it changes."""
+    without_keys: bool = False
+    """Listen on other addresses than loopback without keys: whoever reaches the port may do everything."""
+
+
+FLAGS = flags(ProcessSettings, KeySettings, Settings, HttpSettings)
 """Every setting of `vecstow serve`."""
 
 
@@ -64,7 +81,7 @@ def serve_command(**values: Any) -> None:
     \b
     Examples:
       vecstow serve --data ./data
-      VECSTOW_DATA=/data vecstow serve --host 0.0.0.0 --log-format json
+      VECSTOW_DATA=/data vecstow serve --host 0.0.0.0 --keys keys.yaml --log-format json
     """
     process = gather(ProcessSettings, values)
     # Without a fixed threshold glibc raises it, and keeps what the tail of an index gives back.
@@ -80,5 +97,30 @@ def serve_command(**values: Any) -> None:
     gc.freeze()
     gc.enable()
     configure_logging(process.log_format.value, process.log_level.value)
+    keys = _keys(process.host, gather(KeySettings, values))
     engine = Engine(gather(Settings, values))
-    raise typer.Exit(serve(engine, process.host, process.port, gather(HttpSettings, values)))
+    raise typer.Exit(serve(engine, process.host, process.port, gather(HttpSettings, values), keys))
+
+
+def _keys(host: str, settings: KeySettings) -> KeyFile | None:
+    """The keys to ask for; raises InvalidInput for a bad file, and when others could come in without."""
+    if settings.keys is not None:
+        if settings.without_keys:
+            raise InvalidInput("--keys and --without-keys exclude each other")
+        from vecstow_engine.api.key_file import KeyFile
+
+        return KeyFile(settings.keys)
+    if not settings.without_keys and _admits_others(host):
+        raise InvalidInput(
+            f"--host {host} lets other machines in, and no API keys are asked for",
+            hint="--keys FILE asks for them (docs/api.md); --without-keys, if others are kept out already",
+        )
+    return None
+
+
+def _admits_others(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # nobody can listen there, which is said when it is tried
+    return not all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)

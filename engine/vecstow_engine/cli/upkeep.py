@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, Url
+from vecstow_engine.cli.address import Address, address
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
 from vecstow_engine.cli.output import print_facts, print_json, print_line
 from vecstow_engine.model.names import check_collection_name
 
@@ -16,21 +17,25 @@ RESTORE_HINT: Final = (
 )
 
 
-def compact_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = False) -> None:
+def compact_command(
+    name: Collection, url: Url = URL_DEFAULT, key_file: KeyFile = None, as_json: Json = False
+) -> None:
     """Give the space of deleted and replaced vectors back.
 
     \b
     Example:
       vecstow compact packages
     """
-    answer = _ask(url, "POST", "collections", check_collection_name(name), "compact")
+    answer = _ask(address(url, key_file), "POST", "collections", check_collection_name(name), "compact")
     if as_json:
         print_json(answer)
     else:
         print_facts(answer)
 
 
-def backup_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = False) -> None:
+def backup_command(
+    name: Collection, url: Url = URL_DEFAULT, key_file: KeyFile = None, as_json: Json = False
+) -> None:
     """Copy a collection to the volume's .backups folder.
 
     The copy has everything that was acknowledged before it began.
@@ -39,7 +44,7 @@ def backup_command(name: Collection, url: Url = URL_DEFAULT, as_json: Json = Fal
     Example:
       vecstow backup packages
     """
-    answer = _ask(url, "POST", "collections", check_collection_name(name), "backup")
+    answer = _ask(address(url, key_file), "POST", "collections", check_collection_name(name), "backup")
     if as_json:
         print_json(answer)
     else:
@@ -57,6 +62,7 @@ def restore_command(
         str | None, typer.Option("--new-name", metavar="NAME", help="Bring it back under another name.")
     ] = None,
     url: Url = URL_DEFAULT,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Bring a dropped collection or a backup back.
@@ -69,18 +75,18 @@ def restore_command(
     document = {"backup_path": path}
     if new_name is not None:
         document["new_name"] = check_collection_name(new_name)
-    answer = _restore(url, document)
+    answer = _restore(address(url, key_file), document)
     if as_json:
         print_json(answer)
     else:
         print_line(f"{answer['name']}: {answer['message']}")
 
 
-def _restore(url: str, document: dict[str, str]) -> dict[str, object]:
+def _restore(engine: Address, document: dict[str, str]) -> dict[str, object]:
     from vecstow_engine.cli.client import RequestRefused
 
     try:
-        return _ask(url, "POST", "collections", "restore", document=document)
+        return _ask(engine, "POST", "collections", "restore", document=document)
     except RequestRefused as refused:
         if refused.status in WRONG_PATH:
             refused.hint = refused.hint or RESTORE_HINT
@@ -93,6 +99,7 @@ def hold_command(
     ] = None,
     release: Annotated[bool, typer.Option("--release", help="End the hold now.")] = False,
     url: Url = URL_DEFAULT,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Hold the volume's files still, so that a copy is exact.
@@ -105,10 +112,11 @@ def hold_command(
     """
     if release and seconds is not None:
         raise typer.BadParameter("--release takes no --seconds")
+    engine = address(url, key_file)
     if release:
-        answer = _ask(url, "DELETE", "hold")
+        answer = _ask(engine, "DELETE", "hold")
     else:
-        answer = _ask(url, "POST", "hold", document={} if seconds is None else {"seconds": seconds})
+        answer = _ask(engine, "POST", "hold", document={} if seconds is None else {"seconds": seconds})
     if as_json:
         print_json(answer)
     elif release:
@@ -117,9 +125,9 @@ def hold_command(
         print_line(f"held until {answer['until']}")
 
 
-def _ask(url: str, method: str, *segments: str, document: object = None) -> dict[str, object]:
+def _ask(engine: Address, method: str, *segments: str, document: object = None) -> dict[str, object]:
     from vecstow_engine.cli.client import Client
 
-    with Client(url) as client:
+    with Client(engine.url, key=engine.key) as client:
         answer = client.delete(*segments) if method == "DELETE" else client.post(*segments, document=document)
     return dict(answer or {})

@@ -1,0 +1,182 @@
+"""Who may do what: the one table of routes and roles, and the judgement over a request.
+
+A route that is not in the table does not exist for anyone: the application does not take it, and what is
+authorised is one of these routes, to which FastAPI's own choice is held afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from vecstow_engine.api.errors import Forbidden, Unauthenticated
+from vecstow_engine.api.keys import Key, KeyRing, Role
+from vecstow_engine.api.paths import unquote_segment
+
+
+class Reach(Enum):
+    """What a key that is limited to some collections may do with a route."""
+
+    PATH = "when the collection in the path is one of its own"
+    OWN = "the route's answer, or its body, is held to the collections of the key"
+    ALL = "nothing: the route is about the volume as a whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks for."""
+
+    role: Role | None
+    """The least role that suffices; None: no key is asked for."""
+    reach: Reach = Reach.ALL
+
+
+SUFFICIENT: Final[Mapping[Role, frozenset[Role]]] = {
+    Role.MONITOR: frozenset({Role.MONITOR, Role.READ, Role.WRITE, Role.ADMIN}),
+    Role.READ: frozenset({Role.READ, Role.WRITE, Role.ADMIN}),
+    Role.WRITE: frozenset({Role.WRITE, Role.ADMIN}),
+    Role.SIDECAR: frozenset({Role.SIDECAR, Role.ADMIN}),
+    Role.ADMIN: frozenset({Role.ADMIN}),
+}
+"""The roles that may do what one of them may."""
+
+_OPEN: Final = Access(None)
+_ROOT: Final = "/collections/{collection}"
+ACCESS: Final[Mapping[tuple[str, str], Access]] = {
+    ("GET", "/health/live"): _OPEN,
+    ("GET", "/ready"): _OPEN,
+    ("GET", "/health/ready"): _OPEN,
+    ("GET", "/health"): _OPEN,
+    ("GET", "/health/check"): _OPEN,
+    ("GET", "/metrics"): Access(Role.MONITOR),
+    ("GET", "/stats"): Access(Role.MONITOR),
+    ("GET", "/state"): Access(Role.MONITOR, Reach.OWN),
+    ("GET", "/openapi.json"): Access(Role.MONITOR, Reach.OWN),
+    ("POST", "/state/refresh"): Access(Role.SIDECAR),
+    ("GET", "/collections"): Access(Role.READ, Reach.OWN),
+    ("GET", "/collections/deleted"): Access(Role.READ, Reach.OWN),
+    ("GET", _ROOT): Access(Role.READ, Reach.PATH),
+    ("GET", f"{_ROOT}/stats"): Access(Role.READ, Reach.PATH),
+    ("POST", f"{_ROOT}/search"): Access(Role.READ, Reach.PATH),
+    ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH),
+    ("GET", f"{_ROOT}/vectors/{{id}}"): Access(Role.READ, Reach.PATH),
+    ("POST", "/collections"): Access(Role.WRITE, Reach.OWN),
+    ("POST", f"{_ROOT}/vectors"): Access(Role.WRITE, Reach.PATH),
+    ("POST", f"{_ROOT}/vectors/batch"): Access(Role.WRITE, Reach.PATH),
+    ("POST", f"{_ROOT}/vectors/delete"): Access(Role.WRITE, Reach.PATH),
+    ("PUT", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
+    ("DELETE", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
+    ("DELETE", _ROOT): Access(Role.ADMIN, Reach.PATH),
+    ("DELETE", f"{_ROOT}/hard-delete"): Access(Role.ADMIN, Reach.PATH),
+    ("POST", f"{_ROOT}/backup"): Access(Role.ADMIN, Reach.PATH),
+    ("POST", f"{_ROOT}/check"): Access(Role.ADMIN, Reach.PATH),
+    ("POST", f"{_ROOT}/compact"): Access(Role.ADMIN, Reach.PATH),
+    ("POST", f"{_ROOT}/repair"): Access(Role.ADMIN, Reach.PATH),
+    ("POST", "/collections/restore"): Access(Role.ADMIN),
+    ("POST", "/collections/import"): Access(Role.ADMIN),
+    ("POST", "/collections/cleanup"): Access(Role.ADMIN),
+    ("POST", "/hold"): Access(Role.ADMIN),
+    ("DELETE", "/hold"): Access(Role.ADMIN),
+}
+"""By method and template, as metrics and OpenAPI name it."""
+
+KEY_IN_SCOPE: Final = "vecstow.key"
+ROUTE_IN_SCOPE: Final = "vecstow.route"
+_BEARER: Final = b"bearer "
+
+
+def access_of(method: str, template: str) -> Access:
+    """What a route asks for; raises LookupError when it has no place in the table."""
+    try:
+        return ACCESS[method, template]
+    except KeyError:
+        raise LookupError(f"{method} {template} has no role: give it one in ACCESS") from None
+
+
+def find_route(method: str, path: str) -> tuple[str, str] | None:
+    """The template and the raw collection (or "") of a raw path, if it is a route's that is not points'.
+
+    What FastAPI takes the path for is compared with it by `hold_to_route`.
+    """
+    if "{" in path:
+        return None
+    if (method, path) in ACCESS:
+        return path, ""
+    segments = path.split("/")
+    if len(segments) not in (3, 4) or segments[1] != "collections":
+        return None
+    template = "/".join(["", "collections", "{collection}", *segments[3:]])
+    return (template, segments[2]) if (method, template) in ACCESS else None
+
+
+def identify(ring: KeyRing, headers: Iterable[tuple[bytes, bytes]]) -> Key:
+    """The key that a request brings: by `api-key`, or else as `Authorization: Bearer`.
+
+    Raises Unauthenticated. A header that stands twice is none: who reads the first of them and who the last
+    is not for a client to choose.
+    """
+    presented = presented_key(headers)
+    if presented is None:
+        raise Unauthenticated(
+            "a key is needed", hint="send it as the header Authorization: Bearer KEY, or api-key: KEY"
+        )
+    key = ring.find(presented)
+    if key is None:
+        raise Unauthenticated("the key is not known here")
+    return key
+
+
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The bytes that a request brings as its key, None without any."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in (b"api-key", b"authorization"):
+            found[name] = b"" if name in found else value
+    if (api_key := found.get(b"api-key")) is not None:
+        return api_key
+    authorization = found.get(b"authorization")
+    if authorization is None:
+        return None
+    # Another scheme may be meant for a proxy, and is no key of ours.
+    return authorization[len(_BEARER) :].strip() if authorization[:7].lower() == _BEARER else b""
+
+
+def authorise(key: Key, method: str, template: str, collection: str = "") -> None:
+    """Raise Forbidden when `key` has not the role that a route of the table asks for, or is not for the
+    collection, given as the raw segment of the path.
+    """
+    access = ACCESS[method, template]
+    if access.role is not None and key.role not in SUFFICIENT[access.role]:
+        raise Forbidden(
+            f"{method} {template} needs the role {access.role}; the key {key.name!r} has {key.role}",
+            details={"role": access.role.value, "name": key.name},
+        )
+    if not key.patterns or access.reach is Reach.OWN:
+        return
+    if access.reach is Reach.PATH:
+        authorise_collection(key, unquote_segment(collection))
+        return
+    raise Forbidden(
+        f"{method} {template} is about the whole volume; the key {key.name!r} is limited to "
+        f"{', '.join(key.patterns)}",
+        details={"role": key.role.value, "name": key.name},
+    )
+
+
+def authorise_collection(key: Key, collection: str) -> None:
+    """Raise Forbidden when `key` is not for that collection."""
+    if not key.reaches(collection):
+        raise Forbidden(
+            f"the key {key.name!r} is limited to {', '.join(key.patterns)}; "
+            f"{collection[:80]!r} is not among these",
+            collection=collection[:80],
+            details={"role": key.role.value, "name": key.name},
+        )
+
+
+def hold_to_route(scope: Mapping[str, Any], template: str) -> None:
+    """Raise Forbidden when a request that brought a key was authorised for another route than `template`."""
+    if scope.get(KEY_IN_SCOPE) is not None and scope.get(ROUTE_IN_SCOPE) != template:
+        raise Forbidden(f"nobody may use {template}")
