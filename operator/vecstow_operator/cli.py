@@ -15,6 +15,7 @@ import typer
 from kubernetes.config.config_exception import ConfigException
 
 from vecstow_operator.health import Heartbeat, serve_health
+from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, load_configuration
 from vecstow_operator.loop import Loop
 from vecstow_operator.metrics import Metrics
@@ -61,6 +62,7 @@ def sidecar(
         "http://127.0.0.1:3030"
     ),
     namespace: Namespace = None,
+    key_file: KeyFile = None,
     tick_seconds: Annotated[float, typer.Option(help="How often the volume is looked at.")] = (
         SIDECAR_TICK_SECONDS
     ),
@@ -76,7 +78,8 @@ def sidecar(
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    role = Sidecar(cluster, engine, VolumeFolders(Layout(data)), EngineBeside(engine_url), metrics, heartbeat)
+    beside = EngineBeside(engine_url, EngineKey(key_file))
+    role = Sidecar(cluster, engine, VolumeFolders(Layout(data)), beside, metrics, heartbeat)
     loop = Loop(role.run_pass, tick_seconds, heartbeat)
     _serve(loop, cluster.namespace, lambda: role.knows_all, engine, health_host, health_port, metrics)
 
@@ -84,6 +87,7 @@ def sidecar(
 @app.command()
 def manager(
     namespace: Namespace = None,
+    key_file: KeyFile = None,
     tick_seconds: Annotated[float, typer.Option(help="How often the engines are asked.")] = (
         MANAGER_TICK_SECONDS
     ),
@@ -101,7 +105,7 @@ def manager(
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    role = Manager(cluster, Asking(), metrics, heartbeat)
+    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat)
     guard = Lease(lease, cluster.namespace)
 
     def run_pass(*, is_woken: bool) -> None:

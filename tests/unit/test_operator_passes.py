@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 import uvicorn
+from structlog.testing import capture_logs
 
 from tests.unit.declared import HAD, UID, document
 from tests.unit.recorded_disk import RecordedDisk
@@ -23,7 +24,7 @@ from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.sidecar import passes
-from vecstow_operator.sidecar.beside import EngineBeside
+from vecstow_operator.sidecar.beside import EngineBeside, EngineRefuses
 from vecstow_operator.sidecar.passes import Sidecar
 from vecstow_operator.sidecar.volume import VolumeFolders
 
@@ -205,6 +206,29 @@ def test_engine_that_is_away_holds_nothing_up(tmp_path):
     away.run_pass()
     assert away.manifest().resource_uid == "r-1"
     assert away.value("errors_total", source="engine") == 1
+
+
+def test_engine_that_refuses_the_key_is_said_once_and_told_when_it_takes_it(tmp_path):
+    class Refusing(Beside):
+        refuses = True
+
+        def poke(self, findings):
+            if self.refuses:
+                raise EngineRefuses("it says 401")
+            super().poke(findings)
+
+    pod = Pod(tmp_path, Refusing())
+    pod.declare(document())
+    with capture_logs() as lines:
+        for _ in range(3):
+            pod.run_pass()
+        pod.beside.refuses = False
+        pod.run_pass()
+        pod.beside.refuses = True
+        pod.run_pass()
+    errors = [line for line in lines if line["log_level"] == "error"]
+    assert [line["event"] for line in errors] == ["engine was not told"] * 2
+    assert len(pod.told) == 1
 
 
 # What a list says ------------------------------------------------------------------------------------------

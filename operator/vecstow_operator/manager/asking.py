@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import urllib3
 
+from vecstow_operator.keys import EngineKey
 from vecstow_operator.manager.engines import (
     NOT_UNDERSTOOD,
     EnginePod,
@@ -42,7 +43,8 @@ class Address:
 class Asking:
     """Remembers the last answer of each pod."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: EngineKey | None = None) -> None:
+        self._key = key or EngineKey()
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=AT_ONCE)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask")
         self._answers: dict[str, tuple[str, EngineState]] = {}
@@ -74,7 +76,7 @@ class Asking:
         etag, known = self._answers.get(address.uid, ("", None))
         answer = self._pool.request(
             "GET", f"http://{address.ip}:{address.port}/state",
-            headers={"If-None-Match": etag} if etag else {},
+            headers=self._key.headers() | ({"If-None-Match": etag} if etag else {}),
         )  # fmt: skip
         if answer.status == 304 and known is not None:
             return known

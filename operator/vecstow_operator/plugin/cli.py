@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
+from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager.engines import EngineView
 from vecstow_operator.manager.passes import orphans
@@ -60,13 +62,17 @@ def root() -> None:
 
 @app.command()
 def status(
-    names: Names = None, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
+    names: Names = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say how each collection stands, by what the engines answer now.
 
     Exit code 1 when one of them is not served whole.
     """
-    _, namespace, found = _look(context, namespace)
+    _, namespace, found = _look(context, namespace, key_file)
     lines = [
         line
         for line in report(found.resources, found.engines, namespace)
@@ -88,6 +94,7 @@ def adopt(
     output: Annotated[str | None, typer.Option("--output", "-o", help="yaml: print what is made.")] = None,
     namespace: Namespace = None,
     context: Context = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Make resources for collections that have none: after a restore, or for what was made over REST.
 
@@ -95,7 +102,7 @@ def adopt(
     Example, for git:
       kubectl vecstow adopt --dry-run -o yaml > collections.yaml
     """
-    api, namespace, found = _look(context, namespace)
+    api, namespace, found = _look(context, namespace, key_file)
     wanted = [
         (on, name)
         for on, name in orphans(found.engines, found.resources)
@@ -121,12 +128,14 @@ def adopt(
 
 
 @app.command("accept-empty")
-def accept_empty(name: str, namespace: Namespace = None, context: Context = None) -> None:
+def accept_empty(
+    name: str, namespace: Namespace = None, context: Context = None, key_file: KeyFile = None
+) -> None:
     """Let a collection whose data is gone begin anew, without its vectors.
 
     Only the loss that is there now is accepted: a later one is told again.
     """
-    _, _, found = _look(context, namespace)
+    _, _, found = _look(context, namespace, key_file)
     document = _document(found, name)
     resource = observed(document)
     verdict = judge(resource, found.engines.get(resource.engine, EngineView(resource.engine)))
@@ -145,6 +154,7 @@ def release(
     everything: Annotated[bool, typer.Option("--all", help="Every resource of the namespace.")] = False,
     namespace: Namespace = None,
     context: Context = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Take Vecstow's finalizer from resources, so that they can go without a manager.
 
@@ -152,7 +162,7 @@ def release(
     """
     if not names and not everything:
         raise Refused("name the resources, or say --all")
-    _, _, found = _look(context, namespace)
+    _, _, found = _look(context, namespace, key_file)
     there = {document["metadata"]["name"]: document for document in found.documents}
     _refuse_missing(names, set(there), "no resource")
     for name in names or sorted(there):
@@ -168,10 +178,11 @@ def check(
     engine: Engine = None,
     namespace: Namespace = None,
     context: Context = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify every file and row of one collection; it goes on serving. Exit code 1: damage was found."""
-    _, namespace, found = _look(context, namespace)
+    _, namespace, found = _look(context, namespace, key_file)
     on, collection = _collection(found, name, engine)
     document = _proxy(found, on).call("POST", "collections", collection, "check")
     if as_json:
@@ -192,9 +203,10 @@ def hold(
     engine: Engine = None,
     namespace: Namespace = None,
     context: Context = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Hold an engine's files still, so that a copy of its volume is exact. Writes go on meanwhile."""
-    _, namespace, found = _look(context, namespace)
+    _, namespace, found = _look(context, namespace, key_file)
     proxy = _proxy(found, engine)
     answer = (
         proxy.call("DELETE", "hold") if release_it else proxy.call("POST", "hold", body={"seconds": seconds})
@@ -226,12 +238,14 @@ def _message(error: ApiException) -> str:
         return ""
 
 
-def _look(context: str | None, namespace: str | None) -> tuple[client.ApiClient, str, Survey]:
+def _look(
+    context: str | None, namespace: str | None, key_file: Path | None
+) -> tuple[client.ApiClient, str, Survey]:
     contexts, active = config.list_kube_config_contexts()
     chosen = next((c for c in contexts if c["name"] == context), active)
     namespace = namespace or chosen["context"].get("namespace") or "default"
     api = config.new_client_from_config(context=context)
-    return api, namespace, survey(api, namespace)
+    return api, namespace, survey(api, namespace, EngineKey(key_file))
 
 
 def _document(found: Survey, name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -11,6 +11,8 @@ from urllib.parse import quote
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+
+from vecstow_operator.keys import EngineKey, NoKey
 
 CONNECT_SECONDS_MAX: Final = 5.0
 ANSWER_SECONDS_MAX: Final = 600.0
@@ -29,6 +31,7 @@ class EngineProxy:
     namespace: str
     pod: str
     port: int
+    key: EngineKey = field(default_factory=EngineKey)
 
     def call(
         self, method: str, *path: str, body: object = None, seconds_max: float = ANSWER_SECONDS_MAX
@@ -36,7 +39,7 @@ class EngineProxy:
         """The `data` of the answer. Raises NoAnswer."""
         below = "/".join(quote(part, safe="") for part in path)
         where = f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:{self.port}/proxy/{below}"
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"} | self._headers()
         if body is not None:
             headers["Content-Type"] = "application/json"
         request = self.api.param_serialize(
@@ -53,6 +56,12 @@ class EngineProxy:
             return json.loads(content)["data"]
         except (ValueError, TypeError, KeyError) as error:
             raise NoAnswer(f"pod {self.pod}: its answer is not understood: {error!r}") from error
+
+    def _headers(self) -> dict[str, str]:
+        try:
+            return self.key.headers()
+        except NoKey as error:
+            raise NoAnswer(str(error)) from error
 
 
 def _told(content: bytes) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from kubernetes import client
 
+from vecstow_operator.keys import EngineKey
 from vecstow_operator.kube import Cluster
 from vecstow_operator.manager.asking import address_of, engine_views, stays
 from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, parse_state
@@ -34,7 +35,7 @@ class Survey:
         return [observed(document) for document in self.documents]
 
 
-def survey(api: client.ApiClient, namespace: str) -> Survey:
+def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
     """Ask everybody once. Raises Away."""
     cluster = Cluster(namespace, api)
     found = Survey(cluster, cluster.resources())
@@ -42,7 +43,7 @@ def survey(api: client.ApiClient, namespace: str) -> Survey:
     pods = cluster.pods()
     for pod in sorted(filter(stays, pods), key=lambda pod: pod.metadata.name):
         address = address_of(pod)
-        proxy = EngineProxy(api, namespace, address.pod, address.port)
+        proxy = EngineProxy(api, namespace, address.pod, address.port, key)
         found.proxies.setdefault(address.engine, proxy)
         answers.append((address.engine, asked(proxy, address.uid)))
     found.engines = engine_views(cluster.stateful_sets(), pods, answers)

@@ -8,8 +8,10 @@ from typing import Final
 
 import urllib3
 
+from vecstow_operator.keys import EngineKey, NoKey
 from vecstow_operator.sidecar.decide import Finding
 
+REFUSALS: Final = (401, 403)
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=30.0)
 
 
@@ -17,21 +19,28 @@ class EngineAway(Exception):
     """Raised when the engine did not take the poke."""
 
 
+class EngineRefuses(EngineAway):
+    """Raised when that is for want of a key, or of the right one: waiting does not help."""
+
+
 class EngineBeside:
     """Told of what the sidecar found, and that manifests changed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: EngineKey | None = None) -> None:
         self._url = url.rstrip("/")
+        self._key = key or EngineKey()
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
 
     def poke(self, findings: Iterable[Finding]) -> None:
         """`POST /state/refresh`. Raises EngineAway."""
         body = json.dumps({"resources": [finding.document() for finding in findings]})
         try:
-            answer = self._pool.request(
-                "POST", f"{self._url}/state/refresh", body=body, headers={"Content-Type": "application/json"}
-            )
+            headers = {"Content-Type": "application/json"} | self._key.headers()
+            answer = self._pool.request("POST", f"{self._url}/state/refresh", body=body, headers=headers)
+        except NoKey as error:
+            raise EngineRefuses(str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EngineAway(str(error)) from error
         if answer.status != 200:
-            raise EngineAway(f"it says {answer.status}: {answer.data[:200].decode(errors='replace')}")
+            kind = EngineRefuses if answer.status in REFUSALS else EngineAway
+            raise kind(f"it says {answer.status}: {answer.data[:200].decode(errors='replace')}")

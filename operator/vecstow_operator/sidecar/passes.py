@@ -16,7 +16,7 @@ from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Cluster
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
-from vecstow_operator.sidecar.beside import EngineAway, EngineBeside
+from vecstow_operator.sidecar.beside import EngineAway, EngineBeside, EngineRefuses
 from vecstow_operator.sidecar.decide import Decision, Finding, Folder, decide
 from vecstow_operator.sidecar.volume import VolumeFolders
 from vecstow_operator.vocabulary import Annotation, Reason
@@ -62,6 +62,8 @@ class Sidecar:
         self._failures: dict[str, str] = {}
         """By collection: what is logged once, and tried again in each pass."""
         self._is_away = False
+        self._refused: str | None = None
+        """Why the engine took no poke; logged once when a key would help."""
 
     @property
     def knows_all(self) -> bool:
@@ -169,7 +171,12 @@ class Sidecar:
             self._beside.poke(findings)
         except EngineAway as away:
             self._metrics.errors.labels("engine").inc()
-            log.debug("engine was not told", reason=str(away))
+            reason = str(away)
+            is_news = isinstance(away, EngineRefuses) and reason != self._refused
+            (log.error if is_news else log.debug)("engine was not told", reason=reason)
+            self._refused = reason
+        else:
+            self._refused = None
 
 
 def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, ...]]:
