@@ -177,6 +177,21 @@ def test_index_settings_take_effect_while_the_engine_runs(shared: Site, filled: 
     assert shared.engine.process.poll() is None
 
 
+def test_ready_of_the_generation_before_ends_nobodys_wait(shared: Site) -> None:
+    shared.apply(collection("stuck"))
+    wait_ready(shared, "stuck")
+    assert shared.sidecar.process is not None
+    shared.sidecar.process.send_signal(signal.SIGSTOP)
+    try:
+        change(shared, "stuck", owner="somebody")
+        with pytest.raises(KubectlFailed, match="timed out waiting for the condition"):
+            wait_ready(shared, "stuck", seconds=1)
+        shared.wait_reason("Pending", "stuck")
+    finally:
+        shared.sidecar.process.send_signal(signal.SIGCONT)
+    wait_ready(shared, "stuck")
+
+
 # Made anew -------------------------------------------------------------------------------------------------
 
 
