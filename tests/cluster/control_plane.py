@@ -152,7 +152,7 @@ class ControlPlane:
         return done.stdout
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
-        """A GET as the administrator, for whoever looks again and again: it costs a fiftieth of kubectl.
+        """A GET as the administrator, for whoever looks again and again: no process is started for it.
         Raises Refused.
         """
         answer = self._reader.get(path, params=query)

@@ -47,7 +47,7 @@ CONDITION = STATUS["properties"]["conditions"]["items"]["properties"]
 
 NAMES = [
     "", "a", "A", "0", "_", "-", ".", "é", "a-b", "a_b", "a.b", "a b", "a\n", "\na", "a-", "a_", "a.", "-a",
-    "a" * 63, "a" * 64, "a" * 65, "A" * 63 + "-", *RESERVED_NAMES,
+    "a" * 63, "a" * 64, "a" * 65, "A" * 63 + "-", *sorted(RESERVED_NAMES),
 ]  # fmt: skip
 """Of all kinds that a pattern might tell apart."""
 
