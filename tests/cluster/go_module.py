@@ -46,7 +46,7 @@ class GoModule:
         """As `v1.2.3`; empty without a `requirement`."""
         if not self.requirement:
             return ""
-        line = rf"^\s+{re.escape(self.requirement)} (v\S+)( // indirect)?$"
+        line = rf"^(?:require)?\s+{re.escape(self.requirement)} (v\S+)( // indirect)?$"
         required = re.search(line, (self.folder / "go.mod").read_text(), re.MULTILINE)
         assert required is not None
         return required[1]
