@@ -18,7 +18,8 @@ log = structlog.stdlib.get_logger(__name__)
 GATHER_SECONDS: Final = 0.2
 """After a wake, so that what comes together is one pass."""
 SHARE_MAX: Final = 0.5
-"""Woken passes take at most this share of the time: many changes make fewer, larger passes."""
+"""Woken passes take at most this share of a core: many changes make fewer, larger passes. To wait for a disk
+or an answer costs nobody anything."""
 
 
 @dataclass(slots=True)
@@ -53,14 +54,14 @@ class Loop:
         """Until `stop`. An error that nobody expected is logged, and the next pass comes all the same."""
         is_woken = True
         while not self._stopped.is_set():
-            begun = time.monotonic()
+            begun, worked = time.monotonic(), time.thread_time()
             try:
                 self.run_pass(is_woken=is_woken)
             except Exception:
                 log.exception("pass failed")
             self.heartbeat.beat()
-            took = time.monotonic() - begun
-            self._stopped.wait(max(GATHER_SECONDS, took * (1 / SHARE_MAX - 1)))
+            took, worked = time.monotonic() - begun, time.thread_time() - worked
+            self._stopped.wait(max(GATHER_SECONDS, worked / SHARE_MAX - took))
             is_woken = self._woken.wait(max(0.0, self.tick_seconds - took))
             if is_woken:  # what wakes just after the time is up counts for the pass after the next one
                 self._woken.clear()

@@ -1,4 +1,4 @@
-"""What wakes a pass: kopf watches the resources, and each event says no more than "look again".
+"""What wakes a pass: kopf watches the resources, and what is news in one says no more than "look again".
 
 kopf ends when the resource's definition goes and when a token is stale, and when it begins without the
 definition it waits for ever. So it runs only as long as the passes get complete lists, and begins anew after
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Final
@@ -45,6 +45,51 @@ class _Endless:
         for seconds in chain(BACKOFFS_SECONDS, repeat(BACKOFFS_SECONDS[-1])):
             yield seconds
             self.refused()
+
+
+class _Nothing(kopf.DiffBaseStorage):
+    """kopf keeps nothing of a resource, and compares nothing: that takes it longer than all else it does."""
+
+    def build(
+        self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None
+    ) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
+
+
+class News:
+    """Which events a pass need know of.
+
+    The manager's own words in a status come back to both roles, an event for each resource. They are no news,
+    and would have all resources listed once more.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        """By uid: a hash, which is small. What it misses the next list has."""
+
+    def is_in(self, event: kopf.RawEvent, **_: Any) -> bool:
+        """Whether this event says something; kopf asks once for each."""
+        document = event["object"]
+        uid, told = document["metadata"]["uid"], hash(repr(_told(document)))
+        if event["type"] == "DELETED":
+            self._seen.pop(uid, None)
+            return True
+        is_news = self._seen.get(uid) != told
+        self._seen[uid] = told
+        return is_news
+
+
+def _told(document: kopf.RawBody) -> tuple[object, ...]:
+    """All that others write; and which collection there was, for its data may be gone at any moment."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    keys = ("generation", "deletionTimestamp", "finalizers", "annotations")
+    return (*(metadata.get(key) for key in keys), status.get("collectionUid"))
 
 
 class Wakes:
@@ -108,16 +153,17 @@ class Wakes:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
 
-        def look_again(**_: Any) -> None:
+        async def look_again(**_: Any) -> None:  # not async, it would go through a thread
             self._wake()
 
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(look_again)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=News().is_in)(look_again)
         return registry
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = True
         settings.posting.enabled = False
+        settings.persistence.diffbase_storage = _Nothing()
         settings.watching.chunk_size = CHUNK
         settings.watching.server_timeout = WATCH_SECONDS
         settings.watching.client_timeout = WATCH_SECONDS + CONNECT_SECONDS

@@ -137,9 +137,17 @@ def test_exception_ends_the_pass_and_not_the_loop():
     assert not heartbeat.stands_still
 
 
-def test_long_passes_leave_as_much_time_to_others(monkeypatch):
-    """Many changes make fewer, larger passes: the next one waits as long as the last one took."""
-    clock = [0.0]
+@pytest.mark.parametrize(
+    ("took", "worked", "waits"),
+    [
+        pytest.param(40.0, 40.0, 40.0, id="it computed all the time"),
+        pytest.param(40.0, 30.0, 20.0, id="it waited for others now and then"),
+        pytest.param(40.0, 10.0, 0.0, id="it waited for others"),
+    ],
+)
+def test_passes_leave_half_of_a_core_to_others(monkeypatch, took, worked, waits):
+    """Many changes make fewer, larger passes: the next one waits as long as the last one computed."""
+    clock, processor = [0.0], [0.0]
     waited = []
 
     class Stopped(threading.Event):
@@ -148,10 +156,12 @@ def test_long_passes_leave_as_much_time_to_others(monkeypatch):
             return self.is_set()
 
     monkeypatch.setattr(loop_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop_module.time, "thread_time", lambda: processor[0])
     passes = Passes()
 
     def during():
-        clock[0] += 40.0
+        clock[0] += took
+        processor[0] += worked
         if len(waited) == 2:
             loop.stop()
         loop.wake()
@@ -159,7 +169,7 @@ def test_long_passes_leave_as_much_time_to_others(monkeypatch):
     passes.during = during
     loop = Loop(passes, 5.0, Heartbeat(lambda: 0.0), _stopped=Stopped())
     loop.run()
-    assert waited == [40.0, 40.0, 40.0]
+    assert waited == [waits] * 3
 
 
 def test_stopped_loop_begins_no_pass():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.running_engine import wait_until
 from vecstow_operator import wakes as wakes_module
-from vecstow_operator.wakes import BACKOFFS_SECONDS, Wakes
+from vecstow_operator.wakes import BACKOFFS_SECONDS, News, Wakes
 
 
 class Kopf:
@@ -107,3 +107,62 @@ def test_watch_is_asked_for_anew_now_and_then(watched):
     watching = operator.settings.watching
     assert isinstance(watching.server_timeout, int), "the API server takes nothing else"
     assert watching.client_timeout > watching.server_timeout
+
+
+def resource(version=1, status=None, **metadata):
+    return {
+        "metadata": {"uid": "u-1", "resourceVersion": str(version), "generation": 1, **metadata},
+        "spec": {"dimension": 4},
+        "status": status or {},
+    }
+
+
+def event(kind, document):
+    """As kopf hands it over; what it listed is of no kind."""
+    return {"type": kind, "object": document}
+
+
+@pytest.fixture
+def news():
+    """Of one resource that is known already."""
+    known = News()
+    assert known.is_in(event(None, resource()))
+    return known
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"generation": 2}, id="spec"),
+        pytest.param({"annotations": {"vecstow.dev/replace": "true"}}, id="annotation"),
+        pytest.param({"deletionTimestamp": "2026-11-22T10:00:00Z"}, id="deletion"),
+        pytest.param({"finalizers": ["vecstow.dev/drop-collection"]}, id="finalizer"),
+        pytest.param({"status": {"collectionUid": "c-1"}}, id="a collection that now has data"),
+    ],
+)
+def test_what_others_write_is_news_once(news, changed):
+    assert news.is_in(event("MODIFIED", resource(2, **changed)))
+    assert not news.is_in(event("MODIFIED", resource(3, **changed)))
+
+
+def test_what_the_manager_says_in_a_status_is_no_news(news):
+    status = {"vectorCount": 7, "conditions": [{"type": "Ready", "status": "True"}]}
+    assert not news.is_in(event("MODIFIED", resource(2, status)))
+
+
+def test_end_of_a_resource_is_news_and_one_that_comes_again_too(news):
+    assert news.is_in(event("DELETED", resource(2)))
+    assert news.is_in(event("ADDED", resource(3)))
+
+
+def test_kopf_is_told_to_compare_nothing(watched):
+    """It would copy each resource twice for that, and more is spent on it than on all else of an event."""
+    operator, _, wakes = watched
+    wakes.start()
+    wait_until(lambda: operator.settings is not None)
+    storage = operator.settings.persistence.diffbase_storage
+    body = kopf.Body(resource())
+    assert (storage.build(body=body), storage.fetch(body=body)) == ({}, None)
+    patch = kopf.Patch()
+    storage.store(body=body, patch=patch, essence=kopf.BodyEssence())
+    assert not patch
