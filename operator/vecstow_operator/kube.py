@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
 
 CHUNK: Final = 500
-"""Resources of one request; of a list of 5,000 only so many are in memory with all their fields."""
+"""Resources of one request."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
 RETRIES: Final = 1
@@ -54,9 +54,13 @@ class Cluster:
 
     # What is there ----------------------------------------------------------------------------------------
 
-    def resources(self, engine: str | None = None) -> list[dict[str, Any]]:
-        """Every VectorCollection, or those of one engine, without managedFields."""
-        return list(self._resources(None if engine is None else f"spec.engine={engine}"))
+    def resources(self, engine: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every VectorCollection, or those of one engine, without managedFields.
+
+        A request for each `CHUNK`: whoever keeps less than the document has but so many in memory. It raises
+        Away at any step, so nothing is known before the end.
+        """
+        return self._resources(None if engine is None else f"spec.engine={engine}")
 
     def stateful_sets(self) -> list[Any]:
         """Those of engines."""
@@ -74,8 +78,11 @@ class Cluster:
 
     # Changes ----------------------------------------------------------------------------------------------
 
-    def apply_status(self, name: str, resource_version: str, status: Mapping[str, Any]) -> bool:
-        """Make this all that the manager says of the object that was read; returns whether that changed it.
+    def apply_status(
+        self, name: str, resource_version: str, status: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Make this all that the manager says of the object that was read; returns it, None when that
+        changed nothing.
 
         Raises Changed.
         """
@@ -90,7 +97,7 @@ class Cluster:
                 GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
                 force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
-        return bool(applied["metadata"]["resourceVersion"] != resource_version)
+        return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
 
     def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
         """Of exactly the object that was read. Raises Changed."""

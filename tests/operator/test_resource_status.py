@@ -63,9 +63,11 @@ class Written:
         return self.resources.get(self.name)
 
     def apply(self, wanted: Document) -> bool:
-        """As the manager does."""
+        """As the manager does; whether that changed it."""
         cluster = Cluster(self.resources.namespace, self.resources.api)
-        return cluster.apply_status(self.name, self.now["metadata"]["resourceVersion"], wanted)
+        applied = cluster.apply_status(self.name, self.now["metadata"]["resourceVersion"], wanted)
+        assert applied is None or applied == self.now
+        return applied is not None
 
     def wanted(self, view: str) -> Document:
         """What it would write if the engine were so."""

@@ -73,10 +73,10 @@ def test_token_that_is_written_anew_is_shown_by_every_client(write, tokens):
     write(tokens.port, "old")
     clusters = [Cluster(load_configuration()), Cluster("apps")]
     for cluster in clusters:
-        assert (cluster.namespace, cluster.resources()) == ("apps", [])
+        assert (cluster.namespace, list(cluster.resources())) == ("apps", [])
     write(tokens.port, "new")
     for cluster in clusters * 2:
-        cluster.resources()
+        list(cluster.resources())
     assert tokens.tokens == ["Bearer old"] * 2 + ["Bearer new"] * 4
 
 
@@ -86,9 +86,9 @@ def test_kubeconfig_that_cannot_be_read_is_away_until_it_can(write, tokens):
     write(tokens.port, None)
     for _ in range(2):
         with pytest.raises(Away, match="credentials"):
-            cluster.resources()
+            list(cluster.resources())
     write(tokens.port, "new")
-    cluster.resources()
+    list(cluster.resources())
     assert tokens.tokens == ["Bearer new"]
 
 
@@ -99,7 +99,7 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         write(silent.getsockname()[1], "old")
         cluster = Cluster(load_configuration())
         with pytest.raises(Away, match="does not answer"):
-            cluster.resources()
+            list(cluster.resources())
         assert not Lease("vecstow-manager", "apps").is_held()
 
 

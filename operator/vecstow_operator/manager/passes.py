@@ -124,7 +124,8 @@ class Manager:
         now = time.monotonic()
         is_due = now - self._listed_at >= LIST_SECONDS_MAX
         if is_woken or is_due or self._is_away or self._is_stale:
-            items = [_item(document) for document in self._cluster.resources()]
+            known: Conditions = {}
+            items = [_item(document, known) for document in self._cluster.resources()]
             self._items = {item.resource.uid: item for item in items}
             versions = [(item.resource.uid, item.resource.generation) for item in items]
             self._first_seen = {version: self._first_seen.get(version, now) for version in versions}
@@ -132,7 +133,9 @@ class Manager:
             self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
             self._listed_at, self._knows_all, self._is_stale = now, True, False
             self._metrics.resources.set(len(items))
-        self._engines = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
+        views = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
+        # All rows are compared here, once, and not for each resource.
+        self._engines = {n: old if (old := self._engines.get(n)) == new else new for n, new in views.items()}
         missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
@@ -140,8 +143,8 @@ class Manager:
 
     def _act(self) -> None:
         pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
-        due = [pair for uid, pair in pairs.items() if self._settled.get(uid) != pair]
-        self._settled = {uid: pair for uid, pair in self._settled.items() if pairs.get(uid) == pair}
+        self._settled = {u: pair for u, pair in self._settled.items() if u in pairs and _same(pair, pairs[u])}
+        due = [pair for uid, pair in pairs.items() if uid not in self._settled]
         self._metrics.queue_depth.set(len(due))
         for place, settled in enumerate(self._threads.map(self._settle, due), start=1):
             self._heartbeat.beat()
@@ -199,8 +202,10 @@ class Manager:
             return True
         if not status.is_due(wanted, item.status, now - self._patched_at.get(resource.uid, float("-inf"))):
             return True
-        if not self._cluster.apply_status(resource.name, item.version, wanted):
+        applied = self._cluster.apply_status(resource.name, item.version, wanted)
+        if applied is None:
             return False  # the rest is somebody else's, and stays
+        self._items[resource.uid] = _item(applied)
         self._patched_at[resource.uid] = now
         self._metrics.reconciles.inc()
         for transition in self._patience.heard(resource.uid, wanted, item.status, now):
@@ -263,12 +268,22 @@ def _is_back(resource: Observed, verdict: Verdict) -> bool:
     return accepted is not None and is_served and verdict.known.collection_uid == accepted
 
 
-def _item(document: Mapping[str, Any]) -> Item:
-    metadata = document["metadata"]
+def _same(one: tuple[Item, EngineView], other: tuple[Item, EngineView]) -> bool:
+    return one[1] is other[1] and one[0] == other[0]
+
+
+Conditions = dict[tuple[object, ...], Any]
+"""Those of a whole list by their content: most resources have the same ones, and they are kept once."""
+
+
+def _item(document: Mapping[str, Any], known: Conditions | None = None) -> Item:
+    metadata, own = document["metadata"], status.own(document.get("status") or {})
+    if known is not None and "conditions" in own:
+        own["conditions"] = [known.setdefault(tuple(c.items()), c) for c in own["conditions"]]
     return Item(
         observed(document),
         metadata["resourceVersion"],
-        status.own(document.get("status") or {}),
+        own,
         tuple(metadata.get("finalizers") or ()),
     )
 

@@ -38,7 +38,7 @@ class Survey:
 def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
     """Ask everybody once. Raises Away."""
     cluster = Cluster(namespace, api)
-    found = Survey(cluster, cluster.resources())
+    found = Survey(cluster, list(cluster.resources()))
     answers: list[tuple[str, EnginePod]] = []
     pods = cluster.pods()
     for pod in sorted(filter(stays, pods), key=lambda pod: pod.metadata.name):

@@ -80,7 +80,7 @@ class Sidecar:
 
     def _list(self) -> None:
         try:
-            documents = self._cluster.resources(self._engine)
+            listed = [observed(document) for document in self._cluster.resources(self._engine)]
         except Away as away:
             self._metrics.errors.labels("api_server").inc()
             if not self._is_away:
@@ -88,11 +88,11 @@ class Sidecar:
             self._is_away = True
             return
         if self._is_away:
-            log.info("resources are known again", count=len(documents))
+            log.info("resources are known again", count=len(listed))
         self._is_away = False
         self._listed_at = time.monotonic()
-        self._claims = _by_collection(map(observed, documents))
-        self._metrics.resources.set(len(documents))
+        self._claims = _by_collection(listed)
+        self._metrics.resources.set(len(listed))
         self._metrics.pass_was_complete()
 
     def _findings(self, claims: dict[str, tuple[Observed, ...]]) -> list[Finding]:
