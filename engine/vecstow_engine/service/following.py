@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -54,16 +55,22 @@ class Follower:
                 except (VecstowError, OSError) as error:
                     self._registry.look_again(manifest.name)
                     log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+            folders = self._folders()
             for collection in self._registry.collections():
-                self._look_for_loss(collection)
+                self._look_for_loss(collection, has_folder=collection.name in folders)
+
+    def _folders(self) -> set[str]:
+        """One look at all of them costs less than one at each."""
+        with os.scandir(self._layout.data) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
 
     def _look_for_return(self, collection: Collection) -> None:
         if collection.awaited is not None and collection.awaited.missing() is None:
             collection.awaited = None
             self._registry.look_again(collection.name)
 
-    def _look_for_loss(self, collection: Collection) -> None:
-        if collection.store is None and collection.serves():
+    def _look_for_loss(self, collection: Collection, *, has_folder: bool) -> None:
+        if not has_folder and collection.store is None and collection.serves():
             self._look_for_folder(collection)
         with suppress(Quarantined):
             refuse_if_gone(collection)
