@@ -1,4 +1,4 @@
-"""`vecstow-operator sidecar` and `vecstow-operator manager`: every setting read once, here."""
+"""`vecstow-operator`: both roles, and what a chart's hooks run; every setting read once, here."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from typing import Annotated, Final
 
 import structlog
 import typer
+from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
 
 from vecstow_operator.health import Heartbeat, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, load_configuration
 from vecstow_operator.loop import Loop
 from vecstow_operator.metrics import Metrics
+from vecstow_operator.round_trip import Failed, RoundTrip
 from vecstow_operator.wakes import Wakes
 
 SIDECAR_TICK_SECONDS: Final = 5.0
 """How often the volume is looked at: drift is put right within twice that."""
 MANAGER_TICK_SECONDS: Final = 2.0
 """How often the engines are asked."""
+RELEASE_SECONDS: Final = 60
+"""How long no manager may act after `release`: an uninstall ends it meanwhile."""
+RELEASE_ATTEMPTS: Final = 5
 
 app = typer.Typer(
     name="vecstow-operator",
@@ -38,6 +44,7 @@ Namespace = Annotated[
     str | None,
     typer.Option(envvar="VECSTOW_NAMESPACE", help="Namespace to work in; default: the pod's own."),
 ]
+LeaseName = Annotated[str, typer.Option(help="Name of the Lease that guards against two.")]
 HealthHost = Annotated[str, typer.Option(help="Address of /healthz and /metrics.")]
 HealthPort = Annotated[int, typer.Option(help="Port of /healthz and /metrics; 0 takes a free one.")]
 
@@ -91,9 +98,7 @@ def manager(
     tick_seconds: Annotated[float, typer.Option(help="How often the engines are asked.")] = (
         MANAGER_TICK_SECONDS
     ),
-    lease: Annotated[str, typer.Option(help="Name of the Lease that guards against two.")] = (
-        "vecstow-manager"
-    ),
+    lease: LeaseName = "vecstow-manager",
     health_host: HealthHost = "0.0.0.0",
     health_port: HealthPort = 3032,
     log_format: LogFormat = LogFormat.TEXT,
@@ -123,13 +128,62 @@ def manager(
     guard.release()
 
 
+@app.command()
+def release(
+    namespace: Namespace = None,
+    lease: LeaseName = "vecstow-manager",
+    log_format: LogFormat = LogFormat.TEXT,
+) -> None:
+    """Take Vecstow's finalizer from every resource, in the manager's place: before an uninstall.
+
+    The collections stay on the volume. No manager of the namespace acts for a minute.
+    """
+    from vecstow_operator.manager.asking import Asking
+    from vecstow_operator.manager.lease import Lease
+    from vecstow_operator.manager.passes import Manager
+
+    _configure_logging(log_format)
+    cluster = _cluster(namespace)
+    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat())
+    try:
+        Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
+        for _ in range(RELEASE_ATTEMPTS):
+            if not (held := role.release_all()):
+                return
+            typer.echo(f"{held} resources are let go")
+        raise Away("resources are held again and again: another manager is at work")
+    finally:
+        role.close()
+
+
+@app.command("round-trip")
+def round_trip(
+    engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
+    engine_url: Annotated[str, typer.Option(help="Where clients reach it.")],
+    namespace: Namespace = None,
+    key_file: KeyFile = None,
+    log_format: LogFormat = LogFormat.TEXT,
+) -> None:
+    """Declare a collection, fill it, search it and drop it: what `helm test` runs."""
+    _configure_logging(log_format)
+    RoundTrip(_cluster(namespace).namespace, engine, engine_url, EngineKey(key_file)).run()
+
+
 def main() -> None:
     """The console script."""
     try:
         app()
     except ConfigException as error:
-        typer.echo(f"error: no API server is configured: {error}", err=True)
-        raise SystemExit(1) from error
+        _fail(f"no API server is configured: {error}")
+    except ApiException as error:
+        _fail(f"the API server says {error.status} {error.reason}")
+    except (Away, Failed, HTTPError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(1)
 
 
 def _cluster(namespace: str | None) -> Cluster:

@@ -8,6 +8,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -19,6 +20,8 @@ from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
+
+from vecstow_operator.kube import Away
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,6 +65,24 @@ class Lease:
             self._was_held = is_held
             log.info("lease taken" if self._was_held else "lease lost")
         return self._was_held
+
+    def seize(self, seconds: int) -> None:
+        """Take it from whoever has it, for `seconds`; returns when the one before acts no more.
+
+        Raises Away.
+        """
+        lock = self._election.election_config.lock
+        now = str(datetime.datetime.now(datetime.UTC))
+        record = LeaderElectionRecord(lock.identity, seconds, now, now)
+        try:
+            is_there, found = lock.get(lock.name, lock.namespace)
+            if not is_there and found.status != HTTPStatus.NOT_FOUND:
+                raise Away(f"Lease {lock.name} cannot be read: {found.status} {found.reason}")
+            if not (lock.update if is_there else lock.create)(lock.name, lock.namespace, record):
+                raise Away(f"Lease {lock.name} cannot be written: refused, or another wrote it meanwhile")
+        except _UNANSWERED as error:
+            raise Away(f"Lease {lock.name} cannot be taken: {error}") from error
+        time.sleep(RENEW_SECONDS)
 
     def release(self) -> None:
         """Let another manager have it at once. This process must not act any more."""

@@ -98,12 +98,16 @@ class Manager:
             self._act()
             self._tell_what_lasts()
 
-    def release_all(self) -> None:
-        """Let go of every resource: with the namespace goes the right to do so later. Raises Away."""
-        for item in [_item(document) for document in self._cluster.resources()]:
-            if item.resource.has_finalizer:
-                with contextlib.suppress(Changed):  # the next pass sees it anew
-                    self._hold(item, held=False)
+    def release_all(self) -> int:
+        """Let go of every resource: with the namespace goes the right to do so later. Raises Away.
+
+        Returns how many were still held when they were read.
+        """
+        held = [item for item in map(_item, self._cluster.resources()) if item.resource.has_finalizer]
+        for item in held:
+            with contextlib.suppress(Changed):  # the next pass sees it anew
+                self._hold(item, held=False)
+        return len(held)
 
     def namespace_ends(self) -> bool:
         """Raises Away."""
