@@ -46,7 +46,7 @@ def test_disk_that_does_not_answer_says_nothing_of_what_is_missing(folder, monke
     def refuse(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(presence, "_born_at_ns", refuse)
+    monkeypatch.setattr(presence, "_extended", refuse)
     assert found.missing() is None
 
 

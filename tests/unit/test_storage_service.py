@@ -32,7 +32,7 @@ from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.service import collection as collection_module
-from vecstow_engine.service import loading
+from vecstow_engine.service import loading, registry
 from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage import files, recovery
 from vecstow_engine.storage.backup import make_backup
@@ -846,6 +846,27 @@ async def test_copy_of_a_served_folder_with_a_manifest_by_hand_is_not_served_bes
     assert engine.describe("twin")["state"] == "quarantined"
     assert await engine.put(b=2) == ["b"]
     assert engine.describe("notes")["state"] == "ready"
+
+
+async def test_start_does_not_compare_each_collection_with_all_the_others(engine, monkeypatch):
+    """With 1,000 of them it would be a million comparisons; one over all manifests does."""
+    await engine.put(a=1)
+    asked = []
+    monkeypatch.setattr(registry.Registry, "is_claimed", lambda self, manifest: asked.append(manifest.name))
+    with engine.copied() as again:
+        assert again.describe("notes")["state"] == "ready"
+    assert asked == []
+
+
+async def test_rival_whose_header_could_not_be_read_at_first_is_found_when_it_is_opened(engine, monkeypatch):
+    await engine.put(a=1)
+    shutil.copytree(engine.layout.collection("notes"), engine.layout.collection("twin"))
+    write_manifest(engine.layout.collection("twin"), dataclasses.replace(MANIFEST, name="twin"))
+    monkeypatch.setattr(registry, "rivals", lambda layout, found: set())
+    with engine.copied() as again:
+        assert again.describe("twin")["state"] == "quarantined"
+        assert await again.values("notes", "a") == [1]
+        assert again.registry.is_rival(again.collection("twin"))
 
 
 async def test_collection_is_not_created_over_data_that_lost_its_manifest(engine):

@@ -66,12 +66,13 @@ def integer(value: object, field: str, low: int, high: int) -> int:
     return value
 
 
-def member(kind: type[_Enum], value: object, field: str) -> _Enum:
+def member(kind: type[_Enum], value: Any, field: str) -> _Enum:
     """The member of `kind` with exactly that value; raises InvalidInput naming the known ones."""
-    for candidate in kind:
-        if value == candidate.value:
-            return candidate
-    raise InvalidInput(f"{field} {value!r} is not one of {', '.join(known.value for known in kind)}")
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(candidate.value for candidate in kind)
+        raise InvalidInput(f"{field} {value!r} is not one of {known}") from None
 
 
 def type_name(value: object) -> str:

@@ -127,8 +127,8 @@ class Engine:
 
     def not_ready(self) -> dict[str, str]:
         """Name and state of the collections that keep `all_ready` false."""
-        states = ((c.name, c.state) for c in self.registry.collections())
-        return {name: state.value for name, state in states if state in NOT_READY}
+        found = self.registry.collections()
+        return {c.name: state.value for c in found if (state := c.state) in NOT_READY}
 
     # Collections ------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class Registry:
         """Folders that somebody else works on, and why their names were kept before; nobody follows them."""
         self._rivals: set[str] = set()
         """Names of the folders that claim a uid together with another one, at the start."""
+        self._has_changed = False
+        """A claim may have come since the start, when all were compared."""
         self._seen: dict[str, tuple[int, int]] = {}
         """Folder to inode and ctime of its manifest, as last read."""
         self.changing = threading.RLock()
@@ -72,12 +74,19 @@ class Registry:
 
     def is_rival(self, collection: Collection) -> bool:
         """Whether another folder claims the same uid: it did at the start, or it came since."""
-        return collection.name in self._rivals or self.is_claimed(collection.manifest)
+        if collection.name in self._rivals:
+            return True
+        # All were compared at the start: to do that anew for each one would take the square of their number.
+        if collection.manifest.collection_uid is not None and not self._has_changed:
+            return False
+        is_claimed = self.is_claimed(collection.manifest)
+        self._has_changed |= is_claimed
+        return is_claimed
 
     def is_claimed(self, manifest: Manifest) -> bool:
         """Whether a collection of another name has the uid that this folder claims."""
         uid = claimed_uid(self._layout, manifest)
-        # Asked once for each collection at a start: the uid first, which hardly ever is the same.
+        # The uid first, which hardly ever is the same.
         same = [c for c in self.collections() if c.manifest.collection_uid == uid]
         return uid is not None and any(other.name != manifest.name for other in same)
 
@@ -88,10 +97,12 @@ class Registry:
         """
         self._broken.pop(collection.name, None)
         self._seen.pop(collection.name, None)
+        self._has_changed = True
         self._collections[collection.name] = collection
 
     def put_in_place(self, collection: Collection) -> None:
         """Let another one stand for the collection of that name; what was read of its manifest counts on."""
+        self._has_changed = True
         self._collections[collection.name] = collection
 
     def remove(self, collection: Collection) -> None:
@@ -140,6 +151,7 @@ class Registry:
                     if signature != self._seen.get(entry.name):
                         self._seen[entry.name] = signature
                         changed += self._read(entry.name)
+            self._has_changed |= bool(changed)
             return changed
 
     def _is_followed(self, entry: os.DirEntry[str]) -> bool:

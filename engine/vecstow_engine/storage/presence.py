@@ -19,16 +19,15 @@ from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.layout import POINTS, ROWS
 
 _AT_FDCWD: Final = -100
+_STATX_INO: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
-_MASK: Final = struct.Struct("=I")
-_BIRTH: Final = struct.Struct("=qI")
-_BIRTH_OFFSET: Final = 4 + 4 + 8 + 4 + 4 + 4 + 2 + 2 + 8 + 8 + 8 + 8 + 16
-"""Where statx(2) has `stx_btime`: after all that is counted here, `stx_atime` the last."""
+_STATX: Final = struct.Struct("=I28xQ40xqI44xII")
+"""Of statx(2)'s answer: `stx_mask`, `stx_ino`, both fields of `stx_btime`, `stx_dev_major` and `_minor`."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-_Identity: TypeAlias = tuple[int, int, int]
-"""Device, inode, time of birth in nanoseconds (0 where the file system does not tell)."""
+_Identity: TypeAlias = tuple[int, int, int, int]
+"""Device (major, minor), inode, time of birth in nanoseconds (0 where the file system does not tell)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,19 @@ def _removed(path: str) -> DamagedFile:
 
 def _identity(path: str) -> _Identity | None:
     try:
-        found = os.stat(path)
+        return _extended(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_dev, found.st_ino, _born_at_ns(path)
 
 
-def _born_at_ns(path: str) -> int:
+def _extended(path: str) -> _Identity:
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    if _LIBC.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer) != 0:
+    if _LIBC.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_INO | _STATX_BTIME, buffer) != 0:
         number = ctypes.get_errno()
         if number in (errno.ENOSYS, errno.EPERM):  # a sandbox without it: it never tells
-            return 0
+            found = os.stat(path)
+            return os.major(found.st_dev), os.minor(found.st_dev), found.st_ino, 0
         raise OSError(number, os.strerror(number), path)
-    if not _MASK.unpack_from(buffer)[0] & _STATX_BTIME:
-        return 0
-    seconds, nanoseconds = _BIRTH.unpack_from(buffer, _BIRTH_OFFSET)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    mask, inode, seconds, nanoseconds, major, minor = _STATX.unpack_from(buffer)
+    born_at_ns = seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
+    return major, minor, inode, born_at_ns

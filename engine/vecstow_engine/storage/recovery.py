@@ -75,8 +75,10 @@ def open_store(
     segments = read_log(layout.log(identity.uid))
     refuse_strangers(segments, identity, manifest.name if is_rival else None)
     verdict = follow(segments, meta.applied)
+    found = os.listdir(folder)
     for name in _TEMPORARIES:
-        files.remove(folder / name)
+        if name in found:
+            files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
     log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, data_files)
@@ -115,10 +117,11 @@ def _effect_of(record: Record, log: Log) -> Effect:
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
     """The identity that header and manifest agree on; None when there is no data and never was."""
     rows_path, points_path = folder / ROWS, folder / POINTS
+    has_points = has_content(points_path)
     if not has_content(rows_path):
-        _refuse_missing(rows_path, manifest, expected=has_content(points_path))
+        _refuse_missing(rows_path, manifest, expected=has_points)
         return None
-    identity = _read_rows_header(rows_path, manifest, has_points=has_content(points_path))
+    identity = _read_rows_header(rows_path, manifest, has_points=has_points)
     if manifest.collection_uid not in (None, identity.uid):
         raise DamagedFile(
             f"it belongs to incarnation {identity.uid}, but the manifest says {manifest.collection_uid}",
@@ -129,7 +132,7 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
             f"it holds {_words(identity.shape)}, but the manifest says {_words(manifest.shape)}",
             file=str(rows_path), offset=28, hint="put the manifest right",
         )  # fmt: skip
-    if not has_content(points_path):
+    if not has_points:
         has_rows = rows_path.stat().st_size > rows.HEADER_BYTES
         _refuse_missing(points_path, manifest, expected=has_rows or bool(read_log(layout.log(identity.uid))))
         return None
