@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.ports import free_port
 START_SECONDS_MAX = 120.0
 ANSWER_SECONDS_MAX = 5.0
 KUBECTL_SECONDS_MAX = 120.0
+BUSY_SECONDS_MAX = 30.0
 SERVICE_ADDRESSES = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
 """Where pods find the API server."""
@@ -153,9 +155,13 @@ class ControlPlane:
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
         """A GET as the administrator, for whoever looks again and again: no process is started for it.
-        Raises Refused.
+        Like kubectl, it asks again while the API server is too busy. Raises Refused.
         """
-        answer = self._reader.get(path, params=query)
+        ends = time.monotonic() + BUSY_SECONDS_MAX
+        while (answer := self._reader.get(path, params=query)).status_code == httpx.codes.TOO_MANY_REQUESTS:
+            if time.monotonic() > ends:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", 1)))
         if answer.status_code != httpx.codes.OK:
             raise Refused(f"{path}: {answer.status_code}: {answer.text}")
         document: dict[str, Any] = answer.json()

@@ -11,7 +11,6 @@ from tests.crash.rest import Refused, Stored
 from tests.operator.site import Site, collection
 from tests.operator.waiting import wait_for
 
-PUT_RIGHT_SECONDS_MAX = 10.0
 POINTS: dict[str, Stored] = {
     f"point-{place}": (struct.pack("<4f", *(float(place == axis) for axis in range(4))), {"place": place})
     for place in range(4)

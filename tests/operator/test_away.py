@@ -20,7 +20,6 @@ import pytest
 from tests.cluster.control_plane import ControlPlane, KubectlFailed, Refused
 from tests.operator.points import (
     POINTS,
-    PUT_RIGHT_SECONDS_MAX,
     collection_uid,
     deleted,
     manifest,
@@ -148,7 +147,7 @@ def test_everything_serves_on_without_an_api_server(wired: tuple[Site, Wire]) ->
             ends = time.monotonic() + AWAY_SECONDS
             wait_for(lambda: errors(site.sidecar), "the sidecar's errors", SEEN_SECONDS_MAX)
             edit(site, "long")
-            wait_for(lambda: is_put_right(site, "long"), "the manifest", PUT_RIGHT_SECONDS_MAX)
+            wait_for(lambda: is_put_right(site, "long"), "the manifest")
             while time.monotonic() < ends:
                 time.sleep(1)
                 assert processes(site) == before
@@ -249,7 +248,7 @@ def test_refusal_says_nothing_of_what_is_there(wired: tuple[Site, Wire], refusin
         site.kubectl("delete", "vcol", gone)
         site.apply(collection(new))
         edit(site, kept)
-        wait_for(lambda: is_put_right(site, kept), "the manifest", 3 * PUT_RIGHT_SECONDS_MAX)
+        wait_for(lambda: is_put_right(site, kept), "the manifest")
         assert (managed_by(site, gone), managed_by(site, kept)) == ("kubernetes", "kubernetes")
         assert serves(site, gone)
         assert serves(site, kept)

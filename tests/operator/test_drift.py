@@ -10,7 +10,6 @@ import pytest
 from tests.crash.rest import Refused
 from tests.operator.points import (
     POINTS,
-    PUT_RIGHT_SECONDS_MAX,
     collection_uid,
     command_told,
     deleted,
@@ -30,10 +29,6 @@ def without_times(document):
     return {key: value for key, value in document.items() if key not in ("created_at", "updated_at")}
 
 
-def put_right(look, what):
-    return wait_for(look, what, PUT_RIGHT_SECONDS_MAX)
-
-
 # The manifest ----------------------------------------------------------------------------------------------
 
 
@@ -49,21 +44,21 @@ def put_right(look, what):
         pytest.param("seed", {"schema_version": 0, "managed_by": "file"}, id="its schema"),
     ],
 )
-def test_edited_manifest_is_put_right(shared, name, edit):
+def test_edited_manifest_is_wait_for(shared, name, edit):
     served_with_points(shared, name)
     right = manifest(shared, name)
     manifest_path(shared, name).write_text(json.dumps(right | edit))
-    put_right(lambda: without_times(manifest(shared, name)) == without_times(right), "the manifest")
-    put_right(lambda: serves(shared, name), "its points")
-    put_right(lambda: shared.reason(name) == "Served", lambda: str(shared.condition("Ready", name)))
+    wait_for(lambda: without_times(manifest(shared, name)) == without_times(right), "the manifest")
+    wait_for(lambda: serves(shared, name), "its points")
+    wait_for(lambda: shared.reason(name) == "Served", lambda: str(shared.condition("Ready", name)))
 
 
 def test_damaged_manifest_is_set_aside_and_written_anew_until_somebody_has_looked(shared):
     served_with_points(shared, "damaged")
     right = manifest(shared, "damaged")
     manifest_path(shared, "damaged").write_text('{"name": "dam')
-    put_right(lambda: shared.condition("Degraded", "damaged")["status"] == "True", "Degraded")
-    put_right(lambda: without_times(manifest(shared, "damaged")) == without_times(right), "the manifest")
+    wait_for(lambda: shared.condition("Degraded", "damaged")["status"] == "True", "Degraded")
+    wait_for(lambda: without_times(manifest(shared, "damaged")) == without_times(right), "the manifest")
     [evidence] = shared.data.glob(".quarantine/damaged-*")
     assert (evidence / "damaged" / "metadata.json").read_text() == '{"name": "dam'
     assert shared.condition("Degraded", "damaged")["reason"] == "ManifestSetAside"
@@ -71,15 +66,15 @@ def test_damaged_manifest_is_set_aside_and_written_anew_until_somebody_has_looke
     assert serves(shared, "damaged")
 
     shared.kubectl(*command_told(shared, "damaged", "Degraded"))
-    put_right(lambda: shared.condition("Degraded", "damaged")["status"] == "False", "no Degraded")
+    wait_for(lambda: shared.condition("Degraded", "damaged")["status"] == "False", "no Degraded")
     assert evidence.exists()
 
 
 def test_removed_manifest_is_written_anew_beside_its_data(shared):
     uid = served_with_points(shared, "removed")
     manifest_path(shared, "removed").unlink()
-    put_right(lambda: manifest_path(shared, "removed").exists(), "the manifest")
-    put_right(lambda: shared.reason("removed") == "Served" and serves(shared, "removed"), "its points")
+    wait_for(lambda: manifest_path(shared, "removed").exists(), "the manifest")
+    wait_for(lambda: shared.reason("removed") == "Served" and serves(shared, "removed"), "its points")
     assert collection_uid(shared, "removed") == uid
 
 
@@ -87,9 +82,9 @@ def test_manifest_removed_while_the_engine_is_down_is_written_anew(site):
     uid = served_with_points(site, "notes")
     site.engine.stop()
     manifest_path(site, "notes").unlink()
-    put_right(lambda: manifest_path(site, "notes").exists(), "the manifest")
+    wait_for(lambda: manifest_path(site, "notes").exists(), "the manifest")
     site.engine.start("/ready")
-    put_right(lambda: serves(site, "notes"), "its points")
+    wait_for(lambda: serves(site, "notes"), "its points")
     site.wait_reason("Served")
     assert collection_uid(site, "notes") == uid
 
@@ -110,7 +105,7 @@ def test_rest_does_not_drop_what_is_declared(shared):
 def test_folder_that_is_gone_is_told_until_somebody_accepts_it(shared):
     uid = served_with_points(shared, "gone")
     shutil.rmtree(shared.data / "gone")
-    put_right(lambda: shared.reason("gone") == "DataMissing", lambda: str(shared.condition("Ready", "gone")))
+    wait_for(lambda: shared.reason("gone") == "DataMissing", lambda: str(shared.condition("Ready", "gone")))
     assert refusal(shared, "gone") == 503
     with pytest.raises(Refused) as refused:
         fill(shared, "gone")
@@ -121,7 +116,7 @@ def test_folder_that_is_gone_is_told_until_somebody_accepts_it(shared):
     assert shared.condition("Stalled", "gone")["reason"] == "DataMissing"
 
     shared.kubectl(*command_told(shared, "gone", "Ready"))
-    put_right(lambda: shared.reason("gone") == "Served", lambda: str(shared.condition("Ready", "gone")))
+    wait_for(lambda: shared.reason("gone") == "Served", lambda: str(shared.condition("Ready", "gone")))
     assert points(shared, "gone") == {}
     fill(shared, "gone")
     assert serves(shared, "gone")
@@ -134,20 +129,25 @@ def test_folder_that_is_gone_while_everything_is_down_is_told(site):
     shutil.rmtree(site.data / "notes")
     site.engine.start("/ready")
     site.sidecar.start()
-    put_right(lambda: site.reason() == "DataMissing", lambda: str(site.condition()))
+    wait_for(lambda: site.reason() == "DataMissing", lambda: str(site.condition()))
     assert refusal(site, "notes") == 503
 
 
-def looked_at_all_the_while(site, until):
+def known(site):
+    """What the status remembers of the data."""
+    status = site.resource()["status"]
+    return status["collectionUid"], status["vectorCount"]
+
+
+def looked_at_all_the_while(site, before, until):
     """No moment until then forgets the loss, and none answers a read."""
 
     def look():
         assert refusal(site, "notes") in (404, 503)
-        status = site.resource()["status"]
-        assert (status["vectorCount"], status["collectionUid"] is None) == (len(POINTS), False)
+        assert known(site) == before
         return until()
 
-    put_right(look, lambda: str(site.condition()))
+    wait_for(look, lambda: str(site.condition()))
 
 
 def on_an_empty_volume(site):
@@ -160,7 +160,7 @@ def on_an_empty_volume(site):
 def test_another_volume_is_told_and_the_old_one_is_served_again_by_itself(site):
     uid = served_with_points(site, "notes")
     on_an_empty_volume(site)
-    looked_at_all_the_while(site, lambda: site.reason() == "VolumeReplaced")
+    looked_at_all_the_while(site, known(site), lambda: site.reason() == "VolumeReplaced")
     assert refusal(site, "notes") == 503
     assert site.condition()["status"] == "False"
     assert collection_uid(site, "notes") == uid
@@ -169,7 +169,7 @@ def test_another_volume_is_told_and_the_old_one_is_served_again_by_itself(site):
     site.data.rename(site.folder / "empty")
     (site.folder / "old").rename(site.data)
     site.engine.start("/ready")
-    put_right(lambda: site.reason() == "Served", lambda: str(site.condition()))
+    wait_for(lambda: site.reason() == "Served", lambda: str(site.condition()))
     assert serves(site, "notes")
     assert collection_uid(site, "notes") == uid
 
@@ -177,13 +177,13 @@ def test_another_volume_is_told_and_the_old_one_is_served_again_by_itself(site):
 def test_loss_with_the_volume_is_accepted_by_hand(site):
     uid = served_with_points(site, "notes")
     on_an_empty_volume(site)
-    put_right(lambda: site.reason() == "VolumeReplaced", lambda: str(site.condition()))
+    wait_for(lambda: site.reason() == "VolumeReplaced", lambda: str(site.condition()))
     site.kubectl("annotate", "vcol", "notes", "vecstow.dev/accept-empty=another")
     site.kubectl("annotate", "--overwrite", "vcol", "notes", f"vecstow.dev/accept-empty={uid}")
-    put_right(lambda: site.reason() == "Served", lambda: str(site.condition()))
+    wait_for(lambda: site.reason() == "Served", lambda: str(site.condition()))
     assert points(site, "notes") == {}
     fill(site, "notes")
-    put_right(lambda: collection_uid(site, "notes") not in (None, uid), "the uid of the new data")
+    wait_for(lambda: collection_uid(site, "notes") not in (None, uid), "the uid of the new data")
     assert site.reason() == "Served"
 
 
@@ -194,15 +194,15 @@ def test_empty_collection_made_over_rest_on_another_volume_does_not_hide_the_los
     with site.rest() as rest:
         rest.create("notes", 4, "Cosine")
     site.sidecar.start()
-    put_right(lambda: site.reason() == "VolumeReplaced", lambda: str(site.condition()))
-    put_right(lambda: refusal(site, "notes") == 503, "no more reads")
+    wait_for(lambda: site.reason() == "VolumeReplaced", lambda: str(site.condition()))
+    wait_for(lambda: refusal(site, "notes") == 503, "no more reads")
 
 
 def test_collection_without_vectors_is_served_on_another_volume(site):
     site.apply(collection("notes"))
     site.wait_reason("Served")
     on_an_empty_volume(site)
-    put_right(lambda: (site.data / "notes").is_dir() and site.reason() == "Served", "nothing was lost")
+    wait_for(lambda: (site.data / "notes").is_dir() and site.reason() == "Served", "nothing was lost")
 
 
 def test_repaired_collection_is_no_missing_data(shared):
@@ -211,18 +211,18 @@ def test_repaired_collection_is_no_missing_data(shared):
     with (shared.data / "repaired" / "vectors.bin").open("r+b") as rows:
         rows.write(bytes(64))
     shared.engine.start("/ready")
-    put_right(lambda: shared.reason("repaired") == "Quarantined", "Quarantined")
+    wait_for(lambda: shared.reason("repaired") == "Quarantined", "Quarantined")
     assert refusal(shared, "repaired") == 503
     with shared.rest() as rest:
         rest.call("POST", "/collections/repaired/repair", {})
-    put_right(
+    wait_for(
         lambda: shared.reason("repaired") == "Served", lambda: str(shared.condition("Ready", "repaired"))
     )
     assert serves(shared, "repaired")
-    put_right(lambda: collection_uid(shared, "repaired") not in (None, uid), "the uid of the repaired data")
+    wait_for(lambda: collection_uid(shared, "repaired") not in (None, uid), "the uid of the repaired data")
     shared.engine.stop()
     shared.engine.start("/ready")
-    put_right(lambda: serves(shared, "repaired"), "its points after a start")
+    wait_for(lambda: serves(shared, "repaired"), "its points after a start")
     assert shared.reason("repaired") != "DataMissing"
 
 
@@ -255,7 +255,7 @@ def test_collection_of_another_shape_made_over_rest_is_a_conflict_until_it_may_b
     assert deleted(shared, "other") == []
 
     shared.kubectl(*command_told(shared, "other", "Ready"))
-    put_right(lambda: shared.reason("other") == "Served", lambda: str(shared.condition("Ready", "other")))
+    wait_for(lambda: shared.reason("other") == "Served", lambda: str(shared.condition("Ready", "other")))
     [old] = deleted(shared, "other")
     assert json.loads((old / "metadata.json").read_text())["dimension"] == 4
     with shared.rest() as rest:

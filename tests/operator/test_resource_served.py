@@ -169,7 +169,7 @@ def test_index_settings_take_effect_while_the_engine_runs(shared: Site, filled: 
         assert reconciling["message"].endswith("in a new graph; the old one answers searches")
         assert rest.describe(filled)["progress"]["task"] == "rebuild"
         assert recall(rest, filled, vectors) > 0
-        wait_for(lambda: rest.describe(filled)["progress"] is None, "the new graph", seconds=90)
+        wait_for(lambda: rest.describe(filled)["progress"] is None, "the new graph", seconds=240)
         assert poor + 0.1 < recall(rest, filled, vectors)
         found = wait_followed(shared, filled, change(shared, filled, owner="somebody"))
         assert found["Reconciling"]["status"] == "False"

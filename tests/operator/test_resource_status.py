@@ -171,7 +171,7 @@ def test_status_of_what_changed_or_is_gone_is_not_written(written: Written) -> N
     written.apply(written.wanted("empty"))
     with pytest.raises(Changed, match="409"):
         cluster.apply_status(written.name, before, wanted)
-    with pytest.raises(Changed, match="gone"):
+    with pytest.raises(Changed, match="404"):
         cluster.apply_status("never-there", before, wanted)
 
 
