@@ -1,0 +1,3 @@
+module vecstow.test/pause
+
+go 1.26.0
