@@ -178,6 +178,24 @@ def test_rule_12_changed_point_is_withheld_and_listed_and_others_are_served(note
     again.close()
 
 
+def test_rule_12_id_that_is_damaged_in_the_table_alone_is_withheld_by_its_id_too(notes):
+    notes.put(needle=4)
+    notes.checkpoint()
+    notes.close()
+    path = notes.folder / "points.db"
+    raw = path.read_bytes()
+    flip(path, raw.rindex(b"needle", 0, raw.index(b'{"v":4}')))  # the index of ids has it too, and whole
+    table = PointTable(path)
+    assert table.listed_slots(["needle"]) == {"needle": 3}
+    assert table.by_slots([3]) == {3: None}
+    assert table.by_ids(["needle"]) == {"needle": None}
+    table.close()
+    again = StoreOnDisk(notes.data)
+    with pytest.raises(Unavailable, match="withheld"):
+        again.store.view.get(["needle"])
+    again.close()
+
+
 def test_rule_12_checksum_covers_every_field():
     point = StoredPoint(1, "id", 2, 3, 4, b"{}")
     others = [

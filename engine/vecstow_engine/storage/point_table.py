@@ -47,6 +47,12 @@ _SLOTS_LOST: Final = (
 """Descending: for the next slot up SQLite steps to the neighbour instead of going down the tree."""
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
+_SELECT_BY_IDS: Final = (
+    "SELECT listed.id, points.slot, points.id, points.sequence, points.generation, points.row_checksum,"
+    " points.payload, points.checksum"
+    " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id IN"
+)
+"""Twice the table: else SQLite takes the id from its index, and one that is damaged in the table would not show."""
 _Item = TypeVar("_Item")
 
 
@@ -92,8 +98,9 @@ class PointTable:
         found: dict[str, StoredPoint | None] = {}
         for part in _parts(ids):
             marks = ",".join("?" * len(part))
-            for row in self._all(f"SELECT {_POINT_COLUMNS} FROM points WHERE id IN ({marks})", part):
-                found[row[1]] = checked_point(row)
+            for listed, *row in self._all(f"{_SELECT_BY_IDS} ({marks})", part):
+                point = checked_point(row)
+                found[listed] = point if point is not None and point.id == listed else None
         return found
 
     def listed_slots(self, ids: Sequence[str]) -> dict[str, int]:
