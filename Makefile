@@ -8,6 +8,9 @@ PY := .venv/bin/python
 UV := uv==0.13.9
 PYTHON ?=
 export PYTHON
+# Tests run side by side; a process that is idle takes tests from the one with most left.
+# ARGS="-n 0" runs them one after the other, in one process.
+SIDE_BY_SIDE := --dist worksteal --timeout 300
 
 .PHONY: help
 help: ## list the targets
@@ -23,7 +26,7 @@ demo: setup ## declare, fill, kill and reopen a collection of real embeddings
 
 .PHONY: test
 test: setup ## run the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n 3 $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## run the fast tests alone
@@ -32,7 +35,7 @@ test-unit: setup ## run the fast tests alone
 .PHONY: test-operator
 test-operator: setup ## run the tests that need a Kubernetes API server; skip none
 	$(PY) -m tests.cluster.binaries
-	VECSTOW_REQUIRE_CLUSTER=1 $(PY) -m pytest $(wildcard tests/cluster tests/operator) $(ARGS)
+	VECSTOW_REQUIRE_CLUSTER=1 $(PY) -m pytest tests/operator tests/cluster -n 4 $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: cluster
 cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-C
@@ -40,7 +43,7 @@ cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-
 
 .PHONY: coverage
 coverage: setup ## run the whole test suite and report branch coverage
-	$(PY) -m pytest --cov --cov-report=term
+	$(PY) -m pytest --cov --cov-report=term -n 3 $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: check
 check: lint types layers ## run lint, types and layers
@@ -88,7 +91,7 @@ prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or nig
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
 .PHONY: ci
-ci: check demo prove coverage ## run what CI runs
+ci: check demo prove coverage test-operator ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

@@ -52,7 +52,7 @@ _SELECT_BY_IDS: Final = (
     " points.payload, points.checksum"
     " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id IN"
 )
-"""Twice the table: else SQLite takes the id from its index, and one that is damaged in the table would not show."""
+"""Twice the table: else SQLite takes the id from its index, and does not show one damaged in the table."""
 _Item = TypeVar("_Item")
 
 
