@@ -31,6 +31,11 @@ AGAIN_SECONDS: Final = 5.0
 """Before kopf is started again."""
 STOP_SECONDS: Final = 5.0
 """For kopf to end."""
+WORKERS: Final = 50
+"""kopf keeps a task and a queue for each resource of which it heard lately: for thousands, tens of megabytes.
+The handler waits for nothing, so few workers that end soon are as fast."""
+IDLE_SECONDS: Final = 0.01
+"""Before a worker ends."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at whether it should run."""
 
@@ -164,6 +169,8 @@ class Wakes:
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.persistence.diffbase_storage = _Nothing()
+        settings.queueing.worker_limit = WORKERS
+        settings.queueing.idle_timeout = IDLE_SECONDS
         settings.watching.chunk_size = CHUNK
         settings.watching.server_timeout = WATCH_SECONDS
         settings.watching.client_timeout = WATCH_SECONDS + CONNECT_SECONDS

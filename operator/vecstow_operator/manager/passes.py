@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +29,8 @@ log = structlog.stdlib.get_logger(__name__)
 LIST_SECONDS_MAX: Final = 30.0
 """A complete list is made at least so often, whatever the watch says."""
 PATCHES_AT_ONCE: Final = 4
+ALIKE_MAX: Final = 10_000
+"""Documents that are kept because others may have the same content."""
 PENDING_SECONDS: Final = 3.0
 """What is new in a resource is given so long before anybody is told that it waits: most is followed by then.
 Until then the status is of the generation before, and says so."""
@@ -46,6 +48,19 @@ class Item:
     """Its resourceVersion."""
     status: Mapping[str, Any]
     finalizers: tuple[str, ...]
+
+
+class Alike:
+    """Documents that many resources have alike, each kept once. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Mapping[str, Any]] = {}
+
+    def one_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The first one of the same content, which nobody may change."""
+        if len(self._kept) > ALIKE_MAX:
+            self._kept = {}
+        return self._kept.setdefault(repr(document), document)
 
 
 class Manager:
@@ -74,6 +89,7 @@ class Manager:
         self._is_stale = False
         """Some resource is not as it was listed."""
         self._is_away = False
+        self._alike = Alike()
         self._threads = ThreadPoolExecutor(PATCHES_AT_ONCE, thread_name_prefix="patch")
 
     @property
@@ -103,7 +119,7 @@ class Manager:
 
         Returns how many were still held when they were read.
         """
-        held = [item for item in map(_item, self._cluster.resources()) if item.resource.has_finalizer]
+        held = [item for item in map(self._item, self._cluster.resources()) if item.resource.has_finalizer]
         for item in held:
             with contextlib.suppress(Changed):  # the next pass sees it anew
                 self._hold(item, held=False)
@@ -128,8 +144,7 @@ class Manager:
         now = time.monotonic()
         is_due = now - self._listed_at >= LIST_SECONDS_MAX
         if is_woken or is_due or self._is_away or self._is_stale:
-            known: Conditions = {}
-            items = [_item(document, known) for document in self._cluster.resources()]
+            items = list(self._list())
             self._items = {item.resource.uid: item for item in items}
             versions = [(item.resource.uid, item.resource.generation) for item in items]
             self._first_seen = {version: self._first_seen.get(version, now) for version in versions}
@@ -144,6 +159,25 @@ class Manager:
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
         self._metrics.pass_was_complete()
+
+    def _list(self) -> Iterator[Item]:
+        """Who is as it was stays the same object: thousands of them twice are tens of megabytes."""
+        for document in self._cluster.resources():
+            metadata = document["metadata"]
+            old = self._items.get(metadata["uid"])
+            is_same = old is not None and old.version == metadata["resourceVersion"]
+            yield old if old is not None and is_same else self._item(document)
+
+    def _item(self, document: Mapping[str, Any]) -> Item:
+        metadata, known = document["metadata"], status.own(document.get("status") or {})
+        if "conditions" in known:
+            known["conditions"] = [self._alike.one_of(condition) for condition in known["conditions"]]
+        return Item(
+            observed({**document, "spec": self._alike.one_of(document.get("spec") or {})}),
+            metadata["resourceVersion"],
+            known,
+            tuple(metadata.get("finalizers") or ()),
+        )
 
     def _act(self) -> None:
         pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
@@ -209,7 +243,7 @@ class Manager:
         applied = self._cluster.apply_status(resource.name, item.version, wanted)
         if applied is None:
             return False  # the rest is somebody else's, and stays
-        self._items[resource.uid] = _item(applied)
+        self._items[resource.uid] = self._item(applied)
         self._patched_at[resource.uid] = now
         self._metrics.reconciles.inc()
         for transition in self._patience.heard(resource.uid, wanted, item.status, now):
@@ -274,22 +308,6 @@ def _is_back(resource: Observed, verdict: Verdict) -> bool:
 
 def _same(one: tuple[Item, EngineView], other: tuple[Item, EngineView]) -> bool:
     return one[1] is other[1] and one[0] == other[0]
-
-
-Conditions = dict[tuple[object, ...], Any]
-"""Those of a whole list by their content: most resources have the same ones, and they are kept once."""
-
-
-def _item(document: Mapping[str, Any], known: Conditions | None = None) -> Item:
-    metadata, own = document["metadata"], status.own(document.get("status") or {})
-    if known is not None and "conditions" in own:
-        own["conditions"] = [known.setdefault(tuple(c.items()), c) for c in own["conditions"]]
-    return Item(
-        observed(document),
-        metadata["resourceVersion"],
-        own,
-        tuple(metadata.get("finalizers") or ()),
-    )
 
 
 def _rfc3339() -> str:
