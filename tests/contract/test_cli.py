@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -182,3 +183,34 @@ def test_ctrl_c_and_sigterm_end_the_server_with_zero(engine):
     engine.process = None
     engine.start()
     assert engine.stop() == 0
+
+
+def test_a_stopped_volume_gets_back_what_was_dropped_and_what_was_copied(engine, data):
+    copied = vecstow("backup", "packages", url=engine.url)["backup_path"]
+    httpx.delete(f"{engine.url}/collections/packages", trust_env=False).raise_for_status()
+    refused = vecstow("restore", copied, data=data, check=False)
+    assert refused.returncode == 1
+    assert "an engine serves this volume" in refused.stderr
+    assert engine.stop() == 0
+    [dropped] = vecstow("ls", "--deleted", data=data)
+    assert dropped["name"] == "packages"
+    assert vecstow("restore", dropped["path"], data=data)["name"] == "packages"
+    assert vecstow("restore", copied, "--new-name", "copied", data=data)["name"] == "copied"
+    taken = vecstow("restore", copied, data=data, check=False)
+    assert taken.returncode == 1
+    assert "'packages' exists" in taken.stderr
+    engine.start()
+    assert count(engine) == ROWS
+    assert count(engine, "copied") == ROWS
+    assert vecstow("check", url=engine.url)["clean"]
+
+
+def test_maintenance_touches_nothing_until_a_signal_ends_it(data):
+    before = sorted(data.rglob("*"))
+    process = subprocess.Popen([VECSTOW, "maintenance", "--data", data], stdout=subprocess.PIPE, text=True)
+    assert "is not served" in process.stdout.readline()
+    assert vecstow("check", data=data)["clean"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    process.stdout.close()
+    assert sorted(data.rglob("*")) == before

@@ -29,8 +29,11 @@ class Refused(Exception):
 class Rest:
     """Requests to one engine, from one thread. A broken connection is an OSError or an HTTPException."""
 
-    def __init__(self, port: int, timeout_seconds: float = 60.0) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    def __init__(
+        self, port: int, timeout_seconds: float = 60.0, *, host: str = "127.0.0.1", key: str | None = None
+    ) -> None:
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+        self._key = {} if key is None else {"api-key": key}
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """The data of the answer; raises Refused."""
@@ -103,7 +106,7 @@ class Rest:
 
     def _request(self, method: str, path: str, raw: Any, headers: dict[str, str], decode: Any) -> Any:
         try:
-            self._connection.request(method, path, raw, headers)
+            self._connection.request(method, path, raw, headers | self._key)
             response = self._connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException):

@@ -15,6 +15,7 @@ from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.storage.volume import Room
 
 
 @dataclass
@@ -40,6 +41,7 @@ class FakeEngine:
         self.live = True
         self.fails: Exception | None = None
         self.registry = SimpleNamespace(collections=lambda: list(self.collections.values()))
+        self.volume = SimpleNamespace(room=lambda: Room(total_bytes=100, available_bytes=40), full=False)
         self.starts = 0
         self.stops = 0
 

@@ -82,6 +82,16 @@ async def test_what_a_failed_sync_made_read_only_is_named(monkeypatch):
         assert samples["vecstow_read_only", (("collection", name),)] == 1
 
 
+async def test_the_volume_has_a_size_and_says_when_it_is_full():
+    client, engine = docs_service()
+    samples = await scrape(client)
+    assert samples["vecstow_volume_bytes", ()] == 100
+    assert samples["vecstow_volume_available_bytes", ()] == 40
+    assert samples["vecstow_volume_full", ()] == 0
+    engine.volume.full = True
+    assert (await scrape(client))["vecstow_volume_full", ()] == 1
+
+
 async def test_the_oldest_change_without_a_checkpoint_has_an_age():
     client, engine = docs_service()
     assert (await scrape(client))["vecstow_checkpoint_lag_seconds", ()] == 0

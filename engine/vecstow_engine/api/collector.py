@@ -48,12 +48,23 @@ class EngineCollector(Collector):
         rows = state["collections"]
         yield _by_state(rows)
         yield self._read_only(state)
+        yield from self._volume()
         yield from (self._per_collection(rows, *family) for family in PER_COLLECTION)
         yield _gauge(
             "vecstow_checkpoint_lag_seconds",
             "Age of the oldest change that no checkpoint has; 0 when there is none.",
             self._checkpoint_lag_seconds(),
         )
+
+    def _volume(self) -> Iterator[GaugeMetricFamily]:
+        volume = self._engine.volume
+        if volume is None:
+            return
+        room = volume.room()
+        yield _gauge("vecstow_volume_bytes", "Size of the volume's file system.", room.total_bytes)
+        yield _gauge("vecstow_volume_available_bytes", "What of it is free.", room.available_bytes)
+        spent = "Whether the reserve is spent: writes are refused until there is room."
+        yield _gauge("vecstow_volume_full", spent, volume.full)
 
     def _read_only(self, state: Any) -> GaugeMetricFamily:
         """Few at any time; a failed sync of the volume's own names is that of a collection `_names`."""

@@ -24,7 +24,7 @@ UNREAD_STATES: Final = ("quarantined", "foreign")
 
 def ls_command(
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="List what was dropped and can be restored. Needs an engine.")
+        bool, typer.Option("--deleted", help="List what was dropped and can be restored.")
     ] = False,
     data: DataOrNone = None,
     url: UrlOrNone = None,
@@ -131,12 +131,16 @@ def _from_volume(data: Path) -> list[dict[str, Any]]:
 
 
 def _print_deleted(place: Path | Address, as_json: bool) -> None:
+    found: Any
     if isinstance(place, Path):
-        raise typer.BadParameter("--deleted asks an engine: leave --data away")
-    from vecstow_engine.cli.client import Client
+        from vecstow_engine.cli.volume import describe_deleted
 
-    with Client(place.url, key=place.key) as client:
-        found = client.get("collections", "deleted")
+        found = describe_deleted(place)
+    else:
+        from vecstow_engine.cli.client import Client
+
+        with Client(place.url, key=place.key) as client:
+            found = client.get("collections", "deleted")
     if as_json:
         print_json(found)
     elif not found:

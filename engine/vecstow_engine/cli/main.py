@@ -20,7 +20,13 @@ from vecstow_engine.cli.options import Json
 from vecstow_engine.cli.output import print_error, print_json, print_line
 from vecstow_engine.cli.searching import search_command
 from vecstow_engine.cli.serving import serve_command
-from vecstow_engine.cli.upkeep import backup_command, compact_command, hold_command, restore_command
+from vecstow_engine.cli.upkeep import (
+    backup_command,
+    compact_command,
+    hold_command,
+    maintenance_command,
+    restore_command,
+)
 from vecstow_engine.model.errors import VecstowError
 
 CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
@@ -83,6 +89,7 @@ app.command("compact")(compact_command)
 app.command("hold")(hold_command)
 app.command("backup")(backup_command)
 app.command("restore")(restore_command)
+app.command("maintenance")(maintenance_command)
 app.command("version")(version_command)
 
 

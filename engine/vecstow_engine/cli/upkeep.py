@@ -1,13 +1,27 @@
-"""`vecstow compact`, `hold`, `backup` and `restore`: what an engine is asked to do with its volume."""
+"""`vecstow compact`, `hold`, `backup` and `restore`: what an engine is asked to do with its volume.
+
+A stopped volume can be restored to, and kept for whoever repairs it (`vecstow maintenance`), without one.
+"""
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from vecstow_engine.cli.address import Address, address
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
+from vecstow_engine.cli.options import (
+    URL_DEFAULT,
+    Collection,
+    DataOrNone,
+    Json,
+    KeyFile,
+    Url,
+    UrlOrNone,
+    choose_place,
+)
 from vecstow_engine.cli.output import print_facts, print_json, print_line
 from vecstow_engine.model.names import check_collection_name
 
@@ -61,21 +75,30 @@ def restore_command(
     new_name: Annotated[
         str | None, typer.Option("--new-name", metavar="NAME", help="Bring it back under another name.")
     ] = None,
-    url: Url = URL_DEFAULT,
+    data: DataOrNone = None,
+    url: UrlOrNone = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Bring a dropped collection or a backup back.
+
+    With --data on a stopped volume: the next start serves it.
 
     \b
     Examples:
       vecstow ls --deleted
       vecstow restore .deleted/packages-20260101T120000Z-0123456789abcdef0123456789abcdef --new-name again
     """
-    document = {"backup_path": path}
     if new_name is not None:
-        document["new_name"] = check_collection_name(new_name)
-    answer = _restore(address(url, key_file), document)
+        check_collection_name(new_name)
+    place = choose_place(data, url, key_file)
+    if isinstance(place, Path):
+        from vecstow_engine.storage.restoring import restore_on_volume
+
+        restored = restore_on_volume(place, path, new_name)
+        answer: dict[str, object] = {"name": restored.name, "message": "restored"}
+    else:
+        answer = _restore(place, {"backup_path": path} | ({"new_name": new_name} if new_name else {}))
     if as_json:
         print_json(answer)
     else:
@@ -91,6 +114,27 @@ def _restore(engine: Address, document: dict[str, str]) -> dict[str, object]:
         if refused.status in WRONG_PATH:
             refused.hint = refused.hint or RESTORE_HINT
         raise
+
+
+def maintenance_command(
+    data: Annotated[
+        Path, typer.Option("--data", envvar="VECSTOW_DATA", metavar="DIR", help="The data directory.")
+    ],
+) -> None:
+    """Stay, load nothing and serve nothing, until a signal comes.
+
+    It keeps a pod and its volume for whoever works on it: `vecstow check`, `ls` and `restore` need no engine.
+
+    \b
+    Example:
+      vecstow maintenance --data ./data
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    print_line(f"maintenance: {data} is not served. In another shell:")
+    print_line(f"  vecstow check --data {data}")
+    print_line(f"  vecstow check --data {data} --repair --dry-run")
+    signal.sigwait(signals)
 
 
 def hold_command(

@@ -11,6 +11,7 @@ from vecstow_engine.storage.discovery import Found, discover
 from vecstow_engine.storage.layout import POINTS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.peek import peek_meta
+from vecstow_engine.storage.trash import list_deleted
 
 
 def describe_all(data: Path) -> list[dict[str, Any]]:
@@ -31,6 +32,11 @@ def describe(data: Path, name: str) -> dict[str, Any]:
             f"{data} has no collection {name!r}", collection=name, hint=f"vecstow ls --data {data} lists them"
         )
     return _describe(layout, manifest)
+
+
+def describe_deleted(data: Path) -> list[dict[str, object]]:
+    """What was dropped and can be restored, newest first, as an engine tells it."""
+    return [deleted.document(data) for deleted in list_deleted(_layout(data))]
 
 
 def _layout(data: Path) -> Layout:

@@ -21,10 +21,8 @@ from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import (
-    Settled,
     path_below,
     remove_unfinished_backups,
-    restore_backup,
 )
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
@@ -32,12 +30,12 @@ from vecstow_engine.storage.importing import import_orphan
 from vecstow_engine.storage.layout import MANIFEST, Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 from vecstow_engine.storage.repair import finish_repairs
+from vecstow_engine.storage.restoring import restore
 from vecstow_engine.storage.trash import (
     DeletedCollection,
     list_deleted,
     move_to_deleted,
     purge,
-    restore_deleted,
 )
 
 _Answer = TypeVar("_Answer")
@@ -196,14 +194,9 @@ class Catalog:
     def restore(self, backup_path: str, new_name: str | None) -> str:
         """Bring back a dropped collection or a backup; returns its name."""
         with self.changes.lasting("restore", new_name):
-            path = path_below(self._layout, backup_path, (self._layout.deleted, self._layout.backups))
-            was_dropped = path.parent == self._layout.deleted
-            if was_dropped:
-                restored = Settled(restore_deleted(self._layout, path, new_name))
-            else:
-                restored = restore_backup(self._layout, path, new_name)
+            restored = restore(self._layout, backup_path, new_name)
             log.info("collection restored", collection=restored.manifest.name, source=backup_path)
-            self.open_new(restored.manifest, restored.remarks, made_whole=not was_dropped)
+            self.open_new(restored.manifest, restored.remarks, made_whole=restored.made_whole)
         return restored.manifest.name
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:

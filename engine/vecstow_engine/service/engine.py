@@ -164,15 +164,7 @@ class Engine:
 
     def deleted(self) -> list[dict[str, object]]:
         """Dropped collections that can be restored, newest first; paths relative to the data directory."""
-        return [
-            {
-                "name": deleted.name,
-                "path": str(deleted.path.relative_to(self.layout.data)),
-                "deleted_timestamp": int(deleted.deleted_at.timestamp()),
-                "age_hours": round(deleted.age_hours, 4),
-            }
-            for deleted in self._catalog.deleted()
-        ]
+        return [deleted.document(self.layout.data) for deleted in self._catalog.deleted()]
 
     def cleanup(self, retention_hours: float) -> list[str]:
         """Purge what was dropped at least so long ago; returns the names."""

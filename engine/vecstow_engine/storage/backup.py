@@ -82,6 +82,8 @@ class Settled:
     """The sequence that its files contain."""
     remarks: tuple[str, ...] = ()
     """What its recovery found: it happened in the copy, and would be forgotten with it."""
+    made_whole: bool = True
+    """Its files hold everything, and its log nothing yet."""
 
 
 def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settled:

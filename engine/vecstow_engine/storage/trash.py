@@ -36,6 +36,15 @@ class DeletedCollection:
         """Hours since the drop."""
         return (datetime.datetime.now(datetime.UTC) - self.deleted_at).total_seconds() / 3600
 
+    def document(self, data: Path) -> dict[str, object]:
+        """As people see it, its path relative to the data directory."""
+        return {
+            "name": self.name,
+            "path": str(self.path.relative_to(data)),
+            "deleted_timestamp": int(self.deleted_at.timestamp()),
+            "age_hours": round(self.age_hours, 4),
+        }
+
 
 def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
     """Move a collection's folder away, durably; the name is free when this returns. Raises DiskFull."""

@@ -9,6 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,15 @@ RESERVE_SHARE_MAX: Final = 0.02
 """The reserve takes at most this share of the volume's size."""
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 """Where an engine listens when nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Space of a file system."""
+
+    total_bytes: int
+    available_bytes: int
+    """For who is not root."""
 
 
 class Volume:
@@ -78,16 +88,21 @@ class Volume:
         return filled
 
     def _fill_reserve(self) -> bool:
-        stats = os.statvfs(self.layout.data)
-        wanted = min(self._reserve_bytes, int(stats.f_blocks * stats.f_frsize * RESERVE_SHARE_MAX))
+        room = self.room()
+        wanted = min(self._reserve_bytes, int(room.total_bytes * RESERVE_SHARE_MAX))
         if wanted == 0:
             return True
         path = self.layout.reserve
         if path.exists() and path.stat().st_size >= wanted:
             return True
-        if stats.f_bavail * stats.f_frsize < 4 * wanted:
+        if room.available_bytes < 4 * wanted:
             return False
         return _allocate(path, wanted)
+
+    def room(self) -> Room:
+        """What the file system has."""
+        stats = os.statvfs(self.layout.data)
+        return Room(stats.f_blocks * stats.f_frsize, stats.f_bavail * stats.f_frsize)
 
     def _sync_folders(self) -> None:
         """A crash may have come between the making of a folder and its sync; from now on it is relied on."""
@@ -108,6 +123,18 @@ class Volume:
                 hint=f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}",
             )
         return raw.decode().rstrip()
+
+
+@contextlib.contextmanager
+def alone(layout: Layout, command: str) -> Iterator[None]:
+    """Change a stopped volume as its one engine, which takes no room for itself.
+
+    Raises VolumeRefused while an engine serves it, with `command` as what to ask that one.
+    """
+    with unserved(layout, command):
+        pass
+    with contextlib.closing(Volume(layout, 0, allow_network=True)):
+        yield
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from vecstow_engine.model.errors import NotFound, VolumeRefused
@@ -12,7 +12,7 @@ from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
 from vecstow_engine.storage.repair.report import Progress, RepairReport, no_progress
 from vecstow_engine.storage.repair.swap import finish_repairs
-from vecstow_engine.storage.volume import Volume, unserved
+from vecstow_engine.storage.volume import alone, unserved
 
 
 def repair_volume(
@@ -46,13 +46,14 @@ def repair_volume(
 @contextmanager
 def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> Iterator[None]:
     """As the one engine of the volume, which takes no room for itself; a dry run leaves no trace."""
-    with unserved(layout, _command(names, dry_run=dry_run)):
+    command = _command(names, dry_run=dry_run)
+    with unserved(layout, command):
         if dry_run:
             yield
             return
         if not layout.staging.is_dir():  # what a crash cut may be the only collection
             _wanted(layout, names)
-    with closing(Volume(layout, 0, allow_network=True)):
+    with alone(layout, command):
         yield
 
 

@@ -1,0 +1,38 @@
+"""Dropped collections and backups brought back: beside a running engine, or on a stopped volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vecstow_engine.model.errors import VolumeRefused
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import Settled, path_below, restore_backup
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.repair.swap import finish_repairs
+from vecstow_engine.storage.trash import restore_deleted
+from vecstow_engine.storage.volume import alone
+
+
+def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
+    """Give what lies at `given`, below `.deleted/` or `.backups/`, its place among the collections.
+
+    Raises InvalidInput for another path, NotFound, Conflict when the name is taken, DamagedFile.
+    """
+    path = path_below(layout, given, (layout.deleted, layout.backups))
+    if path.parent == layout.deleted:
+        return Settled(restore_deleted(layout, path, new_name), made_whole=False)
+    return restore_backup(layout, path, new_name)
+
+
+def restore_on_volume(data: Path, given: str, new_name: str | None) -> Manifest:
+    """As `restore`, on a stopped volume; raises VolumeRefused while an engine serves it, too."""
+    if not data.is_dir():
+        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
+    layout = Layout(data.absolute())
+    with alone(layout, f"vecstow restore {given}"):
+        finish_repairs(layout)
+        try:
+            return restore(layout, given, new_name).manifest
+        except OSError as error:
+            raise files.as_storage_error(error, "restore") from error
