@@ -145,17 +145,21 @@ class Node:
         return done.stdout
 
     def kill_container(self, namespace: str, pod: str, container: str) -> None:
-        """SIGKILL to the first process of a container, as the kernel does when memory runs out."""
-        status = self.get("pod", pod, f"--namespace={namespace}")["status"]
-        known = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
-        identity = next(each["containerID"] for each in known if each["name"] == container)
+        """SIGKILL to the first process of a container. No API server is needed."""
+        labels = {"pod.namespace": namespace, "pod.name": pod, "container.name": container}
+        wanted = ",".join(f'labels."io.kubernetes.{name}"=={value}' for name, value in labels.items())
+        listed = self.machine.run(
+            "ctr", "--namespace=k8s.io", "containers", "list", "--quiet", wanted
+        ).split()
         groups = Path("/sys/fs/cgroup/pids") / self.machine.cgroup
-        [group] = groups.rglob(identity.removeprefix("containerd://"))
-        os.kill(int((group / "cgroup.procs").read_text().split()[0]), signal.SIGKILL)
+        running = [group for identity in listed for group in groups.rglob(identity)]
+        [processes] = filter(None, ((group / "cgroup.procs").read_text().split() for group in running))
+        os.kill(int(processes[0]), signal.SIGKILL)
 
-    def add_volume(self, name: str, capacity: str = "1Gi") -> None:
-        """Make one more volume of the default class."""
+    def add_volume(self, name: str, capacity: str = "1Gi") -> Path:
+        """Make one more volume of the default class; returns its folder."""
         self.apply(self._new_volume(name, capacity))
+        return self._volumes / name
 
     def grow_small_volume(self, size_bytes: int) -> None:
         """Make the file system of the class `small` larger, while pods use it."""

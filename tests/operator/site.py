@@ -44,7 +44,7 @@ class Role:
 
     def start(self) -> None:
         """Do not wait for anything: it need not find its API server."""
-        command = [OPERATOR, *self._arguments, "--health-port", str(self.health_port)]
+        command = [str(OPERATOR), *self._arguments, "--health-port", str(self.health_port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, preexec_fn=end_with_parent,
