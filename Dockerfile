@@ -92,7 +92,8 @@ RUN set -eu; \
     packages=$(/opt/vecstow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
     /opt/vecstow/bin/python -m compileall -q --invalidation-mode unchecked-hash "$packages"/vecstow_*; \
     mkdir -p /project/data; \
-    cp -a --parents -t /project "$packages"/vecstow_* "$packages"/vecstow-* /opt/vecstow/bin/*vecstow*; \
+    cd /; \
+    cp -a --parents -t /project "${packages#/}"/vecstow_* "${packages#/}"/vecstow-* opt/vecstow/bin/*vecstow*; \
     find /project -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${BASE_IMAGE}

@@ -41,6 +41,15 @@ test-operator: setup ## run the tests that need a Kubernetes API server; skip no
 cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-C
 	@$(PY) -m tests.cluster
 
+.PHONY: e2e
+e2e: setup ## install the charts on a real node, and try to lose data there; skip nothing
+	$(PY) -m tests.e2e.supplies
+	$(PY) -m pytest tests/e2e $(ARGS)
+
+.PHONY: e2e-up
+e2e-up: setup ## raise a Kubernetes with one node and the charts installed, until Ctrl-C
+	@$(PY) -m tests.e2e
+
 .PHONY: coverage
 coverage: setup ## run the whole test suite and report branch coverage
 	$(PY) -m pytest --cov --cov-report=term -n 3 $(SIDE_BY_SIDE) $(ARGS)
@@ -83,6 +92,7 @@ lock: ## write the lock files anew (ARGS="--upgrade" takes newer versions)
 	@test -x .venv-lock/bin/uv || { $${PYTHON:-python3} -m venv .venv-lock && .venv-lock/bin/pip install --quiet '$(UV)'; }
 	$(LOCK) --all-extras --group dev pyproject.toml --output-file requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock --output-file requirements-build.lock
+	$(LOCK) --extra engine --extra operator --constraints requirements.lock pyproject.toml --output-file requirements-image.lock
 
 DEPTH ?= ci
 

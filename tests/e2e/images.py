@@ -35,7 +35,7 @@ INPUTS = (
 """What the project's image is made of."""
 KEPT = 2
 """How many archives of the project's image are kept, the newest ones: each is some 400 MB."""
-PIP_OPTIONS = ("extra-index-url", "find-links", "index-url", "proxy", "timeout", "trusted-host")
+PIP_OPTIONS = ("extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
 """What a build needs to know of the machine's pip."""
 
 
