@@ -19,17 +19,23 @@ pytestmark = pytest.mark.timeout(1800)
 
 KILLS = int(os.environ.get("VECSTOW_KILLS", "50"))
 REBOOTS = int(os.environ.get("VECSTOW_REBOOTS", "5"))
-# The kernel takes the process that may go first: it is told so of the engine, and then memory runs out.
+MEMORY_LIMIT = "300Mi"
+# Each of these is smaller than the engine, so that the kernel takes the engine.
 RUNS_OUT_OF_MEMORY = """
+import os, time
 open("/proc/1/oom_score_adj", "w").write("1000")
-kept = []
-while True: kept.append(bytes(1 << 20))
+for _ in range(30):
+    if os.fork() == 0:
+        kept = b"x" * (20 << 20)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.1)
 """
 KINDS = ("delete", "force delete", "SIGKILL", "SIGKILL of the sidecar", "OOM kill")
 
 
 def test_pods_killed_in_every_way_lose_nothing(release: Release, record_property: Any) -> None:
-    release.install({"engine.resources.limits.memory": "400Mi"})
+    release.install({"engine.resources.limits.memory": MEMORY_LIMIT})
     release.declare("notes", DIMENSION)
     seconds: dict[str, list[float]] = defaultdict(list)
     with Load(release, "notes") as load:
