@@ -157,7 +157,9 @@ class Catalog:
             if collection.is_being_opened:
                 collection.readable()
             self._mark_dropped(collection)
-            return self.move_away(collection)
+            collection.dropping = True
+            with collection.upkeep:
+                return self.move_away(collection)
 
     def _mark_dropped(self, collection: Collection) -> None:
         """A mark that the next start may find: what was written until then would go with the collection."""
@@ -260,11 +262,8 @@ class Catalog:
         self._opened(collection)
 
     def move_away(self, collection: Collection) -> Path | None:
-        """The engine's part of a drop: one rename, once nobody writes the files."""
-        with self.changes.names("drop", collection.name):
-            collection.dropping = True
-            with collection.upkeep:
-                path = self._move_away(collection)
+        """The engine's part of a drop: one rename; `registry.changing` and its upkeep lock are held."""
+        path = self._move_away(collection)
         log.info("collection dropped", collection=collection.name, path=str(path or "its folder was gone"))
         return path
 
