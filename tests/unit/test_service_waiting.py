@@ -136,3 +136,17 @@ async def test_purge_waits_for_its_turn_and_not_in_the_upkeep_thread(engine, mon
         engine._purged_at = float("-inf")
         await asyncio.to_thread(wait_until, lambda: len(moments) >= 2)
     await asyncio.to_thread(wait_until, lambda: engine._purged_at > 0)
+
+
+async def test_upkeep_of_the_others_goes_on_beside_work_on_one(tmp_path):
+    with RunningEngine(tmp_path / "data", checkpoint_seconds=0) as engine:
+        for name in ("notes", "other"):
+            engine.declare(name)
+            await engine.put(name, a=1)
+        with engine.collection("notes").upkeep:
+            await engine.put("notes", b=2)
+            await engine.put("other", b=2)
+            other = engine.collection("other").store
+            await asyncio.to_thread(wait_until, lambda: other.meta.applied == other.last_sequence)
+        notes = engine.collection("notes").store
+        await asyncio.to_thread(wait_until, lambda: notes.meta.applied == notes.last_sequence)
