@@ -44,6 +44,8 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 ALWAYS_ANSWERED: Final = frozenset({"/metrics", "/openapi.json"})
 """Paths that answer, like health, while the volume is being discovered and however busy the server is."""
+STATE_PATHS: Final = frozenset({"/state", "/state/refresh"})
+"""What the operator judges by whether collections are ready: refused for their own number alone."""
 PATH_CHARACTERS_LOGGED: Final = 300
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
@@ -83,6 +85,7 @@ class Dispatcher:
         self._keys = keys
         self._bodies = Bodies(settings)
         self._in_flight = 0
+        self._state_requests = 0
         self._discarding = 0
         metrics.watch(in_flight=lambda: self._in_flight, body_bytes=lambda: self._bodies.held_bytes)
 
@@ -128,6 +131,9 @@ class Dispatcher:
         if exchange.key is not None:
             # Before anything is read: what a stranger sends is not waited for.
             self._authorise(exchange, exchange.key)
+        if path in STATE_PATHS:
+            await self._answer_state(exchange, request)
+            return
         if path not in ALWAYS_ANSWERED:
             self._check_open()
         body_bytes_max = self._settings.small_body_bytes_max
@@ -143,6 +149,18 @@ class Dispatcher:
             # Before it is sent: a client may take its time to read.
             self._release(request)
         await exchange.answer(answer)
+
+    async def _answer_state(self, exchange: Exchange, request: Request) -> None:
+        limit = self._settings.state_requests_max
+        if self._state_requests >= limit:
+            raise Busy(f"{limit} requests for the state are in flight, the limit", details={"limit": limit})
+        check_ready(self._engine)
+        self._state_requests += 1
+        try:
+            await self._read_body(exchange, request, self._settings.small_body_bytes_max)
+            await self._hand_on(exchange, request)
+        finally:
+            self._state_requests -= 1
 
     def _may_be_told_names(self, exchange: Exchange) -> bool:
         """Whether an answer that needs no key may name collections."""
