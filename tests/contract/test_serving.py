@@ -84,6 +84,26 @@ def test_a_request_that_outlives_the_grace_is_told_so(tmp_path):
     assert b"shutting down" in answer
 
 
+def test_findings_in_ten_thousand_collections_are_taken_and_told(tmp_path):
+    findings = [
+        {
+            "collection": f"{number:064}",
+            "resource_uid": f"{number:036}",
+            "reason": "DataMissing",
+            "message": "the data is not on this volume: " + "it was on another " * 10,
+            "hint": f"kubectl annotate --overwrite vcol {number:064} vecstow.dev/accept-empty={number:032}",
+        }
+        for number in range(10_000)
+    ]
+    with EngineProcess(tmp_path / "data") as engine:
+        told = httpx.post(f"{engine.url}/state/refresh", json={"resources": findings}, timeout=30)
+        assert (told.status_code, len(told.request.content) > 4_000_000) == (200, True)
+        state = httpx.get(f"{engine.url}/state", timeout=30).json()["data"]
+        assert state["findings"]["resources"] == findings
+        more = httpx.post(f"{engine.url}/state/refresh", json={"resources": 4 * findings}, timeout=30)
+        assert (more.status_code, more.json()["details"]["limit"]) == (413, 16 * 1024 * 1024)
+
+
 def accepts(port: int) -> bool:
     """Whether the engine still takes connections: from its shutdown on it does not."""
     try:

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
+from vecstow_engine.api.bodies import FREE_BYTES
 
 SEARCH = "/collections/docs/search"
 QUERY = {"vector": [1, 2, 3]}
@@ -65,6 +66,30 @@ async def test_a_route_without_vectors_takes_small_bodies_only():
     client, _ = docs_service(small_body_bytes_max=100)
     reply = await client.call("POST", "/collections", body=b" " * 101)
     assert (reply.status, reply.json["details"]["limit"]) == (413, 100)
+
+
+async def test_findings_have_a_limit_and_memory_of_their_own():
+    """Uploads that take all the memory there is for bodies keep no finding from being told."""
+    client, engine = docs_service(
+        small_body_bytes_max=10, body_memory_bytes_max=0, findings_bytes_max=2 * FREE_BYTES
+    )
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(findings):
+        asked.set()
+        assert go_on.wait(20)
+
+    engine.refresh = wait
+    body = b'{"a": 1' + b" " * FREE_BYTES + b"}"
+    first = asyncio.create_task(client.call("POST", "/state/refresh", body=body))
+    await asyncio.to_thread(asked.wait, 20)
+    assert (await client.call("POST", "/state/refresh", body=2 * body)).status == 413
+    assert (await client.call("POST", "/state/refresh", body=body)).status == 429
+    assert (await client.call("POST", SEARCH, body=body)).status == 429
+    go_on.set()
+    assert (await first).status == 200
+    assert (await client.call("POST", "/state/refresh", body=body)).status == 200
+    assert b"vecstow_http_body_memory_bytes 0.0" in (await client.call("GET", "/metrics")).body
 
 
 async def test_a_wrong_content_type_is_refused_before_its_body_is_read():

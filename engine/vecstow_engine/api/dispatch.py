@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,10 +85,11 @@ class Dispatcher:
         self._metrics = metrics
         self._keys = keys
         self._bodies = Bodies(settings)
+        self._findings = Bodies(replace(settings, body_memory_bytes_max=settings.findings_bytes_max))
         self._in_flight = 0
         self._state_requests = 0
         self._discarding = 0
-        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=lambda: self._bodies.held_bytes)
+        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=self._body_bytes)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -100,6 +102,9 @@ class Dispatcher:
         finally:
             self._in_flight -= 1
             self._record(exchange)
+
+    def _body_bytes(self) -> int:
+        return self._bodies.held_bytes + self._findings.held_bytes
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
@@ -157,9 +162,11 @@ class Dispatcher:
         check_ready(self._engine)
         self._state_requests += 1
         try:
-            await self._read_body(exchange, request, self._settings.small_body_bytes_max)
+            await self._read_body(exchange, request, self._settings.findings_bytes_max)
             await self._hand_on(exchange, request)
         finally:
+            # Only now: once parsed, findings take more memory, not less.
+            self._release(request)
             self._state_requests -= 1
 
     def _may_be_told_names(self, exchange: Exchange) -> bool:
@@ -184,8 +191,12 @@ class Dispatcher:
             exchange.scope[ROUTE_IN_SCOPE] = exchange.route
             authorise(key, method, exchange.route, collection)
 
+    def _bodies_of(self, request: Request) -> Bodies:
+        """Findings have memory of their own: neither they nor uploads leave no room for the others."""
+        return self._findings if request.path in STATE_PATHS else self._bodies
+
     def _release(self, request: Request) -> None:
-        self._bodies.release(request.body)
+        self._bodies_of(request).release(request.body)
         request.body = b""
 
     def _check_open(self) -> None:
@@ -201,7 +212,8 @@ class Dispatcher:
         bodiless = request.method in BODILESS_METHODS
         if not bodiless and request.body_media is not Media.JSON and exchange.match is None:
             raise UnsupportedMedia("this route reads application/json alone")
-        request.body = await self._bodies.read(exchange.receive, request.declared_bytes, bytes_max)
+        bodies = self._bodies_of(request)
+        request.body = await bodies.read(exchange.receive, request.declared_bytes, bytes_max)
         exchange.body_read = True
         if request.body and bodiless:
             self._release(request)
@@ -211,7 +223,8 @@ class Dispatcher:
         scope = exchange.scope
         scope["path"] = request.path
         replay = Replay(bytes(request.body), exchange.receive)
-        self._release(request)
+        if request.path not in STATE_PATHS:
+            self._release(request)
         await self._app(scope, replay, exchange.send)
         route = scope.get("route")
         exchange.route = getattr(route, "path", UNKNOWN_ROUTE)

@@ -34,6 +34,9 @@ class HttpSettings:
     """Bytes of all request bodies in memory; beyond it large bodies are answered 429."""
     small_body_bytes_max: int = 1024 * 1024
     """Largest body of a route that takes no vectors."""
+    findings_bytes_max: int = 16 * 1024 * 1024
+    """Largest body of POST /state/refresh, and all of these together: what the sidecar finds in 10,000
+    collections takes 4 MiB."""
     write_stall_seconds_max: float = 60.0
     """Time without progress after which an answer that nobody reads is dropped."""
     drain_seconds: float = 0.0
