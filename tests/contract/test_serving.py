@@ -44,6 +44,16 @@ def test_a_taken_port_is_refused_before_the_volume_is_touched(tmp_path):
     assert not (tmp_path / "data" / "LOCK").exists()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
+def test_on_all_addresses_of_ipv6_it_answers_ipv4_too(tmp_path):
+    """Its sidecar asks 127.0.0.1, wherever the pod's own address is."""
+    with EngineProcess(tmp_path / "data", "--host", "::", "--without-keys") as engine:
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{engine.port}/ready").status_code == 200
+        answer = refused("--data", tmp_path / "other", "--port", engine.port)
+    assert "cannot listen" in answer.stderr
+
+
 def test_a_write_in_flight_at_sigterm_is_answered_and_kept(tmp_path):
     with EngineProcess(tmp_path / "data") as engine:
         httpx.post(
