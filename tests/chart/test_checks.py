@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.chart.helm import CHART, RELEASE, Helm, HelmFailed, Values
+from tests.chart.helm import Helm, HelmFailed, Values
 from tests.chart.matrix import KEYS, OPEN, SECRET
+from tests.chart.site import Site
 from tests.cluster.control_plane import ControlPlane
 
 ENTRIES = ("keys.yaml", "sidecar", "manager")
 WITHOUT_MANAGER = {"manager": {"enabled": False}}
 IN_MAINTENANCE = {"engine": {"maintenance": True}}
 STORAGE = {"storageClass": "expandable", "size": "1.5Gi"}
-
-
-@dataclass(frozen=True)
-class Site:
-    """A namespace, and Helm to fill it."""
-
-    helm: Helm
-    cluster: ControlPlane
-    namespace: str
-
-    def install(self, values: Values, release: str = RELEASE) -> None:
-        """For real. No node is there: nothing runs."""
-        self.helm.run("install", release, CHART, f"--namespace={self.namespace}", values=values)
-
-    def upgrade(self, values: Values, release: str = RELEASE) -> None:
-        """For real."""
-        self.helm.run("upgrade", release, CHART, f"--namespace={self.namespace}", values=values)
-
-    def ask(self, values: Values, release: str = RELEASE) -> None:
-        """Whether an install or upgrade would begin: nothing is made. Raises HelmFailed."""
-        command = ["upgrade", "--install", release, CHART, "--dry-run=server"]
-        self.helm.run(*command, f"--namespace={self.namespace}", values=values)
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        """As they are."""
-        for each in objects:
-            self.cluster.kubectl(
-                "apply", f"--namespace={self.namespace}", "--filename=-", input=json.dumps(each)
-            )
-
-    def get(self, *arguments: str) -> str:
-        """By kubectl."""
-        return self.cluster.kubectl("get", f"--namespace={self.namespace}", *arguments)
-
-
-@pytest.fixture
-def site(helm_on: Helm, cluster: ControlPlane, namespace: str) -> Site:
-    return Site(helm_on, cluster, namespace)
 
 
 def secret(*entries: str) -> dict[str, Any]:
