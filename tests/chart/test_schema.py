@@ -154,9 +154,9 @@ def test_the_schema_knows_each_value_and_no_other() -> None:
     def compare(schema: dict[str, Any], values: dict[str, Any], path: str) -> None:
         assert set(schema["properties"]) == set(values), path
         for key, value in values.items():
-            below = schema["properties"][key]
-            if isinstance(value, dict) and "properties" in below and value:
-                compare(below, value, f"{path}.{key}")
+            below, place = schema["properties"][key], f"{path}.{key}".strip(".")
+            if isinstance(value, dict) and value and "properties" in below and place not in FREE:
+                compare(below, value, place)
 
     compare(SCHEMA, VALUES | {"global": {}}, "")
 
