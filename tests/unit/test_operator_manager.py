@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -32,9 +33,17 @@ class Cluster:
         """Names of resources that are not any more as they were read."""
         self.log = []
         self.events = []
+        self._versions = itertools.count(1)
 
     def declare(self, *documents):
         self.documents = {document["metadata"]["name"]: document for document in documents}
+        for name in self.documents:
+            self.edit(name)
+
+    def edit(self, name="notes"):
+        """A document to change: from now on it is of another version."""
+        self.documents[name]["metadata"]["resourceVersion"] = str(next(self._versions))
+        return self.documents[name]
 
     def resources(self, engine=None):
         if self.is_away:
@@ -54,13 +63,14 @@ class Cluster:
 
     def apply_status(self, name, resource_version, status):
         self._write("status", name)
-        before = self.documents[name].get("status", {})
-        self.documents[name]["status"] = dict(status) | self.foreign
-        return copy.deepcopy(self.documents[name]) if self.documents[name]["status"] != before else None
+        if self.documents[name].get("status", {}) == (wanted := dict(status) | self.foreign):
+            return None
+        self.edit(name)["status"] = wanted
+        return copy.deepcopy(self.documents[name])
 
     def patch_metadata(self, name, uid, resource_version, changed):
         self._write(",".join(changed), name)
-        self.documents[name]["metadata"] |= changed
+        self.edit(name)["metadata"] |= changed
 
     def post_event(self, event):
         self.events.append((event.involved_object.name, event.reason))
@@ -143,7 +153,7 @@ def test_condition_of_another_costs_no_patch(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    conditions = manager.cluster.documents["notes"]["status"]["conditions"]
+    conditions = manager.cluster.edit()["status"]["conditions"]
     conditions.insert(1, conditions[0] | {"type": "Audited"})
     manager.run_pass()
     assert manager.cluster.log == [("status", "notes")]
@@ -192,7 +202,7 @@ def test_edit_that_is_not_followed_is_told(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    manager.cluster.documents["notes"]["metadata"]["generation"] = 2
+    manager.cluster.edit()["metadata"]["generation"] = 2
     manager.run_pass()
     manager.clock.seconds += PENDING_SECONDS
     manager.run_pass()
@@ -385,7 +395,7 @@ def test_paused_resource_keeps_its_last_word(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    manager.cluster.documents["notes"]["spec"]["paused"] = True
+    manager.cluster.edit()["spec"]["paused"] = True
     serve(manager, state="quarantined")
     manager.run_pass()
     assert manager.cluster.reason() == "Served"
@@ -414,7 +424,6 @@ class Counted(Cluster):
 
     def apply_status(self, name, resource_version, status):
         self.versions.append(resource_version)
-        self.documents[name]["metadata"]["resourceVersion"] = str(len(self.versions) + 100)
         return super().apply_status(name, resource_version, status)
 
 
@@ -428,7 +437,7 @@ def test_what_the_manager_wrote_itself_it_need_not_list(clock):
     serve(manager, state="degraded", reason="one point")
     role.run_pass(is_woken=False)
     role.close()
-    assert (cluster.lists, cluster.versions) == (1, [document()["metadata"]["resourceVersion"], "101"])
+    assert (cluster.lists, cluster.versions) == (1, ["1", "2"])
     assert cluster.reason() == "Served"
 
 
