@@ -6,6 +6,7 @@ that is away is no reason.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -51,6 +52,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     timeout = REQUEST_SECONDS_MAX
 
@@ -73,6 +78,7 @@ def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -
         start("503 Service Unavailable" if ill else "200 OK", [("Content-Type", "text/plain")])
         return [b"the loop of passes stands still\n" if ill else b"ok\n"]
 
-    server = make_server(host, port, answer, server_class=_Server, handler_class=_Quiet)
+    kind = _ServerOfIPv6 if ":" in host else _Server
+    server = make_server(host, port, answer, server_class=kind, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

@@ -19,6 +19,14 @@ HELM = GoModule(
     package="helm.sh/helm/v4/cmd/helm",
     variables={"helm.sh/helm/v4/internal/version.version": "{version}"},
 )
+HELM_DOCS = GoModule(
+    title="helm-docs",
+    name="helm-docs",
+    folder=HERE / "helm-docs",
+    hint="type `make charts`",
+    requirement="github.com/norwoodj/helm-docs",
+    package="github.com/norwoodj/helm-docs/cmd/helm-docs",
+)
 COREDNS = GoModule(
     title="CoreDNS",
     name="coredns",

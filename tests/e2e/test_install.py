@@ -93,7 +93,7 @@ def test_data_outlives_an_uninstall(release: Release) -> None:
         rest.put("notes", "a", (VECTOR, {"n": 1}))
         rest.put("dropped-with-it", "b", (VECTOR, {"n": 2}))
     release.helm("uninstall", "--wait", "--timeout=120s")
-    assert release.get("pods")["items"] == []
+    wait_for(lambda: not release.get("pods")["items"], "an end of the pods")
     release.install()
     release.wait_ready("notes", "dropped-with-it")
     with release.rest() as rest:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vecstow_operator.manager.asking import engine_views, stays
+from vecstow_operator.manager.asking import Address, engine_views, stays
 from vecstow_operator.manager.engines import EnginePod
 from vecstow_operator.plugin.survey import asked
 from vecstow_operator.vocabulary import Label
@@ -48,3 +48,14 @@ def test_engine_is_there_as_long_as_anything_of_it_is(stateful_sets, pods, expec
 def test_pod_whose_answer_the_plugin_does_not_understand_hides_no_other(answer):
     proxy = SimpleNamespace(pod="vecstow-0", call=lambda *_, **__: answer)
     assert asked(proxy, "p-1").problem.startswith("its answer is not understood: ")
+
+
+@pytest.mark.parametrize(
+    ("ip", "url"),
+    [
+        pytest.param("10.0.0.7", "http://10.0.0.7:3030/state", id="IPv4"),
+        pytest.param("fd00::7", "http://[fd00::7]:3030/state", id="IPv6"),
+    ],
+)
+def test_pod_is_asked_at_its_address(ip, url):
+    assert Address("vecstow-0", "p-1", "vecstow", ip, 3030).url == url

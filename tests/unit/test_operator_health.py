@@ -1,6 +1,7 @@
 """/healthz and /metrics: liveness fails only when the loop of passes stands still."""
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,16 @@ def test_metrics_are_answered_while_the_loop_stands_still(role):
 def test_client_that_says_nothing_keeps_no_probe_waiting(role):
     with socket.create_connection(("127.0.0.1", role.port)):
         assert role.get("/healthz")[0] == 200
+
+
+def test_pods_that_have_ipv6_addresses_only_answer_too():
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    server = serve_health("::1", 0, Metrics(), Heartbeat())
+    with urllib3.PoolManager(retries=False, timeout=10.0) as pool:
+        assert pool.request("GET", f"http://[::1]:{server.server_port}/healthz").status == 200
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/ready", "/metrics/x"])

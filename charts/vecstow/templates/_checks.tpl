@@ -1,26 +1,102 @@
-{{- /* What a schema cannot see. */ -}}
+{{- /* What a schema cannot see. `lookup` finds nothing where no API server is asked: then only the values count. */ -}}
 {{- define "vecstow.checks" -}}
 {{- $fullname := include "vecstow.fullname" . -}}
-{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace $fullname -}}
-{{- if and $there (not .Values.persistence.existingClaim) -}}
-{{- range $there.spec.volumeClaimTemplates -}}
-{{- $size := .spec.resources.requests.storage -}}
-{{- if ne $size $.Values.persistence.size -}}
+{{- if not (regexMatch "^[a-z]" $fullname) -}}
+{{- fail (printf "%q is no name for a Service, which begins with a letter: set fullnameOverride" $fullname) -}}
+{{- end -}}
+{{- include "vecstow.checkAccounts" . -}}
+{{- $stored := lookup "apps/v1" "StatefulSet" .Release.Namespace "" -}}
+{{- range $stored.items -}}
+{{- if eq .metadata.name $fullname -}}
+{{- include "vecstow.checkVolume" (list $ .) -}}
+{{- else if eq (dig "labels" "vecstow.dev/engine" "" .metadata) $.Values.engine.name -}}
+{{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another" $.Values.engine.name .metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.keys.enabled -}}
+{{- include "vecstow.checkKeys" (list . (empty $stored | not)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecstow.checkAccounts" -}}
+{{- $names := .Values.serviceAccount.names -}}
+{{- if not .Values.serviceAccount.create -}}
+{{- if not $names.engine -}}
+{{- fail "serviceAccount.names.engine: name the ServiceAccount of the engine's pod, or set serviceAccount.create=true" -}}
+{{- end -}}
+{{- if and .Values.manager.enabled (not $names.manager) -}}
+{{- fail "serviceAccount.names.manager: name the manager's ServiceAccount, or set serviceAccount.create=true" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What Kubernetes keeps of a StatefulSet for good. Called with a list: root, the StatefulSet that is there. */ -}}
+{{- define "vecstow.checkVolume" -}}
+{{- $root := index . 0 -}}
+{{- $templates := (index . 1).spec.volumeClaimTemplates | default list -}}
+{{- $fullname := include "vecstow.fullname" $root -}}
+{{- $delete := printf "kubectl delete statefulset %s --namespace %s --cascade=orphan" $fullname $root.Release.Namespace -}}
+{{- $wanted := $root.Values.persistence -}}
+{{- if ne (empty $templates) (empty $wanted.existingClaim | not) -}}
 {{- fail (printf `
 
-persistence.size is %s and the StatefulSet was made with %s, which Kubernetes does not change in place. Type:
+persistence.existingClaim cannot be set or removed on a StatefulSet that is there. The pod would start on another volume: if
+that is meant, type
+
+  %s
+
+and run this command again.
+` $delete) -}}
+{{- end -}}
+{{- range $templates -}}
+{{- $size := .spec.resources.requests.storage -}}
+{{- if ne (include "vecstow.bytes" $size) (include "vecstow.bytes" $wanted.size) -}}
+{{- fail (printf `
+
+persistence.size is %s and the StatefulSet was made with %s, which Kubernetes does not change in place. Type
 
   kubectl patch pvc data-%s-0 --namespace %s --patch '{"spec": {"resources": {"requests": {"storage": "%s"}}}}'
-  kubectl delete statefulset %s --namespace %s --cascade=orphan
+  %s
 
-and run this command again. The first needs a storage class that allows expansion; the pod goes on serving.
-` $.Values.persistence.size $size $fullname $.Release.Namespace $.Values.persistence.size $fullname $.Release.Namespace) -}}
+and run this command again. The first needs a storage class that allows expansion, and a volume never shrinks; the pod goes on
+serving.
+` $wanted.size $size $fullname $root.Release.Namespace $wanted.size $delete) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items -}}
-{{- if and (eq (get (.metadata.labels | default dict) "vecstow.dev/engine") $.Values.engine.name) (ne .metadata.name $fullname) -}}
-{{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another" $.Values.engine.name .metadata.name) -}}
+
+{{- /* A quantity in bytes: 1024Mi is kept as 1Gi, and 0.5Ti as 512Gi. */ -}}
+{{- define "vecstow.bytes" -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0
+  "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- printf "%.0f" (mulf (float64 $number) (get $units (trimPrefix $number .))) -}}
+{{- end -}}
+
+{{- /* Called with a list: root, whether an API server was asked. */ -}}
+{{- define "vecstow.checkKeys" -}}
+{{- $root := index . 0 -}}
+{{- $keys := $root.Values.keys -}}
+{{- if not $keys.existingSecret -}}
+{{- fail "keys.existingSecret: name the Secret with the API keys (docs/operations.md, \"Keys\", makes one), or set keys.enabled=false and let everybody in who reaches the port" -}}
+{{- end -}}
+{{- if index . 1 -}}
+{{- $secret := lookup "v1" "Secret" $root.Release.Namespace $keys.existingSecret -}}
+{{- if not $secret -}}
+{{- fail (printf "keys.existingSecret: there is no Secret %s in namespace %s (docs/operations.md, \"Keys\", makes one)" $keys.existingSecret $root.Release.Namespace) -}}
+{{- end -}}
+{{- $readers := list -}}
+{{- if not $root.Values.engine.maintenance -}}
+{{- $readers = list "engine" "sidecar" -}}
+{{- end -}}
+{{- if $root.Values.manager.enabled -}}
+{{- $readers = append $readers "manager" -}}
+{{- end -}}
+{{- range $readers -}}
+{{- $entry := index $keys.entries . -}}
+{{- if not (hasKey ($secret.data | default dict) $entry) -}}
+{{- fail (printf "keys.entries.%s: Secret %s has no entry %q, so the %s would not start (docs/operations.md, \"Keys\")" . $keys.existingSecret $entry .) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

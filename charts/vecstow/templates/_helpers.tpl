@@ -1,37 +1,50 @@
 {{- define "vecstow.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimAll "-" -}}
 {{- end -}}
 
-{{- /* Short enough that `-manager` and a StatefulSet's revision still fit a label. */ -}}
+{{- /* Short enough that `-manager` and a StatefulSet's revision still fit a label; a release's name may have dots. */ -}}
 {{- define "vecstow.fullname" -}}
 {{- $name := include "vecstow.name" . -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 40 | trimAll "-" -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 40 | trimAll "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | replace "." "-" | trunc 40 | trimAll "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- /* Called with a list: root, component. */ -}}
 {{- define "vecstow.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "vecstow.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+{{- toYaml (dict
+  "app.kubernetes.io/name" (include "vecstow.name" $root)
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/component" (index . 1)
+) -}}
 {{- end -}}
 
+{{- /* Of a pod: nothing that changes with the chart's version, or each new chart would restart the engine. Called
+       with a list: root, component, more labels. What is the chart's own, nobody's labels replace. */ -}}
+{{- define "vecstow.podLabels" -}}
+{{- $root := index . 0 -}}
+{{- $own := include "vecstow.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "vecstow" -}}
+{{- if eq (index . 1) "engine" -}}
+{{- $_ := set $own "vecstow.dev/engine" $root.Values.engine.name -}}
+{{- end -}}
+{{- toYaml (merge $own (index . 2) $root.Values.commonLabels) -}}
+{{- end -}}
+
+{{- /* Of every object: called with a list: root, component, more labels. */ -}}
 {{- define "vecstow.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "vecstow.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: vecstow
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-")
+-}}
+{{- toYaml (merge $own (include "vecstow.podLabels" . | fromYaml)) -}}
 {{- end -}}
 
 {{- define "vecstow.image" -}}
@@ -66,7 +79,7 @@ securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
 
 {{- define "vecstow.placement" -}}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
 {{- with index $ $key }}
@@ -75,13 +88,14 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{- /* The ServiceAccount of a role: called with a list: root, role. */ -}}
 {{- define "vecstow.account" -}}
 {{- $root := index . 0 -}}
 {{- $role := index . 1 -}}
 {{- if $root.Values.serviceAccount.create -}}
 {{ include "vecstow.fullname" $root }}-{{ $role }}
 {{- else -}}
-{{ index $root.Values.serviceAccount.names $role | default "default" }}
+{{ index $root.Values.serviceAccount.names $role }}
 {{- end -}}
 {{- end -}}
 
@@ -101,37 +115,42 @@ priorityClassName: {{ . }}
       - downwardAPI: {items: [{path: namespace, fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}]}
 {{- end -}}
 
-{{- /* One entry of the keys' Secret as a volume: called with a list: root, entry. */ -}}
+{{- /* One entry of the keys' Secret as a volume: called with a list: root, entry. Without a key for the test, its
+       pod starts and says so. */ -}}
 {{- define "vecstow.keyVolume" -}}
 {{- $root := index . 0 -}}
 {{- $entry := index . 1 -}}
 - name: {{ $entry }}-key
   secret:
-    secretName: {{ include "vecstow.keySecret" $root }}
-    items: [{key: {{ index $root.Values.keys.entries $entry }}, path: {{ $entry }}}]
+    secretName: {{ $root.Values.keys.existingSecret | quote }}
+    items: [{key: {{ index $root.Values.keys.entries $entry | quote }}, path: {{ $entry }}}]
     defaultMode: 0440
+    {{- if eq $entry "test" }}
+    optional: true
+    {{- end }}
 {{- end -}}
 
-{{- define "vecstow.keySecret" -}}
-{{- required "keys.existingSecret: name the Secret with the API keys (docs/operations.md, \"Keys\"), or set keys.enabled=false and let everybody in who reaches the port" .Values.keys.existingSecret -}}
-{{- end -}}
-
+{{- /* Where clients reach the engine. */ -}}
 {{- define "vecstow.address" -}}
 {{ include "vecstow.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end -}}
 
+{{- /* Where the engine's own pod reaches it. */ -}}
+{{- define "vecstow.localUrl" -}}
+http://{{ ternary "[::1]" "127.0.0.1" (eq .Values.engine.host "::") }}:3030
+{{- end -}}
+
 {{- /* The alerts of `alerts.yaml`, about the pods of this release. */ -}}
 {{- define "vecstow.alerts" -}}
-{{- $fullname := include "vecstow.fullname" . -}}
-{{- $pods := printf `namespace=%q, pod=~"%s-([0-9]+|manager-.*)"` .Release.Namespace $fullname -}}
+{{- $pods := printf `namespace=%q, pod=~"%s-([0-9]+|manager-.*)"` .Release.Namespace (include "vecstow.fullname" .) -}}
 {{- $runbook := .Values.monitoring.prometheusRule.runbookUrl -}}
 {{- range .Files.Get "alerts.yaml" | fromYamlArray }}
-{{- if or $.Values.keys.enabled (ne .alert "VecstowKeysNotReloaded") }}
+{{- if or (not .needs) (index $.Values (default "keys" .needs)).enabled }}
 - alert: {{ .alert }}
   expr: |-
     {{- .expr | replace "PODS" $pods | nindent 4 }}
   for: {{ .for }}
-  labels: {severity: {{ .severity }}}
+  labels: {severity: {{ .severity }}, namespace: {{ $.Release.Namespace | quote }}, engine: {{ $.Values.engine.name | quote }}}
   annotations:
     summary: {{ .summary | quote }}
     runbook_url: {{ printf "%s#%s" $runbook (lower .alert) | quote }}
@@ -145,27 +164,30 @@ helm.sh/hook-weight: {{ index . 1 | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
 
-{{- /* ServiceAccount, Role and binding of a hook, there only while it runs. Called with a dict: root, hook, name,
-       rules (a file), component. */ -}}
+{{- /* ServiceAccount, Role and binding of a hook, there only while it runs. Called with a dict: root, hook, role. */ -}}
 {{- define "vecstow.hookAccess" -}}
+{{- $name := printf "%s-%s" (include "vecstow.fullname" .root) .role -}}
 {{- range $kind := list "ServiceAccount" "Role" "RoleBinding" }}
+{{- if eq $kind "ServiceAccount" | ternary $.root.Values.serviceAccount.create $.root.Values.rbac.create }}
 ---
 apiVersion: {{ ternary "v1" "rbac.authorization.k8s.io/v1" (eq $kind "ServiceAccount") }}
 kind: {{ $kind }}
 metadata:
-  name: {{ $.name }}
-  namespace: {{ $.root.Release.Namespace }}
-  labels: {{- include "vecstow.labels" (list $.root $.component) | nindent 4 }}
+  name: {{ $name | quote }}
+  namespace: {{ $.root.Release.Namespace | quote }}
+  labels: {{- include "vecstow.labels" (list $.root $.role dict) | nindent 4 }}
   annotations: {{- include "vecstow.hook" (list $.hook "-1") | nindent 4 }}
 {{- if eq $kind "ServiceAccount" }}
 automountServiceAccountToken: false
 {{- else if eq $kind "Role" }}
 rules:
-  {{- $.root.Files.Get $.rules | nindent 2 }}
+  {{- $.root.Files.Get (printf "rbac/%s.yaml" $.role) | nindent 2 }}
 {{- else }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $.name }}}
+{{- $account := include "vecstow.account" (list $.root $.role) }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name | quote }}}
 subjects:
-  - {kind: ServiceAccount, name: {{ $.name }}, namespace: {{ $.root.Release.Namespace }}}
+  - {kind: ServiceAccount, name: {{ $account | quote }}, namespace: {{ $.root.Release.Namespace | quote }}}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -39,6 +39,12 @@ class Address:
     ip: str | None
     port: int
 
+    @property
+    def url(self) -> str:
+        """Of its state."""
+        host = f"[{self.ip}]" if self.ip is not None and ":" in self.ip else self.ip
+        return f"http://{host}:{self.port}/state"
+
 
 class Asking:
     """Remembers the last answer of each pod."""
@@ -75,7 +81,7 @@ class Asking:
     def _state(self, address: Address) -> EngineState:
         etag, known = self._answers.get(address.uid, ("", None))
         answer = self._pool.request(
-            "GET", f"http://{address.ip}:{address.port}/state",
+            "GET", address.url,
             headers=self._key.headers() | ({"If-None-Match": etag} if etag else {}),
         )  # fmt: skip
         if answer.status == 304 and known is not None:
