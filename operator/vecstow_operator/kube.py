@@ -18,6 +18,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
 
@@ -25,9 +26,9 @@ CHUNK: Final = 500
 """Resources of one request."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
-RETRIES: Final = 1
-"""Of a request without an answer: the API server may have closed the connection since the last one. More
-would keep a pass waiting, which has other things to do."""
+RETRIES: Final = Retry(1, respect_retry_after_header=False)
+"""Of a request without an answer: the API server may have closed the connection since the last one. More, or
+a wait of the hours that an answer may ask for, would keep a pass from what else it has to do."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
@@ -151,6 +152,14 @@ def load_configuration() -> str:
         client.Configuration.get_default().retries = RETRIES
     with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="ascii") as stream:
         return stream.read().strip()
+
+
+def client_of(context: str | None) -> client.ApiClient:
+    """A client for a context of the kubeconfig; None: the current one. Raises ConfigException."""
+    configuration = client.Configuration()
+    config.load_kube_config(context=context, client_configuration=configuration)
+    configuration.retries = RETRIES
+    return client.ApiClient(configuration)
 
 
 @dataclass(slots=True)

@@ -5,14 +5,16 @@ import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import kube_config
+from urllib3.util import retry
 
 from vecstow_operator import kube
-from vecstow_operator.kube import Away, Changed, Cluster, load_configuration
+from vecstow_operator.kube import Away, Changed, Cluster, client_of, load_configuration
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import Lease
 
@@ -21,12 +23,15 @@ class ApiServer(BaseHTTPRequestHandler):
     """Keeps the tokens that it is shown, and has no resources."""
 
     tokens: list[str]
+    status = 200
+    document: object = {"items": [], "metadata": {}}
 
     def do_GET(self):
         self.tokens.append(self.headers["Authorization"])
-        content = json.dumps({"items": [], "metadata": {}}).encode()
-        self.send_response(200)
+        content = json.dumps(self.document).encode()
+        self.send_response(self.status)
         self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -101,6 +106,21 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         with pytest.raises(Away, match="does not answer"):
             list(cluster.resources())
         assert not Lease("vecstow-manager", "apps").is_held()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_answer_that_asks_for_an_hour_holds_nobody(write, tokens, monkeypatch, status):
+    def sleep(seconds):
+        raise AssertionError(f"it sleeps for {seconds} s")
+
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=sleep))
+    tokens.status = status
+    write(tokens.port, "old")
+    for cluster in (Cluster(load_configuration()), Cluster("apps", client_of("it"))):
+        with pytest.raises(Away, match=f"says {status}"):
+            list(cluster.resources())
+    assert not Lease("vecstow-manager", "apps").is_held()
+    assert len(tokens.tokens) == 3
 
 
 @pytest.mark.parametrize(
