@@ -177,6 +177,33 @@ CASES = [
     ),
     Case("another volume with the data is fine", [SERVED], holds(FILLED), left(), volume_id=OTHER_VOLUME),
     Case(
+        "another collection of that name on another volume hides no loss",
+        [SERVED],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        left(told(Reason.VOLUME_REPLACED)),
+        volume_id=OTHER_VOLUME,
+    ),
+    Case(
+        "nor does one that was taken over in spite of it",
+        [SERVED],
+        holds(FILLED, collection_uid=OTHER_UID, owner="x"),
+        wrote(replace(FILLED, collection_uid=OTHER_UID), told(Reason.VOLUME_REPLACED)),
+        volume_id=OTHER_VOLUME,
+    ),
+    Case(
+        "on the same volume it is taken over",
+        [SERVED],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        wrote(replace(FILLED, collection_uid=OTHER_UID)),
+    ),
+    Case(
+        "so it is where the loss is accepted",
+        [claim(status=HAD, annotations=accepts(UID))],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        wrote(replace(FILLED, collection_uid=OTHER_UID)),
+        volume_id=OTHER_VOLUME,
+    ),
+    Case(
         "an accepted loss begins anew",
         [claim(status=HAD, annotations=accepts(UID))],
         Folder(FILLED),

@@ -103,6 +103,15 @@ def extra(*rows):
             engine_of(pod(row(collection_uid=OTHER_UID))), Reason.SERVED,
             "served by vecstow", id="repaired, with another uid",
         ),
+        pytest.param(
+            engine_of(pod(row(collection_uid=OTHER_UID), volume_id=OTHER_VOLUME)), Reason.VOLUME_REPLACED,
+            f"pod vecstow-0 has another collection of that name; the 7 vectors were on volume {VOLUME}",
+            id="another collection, on another volume",
+        ),
+        pytest.param(
+            engine_of(pod(SERVED, volume_id=OTHER_VOLUME)), Reason.SERVED,
+            "served by vecstow", id="the same on another volume, as a copy is",
+        ),
         *(
             pytest.param(telling(reason), reason, f"because of {reason}; do this", id=f"told {reason}")
             for reason in (
@@ -209,6 +218,15 @@ def test_deletion_that_the_engine_cannot_do_says_so():
 )
 def test_what_it_has_had_is_known(changes, known):
     assert judge(RESOURCE, engine_of(pod(row(**changes)))).known == known
+
+
+@pytest.mark.parametrize("state", ["ready", "quarantined"])
+def test_other_collection_on_another_volume_is_not_known_before_the_loss_is_accepted(state):
+    engine = engine_of(pod(row(collection_uid=OTHER_UID, state=state), volume_id=OTHER_VOLUME))
+    assert judge(RESOURCE, engine).known == RESOURCE.known
+    accepting = claim(generation=3, status=HAD, annotations={"vecstow.dev/accept-empty": UID})
+    verdict = judge(accepting, engine_of(pod(row(collection_uid=OTHER_UID), volume_id=OTHER_VOLUME)))
+    assert (verdict.reason, verdict.known) == (Reason.SERVED, Known(OTHER_UID, OTHER_VOLUME, 7))
 
 
 def test_accepted_loss_is_forgotten():

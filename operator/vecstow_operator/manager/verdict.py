@@ -133,14 +133,26 @@ def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
         return
     if row.state not in READY_STATES:
         yield FROM_STATE.get(row.state, Reason.PENDING), row.reason or f"the collection is {row.state}"
+    known = resource.known
     if _has_lost(resource, row):
-        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {resource.known.vector_count} vectors"
+        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {known.vector_count} vectors"
+    if _is_other(resource, pod, row):
+        yield (
+            Reason.VOLUME_REPLACED,
+            f"pod {pod.name} has another collection of that name; the {known.vector_count} vectors were on "
+            f"volume {known.volume_id}",
+        )
 
 
 def _has_lost(resource: Observed, row: Row) -> bool:
     """Whether the engine has nothing where there were vectors, and nobody accepted it."""
     lost = resource.known.collection_uid
     return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
+
+
+def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
+    """Whether the engine has something else on another volume, and nobody accepted it."""
+    return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
 
 
 def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
@@ -186,7 +198,7 @@ def _known(resource: Observed, rows: _Rows) -> Known:
     Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
     """
     pod, row = rows[0]
-    if row is None or pod.state is None:
+    if row is None or pod.state is None or _is_other(resource, pod, row):
         return resource.known
     if not row.serves or _has_lost(resource, row):
         uid = row.collection_uid or resource.known.collection_uid

@@ -165,6 +165,8 @@ def _declare(
     )
     wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
     uid, findings = _expected_data(name, owner, folder, volume_id)
+    if findings and folder.has_data and not _is_own(owner, manifest):
+        return Decision(findings=findings)  # to take it over would hide the loss
     wanted = dataclasses.replace(wanted, collection_uid=uid)
     if manifest is None and folder.has_data and owner.known.collection_uid is not None:
         # It is written anew. The engine knows better when it runs; else this is nearer than now.
@@ -174,8 +176,10 @@ def _declare(
     return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)
 
 
-def _is_own(owner: Observed, manifest: Manifest) -> bool:
+def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
     """By the resource's uid; or by the data's, when somebody edited that one away."""
+    if manifest is None:
+        return False
     uid = manifest.collection_uid
     return manifest.resource_uid == owner.uid or (uid is not None and uid == owner.known.collection_uid)
 
@@ -205,18 +209,23 @@ def _expected_data(
     A folder with data needs no help: a manifest without a uid takes the one in the data's headers.
     """
     found = folder.manifest.collection_uid if folder.manifest is not None else None
-    expected = found or owner.known.collection_uid
     if folder.has_data:
-        return found, ()
+        is_other = owner.is_other_than_known(found, volume_id)
+        return found, (_missed(name, owner, volume_id, owner.known.collection_uid),) if is_other else ()
+    expected = found or owner.known.collection_uid
     if expected is None or owner.accepts_loss_of(expected):
         return None, ()
-    was_elsewhere = owner.known.volume_id not in (None, volume_id)
-    had = f" ({owner.known.vector_count} vectors)" if owner.known.collection_uid == expected else ""
-    finding = Finding(
+    return expected, (_missed(name, owner, volume_id, expected),)
+
+
+def _missed(name: str, owner: Observed, volume_id: str | None, uid: str | None) -> Finding:
+    known = owner.known
+    was_elsewhere = known.volume_id not in (None, volume_id)
+    had = f" ({known.vector_count} vectors)" if known.collection_uid == uid else ""
+    return Finding(
         name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
         f"the data of collection {name!r}{had} is not on this volume"
-        + (f": it was on volume {owner.known.volume_id}" if was_elsewhere else ""),
+        + (f": it was on volume {known.volume_id}" if was_elsewhere else ""),
         "bring the volume back; or, to begin without the vectors: "
-        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={expected}",
+        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={uid}",
     )  # fmt: skip
-    return expected, (finding,)
