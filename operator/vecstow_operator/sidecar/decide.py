@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vecstow_engine.model.errors import VecstowError
-from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.model.manifest import ManagedBy, Manifest, Shape
 from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, Reason
@@ -30,6 +30,8 @@ class Folder:
     is_newer: bool = False
     """Because a newer release wrote it."""
     has_data: bool = False
+    shape: Shape | None = None
+    """Of the data, where no manifest can be read that tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,9 @@ def _declare(
     name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
 ) -> Decision:
     manifest = folder.manifest
-    if manifest is not None and not _is_own(owner, manifest) and _shape(resource) != manifest.shape:
-        return _replace(name, owner, resource, manifest)
+    there = folder.shape if manifest is None else manifest.shape
+    if there is not None and there != resource.shape and not _is_own(owner, manifest):
+        return _replace(name, owner, resource, folder, there)
     # Its own manifest may have been edited: then even the shape is put right.
     existing = manifest and dataclasses.replace(
         manifest,
@@ -184,21 +187,24 @@ def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
     return manifest.resource_uid == owner.uid or (uid is not None and uid == owner.known.collection_uid)
 
 
-def _shape(resource: CollectionResource) -> tuple[object, ...]:
-    return resource.dimension, resource.distance_metric, resource.vector_type
-
-
-def _replace(name: str, owner: Observed, resource: CollectionResource, manifest: Manifest) -> Decision:
-    if owner.may_replace:
+def _replace(
+    name: str, owner: Observed, resource: CollectionResource, folder: Folder, there: Shape
+) -> Decision:
+    """Of data without a manifest nobody knows whose it is; and the mark of a drop stands in the manifest."""
+    if folder.manifest is not None and owner.may_replace:
         return Decision(drop=True)
-    there = ", ".join(str(value) for value in manifest.shape)
-    wanted = ", ".join(str(value) for value in _shape(resource))
+    command = f"{KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true"
     finding = Finding(
         name, owner.uid, Reason.CONFLICT,
-        f"collection {name!r} is there with another shape: {there}; wanted is {wanted}",
-        f"to have it moved to .deleted/: {KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true",
+        f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
+        f"to have it moved to .deleted/: {command}" if folder.manifest is not None else
+        f"its manifest is lost: vecstow check {name} --repair writes it anew",
     )  # fmt: skip
     return Decision(findings=(finding,))
+
+
+def _text(shape: Shape) -> str:
+    return ", ".join(str(value) for value in shape)
 
 
 def _expected_data(
