@@ -91,3 +91,21 @@ def accepts(port: int) -> bool:
     except ConnectionError:
         return False
     return True
+
+
+def test_a_drain_answers_each_connection_once_more_until_a_second_signal(tmp_path):
+    with EngineProcess(tmp_path / "data", "--drain-seconds", 60) as engine:
+        with httpx.Client(base_url=engine.url, trust_env=False) as kept, socket.socket() as silent:
+            assert "connection" not in kept.get("/health/live").headers
+            silent.connect(("127.0.0.1", engine.port))
+            engine.process.send_signal(signal.SIGTERM)
+            while "connection" not in (answer := kept.get("/collections")).headers:
+                pass
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            assert kept.get("/ready").status_code == 503
+            assert kept.get("/health/live").status_code == 200
+            silent.sendall(b"GET /collections HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"connection: close" in silent.makefile("rb").read().lower()
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(30) == 0
+        engine.process = None

@@ -26,6 +26,10 @@ class Refused(Exception):
         self.kind = kind
 
 
+class Unreached(OSError):
+    """Nobody listens there, or nobody is there: nothing was sent."""
+
+
 class Rest:
     """Requests to one engine, from one thread. A broken connection is an OSError or an HTTPException."""
 
@@ -105,6 +109,11 @@ class Rest:
         self._connection.close()
 
     def _request(self, method: str, path: str, raw: Any, headers: dict[str, str], decode: Any) -> Any:
+        if self._connection.sock is None:
+            try:
+                self._connection.connect()
+            except OSError as error:
+                raise Unreached(*error.args) from error
         try:
             self._connection.request(method, path, raw, headers | self._key)
             response = self._connection.getresponse()

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from types import TracebackType
 
-from tests.crash.rest import Refused, Rest, Stored
+from tests.crash.rest import Refused, Rest, Stored, Unreached
 from tests.e2e.release import Release
 
 DIMENSION = 8
@@ -33,11 +33,11 @@ class Load:
         self.collection = collection
         self.acknowledged: list[str] = []
         self.searches = 0
-        self.broken = 0
+        self.broken: Counter[str] = Counter()
+        """What ended without an answer after it was sent, by the error."""
         self.refused: Counter[str] = Counter()
         """What no second try would mend, by its text."""
         self._stopped = threading.Event()
-        self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), daemon=True)
             for work in (self._write, self._search)
@@ -86,11 +86,10 @@ class Load:
                     if refused.status not in RETRIED:
                         self.refused[str(refused)] += 1
                     self._stopped.wait(AGAIN_SECONDS)
-                except ConnectionRefusedError:
+                except Unreached:
                     self._stopped.wait(AGAIN_SECONDS)
-                except (OSError, http.client.HTTPException):
-                    with self._lock:
-                        self.broken += 1
+                except (OSError, http.client.HTTPException) as error:
+                    self.broken[repr(error)] += 1
                     self._stopped.wait(AGAIN_SECONDS)
 
     def _write(self, rest: Rest, number: int) -> None:

@@ -39,6 +39,7 @@ class FakeEngine:
         self.ready = True
         self.all_ready = True
         self.live = True
+        self.leaving = False
         self.fails: Exception | None = None
         self.registry = SimpleNamespace(collections=lambda: list(self.collections.values()))
         self.volume = SimpleNamespace(room=lambda: Room(total_bytes=100, available_bytes=40), full=False)

@@ -24,6 +24,13 @@ def check_ready(engine: Engine) -> None:
         raise Recovering("the volume is being discovered", retry_after_seconds=1)
 
 
+def _check_takes_more(engine: Engine) -> None:
+    """For the probe that decides whether a Service sends here: an engine that ends answers, and says no."""
+    check_ready(engine)
+    if engine.leaving:
+        raise Unavailable("the engine is shutting down")
+
+
 def _check_live(engine: Engine) -> None:
     """Answers from the first moment; fails only when a restart would help."""
     if not engine.live:
@@ -39,7 +46,7 @@ def _check_all_ready(engine: Engine) -> None:
 
 HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {
     "/health/live": _check_live,
-    "/ready": check_ready,
+    "/ready": _check_takes_more,
     "/health/ready": _check_all_ready,
     "/health": check_ready,
     "/health/check": check_ready,

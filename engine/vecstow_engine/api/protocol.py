@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,10 +25,16 @@ class _TooManyPipelined(Exception):
     """Raised inside the parser, which then refuses the request."""
 
 
-def bounded_protocol(settings: HttpSettings) -> type[asyncio.Protocol]:
-    """A protocol class whose connections share `settings` and one account of who is idle."""
+def bounded_protocol(
+    settings: HttpSettings, is_draining: Callable[[], bool] = lambda: False
+) -> type[asyncio.Protocol]:
+    """A protocol class whose connections share `settings` and one account of who is idle.
+
+    While `is_draining`, a request is the last one of its connection.
+    """
     idle: OrderedDict[BoundedProtocol, None] = OrderedDict()
-    return type("BoundProtocol", (BoundedProtocol,), {"settings": settings, "idle": idle})
+    shared = {"settings": settings, "idle": idle, "is_draining": staticmethod(is_draining)}
+    return type("BoundProtocol", (BoundedProtocol,), shared)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -35,6 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     settings: HttpSettings
     idle: OrderedDict[BoundedProtocol, None]
+    is_draining: Callable[[], bool]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection; over the limit, the one that is idle for longest makes room."""
@@ -77,6 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _TooManyPipelined
         self.idle.pop(self, None)
         super().on_headers_complete()
+        if self.is_draining():
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The next bytes are another request's headers."""

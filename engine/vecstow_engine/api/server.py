@@ -1,13 +1,17 @@
 """Running the application: the socket first, then the engine beside it, and an orderly end.
 
 SIGTERM and SIGINT: accept no more connections, finish what is in flight within the grace, stop the engine,
-exit 0.
+exit 0. SIGTERM lets requests come in for `drain_seconds` before that.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
+import time
+from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -49,7 +53,7 @@ def serve(
         return EXIT_REFUSED
     run = _Run()
     app = Application(engine, settings, on_failure=run.fail, keys=keys)
-    run.server = server = uvicorn.Server(_config(app, settings))
+    run.server = server = _Server(app, engine, settings)
     # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -57,6 +61,30 @@ def serve(
     server.run(sockets=[listener])
     log.info("stopped", exit_code=run.exit_code)
     return run.exit_code
+
+
+class _Server(uvicorn.Server):
+    """Ends when nobody sends any more: no request is lost with a connection that is kept alive, or with one
+    that waits to be accepted.
+    """
+
+    def __init__(self, app: Application, engine: Engine, settings: HttpSettings) -> None:
+        super().__init__(_config(app, settings, lambda: engine.leaving))
+        self._engine = engine
+        self._drain_seconds = settings.drain_seconds
+        self._ends_at = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM begins the drain; any other signal ends it."""
+        if sig == signal.SIGTERM and not self._engine.leaving:
+            self._engine.leaving = True
+            self._ends_at = time.monotonic() + self._drain_seconds
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to end."""
+        return await super().on_tick(counter) or time.monotonic() >= self._ends_at
 
 
 class _Run:
@@ -83,11 +111,11 @@ def _listen(host: str, port: int, backlog: int) -> socket.socket:
     return socket.create_server(address, family=family, backlog=backlog)
 
 
-def _config(app: Application, settings: HttpSettings) -> uvicorn.Config:
+def _config(app: Application, settings: HttpSettings, is_draining: Callable[[], bool]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=bounded_protocol(settings),
+        http=bounded_protocol(settings, is_draining),
         ws="none",
         lifespan="on",
         log_config=None,

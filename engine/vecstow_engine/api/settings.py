@@ -33,7 +33,10 @@ class HttpSettings:
     """Largest body of a route that takes no vectors."""
     write_stall_seconds_max: float = 60.0
     """Time without progress after which an answer that nobody reads is dropped."""
+    drain_seconds: float = 0.0
+    """Time after SIGTERM in which requests still come in, each the last of its connection, and `/ready` says
+    no: longer than it takes whoever sends requests here to notice."""
     shutdown_grace_seconds: int = 20
-    """Time after SIGTERM for requests in flight, before they are answered 503."""
+    """Time after that for requests in flight, before they are answered 503."""
     metrics_collections_max: int = 100
     """Collections with a label of their own in /metrics; the others are summed up as `_other`."""

@@ -52,6 +52,8 @@ class Engine:
         self.ready = False
         """The volume is discovered; each collection has a state of its own."""
         self.live = True
+        self.leaving = False
+        """It ends soon: whoever has another engine to ask should ask that."""
         self.findings: dict[str, Any] = {}
         """What the sidecar reported last."""
         self.volume: Volume | None = None
