@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from vecstow_operator.health import Heartbeat, serve_health
+from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, load_configuration
 from vecstow_operator.loop import Loop
@@ -73,7 +73,7 @@ def sidecar(
     tick_seconds: Annotated[float, typer.Option(help="How often the volume is looked at.")] = (
         SIDECAR_TICK_SECONDS
     ),
-    health_host: HealthHost = "0.0.0.0",
+    health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3031,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
@@ -99,7 +99,7 @@ def manager(
         MANAGER_TICK_SECONDS
     ),
     lease: LeaseName = "vecstow-manager",
-    health_host: HealthHost = "0.0.0.0",
+    health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3032,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
