@@ -73,7 +73,7 @@ def test_whole_status_of_what_is_served():
             {"type": kind, "status": status, "reason": reason, "message": message} | said
             for kind, status, reason, message in (
                 ("Ready", "True", "Served", "served by vecstow"),
-                ("Synced", "True", "Confirmed", "every engine pod follows this generation"),
+                ("Synced", "True", "Confirmed", "the engine follows this generation"),
                 ("Degraded", "False", "Sound", "nothing is withheld"),
                 ("Conflict", "False", "NoRival", "nothing else has the name"),
                 ("Paused", "False", "NotRequested", "it is reconciled"),

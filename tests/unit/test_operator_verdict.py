@@ -144,13 +144,25 @@ def extra(*rows):
             "served by vecstow", id="what it serves already it serves",
         ),
         pytest.param(extra(SERVED), Reason.SERVED, "served by vecstow", id="every pod serves"),
+        pytest.param(extra(), Reason.SERVED, "served by vecstow", id="a further pod does not follow"),
         pytest.param(
-            extra(), Reason.PENDING,
-            "pod vecstow-1 does not follow generation 3 yet", id="one pod of two does not",
+            extra(row(state="quarantined", reason="damage")), Reason.SERVED,
+            "served by vecstow", id="a further pod is damaged",
         ),
         pytest.param(
-            engine_of(pod(SERVED), dataclasses.replace(SILENT, name="vecstow-1")), Reason.ENGINE_UNREACHABLE,
-            "pod vecstow-1 does not answer: connection refused", id="one pod of two does not answer",
+            engine_of(pod(SERVED), dataclasses.replace(SILENT, name="vecstow-1")), Reason.SERVED,
+            "served by vecstow", id="a further pod does not answer",
+        ),
+        pytest.param(
+            engine_of(
+                pod(SERVED),
+                pod(name="vecstow-1", told={"r-1": (Told(Reason.VOLUME_REPLACED, "another volume"),)}),
+            ),
+            Reason.SERVED, "served by vecstow", id="a further pod is on another volume",
+        ),
+        pytest.param(
+            engine_of(pod(name="vecstow-1"), wanted_pods=2), Reason.ENGINE_UNREACHABLE,
+            "engine 'vecstow' has no pod yet", id="a further pod stands in for none that is away",
         ),
     ],
 )  # fmt: skip
@@ -165,7 +177,10 @@ def test_reason(engine, reason, message):
         pytest.param(engine_of(pod(SERVED)), True, id="this uid and generation"),
         pytest.param(engine_of(pod(row(state="quarantined"))), True, id="in whatever state"),
         pytest.param(extra(SERVED), True, id="by every pod"),
-        pytest.param(extra(), False, id="by one of two pods"),
+        pytest.param(extra(), True, id="by the pod that clients reach"),
+        pytest.param(
+            engine_of(pod(), pod(SERVED, name="vecstow-1"), wanted_pods=2), False, id="by a further pod alone"
+        ),
         pytest.param(engine_of(pod(row(generation=2))), False, id="another generation"),
         pytest.param(engine_of(pod(row(resource_uid="r-0"))), False, id="another uid"),
         pytest.param(engine_of(SILENT), False, id="no answer"),
@@ -173,7 +188,7 @@ def test_reason(engine, reason, message):
         pytest.param(MISSING, False, id="no engine"),
     ],
 )
-def test_confirmed_is_what_every_pod_says(engine, is_confirmed):
+def test_confirmed_is_what_the_pod_that_serves_says(engine, is_confirmed):
     verdict = judge(RESOURCE, engine)
     assert verdict.is_confirmed is is_confirmed
     assert is_confirmed or verdict.reason is not Reason.SERVED
@@ -272,6 +287,11 @@ def test_each_pod_is_a_replica_in_its_own_words():
             extra(SERVED), Reason.EXTRA_REPLICAS,
             "engine 'vecstow' has 2 pods, each with its own volume: clients reach the first alone; "
             "scale it to one", id="more pods than one",
+        ),
+        pytest.param(
+            extra(row(state="quarantined", reason="damage")), Reason.EXTRA_REPLICAS,
+            "engine 'vecstow' has 2 pods, each with its own volume: clients reach the first alone; "
+            "scale it to one", id="whatever a further pod has",
         ),
     ],
 )  # fmt: skip

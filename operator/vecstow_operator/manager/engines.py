@@ -93,6 +93,11 @@ class EngineView:
         """It has no pods, and wants none."""
         return self.exists and not self.wanted_pods and not self.pods
 
+    @property
+    def serving(self) -> tuple[EnginePod, ...]:
+        """The one pod that clients reach: its StatefulSet's first, and no other while that is away."""
+        return tuple(pod for pod in self.pods[:1] if self.wanted_pods < 2 or pod.name.endswith("-0"))
+
     def row(self, name: str) -> Row | None:
         """The collection of that name, whoever's, as the first pod has it that has one."""
         rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)

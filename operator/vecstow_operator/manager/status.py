@@ -115,7 +115,7 @@ def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str
     is_ready = reason is Reason.SERVED
     yield Condition.READY, is_ready, reason, message
     if verdict.is_confirmed:
-        yield Condition.SYNCED, True, Reason.CONFIRMED, "every engine pod follows this generation"
+        yield Condition.SYNCED, True, Reason.CONFIRMED, "the engine follows this generation"
     else:
         yield Condition.SYNCED, False, reason if not is_ready else Reason.PENDING, message
     degraded = verdict.degraded

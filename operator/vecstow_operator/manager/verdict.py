@@ -51,14 +51,17 @@ class Verdict:
     indexing: str | None = None
     """How far the graph is, while it is being built beside the searches."""
     is_confirmed: bool = False
-    """Every pod follows this generation of this resource."""
+    """The pod that serves follows this generation of this resource."""
     known: Known = field(default_factory=Known)
     replicas: tuple[Replica, ...] = ()
 
 
 def judge(resource: Observed, engine: EngineView) -> Verdict:
-    """Ready only when every pod confirmed this uid and generation, and serves."""
-    rows = [(pod, _own_row(resource, pod)) for pod in engine.pods]
+    """Ready only when the pod that clients reach confirmed this uid and generation, and serves.
+
+    Further pods only degrade it: what they have on volumes of their own takes nothing from anybody.
+    """
+    rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
     reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
     confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
     return Verdict(
@@ -68,7 +71,7 @@ def judge(resource: Observed, engine: EngineView) -> Verdict:
         indexing=next(_indexing(rows), None),
         is_confirmed=confirmed,
         known=_known(resource, rows) if confirmed else resource.known,
-        replicas=tuple(_replica(pod, row) for pod, row in rows),
+        replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
     )
 
 
@@ -111,7 +114,7 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
         yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
     if engine.is_scaled_down:
         yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
-    if not engine.pods:
+    if not rows:
         yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
     for pod, _ in rows:
         if pod.state is None:
