@@ -29,6 +29,8 @@ TIMEOUT_SECONDS: Final = (5.0, 30.0)
 RETRIES: Final = Retry(1, respect_retry_after_header=False)
 """Of a request without an answer: the API server may have closed the connection since the last one. More, or
 a wait of the hours that an answer may ask for, would keep a pass from what else it has to do."""
+NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading an answer raises that is another than was asked for."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
@@ -75,7 +77,7 @@ class Cluster:
         """Whether the namespace is being deleted."""
         with _whole():
             found: Any = self._core.read_namespace(self.namespace, _request_timeout=TIMEOUT_SECONDS)
-        return found.metadata.deletion_timestamp is not None
+            return found.metadata.deletion_timestamp is not None
 
     # Changes ----------------------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class Cluster:
                 GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
                 force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
-        return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
+            return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
 
     def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
         """Of exactly the object that was read. Raises Changed."""
@@ -124,15 +126,15 @@ class Cluster:
                     GROUP, VERSION, self.namespace, PLURAL, limit=CHUNK, _continue=token,
                     field_selector=selector, _request_timeout=TIMEOUT_SECONDS,
                 )  # fmt: skip
-            for item in page["items"]:
-                item["metadata"].pop("managedFields", None)
-                yield item
-            token = page["metadata"].get("continue") or ""
+                for item in page["items"]:
+                    item["metadata"].pop("managedFields", None)
+                token = page["metadata"].get("continue") or ""
+            yield from page["items"]
 
     def _listed(self, call: Callable[..., Any]) -> list[Any]:
         with _whole():
             found = call(self.namespace, label_selector=Label.ENGINE.value, _request_timeout=TIMEOUT_SECONDS)
-        items: list[Any] = found.items
+            items: list[Any] = found.items
         return items
 
 
@@ -201,6 +203,8 @@ def _whole() -> Iterator[None]:
         raise Away(f"the API server does not answer: {error}") from error
     except ConfigException as error:
         raise Away(f"the credentials cannot be read: {error}") from error
+    except NOT_UNDERSTOOD as error:
+        raise Away(f"the API server's answer is not understood: {error!r}") from error
 
 
 @contextmanager

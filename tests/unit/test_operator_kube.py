@@ -26,15 +26,23 @@ class ApiServer(BaseHTTPRequestHandler):
     status = 200
     document: object = {"items": [], "metadata": {}}
 
+    content_type = "application/json"
+
     def do_GET(self):
         self.tokens.append(self.headers["Authorization"])
-        content = json.dumps(self.document).encode()
+        content = json.dumps(self.document).encode() if self.document is not None else b"<html>"
         self.send_response(self.status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", self.content_type)
         self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def do_PATCH(self):
+        self.do_GET()
+
+    def do_POST(self):
+        self.do_GET()
 
     def log_message(self, format, *args):
         """Nothing."""
@@ -45,7 +53,7 @@ def tokens():
     """Those that the API server was shown; `port` is its own."""
     handler = type("Handler", (ApiServer,), {"tokens": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         handler.port = server.server_port
         yield handler
         server.shutdown()
@@ -121,6 +129,39 @@ def test_answer_that_asks_for_an_hour_holds_nobody(write, tokens, monkeypatch, s
             list(cluster.resources())
     assert not Lease("vecstow-manager", "apps").is_held()
     assert len(tokens.tokens) == 3
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(None, id="no JSON"),
+        pytest.param("", id="text"),
+        pytest.param([], id="a list"),
+        pytest.param({}, id="an empty object"),
+        pytest.param({"kind": "Status", "status": "Success"}, id="a status"),
+        pytest.param({"items": None, "metadata": None}, id="nothing in it"),
+        pytest.param({"items": ["x"], "metadata": []}, id="another list"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda cluster: list(cluster.resources()), id="resources"),
+        pytest.param(Cluster.stateful_sets, id="stateful sets"),
+        pytest.param(Cluster.pods, id="pods"),
+        pytest.param(Cluster.namespace_ends, id="namespace"),
+        pytest.param(lambda cluster: cluster.apply_status("notes", "1", {}), id="status"),
+    ],
+)
+def test_answer_that_is_another_is_none(write, tokens, document, content_type, ask):
+    """Of what stands before the API server: nothing is known then, and no pass fails."""
+    tokens.document, tokens.content_type = document, content_type
+    write(tokens.port, "old")
+    cluster = Cluster(load_configuration())
+    with pytest.raises(Away, match="is not understood"):
+        ask(cluster)
+    assert not Lease("vecstow-manager", "apps").is_held()
 
 
 @pytest.mark.parametrize(

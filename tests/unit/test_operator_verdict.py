@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from tests.unit.declared import HAD, OTHER_UID, OTHER_VOLUME, UID, VOLUME, claim, engine_of, pod, row_of
-from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, Row, Told, parse_state
+from vecstow_operator.kube import NOT_UNDERSTOOD
+from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told, parse_state
 from vecstow_operator.manager.verdict import Replica, is_released, judge
 from vecstow_operator.observed import Known
 from vecstow_operator.vocabulary import Reason

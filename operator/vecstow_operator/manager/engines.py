@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from vecstow_operator.vocabulary import Reason
-
-NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""What reading an answer raises that is no state document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class EngineView:
 
 
 def parse_state(document: Mapping[str, Any]) -> EngineState:
-    """The `data` of a state document. Raises one of NOT_UNDERSTOOD for what is none."""
+    """The `data` of a state document. Raises one of `kube.NOT_UNDERSTOOD` for what is none."""
     rows = [_row(row) for row in document["collections"]]
     told: dict[str, tuple[Told, ...]] = {}
     for finding in (document["findings"] or {}).get("resources", ()):

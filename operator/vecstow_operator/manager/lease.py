@@ -19,7 +19,7 @@ from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
 
-from vecstow_operator.kube import Away
+from vecstow_operator.kube import NOT_UNDERSTOOD, Away
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,7 +30,7 @@ RELEASED_SECONDS: Final = 1
 """Duration of a Lease that nobody holds, as other controllers write it: it must be above 0."""
 TIMEOUT_SECONDS: Final = (2.0, 5.0)
 """To connect, and for the answer."""
-_UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException)
+_UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException, *NOT_UNDERSTOOD)
 
 
 class Lease:
