@@ -24,6 +24,8 @@ from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, 
 
 CHUNK: Final = 500
 """Resources of one request."""
+LIST_SECONDS_MAX: Final = 30.0
+"""A role makes a complete list at least so often, whatever the watch says."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
 RETRIES: Final = Retry(1, respect_retry_after_header=False)

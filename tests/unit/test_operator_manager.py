@@ -11,8 +11,8 @@ from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of,
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager import passes
-from vecstow_operator.manager.engines import Told
-from vecstow_operator.manager.passes import ABSENCE_SECONDS, PENDING_SECONDS, Manager, orphans
+from vecstow_operator.manager.engines import Told, orphans
+from vecstow_operator.manager.passes import ABSENCE_SECONDS, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason
 
 
@@ -99,6 +100,19 @@ class EngineView:
         """The collection of that name, whoever's, as the first pod has it that has one."""
         rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
         return next((row for row in rows if row is not None), None)
+
+
+def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
+    """Engine and name of each collection that no resource declares."""
+    declared = {(resource.engine, resource.collection_name) for resource in resources}
+    served = {
+        (engine.name, name)
+        for engine in engines.values()
+        for pod in engine.pods
+        if pod.state is not None
+        for name in pod.state.rows
+    }
+    return sorted(served - declared)
 
 
 def parse_state(document: Mapping[str, Any]) -> EngineState:

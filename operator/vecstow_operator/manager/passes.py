@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,10 +13,10 @@ from typing import Any, Final
 import structlog
 
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Changed, Cluster
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Cluster
 from vecstow_operator.manager import status
 from vecstow_operator.manager.asking import Asking
-from vecstow_operator.manager.engines import EngineView
+from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.patience import Patience
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
@@ -26,8 +26,6 @@ from vecstow_operator.vocabulary import Annotation, EventReason, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
-LIST_SECONDS_MAX: Final = 30.0
-"""A complete list is made at least so often, whatever the watch says."""
 PATCHES_AT_ONCE: Final = 4
 ALIKE_MAX: Final = 10_000
 """Documents that are kept because others may have the same content."""
@@ -277,19 +275,6 @@ class Manager:
             self._cluster.post_event(event_of(resource, transition, self._cluster.namespace))
         except (Away, Changed) as error:
             log.debug("event was not posted", resource=resource.name, reason=str(error))
-
-
-def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
-    """Engine and name of each collection that no resource declares."""
-    declared = {(resource.engine, resource.collection_name) for resource in resources}
-    served = {
-        (engine.name, name)
-        for engine in engines.values()
-        for pod in engine.pods
-        if pod.state is not None
-        for name in pod.state.rows
-    }
-    return sorted(served - declared)
 
 
 def _may_pass(item: Item, verdict: Verdict) -> bool:

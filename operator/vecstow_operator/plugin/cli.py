@@ -17,8 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Changed, client_of
-from vecstow_operator.manager.engines import EngineView
-from vecstow_operator.manager.passes import orphans
+from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
