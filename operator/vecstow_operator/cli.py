@@ -110,7 +110,7 @@ def manager(
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat)
+    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds)
     guard = Lease(lease, cluster.namespace)
 
     def run_pass(*, is_woken: bool) -> None:
@@ -144,7 +144,7 @@ def release(
 
     _configure_logging(log_format)
     cluster = _cluster(namespace)
-    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat())
+    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat(), MANAGER_TICK_SECONDS)
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
+from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away, Changed
 from vecstow_operator.manager import passes
@@ -110,12 +111,20 @@ def clock(monkeypatch):
 @pytest.fixture
 def manager(clock):
     cluster, asking = Cluster(), Asking()
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     yield SimpleNamespace(
         cluster=cluster, asking=asking, clock=clock, role=role,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
     )  # fmt: skip
     role.close()
+
+
+def pass_for(manager, seconds):
+    """Passes by the clock until then."""
+    until = manager.clock.seconds + seconds
+    while manager.clock.seconds < until:
+        manager.clock.seconds = min(until, manager.clock.seconds + TICK_SECONDS)
+        manager.run_pass(is_woken=False)
 
 
 def serve(manager, **changes):
@@ -325,10 +334,22 @@ def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
 def test_deleted_resource_of_no_engine_is_released(manager):
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
-    manager.clock.seconds += ABSENCE_SECONDS
-    manager.run_pass(is_woken=False)
+    pass_for(manager, ABSENCE_SECONDS - 1)
+    assert manager.cluster.finalizers() == [FINALIZER]
+    pass_for(manager, 1)
     assert manager.cluster.finalizers() == []
     assert manager.cluster.events[-1] == ("notes", "Released")
+
+
+def test_engine_that_nobody_looked_for_is_not_known_to_have_been_missing(manager):
+    """Without its Lease a manager makes no pass, for hours perhaps."""
+    manager.cluster.declare(document(**LEAVING))
+    manager.run_pass()
+    manager.clock.seconds += 600
+    manager.run_pass()
+    assert manager.cluster.finalizers() == [FINALIZER]
+    pass_for(manager, ABSENCE_SECONDS)
+    assert manager.cluster.finalizers() == []
 
 
 @pytest.mark.parametrize(
@@ -343,7 +364,7 @@ def test_engine_that_is_made_anew_still_has_what_is_to_be_dropped(manager, betwe
     """A StatefulSet is deleted and made again: its volumes were there all the while."""
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
-    manager.clock.seconds += ABSENCE_SECONDS - 1
+    pass_for(manager, ABSENCE_SECONDS - 1)
     manager.asking.engine, manager.cluster.is_away = between.get("engine"), between.get("is_away", False)
     manager.run_pass()
     manager.asking.engine, manager.cluster.is_away = None, False
@@ -430,7 +451,7 @@ class Counted(Cluster):
 def test_what_the_manager_wrote_itself_it_need_not_list(clock):
     cluster, asking = Counted(), Asking()
     cluster.declare(document())
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     manager = SimpleNamespace(cluster=cluster, asking=asking)
     serve(manager)
     role.run_pass(is_woken=True)
@@ -445,7 +466,7 @@ def test_equal_conditions_of_many_resources_are_kept_once(clock):
     """Thousands have the same ones, and five of six bytes of a status are theirs."""
     cluster, asking = Cluster(), Asking()
     cluster.declare(document("one", "r-1"), document("two", "r-2"))
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     serve(SimpleNamespace(cluster=cluster, asking=asking))
     for _ in range(2):
         role.run_pass(is_woken=True)

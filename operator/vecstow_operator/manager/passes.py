@@ -35,6 +35,9 @@ Until then the status is of the generation before, and says so."""
 ABSENCE_SECONDS: Final = 30.0
 """An engine must be missing for so long, in each pass, before resources are let go without a drop: a
 StatefulSet may be deleted to be made anew."""
+GAP_TICKS_MAX: Final = 5
+"""Between two passes by which an engine was missing all the while. More may lie between them when another
+manager had the Lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,19 @@ class Alike:
 class Manager:
     """Not thread-safe: one loop calls it."""
 
-    def __init__(self, cluster: Cluster, asking: Asking, metrics: Metrics, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        asking: Asking,
+        metrics: Metrics,
+        heartbeat: Heartbeat,
+        tick_seconds: float,
+    ) -> None:
         self._cluster = cluster
         self._asking = asking
         self._metrics = metrics
         self._heartbeat = heartbeat
+        self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
         self._items: dict[str, Item] = {}
         """By uid, as last listed."""
         self._engines: Mapping[str, EngineView] = {}
@@ -83,6 +94,7 @@ class Manager:
         """Uids of resources that an engine has followed."""
         self._patience = Patience()
         self._listed_at = float("-inf")
+        self._observed_at = float("-inf")
         self._knows_all = False
         self._is_stale = False
         """Some resource is not as it was listed."""
@@ -154,6 +166,9 @@ class Manager:
         # All rows are compared here, once, and not for each resource.
         self._engines = {n: old if (old := self._engines.get(n)) == new else new for n, new in views.items()}
         missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
+        if now - self._observed_at > self._gap_seconds_max:
+            self._missing_since = {}
+        self._observed_at = now
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
         self._metrics.pass_was_complete()
