@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +33,10 @@ MANAGER_TICK_SECONDS: Final = 2.0
 RELEASE_SECONDS: Final = 60
 """How long no manager may act after `release`: an uninstall ends it meanwhile."""
 RELEASE_ATTEMPTS: Final = 5
+RELEASE_AGAIN_SECONDS: Final = 1.0
+"""After an attempt that the API server refused in part."""
+END_SECONDS: Final = 15.0
+"""For letting go, after SIGTERM, of what a namespace takes with it: a pod has 30 s to end."""
 
 app = typer.Typer(
     name="vecstow-operator",
@@ -110,20 +116,17 @@ def manager(
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds)
+    stopped = threading.Event()
+    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
     guard = Lease(lease, cluster.namespace)
 
     def run_pass(*, is_woken: bool) -> None:
         if guard.is_held():
             role.run_pass(is_woken=is_woken)
 
-    loop = Loop(run_pass, tick_seconds, heartbeat)
+    loop = Loop(run_pass, tick_seconds, heartbeat, stopped)
     _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
-    try:
-        if role.namespace_ends():
-            role.release_all()
-    except Away:
-        pass  # then a person releases them: kubectl vecstow release
+    role.end(END_SECONDS)
     role.close()
     guard.release()
 
@@ -148,10 +151,15 @@ def release(
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
-            if not (held := role.release_all()):
-                return
-            typer.echo(f"{held} resources are let go")
-        raise Away("resources are held again and again: another manager is at work")
+            try:
+                if not (held := role.release_all()):
+                    return
+                typer.echo(f"{held} resources are let go")
+                hindrance = Away("resources are held again and again: another manager is at work")
+            except Away as away:
+                hindrance = away
+                time.sleep(RELEASE_AGAIN_SECONDS)
+        raise hindrance
     finally:
         role.close()
 

@@ -44,6 +44,10 @@ class Away(Exception):
     """Raised when the API server gave no whole answer: unreachable, refused, or without the resource."""
 
 
+class Silent(Away):
+    """Raised when it gave none at all: whatever else is asked will wait as long."""
+
+
 class Changed(Exception):
     """Raised when the object is gone, or is not as it was read: the next pass sees it anew."""
 
@@ -202,7 +206,7 @@ def _whole() -> Iterator[None]:
     except ApiException as error:
         raise Away(f"the API server says {error.status} {error.reason}") from error
     except (HTTPError, OSError) as error:
-        raise Away(f"the API server does not answer: {error}") from error
+        raise Silent(f"the API server does not answer: {error}") from error
     except ConfigException as error:
         raise Away(f"the credentials cannot be read: {error}") from error
     except NOT_UNDERSTOOD as error:

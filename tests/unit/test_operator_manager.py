@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +11,10 @@ import pytest
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Changed
+from vecstow_operator.kube import Away, Changed, Silent
 from vecstow_operator.manager import passes
 from vecstow_operator.manager.engines import Told, orphans
-from vecstow_operator.manager.passes import ABSENCE_SECONDS, PENDING_SECONDS, Manager
+from vecstow_operator.manager.passes import ABSENCE_SECONDS, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
@@ -32,6 +33,8 @@ class Cluster:
         """Of a status, under another name than the manager's."""
         self.changed = set()
         """Names of resources that are not any more as they were read."""
+        self.write = lambda name: None
+        """Called with the name of each resource that is to be changed: it may raise."""
         self.log = []
         self.events = []
         self._versions = itertools.count(1)
@@ -77,6 +80,7 @@ class Cluster:
         self.events.append((event.involved_object.name, event.reason))
 
     def _write(self, what, name):
+        self.write(name)
         if name in self.changed:
             raise Changed("409 Conflict")
         self.log.append((what, name))
@@ -104,16 +108,20 @@ class Asking:
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+
+    def sleep(seconds):
+        now.seconds += seconds
+
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     return now
 
 
 @pytest.fixture
 def manager(clock):
-    cluster, asking = Cluster(), Asking()
-    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
+    cluster, asking, stopped = Cluster(), Asking(), threading.Event()
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS, stopped)
     yield SimpleNamespace(
-        cluster=cluster, asking=asking, clock=clock, role=role,
+        cluster=cluster, asking=asking, clock=clock, role=role, stopped=stopped,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
     )  # fmt: skip
     role.close()
@@ -410,6 +418,87 @@ def test_resource_that_changed_meanwhile_holds_no_other(manager):
     manager.cluster.changed = {"a"}
     manager.role.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
+
+
+def refuse(refused):
+    """The first `refused` changes get a 429."""
+
+    def write(name):
+        if refused:
+            refused.pop()
+            raise Away("the API server says 429")
+
+    return write
+
+
+def test_refusal_of_one_change_holds_no_other_resource(manager):
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(20)))
+    manager.cluster.write = refuse(["once"])
+    with pytest.raises(Away, match="1 of 20 resources are held still: the API server says 429"):
+        manager.role.release_all()
+    held = [name for name in manager.cluster.documents if manager.cluster.finalizers(name)]
+    assert len(held) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "is_held"),
+    [pytest.param(3, False, id="for a while"), pytest.param(1000, True, id="for ever")],
+)
+def test_end_of_a_namespace_lets_go_until_its_time_is_up(manager, refused, is_held):
+    """Nobody comes after this manager who may."""
+    manager.cluster.declare(document(**LEAVING))
+    manager.cluster.ends = True
+    manager.cluster.write = refuse(list(range(refused)))
+    begun = manager.clock.seconds
+    manager.role.end(15)
+    assert bool(manager.cluster.finalizers()) is is_held
+    assert manager.clock.seconds - begun <= 15
+
+
+def test_end_of_a_manager_alone_lets_go_of_nothing(manager):
+    manager.cluster.declare(document(**LEAVING))
+    manager.role.end(15)
+    assert manager.cluster.finalizers() == [FINALIZER]
+
+
+def test_api_server_that_is_silent_is_not_asked_for_each_resource(manager):
+    """Each would wait for its time limit."""
+    asked = []
+
+    def write(name):
+        asked.append(name)
+        raise Silent("the API server does not answer")
+
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
+    manager.cluster.write = write
+    with pytest.raises(Away, match="100 of 100"):
+        manager.role.release_all()
+    assert len(asked) <= PATCHES_AT_ONCE
+    asked.clear()
+    manager.cluster.declare(*(document(f"b-{n}", f"r-{n}", **DELETE) for n in range(100)))
+    manager.run_pass()
+    assert 1 <= len(asked) <= PATCHES_AT_ONCE
+    manager.cluster.write = asked.append
+    manager.run_pass()
+    assert set(asked) == manager.cluster.documents.keys()
+
+
+def test_manager_that_is_told_to_end_begins_no_further_change(manager):
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **DELETE) for n in range(100)))
+    manager.cluster.write = lambda name: manager.stopped.set()
+    manager.run_pass()
+    assert 1 <= len(manager.cluster.log) <= PATCHES_AT_ONCE
+
+
+def test_loop_beats_after_each_change(manager, monkeypatch):
+    beats = []
+    monkeypatch.setattr(manager.role._heartbeat, "clock", lambda: beats.append(1) or 0.0)
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
+    manager.run_pass()
+    assert len(beats) >= 100
+    beats.clear()
+    manager.role.release_all()
+    assert len(beats) >= 100
 
 
 def test_paused_resource_keeps_its_last_word(manager):
