@@ -36,8 +36,8 @@ NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
-_CHANGED: Final = (404, 409, 422)
-"""What a change of one object gets that is gone, is another version, or no longer takes it."""
+_CHANGED: Final = (404, 409)
+"""What a change of one object gets that is gone, or is another version."""
 
 
 class Away(Exception):

@@ -172,7 +172,7 @@ def test_answer_that_is_another_is_none(write, tokens, document, content_type, a
         pytest.param(404, Changed, id="gone"),
         pytest.param(409, Changed, id="another version"),
         pytest.param(413, Away, id="too large"),
-        pytest.param(422, Changed, id="no longer allowed"),
+        pytest.param(422, Away, id="not allowed"),
         pytest.param(500, Away, id="a failure"),
     ],
 )

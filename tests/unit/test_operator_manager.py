@@ -7,15 +7,17 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Changed, Silent
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import passes
 from vecstow_operator.manager.engines import Told, orphans
 from vecstow_operator.manager.passes import ABSENCE_SECONDS, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
+from vecstow_operator.manager.refusals import AGAIN_SECONDS
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
@@ -27,6 +29,7 @@ class Cluster:
 
     def __init__(self):
         self.documents = {}
+        self.lists = 0
         self.ends = False
         self.is_away = False
         self.foreign = {}
@@ -50,6 +53,7 @@ class Cluster:
         return self.documents[name]
 
     def resources(self, engine=None):
+        self.lists += 1
         if self.is_away:
             raise Away("the API server says 503")
         return copy.deepcopy(list(self.documents.values()))
@@ -119,9 +123,10 @@ def clock(monkeypatch):
 @pytest.fixture
 def manager(clock):
     cluster, asking, stopped = Cluster(), Asking(), threading.Event()
-    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS, stopped)
+    metrics = Metrics()
+    role = Manager(cluster, asking, metrics, Heartbeat(), TICK_SECONDS, stopped)
     yield SimpleNamespace(
-        cluster=cluster, asking=asking, clock=clock, role=role, stopped=stopped,
+        cluster=cluster, asking=asking, clock=clock, role=role, stopped=stopped, metrics=metrics,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
     )  # fmt: skip
     role.close()
@@ -133,6 +138,17 @@ def pass_for(manager, seconds):
     while manager.clock.seconds < until:
         manager.clock.seconds = min(until, manager.clock.seconds + TICK_SECONDS)
         manager.run_pass(is_woken=False)
+
+
+def refuse(refused):
+    """The first `refused` changes get a 429."""
+
+    def write(name):
+        if refused:
+            refused.pop()
+            raise Away("the API server says 429")
+
+    return write
 
 
 def serve(manager, **changes):
@@ -402,6 +418,60 @@ def test_resource_that_changed_meanwhile_is_read_again_without_a_wake(manager):
     assert manager.cluster.documents["notes"]["status"]["observedGeneration"] == 2
 
 
+def test_refused_change_is_told_once_and_tried_ever_more_rarely(manager):
+    """A status that the API server does not take, for one: everything else goes on, and nothing is listed."""
+    tried = []
+
+    def write(name):
+        if name == "bad":
+            tried.append(manager.clock.seconds)
+            raise Away("the API server says 422 Unprocessable Entity")
+
+    manager.cluster.declare(document("bad", "r-1"), document("good", "r-2"))
+    manager.cluster.write = write
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(500):
+            serve(manager)
+            manager.run_pass(is_woken=False)
+            manager.clock.seconds += TICK_SECONDS
+    assert manager.cluster.reason("good") == "Served"
+    waited = [later - earlier for earlier, later in itertools.pairwise(tried)]
+    assert waited == [4, 8, 16, 32, 64, 128, 256, 300]
+    assert [(line["event"], line.get("resource")) for line in logs] == [("resource was not changed", "bad")]
+    assert manager.metrics.registry.get_sample_value(
+        "vecstow_operator_errors_total", {"source": "api_server"}
+    ) == len(tried)
+    assert manager.cluster.lists <= 500 * TICK_SECONDS / LIST_SECONDS_MAX + 1
+
+
+def test_refused_change_is_tried_at_once_when_the_resource_changes_or_it_was_taken(manager):
+    manager.cluster.declare(document())
+    manager.cluster.write = refuse(["once"])
+    serve(manager)
+    manager.run_pass()
+    manager.run_pass()
+    assert manager.cluster.log == []
+    manager.cluster.edit()
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")]
+    manager.cluster.write = refuse(["once"])
+    serve(manager, state="degraded", reason="one point")
+    manager.run_pass()
+    manager.clock.seconds += AGAIN_SECONDS
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+
+
+def test_conflict_that_lasts_is_tried_ever_more_rarely(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.cluster.changed = {"notes"}
+    for _ in range(500):
+        manager.run_pass(is_woken=False)
+        manager.clock.seconds += TICK_SECONDS
+    assert manager.cluster.lists < 60
+
+
 def test_namespace_that_ends_lets_go_of_all_and_takes_hold_of_none(manager):
     """Resources get their own deletion later, when the right to change them may be gone already."""
     with_finalizer = document("a", "r-1", has_finalizer=True, **DELETE)
@@ -418,17 +488,6 @@ def test_resource_that_changed_meanwhile_holds_no_other(manager):
     manager.cluster.changed = {"a"}
     manager.role.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
-
-
-def refuse(refused):
-    """The first `refused` changes get a 429."""
-
-    def write(name):
-        if refused:
-            refused.pop()
-            raise Away("the API server says 429")
-
-    return write
 
 
 def test_refusal_of_one_change_holds_no_other_resource(manager):
@@ -520,17 +579,12 @@ def test_collection_without_a_resource_is_an_orphan_of_its_engine(manager):
     assert orphans({"vecstow": engine}, [claim(), elsewhere]) == [("vecstow", "lost")]
 
 
-class Counted(Cluster):
-    """It counts the lists, and gives each version of a resource once."""
+class Versioned(Cluster):
+    """It keeps the version of each change of a status."""
 
     def __init__(self):
         super().__init__()
-        self.lists = 0
         self.versions = []
-
-    def resources(self, engine=None):
-        self.lists += 1
-        return super().resources(engine)
 
     def apply_status(self, name, resource_version, status):
         self.versions.append(resource_version)
@@ -538,7 +592,7 @@ class Counted(Cluster):
 
 
 def test_what_the_manager_wrote_itself_it_need_not_list(clock):
-    cluster, asking = Counted(), Asking()
+    cluster, asking = Versioned(), Asking()
     cluster.declare(document())
     role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     manager = SimpleNamespace(cluster=cluster, asking=asking)

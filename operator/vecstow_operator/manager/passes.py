@@ -20,6 +20,7 @@ from vecstow_operator.manager.asking import Asking
 from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.patience import Patience
+from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, finalizers, observed
@@ -103,6 +104,7 @@ class Manager:
         self._followed: set[str] = set()
         """Uids of resources that an engine has followed."""
         self._patience = Patience()
+        self._refusals = Refusals()
         self._listed_at = float("-inf")
         self._observed_at = float("-inf")
         self._knows_all = False
@@ -223,7 +225,13 @@ class Manager:
     def _act(self) -> None:
         pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
         self._settled = {u: pair for u, pair in self._settled.items() if u in pairs and _same(pair, pairs[u])}
-        due = [pair for uid, pair in pairs.items() if uid not in self._settled]
+        now = time.monotonic()
+        self._refusals.forget_all_but(pairs)
+        due = [
+            (item, engine)
+            for uid, (item, engine) in pairs.items()
+            if uid not in self._settled and not self._refusals.keeps(uid, item.version, now)
+        ]
         self._metrics.queue_depth.set(len(due))
         for place, settled in enumerate(self._side_by_side(self._settle, due), start=1):
             self._metrics.queue_depth.set(len(due) - place)
@@ -243,14 +251,23 @@ class Manager:
         if self._is_silent or self._stopped.is_set():
             return None
         try:
-            return None if self._acted(item, engine) else pair
+            acted = self._acted(item, engine)
         except Changed as changed:
             log.debug("resource changed meanwhile", resource=item.resource.name, reason=str(changed))
             self._is_stale = True
+            self._refused(item, changed)
+            return None
         except Away as away:
+            self._metrics.errors.labels("api_server").inc()
             self._hear(away)
-            self._away(away)
-        return None
+            if self._refused(item, away):
+                log.warning("resource was not changed", resource=item.resource.name, reason=str(away))
+            return None
+        self._refusals.forget(item.resource.uid)
+        return None if acted else pair
+
+    def _refused(self, item: Item, why: Exception) -> bool:
+        return self._refusals.add(item.resource.uid, item.version, str(why), time.monotonic())
 
     def _acted(self, item: Item, engine: EngineView) -> bool:
         resource = item.resource
