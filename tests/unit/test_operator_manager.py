@@ -18,6 +18,7 @@ from vecstow_operator.manager.engines import Told, orphans
 from vecstow_operator.manager.passes import ABSENCE_SECONDS, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.manager.refusals import AGAIN_SECONDS
+from vecstow_operator.manager.status import COUNT_SECONDS_MIN
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
@@ -570,6 +571,21 @@ def test_paused_resource_keeps_its_last_word(manager):
     assert manager.cluster.reason() == "Served"
     assert manager.cluster.log == [("status", "notes")] * 2
     manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+
+
+def test_data_that_a_paused_resource_gets_is_known_at_once_and_counted_now_and_then(manager):
+    manager.cluster.declare(document(paused=True))
+    serve(manager, vector_count=1)
+    manager.run_pass()
+    manager.run_pass()
+    serve(manager, vector_count=2)
+    manager.run_pass()
+    assert manager.cluster.documents["notes"]["status"]["vectorCount"] == 1
+    manager.clock.seconds += COUNT_SECONDS_MIN
+    manager.run_pass()
+    found = manager.cluster.documents["notes"]["status"]
+    assert (found["vectorCount"], found["collectionUid"]) == (2, UID)
     assert manager.cluster.log == [("status", "notes")] * 2
 
 

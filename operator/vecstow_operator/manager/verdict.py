@@ -70,7 +70,7 @@ def judge(resource: Observed, engine: EngineView) -> Verdict:
         degraded=next(_degradations(resource, engine, rows), None),
         indexing=next(_indexing(rows), None),
         is_confirmed=confirmed,
-        known=_known(resource, rows) if confirmed else resource.known,
+        known=_known(resource, rows) if confirmed or resource.is_paused else resource.known,
         replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
     )
 
@@ -200,8 +200,8 @@ def _known(resource: Observed, rows: _Rows) -> Known:
 
     Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
     """
-    pod, row = rows[0]
-    if row is None or pod.state is None or _is_other(resource, pod, row):
+    pod, row = rows[0] if rows else (None, None)
+    if pod is None or pod.state is None or row is None or _is_other(resource, pod, row):
         return resource.known
     if not row.serves or _has_lost(resource, row):
         uid = row.collection_uid or resource.known.collection_uid
