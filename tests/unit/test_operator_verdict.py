@@ -17,7 +17,7 @@ SILENT = EnginePod("vecstow-0", "p-1", problem="connection refused")
 MISSING = EngineView("vecstow")
 GONE_ENGINE = EngineView("vecstow", is_gone=True)
 SCALED_DOWN = engine_of(wanted_pods=0)
-DELETING = claim(generation=3, status=HAD, is_deleting=True, deletionPolicy="Delete")
+DELETING = claim(generation=3, status=HAD, is_deleting=True, has_finalizer=True, deletionPolicy="Delete")
 
 
 def row(**changes):
@@ -199,6 +199,14 @@ def test_resource_that_is_being_deleted_is_not_ready():
     engine = engine_of(pod(SERVED))
     assert judge(DELETING, engine).reason is Reason.DELETING
     assert judge(DELETING, SCALED_DOWN).reason is Reason.ENGINE_SCALED_DOWN
+
+
+@pytest.mark.parametrize("engine", [engine_of(pod()), MISSING, SCALED_DOWN], ids=["there", "missing", "none"])
+def test_resource_that_only_others_keep_waits_for_them_alone(engine):
+    verdict = judge(dataclasses.replace(DELETING, has_finalizer=False), engine)
+    assert (verdict.reason, verdict.message) == (
+        Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
+    )  # fmt: skip
 
 
 def test_deletion_that_the_engine_cannot_do_says_so():

@@ -110,6 +110,8 @@ def _is_settled(resource: Observed, row: Row | None) -> bool:
 
 def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
     """Why it is not ready, what comes first first."""
+    if resource.is_deleting and not resource.has_finalizer:
+        yield Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
     if not engine.exists:
         yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
     if engine.is_scaled_down:
