@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +18,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from vecstow_operator.health import Heartbeat, serve_health
+from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, load_configuration
 from vecstow_operator.loop import Loop
@@ -31,6 +33,10 @@ MANAGER_TICK_SECONDS: Final = 2.0
 RELEASE_SECONDS: Final = 60
 """How long no manager may act after `release`: an uninstall ends it meanwhile."""
 RELEASE_ATTEMPTS: Final = 5
+RELEASE_AGAIN_SECONDS: Final = 1.0
+"""After an attempt that the API server refused in part."""
+END_SECONDS: Final = 15.0
+"""For letting go, after SIGTERM, of what a namespace takes with it: a pod has 30 s to end."""
 
 app = typer.Typer(
     name="vecstow-operator",
@@ -73,7 +79,7 @@ def sidecar(
     tick_seconds: Annotated[float, typer.Option(help="How often the volume is looked at.")] = (
         SIDECAR_TICK_SECONDS
     ),
-    health_host: HealthHost = "0.0.0.0",
+    health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3031,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
@@ -99,7 +105,7 @@ def manager(
         MANAGER_TICK_SECONDS
     ),
     lease: LeaseName = "vecstow-manager",
-    health_host: HealthHost = "0.0.0.0",
+    health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3032,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
@@ -110,20 +116,17 @@ def manager(
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat)
+    stopped = threading.Event()
+    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
     guard = Lease(lease, cluster.namespace)
 
     def run_pass(*, is_woken: bool) -> None:
         if guard.is_held():
             role.run_pass(is_woken=is_woken)
 
-    loop = Loop(run_pass, tick_seconds, heartbeat)
+    loop = Loop(run_pass, tick_seconds, heartbeat, stopped)
     _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
-    try:
-        if role.namespace_ends():
-            role.release_all()
-    except Away:
-        pass  # then a person releases them: kubectl vecstow release
+    role.end(END_SECONDS)
     role.close()
     guard.release()
 
@@ -144,14 +147,19 @@ def release(
 
     _configure_logging(log_format)
     cluster = _cluster(namespace)
-    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat())
+    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat(), MANAGER_TICK_SECONDS)
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
-            if not (held := role.release_all()):
-                return
-            typer.echo(f"{held} resources are let go")
-        raise Away("resources are held again and again: another manager is at work")
+            try:
+                if not (held := role.release_all()):
+                    return
+                typer.echo(f"{held} resources are let go")
+                hindrance = Away("resources are held again and again: another manager is at work")
+            except Away as away:
+                hindrance = away
+                time.sleep(RELEASE_AGAIN_SECONDS)
+        raise hindrance
     finally:
         role.close()
 

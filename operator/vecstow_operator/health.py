@@ -21,6 +21,8 @@ from vecstow_operator.metrics import Metrics
 
 STANDSTILL_SECONDS_MAX: Final = 300.0
 """Longer than any pass: each request in one has a time limit."""
+EVERY_ADDRESS: Final = "::"
+"""IPv4's too; those alone on a machine without IPv6."""
 REQUEST_SECONDS_MAX: Final = 10
 """For a client to say what it wants."""
 
@@ -55,6 +57,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _ServerOfIPv6(_Server):
     address_family = socket.AF_INET6
 
+    def server_bind(self) -> None:
+        """Whatever the machine's default is."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
 
 class _Quiet(WSGIRequestHandler):
     timeout = REQUEST_SECONDS_MAX
@@ -78,7 +85,16 @@ def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -
         start("503 Service Unavailable" if ill else "200 OK", [("Content-Type", "text/plain")])
         return [b"the loop of passes stands still\n" if ill else b"ok\n"]
 
-    kind = _ServerOfIPv6 if ":" in host else _Server
-    server = make_server(host, port, answer, server_class=kind, handler_class=_Quiet)
+    server = _listening(host, port, answer)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
+
+
+def _listening(host: str, port: int, answer: Callable[..., Iterable[bytes]]) -> WSGIServer:
+    kind = _ServerOfIPv6 if ":" in host else _Server
+    try:
+        return make_server(host, port, answer, server_class=kind, handler_class=_Quiet)
+    except OSError:
+        if host != EVERY_ADDRESS:
+            raise
+        return _listening("0.0.0.0", port, answer)

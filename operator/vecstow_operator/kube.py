@@ -18,25 +18,34 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
 
 CHUNK: Final = 500
 """Resources of one request."""
+LIST_SECONDS_MAX: Final = 30.0
+"""A role makes a complete list at least so often, whatever the watch says."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
-RETRIES: Final = 1
-"""Of a request without an answer: the API server may have closed the connection since the last one. More
-would keep a pass waiting, which has other things to do."""
+RETRIES: Final = Retry(1, respect_retry_after_header=False)
+"""Of a request without an answer: the API server may have closed the connection since the last one. More, or
+a wait of the hours that an answer may ask for, would keep a pass from what else it has to do."""
+NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading an answer raises that is another than was asked for."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
-_CHANGED: Final = (404, 409, 422)
-"""What a change of one object gets that is gone, is another version, or no longer takes it."""
+_CHANGED: Final = (404, 409)
+"""What a change of one object gets that is gone, or is another version."""
 
 
 class Away(Exception):
     """Raised when the API server gave no whole answer: unreachable, refused, or without the resource."""
+
+
+class Silent(Away):
+    """Raised when it gave none at all: whatever else is asked will wait as long."""
 
 
 class Changed(Exception):
@@ -74,7 +83,7 @@ class Cluster:
         """Whether the namespace is being deleted."""
         with _whole():
             found: Any = self._core.read_namespace(self.namespace, _request_timeout=TIMEOUT_SECONDS)
-        return found.metadata.deletion_timestamp is not None
+            return found.metadata.deletion_timestamp is not None
 
     # Changes ----------------------------------------------------------------------------------------------
 
@@ -97,7 +106,7 @@ class Cluster:
                 GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
                 force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
-        return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
+            return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
 
     def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
         """Of exactly the object that was read. Raises Changed."""
@@ -123,15 +132,15 @@ class Cluster:
                     GROUP, VERSION, self.namespace, PLURAL, limit=CHUNK, _continue=token,
                     field_selector=selector, _request_timeout=TIMEOUT_SECONDS,
                 )  # fmt: skip
-            for item in page["items"]:
-                item["metadata"].pop("managedFields", None)
-                yield item
-            token = page["metadata"].get("continue") or ""
+                for item in page["items"]:
+                    item["metadata"].pop("managedFields", None)
+                token = page["metadata"].get("continue") or ""
+            yield from page["items"]
 
     def _listed(self, call: Callable[..., Any]) -> list[Any]:
         with _whole():
             found = call(self.namespace, label_selector=Label.ENGINE.value, _request_timeout=TIMEOUT_SECONDS)
-        items: list[Any] = found.items
+            items: list[Any] = found.items
         return items
 
 
@@ -151,6 +160,14 @@ def load_configuration() -> str:
         client.Configuration.get_default().retries = RETRIES
     with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="ascii") as stream:
         return stream.read().strip()
+
+
+def client_of(context: str | None) -> client.ApiClient:
+    """A client for a context of the kubeconfig; None: the current one. Raises ConfigException."""
+    configuration = client.Configuration()
+    config.load_kube_config(context=context, client_configuration=configuration)
+    configuration.retries = RETRIES
+    return client.ApiClient(configuration)
 
 
 @dataclass(slots=True)
@@ -189,9 +206,11 @@ def _whole() -> Iterator[None]:
     except ApiException as error:
         raise Away(f"the API server says {error.status} {error.reason}") from error
     except (HTTPError, OSError) as error:
-        raise Away(f"the API server does not answer: {error}") from error
+        raise Silent(f"the API server does not answer: {error}") from error
     except ConfigException as error:
         raise Away(f"the credentials cannot be read: {error}") from error
+    except NOT_UNDERSTOOD as error:
+        raise Away(f"the API server's answer is not understood: {error!r}") from error
 
 
 @contextmanager

@@ -29,8 +29,9 @@ class Loop:
     run_pass: Callable[..., None]
     tick_seconds: float
     heartbeat: Heartbeat
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """For a pass to see that it is the last, and end soon."""
     _woken: threading.Event = field(default_factory=threading.Event)
-    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def wake(self) -> None:
         """Look again soon."""
@@ -38,7 +39,7 @@ class Loop:
 
     def stop(self) -> None:
         """No pass begins any more."""
-        self._stopped.set()
+        self.stopped.set()
         self._woken.set()
 
     def stop_on_signals(self) -> None:
@@ -53,7 +54,7 @@ class Loop:
     def run(self) -> None:
         """Until `stop`. An error that nobody expected is logged, and the next pass comes all the same."""
         is_woken = True
-        while not self._stopped.is_set():
+        while not self.stopped.is_set():
             begun, worked = time.monotonic(), time.thread_time()
             try:
                 self.run_pass(is_woken=is_woken)
@@ -61,7 +62,7 @@ class Loop:
                 log.exception("pass failed")
             self.heartbeat.beat()
             took, worked = time.monotonic() - begun, time.thread_time() - worked
-            self._stopped.wait(max(GATHER_SECONDS, worked / SHARE_MAX - took))
+            self.stopped.wait(max(GATHER_SECONDS, worked / SHARE_MAX - took))
             is_woken = self._woken.wait(max(0.0, self.tick_seconds - took))
             if is_woken:  # what wakes just after the time is up counts for the pass after the next one
                 self._woken.clear()

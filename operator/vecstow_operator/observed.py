@@ -69,6 +69,17 @@ class Observed:
         """Whether somebody said that this incarnation need not come back."""
         return self.annotations.get(Annotation.ACCEPT_EMPTY) == collection_uid
 
+    def is_other_than_known(self, collection_uid: str | None, volume_id: str | None) -> bool:
+        """Whether another collection is on another volume, and nobody accepted that the known one is lost.
+
+        Repair gives another uid, and a copy may lie on another volume; both at once are another's.
+        """
+        known = self.known
+        if None in (collection_uid, known.collection_uid, known.volume_id):
+            return False
+        is_other = collection_uid != known.collection_uid and volume_id != known.volume_id
+        return is_other and not self.accepts_loss_of(str(known.collection_uid))
+
     @property
     def may_replace(self) -> bool:
         """Whether a collection of another shape may be dropped for it."""

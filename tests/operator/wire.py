@@ -101,7 +101,8 @@ def silence() -> Iterator[int]:
 
 @contextmanager
 def unavailable(cluster: ControlPlane) -> Iterator[int]:
-    """A port that answers 503 to everything, as what stands before an API server does: in HTML."""
+    """A port that answers 503 to everything, as what stands before an API server does: in HTML, and asking
+    for an hour's patience."""
     own = cluster.authority.issue("unavailable", "unavailable", alternative_names=[f"IP:{HOST}"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own.certificate, own.key)
@@ -129,6 +130,7 @@ class _Refusing(BaseHTTPRequestHandler):
         content = b"<html><body>503 Service Unavailable</body></html>"
         self.send_response(503)
         self.send_header("Content-Type", "text/html")
+        self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

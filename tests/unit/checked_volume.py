@@ -17,7 +17,7 @@ from vecstow_engine.storage.check import CheckReport, Finding, check_volume
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.point_table import PointTable
-from vecstow_engine.storage.rows import HEADER_BYTES, decode_header, encode_header
+from vecstow_engine.storage.rows_header import HEADER_BYTES, decode_header, encode_header
 
 POINTS = 1200
 STRIDE = 16

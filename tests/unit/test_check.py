@@ -33,7 +33,7 @@ from vecstow_engine.storage.check import volume as volume_check
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Upsert
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 
 @pytest.fixture(scope="module")

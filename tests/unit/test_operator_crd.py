@@ -33,9 +33,9 @@ from vecstow_operator.manager.status import MESSAGE_CHARACTERS_MAX, build
 from vecstow_operator.manager.verdict import judge
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Condition, Reason
 
-DEFINITION = yaml.safe_load(
-    (Path(__file__).parents[2] / "crds" / "vecstow.dev_vectorcollections.yaml").read_text()
-)
+REPOSITORY = Path(__file__).parents[2]
+DEFINITION = yaml.safe_load((REPOSITORY / "crds" / "vecstow.dev_vectorcollections.yaml").read_text())
+CHARTS = REPOSITORY / "charts"
 [SERVED_VERSION] = DEFINITION["spec"]["versions"]
 ROOT = SERVED_VERSION["schema"]["openAPIV3Schema"]
 SPEC = ROOT["properties"]["spec"]
@@ -349,3 +349,11 @@ def test_columns_are_of_fields_that_are_there():
             schema = schema["properties"][re.sub(r"\[.*", "", name)]
         kind = re.search(r'@\.type=="(\w+)"', column["jsonPath"])
         assert kind is None or kind[1] in set(Condition)
+
+
+@pytest.mark.parametrize("chart", ["vecstow", "vecstow-crds"])
+def test_chart_asks_for_a_kubernetes_that_selects_resources_by_their_engine(chart):
+    """On by default from 1.31 on; before, each list of a sidecar is refused."""
+    assert SERVED_VERSION["selectableFields"] == [{"jsonPath": ".spec.engine"}]
+    written = yaml.safe_load((CHARTS / chart / "Chart.yaml").read_text())
+    assert written["kubeVersion"] == ">=1.31.0-0"

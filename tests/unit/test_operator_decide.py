@@ -134,6 +134,25 @@ CASES = [
         wrote(replace(FILLED, unknown={"later": 1})),
     ),
     Case("a damaged manifest is set aside and written", [SERVED], DAMAGED, wrote(ANEW, set_aside=True)),
+    *(
+        Case(
+            f"over data of another shape none is written: {fact}",
+            [claim(annotations=REPLACE, status=status)],
+            replace(folder, shape=(9, *NEW.parsed().shape[1:])),
+            left(told(Reason.CONFLICT)),
+        )
+        for fact, folder, status in [
+            ("it is damaged", DAMAGED, None),
+            ("it is gone", Folder(has_data=True), None),
+            ("it had data before", DAMAGED, HAD),
+        ]
+    ),
+    Case(
+        "over data of its shape it is",
+        [NEW],
+        replace(DAMAGED, shape=NEW.parsed().shape),
+        wrote(EMPTY, set_aside=True),
+    ),
     Case("a newer release's manifest is left", [SERVED], NEWER, left(told(Reason.NEWER_FORMAT))),
     Case("a manifest that is gone beside its data is written", [SERVED], Folder(has_data=True), wrote(ANEW)),
     # Data that is gone is not drift
@@ -176,6 +195,33 @@ CASES = [
         volume_id=None,
     ),
     Case("another volume with the data is fine", [SERVED], holds(FILLED), left(), volume_id=OTHER_VOLUME),
+    Case(
+        "another collection of that name on another volume hides no loss",
+        [SERVED],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        left(told(Reason.VOLUME_REPLACED)),
+        volume_id=OTHER_VOLUME,
+    ),
+    Case(
+        "nor does one that was taken over in spite of it",
+        [SERVED],
+        holds(FILLED, collection_uid=OTHER_UID, owner="x"),
+        wrote(replace(FILLED, collection_uid=OTHER_UID), told(Reason.VOLUME_REPLACED)),
+        volume_id=OTHER_VOLUME,
+    ),
+    Case(
+        "on the same volume it is taken over",
+        [SERVED],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        wrote(replace(FILLED, collection_uid=OTHER_UID)),
+    ),
+    Case(
+        "so it is where the loss is accepted",
+        [claim(status=HAD, annotations=accepts(UID))],
+        holds(RETAINED, collection_uid=OTHER_UID),
+        wrote(replace(FILLED, collection_uid=OTHER_UID)),
+        volume_id=OTHER_VOLUME,
+    ),
     Case(
         "an accepted loss begins anew",
         [claim(status=HAD, annotations=accepts(UID))],
@@ -474,6 +520,12 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
         "wanted is 4, Euclidean, Float32",
         "to have it moved to .deleted/: kubectl annotate vcol notes vecstow.dev/replace=true",
     )
+
+
+def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
+    message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.parsed().shape[1:])))
+    assert message.endswith("another shape: 9, Euclidean, Float32; wanted is 4, Euclidean, Float32")
+    assert hint == "its manifest is lost: vecstow check notes --repair writes it anew"
 
 
 def test_loser_is_told_who_has_the_name():

@@ -1,6 +1,8 @@
 """/healthz and /metrics: liveness fails only when the loop of passes stands still."""
 
+import inspect
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +10,10 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from vecstow_operator import cli
+from vecstow_operator import health as health_module
 from vecstow_operator import metrics as metrics_module
-from vecstow_operator.health import STANDSTILL_SECONDS_MAX, Heartbeat, serve_health
+from vecstow_operator.health import EVERY_ADDRESS, STANDSTILL_SECONDS_MAX, Heartbeat, serve_health
 from vecstow_operator.metrics import Metrics
 
 
@@ -73,14 +77,44 @@ def test_client_that_says_nothing_keeps_no_probe_waiting(role):
         assert role.get("/healthz")[0] == 200
 
 
-def test_pods_that_have_ipv6_addresses_only_answer_too():
-    if not Path("/proc/net/if_inet6").exists():
-        pytest.skip("this machine has no IPv6")
-    server = serve_health("::1", 0, Metrics(), Heartbeat())
-    with urllib3.PoolManager(retries=False, timeout=10.0) as pool:
-        assert pool.request("GET", f"http://[::1]:{server.server_port}/healthz").status == 200
+@contextmanager
+def answering(host):
+    """Its port."""
+    server = serve_health(host, 0, Metrics(), Heartbeat())
+    yield server.server_port
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        pytest.param("::1", ["[::1]"], id="of IPv6 alone"),
+        pytest.param(EVERY_ADDRESS, ["[::1]", "127.0.0.1"], id="of both"),
+    ],
+)
+def test_pod_answers_at_its_addresses(host, asked):
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with answering(host) as port, urllib3.PoolManager(retries=False, timeout=10.0) as pool:
+        for address in asked:
+            assert pool.request("GET", f"http://{address}:{port}/healthz").status == 200
+
+
+def test_machine_without_ipv6_answers_at_what_it_has(monkeypatch):
+    def server_bind(self):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(health_module._ServerOfIPv6, "server_bind", server_bind)
+    with answering(EVERY_ADDRESS) as port, urllib3.PoolManager(retries=False, timeout=10.0) as pool:
+        assert pool.request("GET", f"http://127.0.0.1:{port}/healthz").status == 200
+    with pytest.raises(OSError, match="Cannot assign"), answering("::1"):
+        raise AssertionError("it listens")
+
+
+@pytest.mark.parametrize("role", [cli.sidecar, cli.manager])
+def test_role_answers_at_every_address_unless_told_otherwise(role):
+    assert inspect.signature(role).parameters["health_host"].default == EVERY_ADDRESS
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/ready", "/metrics/x"])

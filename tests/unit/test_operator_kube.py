@@ -5,14 +5,16 @@ import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import kube_config
+from urllib3.util import retry
 
 from vecstow_operator import kube
-from vecstow_operator.kube import Away, Changed, Cluster, load_configuration
+from vecstow_operator.kube import Away, Changed, Cluster, client_of, load_configuration
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import Lease
 
@@ -21,15 +23,26 @@ class ApiServer(BaseHTTPRequestHandler):
     """Keeps the tokens that it is shown, and has no resources."""
 
     tokens: list[str]
+    status = 200
+    document: object = {"items": [], "metadata": {}}
+
+    content_type = "application/json"
 
     def do_GET(self):
         self.tokens.append(self.headers["Authorization"])
-        content = json.dumps({"items": [], "metadata": {}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        content = json.dumps(self.document).encode() if self.document is not None else b"<html>"
+        self.send_response(self.status)
+        self.send_header("Content-Type", self.content_type)
+        self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def do_PATCH(self):
+        self.do_GET()
+
+    def do_POST(self):
+        self.do_GET()
 
     def log_message(self, format, *args):
         """Nothing."""
@@ -40,7 +53,7 @@ def tokens():
     """Those that the API server was shown; `port` is its own."""
     handler = type("Handler", (ApiServer,), {"tokens": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         handler.port = server.server_port
         yield handler
         server.shutdown()
@@ -103,6 +116,54 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         assert not Lease("vecstow-manager", "apps").is_held()
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_answer_that_asks_for_an_hour_holds_nobody(write, tokens, monkeypatch, status):
+    def sleep(seconds):
+        raise AssertionError(f"it sleeps for {seconds} s")
+
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=sleep))
+    tokens.status = status
+    write(tokens.port, "old")
+    for cluster in (Cluster(load_configuration()), Cluster("apps", client_of("it"))):
+        with pytest.raises(Away, match=f"says {status}"):
+            list(cluster.resources())
+    assert not Lease("vecstow-manager", "apps").is_held()
+    assert len(tokens.tokens) == 3
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(None, id="no JSON"),
+        pytest.param("", id="text"),
+        pytest.param([], id="a list"),
+        pytest.param({}, id="an empty object"),
+        pytest.param({"kind": "Status", "status": "Success"}, id="a status"),
+        pytest.param({"items": None, "metadata": None}, id="nothing in it"),
+        pytest.param({"items": ["x"], "metadata": []}, id="another list"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda cluster: list(cluster.resources()), id="resources"),
+        pytest.param(Cluster.stateful_sets, id="stateful sets"),
+        pytest.param(Cluster.pods, id="pods"),
+        pytest.param(Cluster.namespace_ends, id="namespace"),
+        pytest.param(lambda cluster: cluster.apply_status("notes", "1", {}), id="status"),
+    ],
+)
+def test_answer_that_is_another_is_none(write, tokens, document, content_type, ask):
+    """Of what stands before the API server: nothing is known then, and no pass fails."""
+    tokens.document, tokens.content_type = document, content_type
+    write(tokens.port, "old")
+    cluster = Cluster(load_configuration())
+    with pytest.raises(Away, match="is not understood"):
+        ask(cluster)
+    assert not Lease("vecstow-manager", "apps").is_held()
+
+
 @pytest.mark.parametrize(
     ("status", "raised"),
     [
@@ -111,7 +172,7 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         pytest.param(404, Changed, id="gone"),
         pytest.param(409, Changed, id="another version"),
         pytest.param(413, Away, id="too large"),
-        pytest.param(422, Changed, id="no longer allowed"),
+        pytest.param(422, Away, id="not allowed"),
         pytest.param(500, Away, id="a failure"),
     ],
 )

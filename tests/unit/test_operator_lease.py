@@ -1,116 +1,160 @@
 """The Lease that keeps a second manager from acting: renewed in time, lost in time, and both are told."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import structlog
-from kubernetes.client import V1Lease, V1LeaseSpec
+from kubernetes.client import V1Lease
+from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from vecstow_operator.manager import lease as lease_module
-from vecstow_operator.manager.lease import RENEW_SECONDS, RETRY_SECONDS, Lease
+from vecstow_operator.manager.lease import DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Lease
 
-
-@pytest.fixture
-def held(monkeypatch):
-    """A lease, the clock, and whether the API server renews it."""
-    now = SimpleNamespace(seconds=1000.0, is_renewed=True, tries=0, took=0.0)
-    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    lease = Lease("vecstow-manager", "apps")
-
-    def renewed():
-        now.tries += 1
-        now.seconds += now.took
-        return now.is_renewed
-
-    lease._election.try_acquire_or_renew = renewed
-    return lease, now
-
-
-def test_lease_is_not_asked_for_at_every_pass(held):
-    lease, now = held
-    for _ in range(10):
-        assert lease.is_held()
-    assert now.tries == 1
-    now.seconds += RETRY_SECONDS
-    assert lease.is_held()
-    assert now.tries == 2
-
-
-def test_lease_that_is_not_renewed_is_lost_before_another_may_take_it(held):
-    lease, now = held
-    with structlog.testing.capture_logs() as logs:
-        assert lease.is_held()
-        now.is_renewed = False
-        for second in range(1, 20):
-            now.seconds = 1000.0 + second
-            assert lease.is_held() is (second < RENEW_SECONDS)
-    assert [line["event"] for line in logs] == ["lease taken", "lease lost"]
-
-
-def test_lease_that_ends_during_a_slow_renewal_is_lost(held):
-    lease, now = held
-    assert lease.is_held()
-    now.seconds += 2 * RETRY_SECONDS
-    now.is_renewed, now.took = False, 3.0
-    assert not lease.is_held()
-
-
-def test_lease_of_another_is_waited_for(held):
-    lease, now = held
-    now.is_renewed = False
-    assert not lease.is_held()
-    now.seconds += RETRY_SECONDS
-    now.is_renewed = True
-    assert lease.is_held()
+BEGUN = 1000.0
 
 
 class Leases:
     """Stands in for the API server's: one Lease, and whether it answers."""
 
-    def __init__(self, holder):
-        spec = V1LeaseSpec(holder_identity=holder, lease_duration_seconds=15)
-        self.lease, self.replaced, self.is_away = V1Lease(spec=spec), [], False
+    def __init__(self, now):
+        self.lease, self.tries, self.is_away, self.took = None, 0, False, 0.0
+        self._now = now
 
     def read_namespaced_lease(self, name, namespace):
+        self.tries += 1
+        self._now.seconds += self.took
         if self.is_away:
             raise HTTPError("read timed out")
+        if self.lease is None:
+            raise ApiException(status=404)
+        return copy.deepcopy(self.lease)
+
+    def create_namespaced_lease(self, namespace, body):
+        self.lease = V1Lease(metadata=body.metadata, spec=body.spec)
         return self.lease
 
     def replace_namespaced_lease(self, name, namespace, body):
-        self.replaced.append((body.spec.holder_identity, body.spec.lease_duration_seconds))
+        self.lease = copy.deepcopy(body)
+
+    @property
+    def held(self):
+        """By whom, and for how long."""
+        return self.lease.spec.holder_identity, self.lease.spec.lease_duration_seconds
 
 
 @pytest.fixture
-def ending(held):
-    """A lease, and a function that gives it this holder as it ends."""
-    lease, _ = held
-    lock = lease._election.election_config.lock
+def site(monkeypatch):
+    """A clock that sleeps, and the API server; `lease(name)` is a process's own."""
+    now = SimpleNamespace(seconds=BEGUN, meanwhile=lambda: None)
 
-    def ending(holder=lock.identity, *, is_away=False):
-        lock.api_instance = Leases(holder)
-        lock.api_instance.is_away = is_away
-        lease.release()
-        return lock.api_instance.replaced
+    def sleep(seconds):
+        for _ in range(seconds):
+            now.seconds += 1
+            now.meanwhile()
 
-    return lease, ending
+    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    now.server = Leases(now)
+
+    def lease(identity="manager"):
+        made = Lease("vecstow-manager", "apps")
+        made._lock.identity, made._lock.api_instance = identity, now.server
+        return made
+
+    now.lease, now.sleep = lease, sleep
+    return now
 
 
-def test_lease_that_is_held_is_let_go_at_the_end(ending):
+def test_lease_is_not_asked_for_at_every_pass(site):
+    lease = site.lease()
+    for _ in range(10):
+        assert lease.is_held()
+    assert site.server.tries == 1
+    site.seconds += RETRY_SECONDS
+    assert lease.is_held()
+    assert site.server.tries == 2
+
+
+def test_lease_that_is_not_renewed_is_lost_before_another_may_take_it(site):
+    lease, other = site.lease(), site.lease("other")
+    with structlog.testing.capture_logs() as logs:
+        assert lease.is_held()
+        site.server.is_away = True
+        for second in range(1, DURATION_SECONDS):
+            site.seconds = BEGUN + second
+            assert lease.is_held() is (second < RENEW_SECONDS)
+    assert [line["event"] for line in logs] == ["lease taken", "lease lost"]
+    site.server.is_away = False
+    assert not other.is_held()
+
+
+def test_lease_that_ends_during_a_slow_renewal_is_lost(site):
+    lease = site.lease()
+    assert lease.is_held()
+    site.seconds += 2 * RETRY_SECONDS
+    site.server.is_away, site.server.took = True, 3.0
+    assert not lease.is_held()
+
+
+def test_lease_of_one_that_is_gone_is_anothers_when_its_time_is_over(site):
+    lease, other = site.lease(), site.lease("other")
+    assert lease.is_held()
+    for second in range(DURATION_SECONDS):
+        site.seconds = BEGUN + second
+        assert not other.is_held()
+    site.seconds += RETRY_SECONDS
+    assert other.is_held()
+    assert site.server.held == ("other", DURATION_SECONDS)
+
+
+def test_lease_that_is_seized_is_nobody_elses_for_as_long_as_was_asked(site):
+    """An uninstall ends the manager in that minute; until then it must not act."""
+    manager, hook = site.lease(), site.lease("hook")
+    assert manager.is_held()
+    site.meanwhile = manager.is_held
+    hook.seize(60)
+    site.meanwhile = lambda: None
+    assert (site.seconds, site.server.held) == (BEGUN + RENEW_SECONDS, ("hook", 60))
+    while site.seconds < BEGUN + 60:
+        assert not manager.is_held(), f"after {site.seconds - BEGUN} s"
+        site.seconds += 1
+    site.seconds += 2 * RETRY_SECONDS
+    assert manager.is_held()
+
+
+def test_lease_is_seized_where_there_was_none(site):
+    site.lease("hook").seize(60)
+    assert site.server.held == ("hook", 60)
+
+
+# The end ---------------------------------------------------------------------------------------------------
+
+
+def test_lease_that_is_held_is_let_go_at_the_end(site):
     """As other controllers do it: nobody holds it, and for no longer than a second."""
-    lease, end = ending
+    lease, other = site.lease(), site.lease("other")
     assert lease.is_held()
-    assert end() == [("", 1)]
+    lease.release()
+    assert site.server.held == ("", 1)
+    assert other.is_held()
 
 
-def test_lease_that_was_never_held_or_is_anothers_by_now_is_not_touched(ending):
-    lease, end = ending
-    assert end() == []
+def test_lease_that_was_never_held_or_is_anothers_by_now_is_not_touched(site):
+    lease, other = site.lease(), site.lease("other")
+    other.seize(DURATION_SECONDS)
+    lease.release()
+    site.seconds += 2 * DURATION_SECONDS
+    assert not lease.is_held()
+    site.seconds += DURATION_SECONDS
     assert lease.is_held()
-    assert end("another-1") == []
+    other.seize(DURATION_SECONDS)
+    lease.release()
+    assert site.server.held == ("other", DURATION_SECONDS)
 
 
-def test_end_waits_for_no_api_server(ending):
-    lease, end = ending
+def test_end_waits_for_no_api_server(site):
+    lease = site.lease()
     assert lease.is_held()
-    assert end(is_away=True) == []
+    site.server.is_away = True
+    lease.release()

@@ -167,7 +167,7 @@ def test_passes_leave_half_of_a_core_to_others(monkeypatch, took, worked, waits)
         loop.wake()
 
     passes.during = during
-    loop = Loop(passes, 5.0, Heartbeat(lambda: 0.0), _stopped=Stopped())
+    loop = Loop(passes, 5.0, Heartbeat(lambda: 0.0), stopped=Stopped())
     loop.run()
     assert waited == [waits] * 3
 

@@ -2,17 +2,23 @@
 
 import copy
 import dataclasses
+import itertools
+import threading
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
+from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Changed
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import passes
-from vecstow_operator.manager.engines import Told
-from vecstow_operator.manager.passes import ABSENCE_SECONDS, PENDING_SECONDS, Manager, orphans
+from vecstow_operator.manager.engines import Told, orphans
+from vecstow_operator.manager.passes import ABSENCE_SECONDS, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
+from vecstow_operator.manager.refusals import AGAIN_SECONDS
+from vecstow_operator.manager.status import COUNT_SECONDS_MIN
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
@@ -24,19 +30,31 @@ class Cluster:
 
     def __init__(self):
         self.documents = {}
+        self.lists = 0
         self.ends = False
         self.is_away = False
         self.foreign = {}
         """Of a status, under another name than the manager's."""
         self.changed = set()
         """Names of resources that are not any more as they were read."""
+        self.write = lambda name: None
+        """Called with the name of each resource that is to be changed: it may raise."""
         self.log = []
         self.events = []
+        self._versions = itertools.count(1)
 
     def declare(self, *documents):
         self.documents = {document["metadata"]["name"]: document for document in documents}
+        for name in self.documents:
+            self.edit(name)
+
+    def edit(self, name="notes"):
+        """A document to change: from now on it is of another version."""
+        self.documents[name]["metadata"]["resourceVersion"] = str(next(self._versions))
+        return self.documents[name]
 
     def resources(self, engine=None):
+        self.lists += 1
         if self.is_away:
             raise Away("the API server says 503")
         return copy.deepcopy(list(self.documents.values()))
@@ -54,18 +72,20 @@ class Cluster:
 
     def apply_status(self, name, resource_version, status):
         self._write("status", name)
-        before = self.documents[name].get("status", {})
-        self.documents[name]["status"] = dict(status) | self.foreign
-        return copy.deepcopy(self.documents[name]) if self.documents[name]["status"] != before else None
+        if self.documents[name].get("status", {}) == (wanted := dict(status) | self.foreign):
+            return None
+        self.edit(name)["status"] = wanted
+        return copy.deepcopy(self.documents[name])
 
     def patch_metadata(self, name, uid, resource_version, changed):
         self._write(",".join(changed), name)
-        self.documents[name]["metadata"] |= changed
+        self.edit(name)["metadata"] |= changed
 
     def post_event(self, event):
         self.events.append((event.involved_object.name, event.reason))
 
     def _write(self, what, name):
+        self.write(name)
         if name in self.changed:
             raise Changed("409 Conflict")
         self.log.append((what, name))
@@ -93,19 +113,43 @@ class Asking:
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+
+    def sleep(seconds):
+        now.seconds += seconds
+
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     return now
 
 
 @pytest.fixture
 def manager(clock):
-    cluster, asking = Cluster(), Asking()
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    cluster, asking, stopped = Cluster(), Asking(), threading.Event()
+    metrics = Metrics()
+    role = Manager(cluster, asking, metrics, Heartbeat(), TICK_SECONDS, stopped)
     yield SimpleNamespace(
-        cluster=cluster, asking=asking, clock=clock, role=role,
+        cluster=cluster, asking=asking, clock=clock, role=role, stopped=stopped, metrics=metrics,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
     )  # fmt: skip
     role.close()
+
+
+def pass_for(manager, seconds):
+    """Passes by the clock until then."""
+    until = manager.clock.seconds + seconds
+    while manager.clock.seconds < until:
+        manager.clock.seconds = min(until, manager.clock.seconds + TICK_SECONDS)
+        manager.run_pass(is_woken=False)
+
+
+def refuse(refused):
+    """The first `refused` changes get a 429."""
+
+    def write(name):
+        if refused:
+            refused.pop()
+            raise Away("the API server says 429")
+
+    return write
 
 
 def serve(manager, **changes):
@@ -143,7 +187,7 @@ def test_condition_of_another_costs_no_patch(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    conditions = manager.cluster.documents["notes"]["status"]["conditions"]
+    conditions = manager.cluster.edit()["status"]["conditions"]
     conditions.insert(1, conditions[0] | {"type": "Audited"})
     manager.run_pass()
     assert manager.cluster.log == [("status", "notes")]
@@ -192,7 +236,7 @@ def test_edit_that_is_not_followed_is_told(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    manager.cluster.documents["notes"]["metadata"]["generation"] = 2
+    manager.cluster.edit()["metadata"]["generation"] = 2
     manager.run_pass()
     manager.clock.seconds += PENDING_SECONDS
     manager.run_pass()
@@ -315,10 +359,22 @@ def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
 def test_deleted_resource_of_no_engine_is_released(manager):
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
-    manager.clock.seconds += ABSENCE_SECONDS
-    manager.run_pass(is_woken=False)
+    pass_for(manager, ABSENCE_SECONDS - 1)
+    assert manager.cluster.finalizers() == [FINALIZER]
+    pass_for(manager, 1)
     assert manager.cluster.finalizers() == []
     assert manager.cluster.events[-1] == ("notes", "Released")
+
+
+def test_engine_that_nobody_looked_for_is_not_known_to_have_been_missing(manager):
+    """Without its Lease a manager makes no pass, for hours perhaps."""
+    manager.cluster.declare(document(**LEAVING))
+    manager.run_pass()
+    manager.clock.seconds += 600
+    manager.run_pass()
+    assert manager.cluster.finalizers() == [FINALIZER]
+    pass_for(manager, ABSENCE_SECONDS)
+    assert manager.cluster.finalizers() == []
 
 
 @pytest.mark.parametrize(
@@ -333,7 +389,7 @@ def test_engine_that_is_made_anew_still_has_what_is_to_be_dropped(manager, betwe
     """A StatefulSet is deleted and made again: its volumes were there all the while."""
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
-    manager.clock.seconds += ABSENCE_SECONDS - 1
+    pass_for(manager, ABSENCE_SECONDS - 1)
     manager.asking.engine, manager.cluster.is_away = between.get("engine"), between.get("is_away", False)
     manager.run_pass()
     manager.asking.engine, manager.cluster.is_away = None, False
@@ -363,6 +419,60 @@ def test_resource_that_changed_meanwhile_is_read_again_without_a_wake(manager):
     assert manager.cluster.documents["notes"]["status"]["observedGeneration"] == 2
 
 
+def test_refused_change_is_told_once_and_tried_ever_more_rarely(manager):
+    """A status that the API server does not take, for one: everything else goes on, and nothing is listed."""
+    tried = []
+
+    def write(name):
+        if name == "bad":
+            tried.append(manager.clock.seconds)
+            raise Away("the API server says 422 Unprocessable Entity")
+
+    manager.cluster.declare(document("bad", "r-1"), document("good", "r-2"))
+    manager.cluster.write = write
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(500):
+            serve(manager)
+            manager.run_pass(is_woken=False)
+            manager.clock.seconds += TICK_SECONDS
+    assert manager.cluster.reason("good") == "Served"
+    waited = [later - earlier for earlier, later in itertools.pairwise(tried)]
+    assert waited == [4, 8, 16, 32, 64, 128, 256, 300]
+    assert [(line["event"], line.get("resource")) for line in logs] == [("resource was not changed", "bad")]
+    assert manager.metrics.registry.get_sample_value(
+        "vecstow_operator_errors_total", {"source": "api_server"}
+    ) == len(tried)
+    assert manager.cluster.lists <= 500 * TICK_SECONDS / LIST_SECONDS_MAX + 1
+
+
+def test_refused_change_is_tried_at_once_when_the_resource_changes_or_it_was_taken(manager):
+    manager.cluster.declare(document())
+    manager.cluster.write = refuse(["once"])
+    serve(manager)
+    manager.run_pass()
+    manager.run_pass()
+    assert manager.cluster.log == []
+    manager.cluster.edit()
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")]
+    manager.cluster.write = refuse(["once"])
+    serve(manager, state="degraded", reason="one point")
+    manager.run_pass()
+    manager.clock.seconds += AGAIN_SECONDS
+    manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+
+
+def test_conflict_that_lasts_is_tried_ever_more_rarely(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.cluster.changed = {"notes"}
+    for _ in range(500):
+        manager.run_pass(is_woken=False)
+        manager.clock.seconds += TICK_SECONDS
+    assert manager.cluster.lists < 60
+
+
 def test_namespace_that_ends_lets_go_of_all_and_takes_hold_of_none(manager):
     """Resources get their own deletion later, when the right to change them may be gone already."""
     with_finalizer = document("a", "r-1", has_finalizer=True, **DELETE)
@@ -381,16 +491,101 @@ def test_resource_that_changed_meanwhile_holds_no_other(manager):
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
 
 
+def test_refusal_of_one_change_holds_no_other_resource(manager):
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(20)))
+    manager.cluster.write = refuse(["once"])
+    with pytest.raises(Away, match="1 of 20 resources are held still: the API server says 429"):
+        manager.role.release_all()
+    held = [name for name in manager.cluster.documents if manager.cluster.finalizers(name)]
+    assert len(held) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "is_held"),
+    [pytest.param(3, False, id="for a while"), pytest.param(1000, True, id="for ever")],
+)
+def test_end_of_a_namespace_lets_go_until_its_time_is_up(manager, refused, is_held):
+    """Nobody comes after this manager who may."""
+    manager.cluster.declare(document(**LEAVING))
+    manager.cluster.ends = True
+    manager.cluster.write = refuse(list(range(refused)))
+    begun = manager.clock.seconds
+    manager.role.end(15)
+    assert bool(manager.cluster.finalizers()) is is_held
+    assert manager.clock.seconds - begun <= 15
+
+
+def test_end_of_a_manager_alone_lets_go_of_nothing(manager):
+    manager.cluster.declare(document(**LEAVING))
+    manager.role.end(15)
+    assert manager.cluster.finalizers() == [FINALIZER]
+
+
+def test_api_server_that_is_silent_is_not_asked_for_each_resource(manager):
+    """Each would wait for its time limit."""
+    asked = []
+
+    def write(name):
+        asked.append(name)
+        raise Silent("the API server does not answer")
+
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
+    manager.cluster.write = write
+    with pytest.raises(Away, match="100 of 100"):
+        manager.role.release_all()
+    assert len(asked) <= PATCHES_AT_ONCE
+    asked.clear()
+    manager.cluster.declare(*(document(f"b-{n}", f"r-{n}", **DELETE) for n in range(100)))
+    manager.run_pass()
+    assert 1 <= len(asked) <= PATCHES_AT_ONCE
+    manager.cluster.write = asked.append
+    manager.run_pass()
+    assert set(asked) == manager.cluster.documents.keys()
+
+
+def test_manager_that_is_told_to_end_begins_no_further_change(manager):
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **DELETE) for n in range(100)))
+    manager.cluster.write = lambda name: manager.stopped.set()
+    manager.run_pass()
+    assert 1 <= len(manager.cluster.log) <= PATCHES_AT_ONCE
+
+
+def test_loop_beats_after_each_change(manager, monkeypatch):
+    beats = []
+    monkeypatch.setattr(manager.role._heartbeat, "clock", lambda: beats.append(1) or 0.0)
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
+    manager.run_pass()
+    assert len(beats) >= 100
+    beats.clear()
+    manager.role.release_all()
+    assert len(beats) >= 100
+
+
 def test_paused_resource_keeps_its_last_word(manager):
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
-    manager.cluster.documents["notes"]["spec"]["paused"] = True
+    manager.cluster.edit()["spec"]["paused"] = True
     serve(manager, state="quarantined")
     manager.run_pass()
     assert manager.cluster.reason() == "Served"
     assert manager.cluster.log == [("status", "notes")] * 2
     manager.run_pass()
+    assert manager.cluster.log == [("status", "notes")] * 2
+
+
+def test_data_that_a_paused_resource_gets_is_known_at_once_and_counted_now_and_then(manager):
+    manager.cluster.declare(document(paused=True))
+    serve(manager, vector_count=1)
+    manager.run_pass()
+    manager.run_pass()
+    serve(manager, vector_count=2)
+    manager.run_pass()
+    assert manager.cluster.documents["notes"]["status"]["vectorCount"] == 1
+    manager.clock.seconds += COUNT_SECONDS_MIN
+    manager.run_pass()
+    found = manager.cluster.documents["notes"]["status"]
+    assert (found["vectorCount"], found["collectionUid"]) == (2, UID)
     assert manager.cluster.log == [("status", "notes")] * 2
 
 
@@ -400,35 +595,29 @@ def test_collection_without_a_resource_is_an_orphan_of_its_engine(manager):
     assert orphans({"vecstow": engine}, [claim(), elsewhere]) == [("vecstow", "lost")]
 
 
-class Counted(Cluster):
-    """It counts the lists, and gives each version of a resource once."""
+class Versioned(Cluster):
+    """It keeps the version of each change of a status."""
 
     def __init__(self):
         super().__init__()
-        self.lists = 0
         self.versions = []
-
-    def resources(self, engine=None):
-        self.lists += 1
-        return super().resources(engine)
 
     def apply_status(self, name, resource_version, status):
         self.versions.append(resource_version)
-        self.documents[name]["metadata"]["resourceVersion"] = str(len(self.versions) + 100)
         return super().apply_status(name, resource_version, status)
 
 
 def test_what_the_manager_wrote_itself_it_need_not_list(clock):
-    cluster, asking = Counted(), Asking()
+    cluster, asking = Versioned(), Asking()
     cluster.declare(document())
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     manager = SimpleNamespace(cluster=cluster, asking=asking)
     serve(manager)
     role.run_pass(is_woken=True)
     serve(manager, state="degraded", reason="one point")
     role.run_pass(is_woken=False)
     role.close()
-    assert (cluster.lists, cluster.versions) == (1, [document()["metadata"]["resourceVersion"], "101"])
+    assert (cluster.lists, cluster.versions) == (1, ["1", "2"])
     assert cluster.reason() == "Served"
 
 
@@ -436,7 +625,7 @@ def test_equal_conditions_of_many_resources_are_kept_once(clock):
     """Thousands have the same ones, and five of six bytes of a status are theirs."""
     cluster, asking = Cluster(), Asking()
     cluster.declare(document("one", "r-1"), document("two", "r-2"))
-    role = Manager(cluster, asking, Metrics(), Heartbeat())
+    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
     serve(SimpleNamespace(cluster=cluster, asking=asking))
     for _ in range(2):
         role.run_pass(is_woken=True)

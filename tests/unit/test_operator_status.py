@@ -73,7 +73,7 @@ def test_whole_status_of_what_is_served():
             {"type": kind, "status": status, "reason": reason, "message": message} | said
             for kind, status, reason, message in (
                 ("Ready", "True", "Served", "served by vecstow"),
-                ("Synced", "True", "Confirmed", "every engine pod follows this generation"),
+                ("Synced", "True", "Confirmed", "the engine follows this generation"),
                 ("Degraded", "False", "Sound", "nothing is withheld"),
                 ("Conflict", "False", "NoRival", "nothing else has the name"),
                 ("Paused", "False", "NotRequested", "it is reconciled"),
@@ -229,6 +229,21 @@ def test_paused_resource_keeps_all_but_one_condition():
         "lastTransitionTime": NOW,
     }
     assert found | {"Paused": None} == conditions(READY) | {"Paused": None}
+
+
+def test_paused_resource_knows_what_data_it_has():
+    """It is stored while nothing is reconciled, and may be lost before that is so again."""
+    resource = claim(generation=4, paused=True)
+    stored = status_of(row(generation=3, vector_count=9), resource=resource)
+    assert {key: stored[key] for key in HAD} == {"collectionUid": UID, "volumeId": VOLUME, "vectorCount": 9}
+    lost = status_of(row(collection_uid=None, vector_count=0), resource=PAUSED, before=stored)
+    assert {key: lost[key] for key in HAD} == HAD
+
+
+def test_paused_resource_knows_nothing_of_what_is_anothers():
+    status = status_of(row(resource_uid=None), resource=claim(generation=4, paused=True))
+    assert status["vectorCount"] == 0
+    assert not {"collectionUid", "volumeId"} & status.keys()
 
 
 def test_pause_changes_no_order():

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from tests.unit.declared import HAD, OTHER_UID, OTHER_VOLUME, UID, VOLUME, claim, engine_of, pod, row_of
-from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, Row, Told, parse_state
+from vecstow_operator.kube import NOT_UNDERSTOOD
+from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told, parse_state
 from vecstow_operator.manager.verdict import Replica, is_released, judge
 from vecstow_operator.observed import Known
 from vecstow_operator.vocabulary import Reason
@@ -16,7 +17,7 @@ SILENT = EnginePod("vecstow-0", "p-1", problem="connection refused")
 MISSING = EngineView("vecstow")
 GONE_ENGINE = EngineView("vecstow", is_gone=True)
 SCALED_DOWN = engine_of(wanted_pods=0)
-DELETING = claim(generation=3, status=HAD, is_deleting=True, deletionPolicy="Delete")
+DELETING = claim(generation=3, status=HAD, is_deleting=True, has_finalizer=True, deletionPolicy="Delete")
 
 
 def row(**changes):
@@ -103,6 +104,15 @@ def extra(*rows):
             engine_of(pod(row(collection_uid=OTHER_UID))), Reason.SERVED,
             "served by vecstow", id="repaired, with another uid",
         ),
+        pytest.param(
+            engine_of(pod(row(collection_uid=OTHER_UID), volume_id=OTHER_VOLUME)), Reason.VOLUME_REPLACED,
+            f"pod vecstow-0 has another collection of that name; the 7 vectors were on volume {VOLUME}",
+            id="another collection, on another volume",
+        ),
+        pytest.param(
+            engine_of(pod(SERVED, volume_id=OTHER_VOLUME)), Reason.SERVED,
+            "served by vecstow", id="the same on another volume, as a copy is",
+        ),
         *(
             pytest.param(telling(reason), reason, f"because of {reason}; do this", id=f"told {reason}")
             for reason in (
@@ -135,13 +145,25 @@ def extra(*rows):
             "served by vecstow", id="what it serves already it serves",
         ),
         pytest.param(extra(SERVED), Reason.SERVED, "served by vecstow", id="every pod serves"),
+        pytest.param(extra(), Reason.SERVED, "served by vecstow", id="a further pod does not follow"),
         pytest.param(
-            extra(), Reason.PENDING,
-            "pod vecstow-1 does not follow generation 3 yet", id="one pod of two does not",
+            extra(row(state="quarantined", reason="damage")), Reason.SERVED,
+            "served by vecstow", id="a further pod is damaged",
         ),
         pytest.param(
-            engine_of(pod(SERVED), dataclasses.replace(SILENT, name="vecstow-1")), Reason.ENGINE_UNREACHABLE,
-            "pod vecstow-1 does not answer: connection refused", id="one pod of two does not answer",
+            engine_of(pod(SERVED), dataclasses.replace(SILENT, name="vecstow-1")), Reason.SERVED,
+            "served by vecstow", id="a further pod does not answer",
+        ),
+        pytest.param(
+            engine_of(
+                pod(SERVED),
+                pod(name="vecstow-1", told={"r-1": (Told(Reason.VOLUME_REPLACED, "another volume"),)}),
+            ),
+            Reason.SERVED, "served by vecstow", id="a further pod is on another volume",
+        ),
+        pytest.param(
+            engine_of(pod(name="vecstow-1"), wanted_pods=2), Reason.ENGINE_UNREACHABLE,
+            "engine 'vecstow' has no pod yet", id="a further pod stands in for none that is away",
         ),
     ],
 )  # fmt: skip
@@ -156,7 +178,10 @@ def test_reason(engine, reason, message):
         pytest.param(engine_of(pod(SERVED)), True, id="this uid and generation"),
         pytest.param(engine_of(pod(row(state="quarantined"))), True, id="in whatever state"),
         pytest.param(extra(SERVED), True, id="by every pod"),
-        pytest.param(extra(), False, id="by one of two pods"),
+        pytest.param(extra(), True, id="by the pod that clients reach"),
+        pytest.param(
+            engine_of(pod(), pod(SERVED, name="vecstow-1"), wanted_pods=2), False, id="by a further pod alone"
+        ),
         pytest.param(engine_of(pod(row(generation=2))), False, id="another generation"),
         pytest.param(engine_of(pod(row(resource_uid="r-0"))), False, id="another uid"),
         pytest.param(engine_of(SILENT), False, id="no answer"),
@@ -164,7 +189,7 @@ def test_reason(engine, reason, message):
         pytest.param(MISSING, False, id="no engine"),
     ],
 )
-def test_confirmed_is_what_every_pod_says(engine, is_confirmed):
+def test_confirmed_is_what_the_pod_that_serves_says(engine, is_confirmed):
     verdict = judge(RESOURCE, engine)
     assert verdict.is_confirmed is is_confirmed
     assert is_confirmed or verdict.reason is not Reason.SERVED
@@ -174,6 +199,14 @@ def test_resource_that_is_being_deleted_is_not_ready():
     engine = engine_of(pod(SERVED))
     assert judge(DELETING, engine).reason is Reason.DELETING
     assert judge(DELETING, SCALED_DOWN).reason is Reason.ENGINE_SCALED_DOWN
+
+
+@pytest.mark.parametrize("engine", [engine_of(pod()), MISSING, SCALED_DOWN], ids=["there", "missing", "none"])
+def test_resource_that_only_others_keep_waits_for_them_alone(engine):
+    verdict = judge(dataclasses.replace(DELETING, has_finalizer=False), engine)
+    assert (verdict.reason, verdict.message) == (
+        Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
+    )  # fmt: skip
 
 
 def test_deletion_that_the_engine_cannot_do_says_so():
@@ -209,6 +242,15 @@ def test_deletion_that_the_engine_cannot_do_says_so():
 )
 def test_what_it_has_had_is_known(changes, known):
     assert judge(RESOURCE, engine_of(pod(row(**changes)))).known == known
+
+
+@pytest.mark.parametrize("state", ["ready", "quarantined"])
+def test_other_collection_on_another_volume_is_not_known_before_the_loss_is_accepted(state):
+    engine = engine_of(pod(row(collection_uid=OTHER_UID, state=state), volume_id=OTHER_VOLUME))
+    assert judge(RESOURCE, engine).known == RESOURCE.known
+    accepting = claim(generation=3, status=HAD, annotations={"vecstow.dev/accept-empty": UID})
+    verdict = judge(accepting, engine_of(pod(row(collection_uid=OTHER_UID), volume_id=OTHER_VOLUME)))
+    assert (verdict.reason, verdict.known) == (Reason.SERVED, Known(OTHER_UID, OTHER_VOLUME, 7))
 
 
 def test_accepted_loss_is_forgotten():
@@ -254,6 +296,11 @@ def test_each_pod_is_a_replica_in_its_own_words():
             extra(SERVED), Reason.EXTRA_REPLICAS,
             "engine 'vecstow' has 2 pods, each with its own volume: clients reach the first alone; "
             "scale it to one", id="more pods than one",
+        ),
+        pytest.param(
+            extra(row(state="quarantined", reason="damage")), Reason.EXTRA_REPLICAS,
+            "engine 'vecstow' has 2 pods, each with its own volume: clients reach the first alone; "
+            "scale it to one", id="whatever a further pod has",
         ),
     ],
 )  # fmt: skip

@@ -10,8 +10,10 @@ from tests.unit.declared import OTHER_UID, UID, VOLUME, claim, manifest_of
 from tests.unit.recorded_disk import RecordedDisk
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
+from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import write_manifest
+from vecstow_engine.storage.rows_header import encode_header
 from vecstow_operator.sidecar import volume as volume_module
 from vecstow_operator.sidecar.decide import Decision, Finding, Folder
 from vecstow_operator.sidecar.volume import VolumeFolders
@@ -122,6 +124,22 @@ def test_manifest_that_cannot_be_read_is_a_problem_and_no_error(volume, raw, is_
     found = volume.look()["notes"]
     assert (found.manifest, found.is_newer, found.has_data) == (None, is_newer, True)
     assert problem in found.problem
+
+
+@pytest.mark.parametrize("raw", [b"{", None], ids=["damaged", "gone"])
+def test_data_tells_its_shape_where_no_manifest_does(volume, raw):
+    rows = encode_header(identity_of(FILLED, UID))
+    path = place(volume, FILLED, vectors_bin=rows) / "metadata.json"
+    assert volume.look()["notes"].shape is None
+    path.write_bytes(raw) if raw else path.unlink()
+    for _ in range(2):
+        assert volume.look()["notes"].shape == FILLED.shape
+
+
+def test_data_that_is_not_ours_tells_no_shape(volume):
+    place(volume, vectors_bin=b"x" * 5000)
+    damage(volume)
+    assert volume.look()["notes"].shape is None
 
 
 def test_manifest_of_another_name_is_a_problem(volume):

@@ -11,7 +11,7 @@ from tests.unit.store_on_disk import STRIDE, StoreOnDisk, upsert, vector
 from vecstow_engine.model.errors import DiskFull, ReadOnly, StorageError, Unavailable
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Delete
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable
 
 

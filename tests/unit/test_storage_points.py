@@ -13,7 +13,7 @@ from vecstow_engine.storage import point_commits, point_table
 from vecstow_engine.storage.point_commits import create_points, settle, write_points
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta, StoredPoint
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 UID = "00112233445566778899aabbccddeeff"
 PAGE = 4096

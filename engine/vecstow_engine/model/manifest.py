@@ -11,7 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from vecstow_engine.model.errors import DamagedFile, InvalidInput, NewerFormat, WrongShape
 from vecstow_engine.model.fields import integer, member
@@ -34,6 +34,10 @@ INDEX_BOUNDS: Final = {
     "max_layer": (1, 32),
 }
 """Inclusive bounds of each index setting, as d-vecDB's client has them."""
+
+
+Shape: TypeAlias = tuple[int, DistanceMetric, VectorType]
+"""What can never change while the data stays."""
 
 
 class ManagedBy(StrEnum):
@@ -122,7 +126,7 @@ class Manifest:
         _check_payload_indexes(self.payload_indexes)
 
     @property
-    def shape(self) -> tuple[int, DistanceMetric, VectorType]:
+    def shape(self) -> Shape:
         """What can never change while the data stays."""
         return self.dimension, self.distance_metric, self.vector_type
 

@@ -37,6 +37,7 @@ from vecstow_engine.model.manifest import (
     ManagedBy,
     Manifest,
     PayloadIndex,
+    Shape,
 )
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import is_collection_name
@@ -98,6 +99,11 @@ class CollectionResource:
     uid: str | None
     """`metadata.uid`: absent from a file, set by the API server."""
     generation: int | None
+
+    @property
+    def shape(self) -> Shape:
+        """As `Manifest.shape`."""
+        return self.dimension, self.distance_metric, self.vector_type
 
 
 def manifest_from_resource(

@@ -26,7 +26,7 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
-from vecstow_engine.storage import files, rows
+from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
@@ -35,6 +35,7 @@ from vecstow_engine.storage.manifests import manifests_locked, read_manifest, wr
 from vecstow_engine.storage.point_commits import rewrite_meta
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.recovery import open_store
+from vecstow_engine.storage.rows_header import encode_header
 
 # What is never written again is linked; a manifest is small, and a person may write into it.
 _TRANSFERS: Final = {
@@ -218,7 +219,7 @@ def settle_copy(staging: Layout, source_name: str, name: str) -> Settled:
 def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:
     fd = files.open_existing(folder / ROWS)
     try:
-        files.write_at(fd, 0, [rows.encode_header(identity_of(manifest, uid))])
+        files.write_at(fd, 0, [encode_header(identity_of(manifest, uid))])
         files.sync(fd)
     finally:
         os.close(fd)

@@ -27,7 +27,8 @@ from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.point_commits import create_points, write_points
 from vecstow_engine.storage.points import Meta, StoredPoint
 from vecstow_engine.storage.presence import DataFiles
-from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, create_rows, row_checksums
+from vecstow_engine.storage.rows import RowsFile, create_rows, row_checksums
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 

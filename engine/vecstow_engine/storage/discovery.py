@@ -12,7 +12,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.rows import read_header
+from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 
 

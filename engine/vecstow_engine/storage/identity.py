@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vecstow_engine.model.errors import DamagedFile
-from vecstow_engine.model.manifest import DIMENSION_MAX, Manifest
+from vecstow_engine.model.manifest import DIMENSION_MAX, Manifest, Shape
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import is_collection_name
 
@@ -29,7 +29,7 @@ class Identity:
         return self.vector_type.row_bytes(self.dimension)
 
     @property
-    def shape(self) -> tuple[int, DistanceMetric, VectorType]:
+    def shape(self) -> Shape:
         """What can never change while the data stays; as `Manifest.shape`."""
         return self.dimension, self.metric, self.vector_type
 

@@ -27,12 +27,13 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.model.names import new_collection_uid
-from vecstow_engine.storage import files, rows
+from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, rfc3339, timestamp
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
+from vecstow_engine.storage.rows_header import MAGIC, read_header
 
 BATCH_POINTS: Final = 4096
 
@@ -149,7 +150,7 @@ def _move_foreign_log(layout: Layout) -> None:
 
 def _is_ours(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(len(rows.MAGIC)) == rows.MAGIC
+        return stream.read(len(MAGIC)) == MAGIC
 
 
 def _with_settings(source: Path, wanted: Manifest) -> Manifest:
@@ -171,7 +172,7 @@ def _manifest_beside(folder: Path) -> Manifest | None:
 
 def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:
     """Copy files of our own format, with what their log holds, and give them a uid of their own."""
-    identity = rows.read_header(source / ROWS)
+    identity = read_header(source / ROWS)
     if identity.shape != wanted.shape:
         raise InvalidInput(
             f"{source / ROWS} holds {identity.dimension}, {identity.metric}, {identity.vector_type}; "

@@ -25,7 +25,8 @@ from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Delete, Effect, Upsert
-from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
+from vecstow_engine.storage.rows import RowsFile, row_checksums
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable
 
 _Handle = TypeVar("_Handle", bound=Closable)

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError
+from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError
 from vecstow_engine.model.manifest import (
-    MANIFEST_BYTES_MAX,
     ManagedBy,
     Manifest,
+    Shape,
     parse_manifest,
     render_manifest,
 )
 from vecstow_engine.storage import files
-from vecstow_engine.storage.layout import MANIFEST, Layout, rfc3339, timestamp
+from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.rows_header import read_header
 
 
 @contextmanager
@@ -43,6 +44,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     if manifest.name != folder.name:
         raise DamagedFile(f"its name is {manifest.name!r}, but its folder is {folder.name!r}", file=str(path))
     return manifest
+
+
+def stored_shape(folder: Path) -> Shape | None:
+    """The shape that the header of the rows tells, whatever the manifest says; None when it tells none."""
+    try:
+        return read_header(folder / ROWS).shape
+    except (VecstowError, OSError):
+        return None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage import files, rows
+from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
@@ -29,6 +29,7 @@ from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect, decode_effect
 from vecstow_engine.storage.replay import FoundSegment, follow, read_log
+from vecstow_engine.storage.rows_header import HEADER_BYTES, MAGIC, read_header
 from vecstow_engine.storage.segment import Record
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
@@ -133,7 +134,7 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
             file=str(rows_path), offset=28, hint="put the manifest right",
         )  # fmt: skip
     if not has_points:
-        has_rows = rows_path.stat().st_size > rows.HEADER_BYTES
+        has_rows = rows_path.stat().st_size > HEADER_BYTES
         _refuse_missing(points_path, manifest, expected=has_rows or bool(read_log(layout.log(identity.uid))))
         return None
     return identity
@@ -141,10 +142,10 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
 
 def _read_rows_header(path: Path, manifest: Manifest, *, has_points: bool) -> Identity:
     try:
-        return rows.read_header(path)
+        return read_header(path)
     except DamagedFile:
         with path.open("rb") as stream:
-            is_ours = stream.read(8) == rows.MAGIC
+            is_ours = stream.read(8) == MAGIC
         if is_ours or manifest.collection_uid is not None or has_points:
             raise
     raise Foreign(
@@ -183,7 +184,7 @@ def _read_points(folder: Path, identity: Identity) -> tuple[Meta, SlotTable, lis
     remarks = mend(folder / POINTS, faults) if faults else []
     rows_path = folder / ROWS
     size = os.stat(rows_path).st_size
-    capacity = (size - rows.HEADER_BYTES) // identity.stride
+    capacity = (size - HEADER_BYTES) // identity.stride
     if len(slots.slots) and slots.slots[-1] >= capacity:
         raise DamagedFile(
             f"it ends at byte {size}, but a live row stands at slot {slots.slots[-1]}",

@@ -11,13 +11,8 @@ from typing import Any, Final
 import urllib3
 
 from vecstow_operator.keys import EngineKey
-from vecstow_operator.manager.engines import (
-    NOT_UNDERSTOOD,
-    EnginePod,
-    EngineState,
-    EngineView,
-    parse_state,
-)
+from vecstow_operator.kube import NOT_UNDERSTOOD
+from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, parse_state
 from vecstow_operator.vocabulary import Label
 
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason
-
-NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""What reading an answer raises that is no state document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +91,32 @@ class EngineView:
         """It has no pods, and wants none."""
         return self.exists and not self.wanted_pods and not self.pods
 
+    @property
+    def serving(self) -> tuple[EnginePod, ...]:
+        """The one pod that clients reach: its StatefulSet's first, and no other while that is away."""
+        return tuple(pod for pod in self.pods[:1] if self.wanted_pods < 2 or pod.name.endswith("-0"))
+
     def row(self, name: str) -> Row | None:
         """The collection of that name, whoever's, as the first pod has it that has one."""
         rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
         return next((row for row in rows if row is not None), None)
 
 
+def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
+    """Engine and name of each collection that no resource declares."""
+    declared = {(resource.engine, resource.collection_name) for resource in resources}
+    served = {
+        (engine.name, name)
+        for engine in engines.values()
+        for pod in engine.pods
+        if pod.state is not None
+        for name in pod.state.rows
+    }
+    return sorted(served - declared)
+
+
 def parse_state(document: Mapping[str, Any]) -> EngineState:
-    """The `data` of a state document. Raises one of NOT_UNDERSTOOD for what is none."""
+    """The `data` of a state document. Raises one of `kube.NOT_UNDERSTOOD` for what is none."""
     rows = [_row(row) for row in document["collections"]]
     told: dict[str, tuple[Told, ...]] = {}
     for finding in (document["findings"] or {}).get("resources", ()):

@@ -15,13 +15,11 @@ import structlog
 from kubernetes.client import CoordinationV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
-from kubernetes.leaderelection.electionconfig import Config
-from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
 
-from vecstow_operator.kube import Away
+from vecstow_operator.kube import NOT_UNDERSTOOD, Away
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,23 +30,20 @@ RELEASED_SECONDS: Final = 1
 """Duration of a Lease that nobody holds, as other controllers write it: it must be above 0."""
 TIMEOUT_SECONDS: Final = (2.0, 5.0)
 """To connect, and for the answer."""
-_UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException)
+_UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException, *NOT_UNDERSTOOD)
 
 
 class Lease:
-    """Held or not; whoever has it keeps it until it does not renew it for `DURATION_SECONDS`."""
+    """Held or not; whoever has it keeps it until it is not renewed for as long as it says itself."""
 
     def __init__(self, name: str, namespace: str) -> None:
-        identity = f"{socket.gethostname()}-{os.getpid()}"
-
-        def nothing() -> None:
-            """The loop asks before each pass."""
-
-        lock: Any = LeaseLock(name, namespace, identity)
+        lock: Any = LeaseLock(name, namespace, f"{socket.gethostname()}-{os.getpid()}")
         lock.api_instance = _Leases()
-        self._election: Any = LeaderElection(
-            Config(lock, DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, nothing, nothing)
-        )
+        self._lock = lock
+        self._seen: dict[str, Any] = {}
+        """The Lease, as it was read last."""
+        self._seen_at = float("-inf")
+        """When it was first read so."""
         self._held_until = float("-inf")
         self._tried_at = float("-inf")
         self._was_held = False
@@ -71,9 +66,7 @@ class Lease:
 
         Raises Away.
         """
-        lock = self._election.election_config.lock
-        now = str(datetime.datetime.now(datetime.UTC))
-        record = LeaderElectionRecord(lock.identity, seconds, now, now)
+        lock, record = self._lock, _record(self._lock.identity, seconds)
         try:
             is_there, found = lock.get(lock.name, lock.namespace)
             if not is_there and found.status != HTTPStatus.NOT_FOUND:
@@ -88,18 +81,40 @@ class Lease:
         """Let another manager have it at once. This process must not act any more."""
         if not self._was_held:
             return
-        lock = self._election.election_config.lock
-        now = str(datetime.datetime.now(datetime.UTC))
+        lock, nobody = self._lock, _record("", RELEASED_SECONDS)
         with suppress(*_UNANSWERED):
             is_there, found = lock.get(lock.name, lock.namespace)
             if is_there and found.holder_identity == lock.identity:
-                lock.update(lock.name, lock.namespace, LeaderElectionRecord("", RELEASED_SECONDS, now, now))
+                lock.update(lock.name, lock.namespace, nobody)
 
     def _renewed(self) -> bool:
+        """Taken from nobody, or from another whose time is over."""
+        lock, record = self._lock, _record(self._lock.identity, DURATION_SECONDS)
         try:
-            return bool(self._election.try_acquire_or_renew())
+            is_there, found = lock.get(lock.name, lock.namespace)
+            if not is_there:
+                is_free = found.status == HTTPStatus.NOT_FOUND
+                return is_free and bool(lock.create(lock.name, lock.namespace, record))
+            if found.holder_identity == lock.identity:
+                record.acquire_time = found.acquire_time or record.acquire_time
+            elif not self._is_over(found):
+                return False
+            return bool(lock.update(lock.name, lock.namespace, record))
         except _UNANSWERED:
             return False
+
+    def _is_over(self, found: LeaderElectionRecord) -> bool:
+        """Whether another's time is. It begins when it is seen: the clocks of two machines differ."""
+        if vars(found) != self._seen:
+            self._seen, self._seen_at = vars(found), time.monotonic()
+        seconds = float(found.lease_duration or DURATION_SECONDS)
+        return not found.holder_identity or time.monotonic() - self._seen_at >= seconds
+
+
+def _record(holder: str, seconds: int) -> LeaderElectionRecord:
+    """From now on."""
+    now = str(datetime.datetime.now(datetime.UTC))
+    return LeaderElectionRecord(holder, seconds, now, now)
 
 
 class _Leases:

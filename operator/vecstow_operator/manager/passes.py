@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Changed, Cluster
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Cluster, Silent
 from vecstow_operator.manager import status
 from vecstow_operator.manager.asking import Asking
-from vecstow_operator.manager.engines import EngineView
+from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.patience import Patience
+from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, finalizers, observed
@@ -26,9 +28,8 @@ from vecstow_operator.vocabulary import Annotation, EventReason, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
-LIST_SECONDS_MAX: Final = 30.0
-"""A complete list is made at least so often, whatever the watch says."""
 PATCHES_AT_ONCE: Final = 4
+END_AGAIN_SECONDS: Final = 1.0
 ALIKE_MAX: Final = 10_000
 """Documents that are kept because others may have the same content."""
 PENDING_SECONDS: Final = 3.0
@@ -37,6 +38,13 @@ Until then the status is of the generation before, and says so."""
 ABSENCE_SECONDS: Final = 30.0
 """An engine must be missing for so long, in each pass, before resources are let go without a drop: a
 StatefulSet may be deleted to be made anew."""
+GAP_TICKS_MAX: Final = 5
+"""Between two passes by which an engine was missing all the while. More may lie between them when another
+manager had the Lease."""
+
+
+_Of = TypeVar("_Of")
+_To = TypeVar("_To")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,23 @@ class Alike:
 class Manager:
     """Not thread-safe: one loop calls it."""
 
-    def __init__(self, cluster: Cluster, asking: Asking, metrics: Metrics, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        asking: Asking,
+        metrics: Metrics,
+        heartbeat: Heartbeat,
+        tick_seconds: float,
+        stopped: threading.Event | None = None,
+    ) -> None:
         self._cluster = cluster
         self._asking = asking
         self._metrics = metrics
         self._heartbeat = heartbeat
+        self._stopped = stopped or threading.Event()
+        self._is_silent = False
+        """In this pass a change was not answered: others would wait as long."""
+        self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
         self._items: dict[str, Item] = {}
         """By uid, as last listed."""
         self._engines: Mapping[str, EngineView] = {}
@@ -84,7 +104,9 @@ class Manager:
         self._followed: set[str] = set()
         """Uids of resources that an engine has followed."""
         self._patience = Patience()
+        self._refusals = Refusals()
         self._listed_at = float("-inf")
+        self._observed_at = float("-inf")
         self._knows_all = False
         self._is_stale = False
         """Some resource is not as it was listed."""
@@ -99,6 +121,7 @@ class Manager:
 
     def run_pass(self, *, is_woken: bool) -> None:
         """Look at everything once. Nothing that others do makes it raise."""
+        self._is_silent = False
         with self._metrics.timed_pass():
             try:
                 if self._cluster.namespace_ends():
@@ -115,24 +138,41 @@ class Manager:
             self._tell_what_lasts()
 
     def release_all(self) -> int:
-        """Let go of every resource: with the namespace goes the right to do so later. Raises Away.
+        """Let go of every resource: with the namespace goes the right to do so later.
 
-        Returns how many were still held when they were read.
+        Returns how many were still held when they were read. Raises Away when some are held still.
         """
+        self._is_silent = False
         held = [item for item in map(self._item, self._cluster.resources()) if item.resource.has_finalizer]
-        for item in held:
-            with contextlib.suppress(Changed):  # the next pass sees it anew
-                self._hold(item, held=False)
+        refused = [away for away in self._side_by_side(self._let_go, held) if away is not None]
+        if refused:
+            raise Away(f"{len(refused)} of {len(held)} resources are held still: {refused[0]}")
         return len(held)
 
-    def namespace_ends(self) -> bool:
-        """Raises Away."""
-        return self._cluster.namespace_ends()
+    def end(self, seconds: float) -> None:
+        """Let go of every resource of a namespace that ends, and try again for so long."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                if self._cluster.namespace_ends():
+                    self.release_all()
+                return
+            except Away as away:
+                if time.monotonic() >= until:
+                    log.warning("whoever is held still, kubectl vecstow release lets go", reason=str(away))
+                    return
+            time.sleep(END_AGAIN_SECONDS)
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._asking.close()
+
+    def _side_by_side(self, do: Callable[[_Of], _To], each: Iterable[_Of]) -> Iterator[_To]:
+        """What it does to each, in their order."""
+        for done in self._threads.map(do, each):
+            self._heartbeat.beat()
+            yield done
 
     def _away(self, away: Away) -> None:
         self._metrics.errors.labels("api_server").inc()
@@ -156,6 +196,9 @@ class Manager:
         # All rows are compared here, once, and not for each resource.
         self._engines = {n: old if (old := self._engines.get(n)) == new else new for n, new in views.items()}
         missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
+        if now - self._observed_at > self._gap_seconds_max:
+            self._missing_since = {}
+        self._observed_at = now
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
         self._metrics.pass_was_complete()
@@ -182,10 +225,15 @@ class Manager:
     def _act(self) -> None:
         pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
         self._settled = {u: pair for u, pair in self._settled.items() if u in pairs and _same(pair, pairs[u])}
-        due = [pair for uid, pair in pairs.items() if uid not in self._settled]
+        now = time.monotonic()
+        self._refusals.forget_all_but(pairs)
+        due = [
+            (item, engine)
+            for uid, (item, engine) in pairs.items()
+            if uid not in self._settled and not self._refusals.keeps(uid, item.version, now)
+        ]
         self._metrics.queue_depth.set(len(due))
-        for place, settled in enumerate(self._threads.map(self._settle, due), start=1):
-            self._heartbeat.beat()
+        for place, settled in enumerate(self._side_by_side(self._settle, due), start=1):
             self._metrics.queue_depth.set(len(due) - place)
             if settled is not None:
                 self._settled[settled[0].resource.uid] = settled
@@ -200,14 +248,26 @@ class Manager:
     def _settle(self, pair: tuple[Item, EngineView]) -> tuple[Item, EngineView] | None:
         """Act on one resource; returns the pair when nothing was to be done."""
         item, engine = pair
+        if self._is_silent or self._stopped.is_set():
+            return None
         try:
-            return None if self._acted(item, engine) else pair
+            acted = self._acted(item, engine)
         except Changed as changed:
             log.debug("resource changed meanwhile", resource=item.resource.name, reason=str(changed))
             self._is_stale = True
+            self._refused(item, changed)
+            return None
         except Away as away:
-            self._away(away)
-        return None
+            self._metrics.errors.labels("api_server").inc()
+            self._hear(away)
+            if self._refused(item, away):
+                log.warning("resource was not changed", resource=item.resource.name, reason=str(away))
+            return None
+        self._refusals.forget(item.resource.uid)
+        return None if acted else pair
+
+    def _refused(self, item: Item, why: Exception) -> bool:
+        return self._refusals.add(item.resource.uid, item.version, str(why), time.monotonic())
 
     def _acted(self, item: Item, engine: EngineView) -> bool:
         resource = item.resource
@@ -258,6 +318,22 @@ class Manager:
     def _hold(self, item: Item, *, held: bool) -> None:
         self._patch_metadata(item, {"finalizers": finalizers(item.finalizers, held=held)})
 
+    def _let_go(self, item: Item) -> Away | None:
+        """Returns why it is held still."""
+        if self._is_silent:
+            return Silent("the API server does not answer")
+        try:
+            with contextlib.suppress(Changed):  # the next pass sees it anew
+                self._hold(item, held=False)
+        except Away as away:
+            self._hear(away)
+            return away
+        return None
+
+    def _hear(self, away: Away) -> None:
+        if isinstance(away, Silent):
+            self._is_silent = True
+
     def _patch_metadata(self, item: Item, changed: Mapping[str, Any]) -> None:
         self._cluster.patch_metadata(item.resource.name, item.resource.uid, item.version, changed)
         self._metrics.reconciles.inc()
@@ -277,19 +353,6 @@ class Manager:
             self._cluster.post_event(event_of(resource, transition, self._cluster.namespace))
         except (Away, Changed) as error:
             log.debug("event was not posted", resource=resource.name, reason=str(error))
-
-
-def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
-    """Engine and name of each collection that no resource declares."""
-    declared = {(resource.engine, resource.collection_name) for resource in resources}
-    served = {
-        (engine.name, name)
-        for engine in engines.values()
-        for pod in engine.pods
-        if pod.state is not None
-        for name in pod.state.rows
-    }
-    return sorted(served - declared)
 
 
 def _may_pass(item: Item, verdict: Verdict) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vecstow_operator.manager.verdict import Replica, Verdict
-from vecstow_operator.observed import Observed
+from vecstow_operator.observed import Known, Observed
 from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 MESSAGE_CHARACTERS_MAX: Final = 1024
@@ -24,6 +24,7 @@ GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING
 
 Document = dict[str, Any]
 _TYPES: Final = frozenset(Condition)
+_OF_DATA: Final = ("vectorCount", "collectionUid", "volumeId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +41,19 @@ class Transition:
 def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: str) -> Document:
     """The whole status; `now` (RFC 3339) is the time of conditions that changed.
 
-    While the resource is paused nothing but that is told anew.
+    While the resource is paused only that is told anew, and what data it has: it may be lost meanwhile.
     """
     if resource.is_paused:
-        return dict(before) | {"conditions": _with_pause(resource, before, now)}
+        kept = {key: value for key, value in before.items() if key not in _OF_DATA}
+        return kept | _data(verdict.known) | {"conditions": _with_pause(resource, before, now)}
     status: Document = {
         "observedGeneration": resource.generation,
         "collectionName": resource.collection_name,
-        "vectorCount": verdict.known.vector_count,
         "conditions": _timed(resource, list(_conditions(verdict)), before, now),
     }
     if verdict.replicas:  # a list that becomes empty comes back as none
         status["replicas"] = [_replica(replica) for replica in verdict.replicas]
-    if verdict.known.collection_uid is not None:
-        status["collectionUid"] = verdict.known.collection_uid
-    if verdict.known.volume_id is not None:
-        status["volumeId"] = verdict.known.volume_id
-    return status
+    return status | _data(verdict.known)
 
 
 def own(status: Mapping[str, Any]) -> Document:
@@ -110,12 +107,17 @@ def not_ready(status: Mapping[str, Any]) -> Transition:
     )
 
 
+def _data(known: Known) -> Document:
+    values = (known.vector_count, known.collection_uid, known.volume_id)
+    return {key: value for key, value in zip(_OF_DATA, values, strict=True) if value is not None}
+
+
 def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str]]:
     reason, message = verdict.reason, verdict.message
     is_ready = reason is Reason.SERVED
     yield Condition.READY, is_ready, reason, message
     if verdict.is_confirmed:
-        yield Condition.SYNCED, True, Reason.CONFIRMED, "every engine pod follows this generation"
+        yield Condition.SYNCED, True, Reason.CONFIRMED, "the engine follows this generation"
     else:
         yield Condition.SYNCED, False, reason if not is_ready else Reason.PENDING, message
     degraded = verdict.degraded

@@ -51,14 +51,17 @@ class Verdict:
     indexing: str | None = None
     """How far the graph is, while it is being built beside the searches."""
     is_confirmed: bool = False
-    """Every pod follows this generation of this resource."""
+    """The pod that serves follows this generation of this resource."""
     known: Known = field(default_factory=Known)
     replicas: tuple[Replica, ...] = ()
 
 
 def judge(resource: Observed, engine: EngineView) -> Verdict:
-    """Ready only when every pod confirmed this uid and generation, and serves."""
-    rows = [(pod, _own_row(resource, pod)) for pod in engine.pods]
+    """Ready only when the pod that clients reach confirmed this uid and generation, and serves.
+
+    Further pods only degrade it: what they have on volumes of their own takes nothing from anybody.
+    """
+    rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
     reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
     confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
     return Verdict(
@@ -67,8 +70,8 @@ def judge(resource: Observed, engine: EngineView) -> Verdict:
         degraded=next(_degradations(resource, engine, rows), None),
         indexing=next(_indexing(rows), None),
         is_confirmed=confirmed,
-        known=_known(resource, rows) if confirmed else resource.known,
-        replicas=tuple(_replica(pod, row) for pod, row in rows),
+        known=_known(resource, rows) if confirmed or resource.is_paused else resource.known,
+        replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
     )
 
 
@@ -107,11 +110,13 @@ def _is_settled(resource: Observed, row: Row | None) -> bool:
 
 def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
     """Why it is not ready, what comes first first."""
+    if resource.is_deleting and not resource.has_finalizer:
+        yield Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
     if not engine.exists:
         yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
     if engine.is_scaled_down:
         yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
-    if not engine.pods:
+    if not rows:
         yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
     for pod, _ in rows:
         if pod.state is None:
@@ -133,14 +138,26 @@ def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
         return
     if row.state not in READY_STATES:
         yield FROM_STATE.get(row.state, Reason.PENDING), row.reason or f"the collection is {row.state}"
+    known = resource.known
     if _has_lost(resource, row):
-        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {resource.known.vector_count} vectors"
+        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {known.vector_count} vectors"
+    if _is_other(resource, pod, row):
+        yield (
+            Reason.VOLUME_REPLACED,
+            f"pod {pod.name} has another collection of that name; the {known.vector_count} vectors were on "
+            f"volume {known.volume_id}",
+        )
 
 
 def _has_lost(resource: Observed, row: Row) -> bool:
     """Whether the engine has nothing where there were vectors, and nobody accepted it."""
     lost = resource.known.collection_uid
     return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
+
+
+def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
+    """Whether the engine has something else on another volume, and nobody accepted it."""
+    return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
 
 
 def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
@@ -185,8 +202,8 @@ def _known(resource: Observed, rows: _Rows) -> Known:
 
     Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
     """
-    pod, row = rows[0]
-    if row is None or pod.state is None:
+    pod, row = rows[0] if rows else (None, None)
+    if pod is None or pod.state is None or row is None or _is_other(resource, pod, row):
         return resource.known
     if not row.serves or _has_lost(resource, row):
         uid = row.collection_uid or resource.known.collection_uid

@@ -16,9 +16,8 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from vecstow_operator.keys import EngineKey, KeyFile
-from vecstow_operator.kube import Away, Changed
-from vecstow_operator.manager.engines import EngineView
-from vecstow_operator.manager.passes import orphans
+from vecstow_operator.kube import Away, Changed, client_of
+from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
@@ -244,7 +243,7 @@ def _look(
     contexts, active = config.list_kube_config_contexts()
     chosen = next((c for c in contexts if c["name"] == context), active)
     namespace = namespace or chosen["context"].get("namespace") or "default"
-    api = config.new_client_from_config(context=context)
+    api = client_of(context)
     return api, namespace, survey(api, namespace, EngineKey(key_file))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vecstow_operator.manager.engines import EngineView, Told
-from vecstow_operator.manager.passes import orphans
+from vecstow_operator.manager.engines import EngineView, Told, orphans
 from vecstow_operator.manager.verdict import Verdict, judge
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason

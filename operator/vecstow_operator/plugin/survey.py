@@ -8,9 +8,9 @@ from typing import Any, Final
 from kubernetes import client
 
 from vecstow_operator.keys import EngineKey
-from vecstow_operator.kube import Cluster
+from vecstow_operator.kube import NOT_UNDERSTOOD, Cluster
 from vecstow_operator.manager.asking import address_of, engine_views, stays
-from vecstow_operator.manager.engines import NOT_UNDERSTOOD, EnginePod, EngineView, parse_state
+from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vecstow_engine.model.errors import VecstowError
-from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.model.manifest import ManagedBy, Manifest, Shape
 from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, Reason
@@ -30,6 +30,8 @@ class Folder:
     is_newer: bool = False
     """Because a newer release wrote it."""
     has_data: bool = False
+    shape: Shape | None = None
+    """Of the data, where no manifest can be read that tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,9 @@ def _declare(
     name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
 ) -> Decision:
     manifest = folder.manifest
-    if manifest is not None and not _is_own(owner, manifest) and _shape(resource) != manifest.shape:
-        return _replace(name, owner, resource, manifest)
+    there = folder.shape if manifest is None else manifest.shape
+    if there is not None and there != resource.shape and not _is_own(owner, manifest):
+        return _replace(name, owner, resource, folder, there)
     # Its own manifest may have been edited: then even the shape is put right.
     existing = manifest and dataclasses.replace(
         manifest,
@@ -165,6 +168,8 @@ def _declare(
     )
     wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
     uid, findings = _expected_data(name, owner, folder, volume_id)
+    if findings and folder.has_data and not _is_own(owner, manifest):
+        return Decision(findings=findings)  # to take it over would hide the loss
     wanted = dataclasses.replace(wanted, collection_uid=uid)
     if manifest is None and folder.has_data and owner.known.collection_uid is not None:
         # It is written anew. The engine knows better when it runs; else this is nearer than now.
@@ -174,27 +179,32 @@ def _declare(
     return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)
 
 
-def _is_own(owner: Observed, manifest: Manifest) -> bool:
+def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
     """By the resource's uid; or by the data's, when somebody edited that one away."""
+    if manifest is None:
+        return False
     uid = manifest.collection_uid
     return manifest.resource_uid == owner.uid or (uid is not None and uid == owner.known.collection_uid)
 
 
-def _shape(resource: CollectionResource) -> tuple[object, ...]:
-    return resource.dimension, resource.distance_metric, resource.vector_type
-
-
-def _replace(name: str, owner: Observed, resource: CollectionResource, manifest: Manifest) -> Decision:
-    if owner.may_replace:
+def _replace(
+    name: str, owner: Observed, resource: CollectionResource, folder: Folder, there: Shape
+) -> Decision:
+    """Of data without a manifest nobody knows whose it is; and the mark of a drop stands in the manifest."""
+    if folder.manifest is not None and owner.may_replace:
         return Decision(drop=True)
-    there = ", ".join(str(value) for value in manifest.shape)
-    wanted = ", ".join(str(value) for value in _shape(resource))
+    command = f"{KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true"
     finding = Finding(
         name, owner.uid, Reason.CONFLICT,
-        f"collection {name!r} is there with another shape: {there}; wanted is {wanted}",
-        f"to have it moved to .deleted/: {KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true",
+        f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
+        f"to have it moved to .deleted/: {command}" if folder.manifest is not None else
+        f"its manifest is lost: vecstow check {name} --repair writes it anew",
     )  # fmt: skip
     return Decision(findings=(finding,))
+
+
+def _text(shape: Shape) -> str:
+    return ", ".join(str(value) for value in shape)
 
 
 def _expected_data(
@@ -205,18 +215,23 @@ def _expected_data(
     A folder with data needs no help: a manifest without a uid takes the one in the data's headers.
     """
     found = folder.manifest.collection_uid if folder.manifest is not None else None
-    expected = found or owner.known.collection_uid
     if folder.has_data:
-        return found, ()
+        is_other = owner.is_other_than_known(found, volume_id)
+        return found, (_missed(name, owner, volume_id, owner.known.collection_uid),) if is_other else ()
+    expected = found or owner.known.collection_uid
     if expected is None or owner.accepts_loss_of(expected):
         return None, ()
-    was_elsewhere = owner.known.volume_id not in (None, volume_id)
-    had = f" ({owner.known.vector_count} vectors)" if owner.known.collection_uid == expected else ""
-    finding = Finding(
+    return expected, (_missed(name, owner, volume_id, expected),)
+
+
+def _missed(name: str, owner: Observed, volume_id: str | None, uid: str | None) -> Finding:
+    known = owner.known
+    was_elsewhere = known.volume_id not in (None, volume_id)
+    had = f" ({known.vector_count} vectors)" if known.collection_uid == uid else ""
+    return Finding(
         name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
         f"the data of collection {name!r}{had} is not on this volume"
-        + (f": it was on volume {owner.known.volume_id}" if was_elsewhere else ""),
+        + (f": it was on volume {known.volume_id}" if was_elsewhere else ""),
         "bring the volume back; or, to begin without the vectors: "
-        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={expected}",
+        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={uid}",
     )  # fmt: skip
-    return expected, (finding,)

@@ -6,14 +6,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import Away, Cluster
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.sidecar.beside import EngineAway, EngineBeside, EngineRefuses
@@ -22,9 +21,6 @@ from vecstow_operator.sidecar.volume import VolumeFolders
 from vecstow_operator.vocabulary import Annotation, Reason
 
 log = structlog.stdlib.get_logger(__name__)
-
-LIST_SECONDS_MAX: Final = 30.0
-"""A complete list is made at least so often, whatever the watch says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from vecstow_engine.storage.manifests import (
     dropped,
     manifests_locked,
     read_manifest,
+    stored_shape,
 )
 from vecstow_operator.sidecar.decide import Decision, Folder
 from vecstow_operator.vocabulary import Reason
@@ -115,18 +116,19 @@ class VolumeFolders:
         known = self._read.get(name)
         if known is None or known[0] != signature or signature is None:
             return signature, _look(folder)
-        read = known[1]
-        return signature, Folder(read.manifest, read.problem, read.is_newer, _has_data(folder))
+        return signature, dataclasses.replace(known[1], has_data=_has_data(folder))
 
 
 def _look(folder: Path) -> Folder:
     """The manifest first: when it has a uid, the data that it speaks of was there before it."""
     try:
-        return Folder(read_manifest(folder), has_data=_has_data(folder))
+        manifest = read_manifest(folder)
     except NewerFormat as error:
         return Folder(problem=error.message, is_newer=True, has_data=_has_data(folder))
     except DamagedFile as error:
-        return Folder(problem=error.message, has_data=_has_data(folder))
+        return Folder(problem=error.message, has_data=_has_data(folder), shape=stored_shape(folder))
+    shape = stored_shape(folder) if manifest is None else None
+    return Folder(manifest, has_data=_has_data(folder), shape=shape)
 
 
 def _has_data(folder: Path) -> bool:

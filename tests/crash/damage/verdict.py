@@ -14,7 +14,7 @@ from tests.crash.damage.reading import Seen
 from tests.crash.damage.volume import Truth, Volume
 from tests.crash.ledger import Points
 from vecstow_engine.storage.check import CheckReport, Severity
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.segment import HEADER_BYTES as HEADER_BYTES_OF_SEGMENT
 from vecstow_engine.storage.segment import RECORD_HEADER_BYTES, decode_header, iterate_records
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
 from vecstow_engine.model.names import is_collection_uid
-from vecstow_engine.storage import rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
 from vecstow_engine.storage.discovery import Found
@@ -17,6 +16,7 @@ from vecstow_engine.storage.files import TEMPORARY_SUFFIX
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import peek_meta
 from vecstow_engine.storage.replay import read_log
+from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 from vecstow_engine.storage.volume import VOLUME_ID
 
@@ -84,7 +84,7 @@ def _known_uids(layout: Layout, found: Sequence[Found]) -> set[str]:
         if folder.manifest is not None and folder.manifest.collection_uid is not None:
             known.add(folder.manifest.collection_uid)
         try:
-            known.add(rows.read_header(layout.collection(folder.name) / ROWS).uid)
+            known.add(read_header(layout.collection(folder.name) / ROWS).uid)
         except (StorageError, OSError):
             continue
     return known
@@ -111,7 +111,7 @@ def _read_dropped(folder: Path) -> None:
     path = folder / MANIFEST
     manifest = parse_manifest(path.read_bytes(), str(path))
     if manifest.collection_uid is not None:
-        rows.read_header(folder / ROWS)
+        read_header(folder / ROWS)
         peek_meta(folder / POINTS)
 
 

@@ -8,7 +8,6 @@ from functools import partial
 
 from vecstow_engine.model.errors import Foreign, StorageError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage import rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.index import check_index
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
@@ -22,6 +21,7 @@ from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.peek import table_at_rest
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.recovery import match_files
+from vecstow_engine.storage.rows_header import read_header
 
 
 def check_collection(
@@ -120,7 +120,7 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
 def _advise(inquiry: Inquiry, manifest: Manifest) -> str:
     """What to do when manifest and files do not match."""
     try:
-        header = rows.read_header(inquiry.folder / ROWS)
+        header = read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
         return inquiry.mend()
     if header.uid == manifest.collection_uid and header.shape != manifest.shape:
@@ -132,7 +132,7 @@ def _presumed(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
     """Whose files they must be though they do not match: the header's shape, the manifest's uid."""
     uid = manifest.collection_uid
     try:
-        header = rows.read_header(inquiry.folder / ROWS)
+        header = read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
         return identity_of(manifest, uid) if uid is not None else None
     return header if uid is None else dataclasses.replace(header, uid=uid)

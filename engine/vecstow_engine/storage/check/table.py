@@ -19,7 +19,8 @@ from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta, StoredPoint
-from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
+from vecstow_engine.storage.rows import RowsFile, row_checksums
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 BLOCK_POINTS: Final = 4096
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
-from vecstow_engine.storage import rows
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.beside import check_beside
 from vecstow_engine.storage.check.collection import examine, examine_files, is_sound
@@ -16,6 +15,7 @@ from vecstow_engine.storage.discovery import Found, discover, rivals
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.volume import unserved
 
 
@@ -89,7 +89,7 @@ def _check(
 
 def _own_identity(inquiry: Inquiry) -> Identity | None:
     try:
-        return rows.read_header(inquiry.folder / ROWS)
+        return read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
         return None
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage import rows
 from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, rfc3339
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.replay import FoundSegment, read_log
+from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 
 
@@ -142,7 +142,7 @@ def _manifest(layout: Layout, name: str) -> tuple[Manifest | None, str | None]:
 
 def _header(path: Path) -> Identity | None:
     try:
-        return rows.read_header(path)
+        return read_header(path)
     except (DamagedFile, OSError):
         return None
 

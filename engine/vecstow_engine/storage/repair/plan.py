@@ -12,7 +12,7 @@ from vecstow_engine.storage.repair.elsewhere import Elsewhere
 from vecstow_engine.storage.repair.observation import Observation
 from vecstow_engine.storage.repair.report import LOSSES_LISTED_MAX, Loss, RepairPlan, Step
 from vecstow_engine.storage.repair.salvage import Salvage
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 NOTHING_LEFT = "nothing of it can be saved, and an empty collection in its place would hide the loss"
 

@@ -23,7 +23,7 @@ from vecstow_engine.storage.repair.saved import Saved
 from vecstow_engine.storage.repair.survey import Sighting, Survey
 from vecstow_engine.storage.repair.witnesses import choose_points
 from vecstow_engine.storage.replay import FoundSegment
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 _Missing = TypeVar("_Missing", Gap, Unread)
 _UNKNOWN_APPLIED: Final = (1 << 63) - 1

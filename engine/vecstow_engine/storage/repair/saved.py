@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.repair.evidence import Evidence
 from vecstow_engine.storage.repair.report import Loss
-from vecstow_engine.storage.rows import HEADER_BYTES
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 KEPT: Final = (
     "SELECT c.slot, c.id, c.sequence, s.row_checksum, s.payload"

@@ -24,7 +24,8 @@ from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.points import StoredPoint
 from vecstow_engine.storage.repair.report import Progress, RepairPlan
 from vecstow_engine.storage.repair.salvage import Salvage
-from vecstow_engine.storage.rows import HEADER_BYTES, RowsFile, row_checksums
+from vecstow_engine.storage.rows import RowsFile, row_checksums
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 BLOCK_ROWS: Final = 4096
 SPARE_BYTES: Final = 1 << 20
