@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError
 from vecstow_engine.model.manifest import (
+    MANIFEST_BYTES_MAX,
     ManagedBy,
     Manifest,
     Shape,
