@@ -1,9 +1,10 @@
-"""`kubectl vecstow status`: each collection, how it stands, and what to type next. Pure."""
+"""What `kubectl vecstow` prints: how each collection stands, what to type next, what a repair did. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vecstow_operator.manager.engines import EngineView, Told, orphans
 from vecstow_operator.manager.verdict import Verdict, judge
@@ -69,8 +70,8 @@ def _next(resource: Observed, verdict: Verdict, namespace: str) -> str | None:
     commands = {
         Reason.DATA_MISSING: f"{plugin} accept-empty {in_namespace}",
         Reason.VOLUME_REPLACED: f"{plugin} accept-empty {in_namespace}",
-        Reason.QUARANTINED: f"{plugin} check {in_namespace}",
-        Reason.POINTS_WITHHELD: f"{plugin} check {in_namespace}",
+        Reason.QUARANTINED: f"{plugin} repair {in_namespace}",
+        Reason.POINTS_WITHHELD: f"{plugin} repair {in_namespace}",
         Reason.READ_ONLY: f"{plugin} check {in_namespace}",
         Reason.ENGINE_MISSING: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
         Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
@@ -81,3 +82,24 @@ def _next(resource: Observed, verdict: Verdict, namespace: str) -> str | None:
         Reason.INVALID: f"kubectl edit vcol {in_namespace}",
     }
     return commands.get(reason)
+
+
+def repaired(collection: str, answer: Mapping[str, Any]) -> Iterator[str]:
+    """What a repair did, or would do, for people."""
+    plan = answer["plan"]
+    for number, step in enumerate(plan["steps"], start=1):
+        yield f"{collection}: step {number}: {step['does']}, because {step['because']}"
+    for warning in plan["warnings"]:
+        yield f"{collection}: note: {warning}"
+    outcome = answer["outcome"]
+    if outcome == "sound":
+        yield f"{collection}: sound, nothing to do"
+    elif outcome == "impossible":
+        yield f"{collection}: cannot be repaired: {plan['impossible']}"
+    else:
+        points = f"{plan['kept']} points kept, {plan['restored']} from the log, {plan['lost']} lost"
+        yield f"{collection}: {outcome}: {points}"
+    if answer["quarantine"]:
+        yield f"{collection}: what was damaged lies in {answer['quarantine']} on the volume"
+    if plan["hint"]:
+        yield f"  next: {plan['hint']}"
