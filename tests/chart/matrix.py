@@ -159,6 +159,7 @@ CASES = {
     "another chart name": Case(KEYS | {"nameOverride": "vectors"}),
     "names that YAML takes for something else": Case(
         KEYS
+        | EVERYTHING_MONITORED
         | {
             "fullnameOverride": "null",
             "nameOverride": "1",

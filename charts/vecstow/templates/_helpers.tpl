@@ -135,11 +135,6 @@ priorityClassName: {{ . | quote }}
 {{ include "vecstow.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end -}}
 
-{{- /* Where the engine's own pod reaches it. */ -}}
-{{- define "vecstow.localUrl" -}}
-http://{{ ternary "[::1]" "127.0.0.1" (eq .Values.engine.host "::") }}:3030
-{{- end -}}
-
 {{- /* The alerts of `alerts.yaml`, about the pods of this release. */ -}}
 {{- define "vecstow.alerts" -}}
 {{- $pods := printf `namespace=%q, pod=~"%s-([0-9]+|manager-.*)"` .Release.Namespace (include "vecstow.fullname" .) -}}
