@@ -1,6 +1,7 @@
 """What the plugin changes: exactly the object that it looked at, and only where there is something to do."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -164,3 +165,46 @@ def test_each_of_three_engines_gets_a_resource_of_its_own(plugin, collection):
     assert {resource["spec"]["engine"] for resource in plugin.created} == {"one", "two", "three"}
     wanted = [r["spec"].get("collectionName", r["metadata"]["name"]) for r in plugin.created]
     assert wanted == [collection] * 3
+
+
+# Status ----------------------------------------------------------------------------------------------------
+
+PAUSED = claim(generation=2, status=HAD, paused=True)
+"""The engine follows the generation before."""
+
+
+@pytest.mark.parametrize(
+    ("resources", "row", "reason", "command"),
+    [
+        pytest.param([RESOURCE], row_of(RESOURCE), "Served", None, id="served"),
+        pytest.param([RESOURCE], row_of(RESOURCE, state="quarantined"), "Quarantined", "check", id="damaged"),
+        pytest.param(
+            [RESOURCE], row_of(RESOURCE, state="degraded"), "PointsWithheld", "check", id="points withheld"
+        ),
+        pytest.param([PAUSED], row_of(PAUSED, generation=1), "Paused", None, id="paused, and served"),
+        pytest.param(
+            [PAUSED], row_of(PAUSED, generation=1, state="quarantined"), "Quarantined", "check",
+            id="paused, and damaged",
+        ),
+        pytest.param(
+            [PAUSED], row_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "accept-empty",
+            id="paused, and its data gone",
+        ),
+        pytest.param([PAUSED], row_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
+        pytest.param([], row_of(RESOURCE), "Orphan", "adopt", id="an orphan"),
+        pytest.param([], row_of(RESOURCE, state="quarantined"), "Quarantined", "check", id="orphan, damaged"),
+        pytest.param([], row_of(RESOURCE, state="degraded"), "PointsWithheld", "check", id="in part"),
+        pytest.param([], row_of(RESOURCE, state="foreign"), "Foreign", None, id="orphan, foreign"),
+    ],
+)  # fmt: skip
+def test_status_is_a_success_when_all_is_served_whole(plugin, resources, row, reason, command):
+    plugin.documents = [
+        document(r.name, r.uid, generation=r.generation, status=HAD, paused=r.is_paused) for r in resources
+    ]
+    plugin.engines = {"vecstow": engine_of(pod(row))}
+    result = plugin.run("status", "--json")
+    [line] = json.loads(result.stdout)
+    assert line["reason"] == reason
+    assert result.exit_code == (0 if reason in ("Served", "Paused", "Orphan") else 1)
+    expected = None if command is None else f"kubectl vecstow {command} -n apps notes"
+    assert line["next_command"] == expected

@@ -22,7 +22,7 @@ from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.plugin.report import Line, report
+from vecstow_operator.plugin.report import WHOLE, Line, report
 from vecstow_operator.plugin.survey import Survey, survey
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Annotation, Reason
 
@@ -69,7 +69,7 @@ def status(
 ) -> None:
     """Say how each collection stands, by what the engines answer now.
 
-    Exit code 1 when one of them is not served whole.
+    Exit code 1 when one of them is not served whole, whether it has a resource, is paused, or neither.
     """
     _, namespace, found = _look(context, namespace, key_file)
     lines = [
@@ -81,7 +81,7 @@ def status(
         typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
     else:
         _print_lines(lines)
-    if any(line.reason not in ("Served", "Orphan") for line in lines):
+    if any(line.reason not in WHOLE for line in lines):
         raise typer.Exit(1)
 
 
