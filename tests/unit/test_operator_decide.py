@@ -451,11 +451,18 @@ CASES = [
         left(told(Reason.DELETING)),
     ),
     Case("invalid: told, and nothing is changed", [claim(dimension=0)], Folder(), left(told(Reason.INVALID))),
+    *(
+        Case(f"what a newer definition adds {where} changes nothing", [claim(**later)], holds(FILLED), left())
+        for where, later in {
+            "to the spec": {"compression": "none"},
+            "to the index": {"index": {"efSearch": 50, "heuristic": True}},
+        }.items()
+    ),
     Case(
-        "an unknown field is invalid",
-        [claim(dimensions=4)],
-        holds(FILLED),
-        left(told(Reason.INVALID)),
+        "nor what it adds to a payload index",
+        [claim(payloadIndexes=[{"field": "tenant", "type": "keyword", "unique": False}])],
+        holds(FILLED, payload_indexes=(PayloadIndex("tenant", "keyword"),)),
+        left(),
     ),
     # No resource
     Case("without a resource it is REST's", [], holds(FILLED), wrote(RETAINED)),
