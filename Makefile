@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --dist worksteal --timeout 300
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make .venv from the locked versions (nothing the second time)
@@ -36,6 +36,16 @@ test-unit: setup ## run the fast tests alone
 test-operator: setup ## run the tests that need a Kubernetes API server; skip none
 	$(PY) -m tests.cluster.binaries
 	VECSTOW_REQUIRE_CLUSTER=1 $(PY) -m pytest tests/operator tests/cluster -n 4 $(SIDE_BY_SIDE) $(ARGS)
+
+.PHONY: test-chart
+test-chart: setup ## try the Helm charts on a Kubernetes API server; skip none
+	@sh scripts/chart-packages.sh
+	$(PY) -m tests.chart.supplies
+	VECSTOW_REQUIRE_CLUSTER=1 $(PY) -m pytest tests/chart -n 2 $(SIDE_BY_SIDE) $(ARGS)
+
+.PHONY: charts
+charts: setup ## make what of the charts is made: the definition's template, both READMEs
+	$(PY) -m tests.chart.made
 
 .PHONY: cluster
 cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-C
@@ -93,6 +103,7 @@ lock: ## write the lock files anew (ARGS="--upgrade" takes newer versions)
 	$(LOCK) --all-extras --group dev pyproject.toml --output-file requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock --output-file requirements-build.lock
 	$(LOCK) --extra engine --extra operator --constraints requirements.lock pyproject.toml --output-file requirements-image.lock
+	$(LOCK) tests/chart/checkov.in --output-file tests/chart/checkov.lock
 
 DEPTH ?= ci
 
@@ -101,7 +112,7 @@ prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or nig
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
 .PHONY: ci
-ci: check demo prove coverage test-operator ## run what CI runs
+ci: check demo prove coverage test-operator test-chart ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

@@ -4,14 +4,19 @@
 set -eu
 
 place="$HOME/.cache/vecstow/promtool"
-command -v promtool >/dev/null || [ -x "$place/promtool" ] || {
-    echo "unpacking promtool into $place"
-    temporary=$(mktemp -d)
-    trap 'rm -rf "$temporary"' EXIT
-    cd "$temporary"
-    apt-cache show prometheus >/dev/null 2>&1 || apt-get update -qq
-    apt-get -o APT::Sandbox::User=root download -qq prometheus
-    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
-    mkdir -p "$place"
-    mv usr/bin/promtool "$place/"
+! command -v promtool >/dev/null || exit 0
+[ ! -x "$place/promtool" ] || exit 0
+command -v apt-get >/dev/null || {
+    echo "promtool, of Prometheus 2.42 or newer, must be on the PATH: this is no Debian" >&2
+    exit 1
 }
+
+echo "unpacking promtool into $place"
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+cd "$temporary"
+fetch="apt-get -o APT::Sandbox::User=root download -qq prometheus"
+$fetch 2>/dev/null || { apt-get update -qq && $fetch; }
+dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+mkdir -p "$place"
+mv usr/bin/promtool "$place/"

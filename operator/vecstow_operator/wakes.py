@@ -36,6 +36,8 @@ WORKERS: Final = 50
 The handler waits for nothing, so few workers that end soon are as fast."""
 IDLE_SECONDS: Final = 0.01
 """Before a worker ends."""
+IDENTITY: Final[Any] = "vecstow"
+"""Of no use without peering. kopf would ask for the user's name, and in a container there may be none."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at whether it should run."""
 
@@ -146,7 +148,7 @@ class Wakes:
         watching = asyncio.create_task(
             kopf.operator(
                 registry=self._registry(), settings=self._settings(), standalone=True,
-                namespaces=[self._namespace], stop_flag=end,
+                namespaces=[self._namespace], stop_flag=end, identity=IDENTITY,
             )
         )  # fmt: skip
         while not watching.done() and not self._stop.is_set() and self._may_watch():

@@ -12,6 +12,7 @@ import pytest
 from tests.chart import supplies
 from tests.chart.helm import NAMESPACE, Helm, Rendered
 from tests.chart.matrix import CASES
+from tests.chart.site import Site
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import REQUIRED
 from tests.cluster.go_module import NotBuilt
@@ -80,9 +81,9 @@ def strict(cluster: ControlPlane) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def helm_on(helm: Helm, cluster: ControlPlane) -> Helm:
-    """Helm with the cluster."""
-    return Helm(helm.program, helm.folder, cluster.environment)
+def site(helm: Helm, cluster: ControlPlane, namespace: str) -> Site:
+    """A namespace of the test's own."""
+    return Site(Helm(helm.program, helm.folder, cluster.environment), cluster, namespace)
 
 
 def _object(kind: str, name: str, **metadata: object) -> dict[str, object]:

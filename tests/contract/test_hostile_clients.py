@@ -102,6 +102,16 @@ def test_more_connections_than_the_limit_make_room_for_each_other(engine):
         assert_others_are_served(engine)
 
 
+def test_more_unfinished_requests_than_connections_leave_health_metrics_and_state_answered(tmp_path):
+    with EngineProcess(tmp_path / "data") as engine, contextlib.ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(connect(engine)).sendall(head(SEARCH, "Content-Length: 10"))
+        for path in ("/state", "/health/live", "/ready", "/metrics"):
+            assert httpx.get(engine.url + path, timeout=PATIENCE_SECONDS).status_code == 200
+        assert httpx.post(f"{engine.url}/state/refresh", timeout=PATIENCE_SECONDS).status_code == 200
+        assert httpx.post(engine.url + SEARCH, json=QUERY).status_code == 429
+
+
 def test_a_slow_body_is_given_up_and_disturbs_nobody(engine):
     with connect(engine) as connection:
         connection.sendall(head(SEARCH, "Content-Length: 1000") + b'{"vector"')

@@ -44,6 +44,16 @@ def test_a_taken_port_is_refused_before_the_volume_is_touched(tmp_path):
     assert not (tmp_path / "data" / "LOCK").exists()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
+def test_on_all_addresses_of_ipv6_it_answers_ipv4_too(tmp_path):
+    """Its sidecar asks 127.0.0.1, wherever the pod's own address is."""
+    with EngineProcess(tmp_path / "data", "--host", "::", "--without-keys") as engine:
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{engine.port}/ready").status_code == 200
+        answer = refused("--data", tmp_path / "other", "--port", engine.port)
+    assert "cannot listen" in answer.stderr
+
+
 def test_a_write_in_flight_at_sigterm_is_answered_and_kept(tmp_path):
     with EngineProcess(tmp_path / "data") as engine:
         httpx.post(
@@ -82,6 +92,26 @@ def test_a_request_that_outlives_the_grace_is_told_so(tmp_path):
         engine.process = None
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"shutting down" in answer
+
+
+def test_findings_in_ten_thousand_collections_are_taken_and_told(tmp_path):
+    findings = [
+        {
+            "collection": f"{number:064}",
+            "resource_uid": f"{number:036}",
+            "reason": "DataMissing",
+            "message": "the data is not on this volume: " + "it was on another " * 10,
+            "hint": f"kubectl annotate --overwrite vcol {number:064} vecstow.dev/accept-empty={number:032}",
+        }
+        for number in range(10_000)
+    ]
+    with EngineProcess(tmp_path / "data") as engine:
+        told = httpx.post(f"{engine.url}/state/refresh", json={"resources": findings}, timeout=30)
+        assert (told.status_code, len(told.request.content) > 4_000_000) == (200, True)
+        state = httpx.get(f"{engine.url}/state", timeout=30).json()["data"]
+        assert state["findings"]["resources"] == findings
+        more = httpx.post(f"{engine.url}/state/refresh", json={"resources": 4 * findings}, timeout=30)
+        assert (more.status_code, more.json()["details"]["limit"]) == (413, 16 * 1024 * 1024)
 
 
 def accepts(port: int) -> bool:

@@ -15,7 +15,7 @@ from tests.e2e.release import Release
 
 DIMENSION = 8
 BATCH = 20
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.02
 AGAIN_SECONDS = 0.05
 RETRIED = (429, 503)
 """What a well-made client tries again: each says that nothing was done."""
@@ -33,6 +33,9 @@ class Load:
         self.collection = collection
         self.acknowledged: list[str] = []
         self.searches = 0
+        self.longest_gap = 0.0
+        """Seconds between two answered searches; whoever looks at it may set it back."""
+        self._found_at = 0.0
         self.broken: Counter[str] = Counter()
         """What ended without an answer after it was sent, by the error."""
         self.refused: Counter[str] = Counter()
@@ -104,6 +107,9 @@ class Load:
     def _search(self, rest: Rest, number: int) -> None:
         rest.search(self.collection, _point(str(number))[0])
         self.searches += 1
+        now = time.monotonic()
+        self.longest_gap = max(self.longest_gap, now - (self._found_at or now))
+        self._found_at = now
 
 
 def _point(point_id: str) -> Stored:

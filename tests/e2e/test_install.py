@@ -79,6 +79,9 @@ def test_each_container_may_do_what_it_needs_and_no_more(release: Release) -> No
     assert [(line[0], line[-2:]) for line in of_ours] == [
         ("vectorcollections.vecstow.dev", ["[list", "watch]"])
     ]
+    # kopf, among others, asks who the user is, and the image knows of none.
+    for role in (("statefulset/vecstow", "sidecar"), ("deployment/vecstow-manager", "manager")):
+        assert "watch ended" not in release.kubectl("logs", role[0], f"--container={role[1]}")
     # Kinds of the cluster's own size are the CRD chart's alone.
     for kind in ("clusterroles", "clusterrolebindings"):
         labelled = release.node.get(kind, f"--selector=app.kubernetes.io/instance={release.name}")

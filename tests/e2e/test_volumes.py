@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.cluster.control_plane import KubectlFailed
 from tests.crash.rest import Refused, Rest
 from tests.e2e.conftest import make_namespace
 from tests.e2e.load import DIMENSION, Load
@@ -23,19 +24,24 @@ from tests.operator.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
-ROW = bytes(4 * 1024)
+LARGE = 512
+ROW = bytes(4 * LARGE)
 """A vector of the collection that fills a volume."""
 BATCH = 1_000
+POINTS = 50
+MANY = 6_000
+LIMIT = 10
+VECTOR = bytes(4 * DIMENSION)
 DISK_FULL = 507
 COLLECTIONS = ("first", "second", "third")
 
 
 def test_a_full_volume_refuses_inserts_until_it_has_grown(node: Node, release: Release) -> None:
     release.install({"persistence.storageClass": SMALL_STORAGE_CLASS, "persistence.size": "100Mi"})
-    release.declare("large", 1024)
+    release.declare("large", LARGE)
     release.declare("small", DIMENSION)
     with release.rest() as rest:
-        rest.put("small", "a", (bytes(4 * DIMENSION), None))
+        rest.put("small", "a", (VECTOR, None))
         stored = fill(rest, "large")
         assert metric(release, "vecstow_volume_full") == 1
         assert rest.search("large", ROW, limit=1)
@@ -85,7 +91,12 @@ def three(release: Release) -> Release:
     release.wait_ready(*COLLECTIONS)
     with release.rest() as rest:
         for name in COLLECTIONS:
-            rest.put_many(name, {str(n): (bytes([n]) * 4 * DIMENSION, {"n": n}) for n in range(50)})
+            rest.put_many(name, {str(number): (VECTOR, {"n": number}) for number in range(POINTS)})
+    # The API server knows what each had: it outlives the volume.
+    for name in COLLECTIONS:
+        release.kubectl(
+            "wait", f"vcol/{name}", f"--for=jsonpath={{.status.vectorCount}}={POINTS}", "--timeout=90s"
+        )
     return release
 
 
@@ -114,16 +125,19 @@ def test_a_damaged_manifest_is_written_anew_and_told(three: Release) -> None:
     three.wait_reason("first", "ManifestSetAside", "Degraded")
     told = three.shell("kubectl vecstow status").stdout
     assert ".quarantine/first-" in told
-    assert_points(three, "first", 50)
+    assert_points(three, "first", POINTS)
 
 
 def test_a_damaged_graph_is_made_anew_without_a_word(three: Release) -> None:
+    with three.rest() as rest:
+        rest.put_many("second", {str(number): (VECTOR, None) for number in range(MANY)})
+    three.until(lambda rest: rest.describe("second")["indexed"] == MANY, "an index of all")
     stop(three)
     graph = three.data() / "second" / "index.bin"
     damage(graph, graph.stat().st_size // 2, 64)
     start(three)
     three.wait_ready(*COLLECTIONS)
-    assert_points(three, "second", 50)
+    assert_points(three, "second", MANY)
 
 
 def test_a_damaged_table_of_points_is_told_and_repaired_while_others_serve(three: Release) -> None:
@@ -137,12 +151,18 @@ def test_a_damaged_table_of_points_is_told_and_repaired_while_others_serve(three
         load.wait_for_more()
         told = three.shell("kubectl vecstow status").stdout
         assert "points.db" in told
-        [command] = [line.strip() for line in told.splitlines() if "check third --repair" in line]
-        three.typed(command)
+        assert "kubectl vecstow repair" in three.condition("third")["message"]
+        three.typed(next_command(told, "third"))
         load.wait_for_more()
     load.verify()
     three.wait_ready("third")
-    assert_points(three, "third", 50)
+    assert_points(three, "third", POINTS)
+
+
+def next_command(told: str, name: str) -> str:
+    """What the plugin says to type next about that resource."""
+    about = told.partition(f"\n{name}: ")[2]
+    return about.partition("next: ")[2].splitlines()[0]
 
 
 def damage(file: Path, offset: int, count: int) -> None:
@@ -156,7 +176,7 @@ def damage(file: Path, offset: int, count: int) -> None:
 def assert_points(release: Release, name: str, count: int) -> None:
     with release.rest() as rest:
         assert len(rest.get_many(name, map(str, range(count)))) == count
-        assert len(rest.search(name, bytes(4 * DIMENSION), limit=count)) == count
+        assert len(rest.search(name, VECTOR, limit=LIMIT)) == min(count, LIMIT)
 
 
 def test_an_empty_volume_in_the_place_of_another_is_not_ready_until_it_is_accepted(three: Release) -> None:
@@ -165,14 +185,14 @@ def test_an_empty_volume_in_the_place_of_another_is_not_ready_until_it_is_accept
     data.rename(data.with_name("elsewhere"))
     start(three)
     for name in COLLECTIONS:
-        three.wait_reason(name, "DataMissing")
+        three.wait_reason(name, "VolumeReplaced")
     with three.rest() as rest, pytest.raises(Refused) as refused:
-        rest.search("first", bytes(4 * DIMENSION))
+        rest.search("first", VECTOR)
     assert refused.value.status == 503
-    three.typed("kubectl vecstow accept-empty first")
+    three.typed(next_command(three.shell("kubectl vecstow status").stdout, "first"))
     three.wait_ready("first")
     assert_points(three, "first", 0)
-    assert three.condition("second")["reason"] == "DataMissing"
+    assert three.condition("second")["reason"] == "VolumeReplaced"
 
 
 def test_a_copy_made_under_a_hold_is_adopted_where_nobody_knows_of_it(node: Node, three: Release) -> None:
@@ -189,7 +209,7 @@ def test_a_copy_made_under_a_hold_is_adopted_where_nobody_knows_of_it(node: Node
     other.typed("kubectl vecstow adopt")
     other.wait_ready(*COLLECTIONS)
     for name in COLLECTIONS:
-        assert_points(other, name, 50)
+        assert_points(other, name, POINTS)
     node.kubectl("delete", "namespace", other.namespace, "--wait=false")
 
 
@@ -209,12 +229,20 @@ def bound_claim(name: str, volume: str) -> dict[str, Any]:
 
 
 def test_maintenance_keeps_the_volume_for_whoever_repairs_it(three: Release) -> None:
-    three.upgrade({"engine.maintenance": True}, wait=False)
-    wait_for(lambda: "maintenance" in logs(three), lambda: logs(three), 120)
+    with three.rest("admin") as rest:
+        copied = rest.call("POST", "/collections/first/backup")["backup_path"]
+    three.upgrade({"engine.maintenance": True})
+    wait_for(lambda: "is not served" in logs(three), lambda: logs(three))
+    damage(three.data() / "third" / "points.db", 0, 100)
+    with pytest.raises(KubectlFailed, match="vecstow check third"):
+        three.execute("vecstow", "check")
+    three.execute("vecstow", "check", "third", "--repair")
     assert "0 errors" in three.execute("vecstow", "check")
-    assert not three.pod_ready()
+    three.execute("vecstow", "restore", copied, "--new-name", "again")
     three.upgrade()
     three.wait_ready(*COLLECTIONS)
+    for name in (*COLLECTIONS, "again"):
+        assert_points(three, name, POINTS)
 
 
 def logs(release: Release) -> str:
@@ -230,7 +258,7 @@ def test_a_second_pod_on_the_volume_is_refused_and_says_so(three: Release) -> No
     second.install(shared | {"engine.name": "second"}, wait=False)
     wait_for(lambda: "is held" in logs(second), lambda: logs(second), 120)
     assert not second.pod_ready()
-    assert_points(three, "first", 50)
+    assert_points(three, "first", POINTS)
 
 
 def test_another_size_is_refused_with_what_to_type(three: Release) -> None:
@@ -245,6 +273,6 @@ def test_another_size_is_refused_with_what_to_type(three: Release) -> None:
         three.typed(command)
     three.upgrade(larger)
     three.wait_ready(*COLLECTIONS)
-    assert_points(three, "first", 50)
+    assert_points(three, "first", POINTS)
     claim = three.get("pvc", three.claim)
     assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"

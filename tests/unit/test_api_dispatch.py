@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
+from vecstow_engine.api.bodies import FREE_BYTES
 
 SEARCH = "/collections/docs/search"
 QUERY = {"vector": [1, 2, 3]}
@@ -65,6 +68,30 @@ async def test_a_route_without_vectors_takes_small_bodies_only():
     assert (reply.status, reply.json["details"]["limit"]) == (413, 100)
 
 
+async def test_findings_have_a_limit_and_memory_of_their_own():
+    """Uploads that take all the memory there is for bodies keep no finding from being told."""
+    client, engine = docs_service(
+        small_body_bytes_max=10, body_memory_bytes_max=0, findings_bytes_max=2 * FREE_BYTES
+    )
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(findings):
+        asked.set()
+        assert go_on.wait(20)
+
+    engine.refresh = wait
+    body = b'{"a": 1' + b" " * FREE_BYTES + b"}"
+    first = asyncio.create_task(client.call("POST", "/state/refresh", body=body))
+    await asyncio.to_thread(asked.wait, 20)
+    assert (await client.call("POST", "/state/refresh", body=2 * body)).status == 413
+    assert (await client.call("POST", "/state/refresh", body=body)).status == 429
+    assert (await client.call("POST", SEARCH, body=body)).status == 429
+    go_on.set()
+    assert (await first).status == 200
+    assert (await client.call("POST", "/state/refresh", body=body)).status == 200
+    assert b"vecstow_http_body_memory_bytes 0.0" in (await client.call("GET", "/metrics")).body
+
+
 async def test_a_wrong_content_type_is_refused_before_its_body_is_read():
     client, _ = docs_service()
     headers = {"content-type": "text/csv", "content-length": "99999999"}
@@ -72,8 +99,9 @@ async def test_a_wrong_content_type_is_refused_before_its_body_is_read():
     assert reply.status == 415
 
 
-async def test_over_the_limit_of_requests_in_flight_the_answer_is_429():
-    client, engine = docs_service(requests_in_flight_max=1)
+@asynccontextmanager
+async def under_way(client, engine):
+    """A search that is not answered before the block ends."""
     running, go_on = asyncio.Event(), asyncio.Event()
 
     async def search(name, query):
@@ -84,12 +112,58 @@ async def test_over_the_limit_of_requests_in_flight_the_answer_is_429():
     engine.search = search
     first = asyncio.create_task(client.call("POST", SEARCH, QUERY))
     await running.wait()
-    reply = await client.call("POST", SEARCH, QUERY)
-    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
-    assert (await client.call("GET", "/health/live")).status == 200
+    yield
     go_on.set()
     assert (await first).status == 200
+
+
+async def test_over_the_limit_of_requests_in_flight_the_answer_is_429():
+    client, engine = docs_service(requests_in_flight_max=1)
+    async with under_way(client, engine):
+        reply = await client.call("POST", SEARCH, QUERY)
+        assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+        assert (await client.call("GET", "/health/live")).status == 200
     assert (await client.call("POST", SEARCH, QUERY)).status == 200
+
+
+async def test_a_busy_engine_tells_its_state_and_takes_pokes():
+    """Or the operator would say of every collection that it is not ready."""
+    client, engine = docs_service(requests_in_flight_max=1)
+    async with under_way(client, engine):
+        assert (await client.call("POST", SEARCH, QUERY)).status == 429
+        assert (await client.call("GET", "/state")).status == 200
+        assert (await client.call("POST", "/state/refresh", {"docs": 1})).status == 200
+    assert ("refresh", {"docs": 1}) in engine.calls
+
+
+async def test_requests_for_the_state_have_a_limit_of_their_own():
+    client, engine = docs_service(state_requests_max=1)
+    asked, go_on = threading.Event(), threading.Event()
+    document = engine.state_document
+
+    def wait():
+        asked.set()
+        assert go_on.wait(20)
+        return document()
+
+    engine.state_document = wait
+    first = asyncio.create_task(client.call("GET", "/state"))
+    await asyncio.to_thread(asked.wait, 20)
+    for method, path in (("GET", "/state"), ("POST", "/state/refresh")):
+        reply = await client.call(method, path)
+        assert (reply.status, reply.headers["retry-after"], reply.json["details"]["limit"]) == (429, "1", 1)
+    assert (await client.call("POST", SEARCH, QUERY)).status == 200
+    go_on.set()
+    assert (await first).status == 200
+    assert (await client.call("GET", "/state")).status == 200
+
+
+async def test_state_is_not_told_before_the_volume_is_discovered():
+    """No collection would look like none."""
+    client, engine = docs_service()
+    engine.ready = False
+    assert (await client.call("GET", "/state")).status == 503
+    assert (await client.call("POST", "/state/refresh")).status == 503
 
 
 async def test_a_cancelled_request_is_told_that_the_server_stops():

@@ -42,7 +42,7 @@ def test_this_machine_is_let_in_without_keys(host):
 
 
 @pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "0", "10.1.2.3", "192.0.2.1", "fe80::1%1", "::ffff:10.0.0.1"]
+    "host", ["0.0.0.0", "::", "0", "10.1.2.3", "192.0.2.1", "fe80::1%1", "::ffff:10.0.0.1", "::ffff:0.0.0.0"]
 )
 def test_others_are_let_in_with_keys_or_by_a_flag(host, file):
     with pytest.raises(InvalidInput, match=f"--host {re.escape(host)} lets other machines in") as refused:

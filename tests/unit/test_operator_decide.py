@@ -532,7 +532,7 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
 def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
     message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.parsed().shape[1:])))
     assert message.endswith("another shape: 9, Euclidean, Float32; wanted is 4, Euclidean, Float32")
-    assert hint == "its manifest is lost: vecstow check notes --repair writes it anew"
+    assert hint == "its manifest is lost: kubectl vecstow repair notes writes it anew"
 
 
 def test_loser_is_told_who_has_the_name():

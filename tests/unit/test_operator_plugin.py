@@ -169,6 +169,8 @@ def test_each_of_three_engines_gets_a_resource_of_its_own(plugin, collection):
 
 # Status ----------------------------------------------------------------------------------------------------
 
+DAMAGED = {"state": "quarantined"}
+IN_PART = {"state": "degraded"}
 PAUSED = claim(generation=2, status=HAD, paused=True)
 """The engine follows the generation before."""
 
@@ -177,13 +179,13 @@ PAUSED = claim(generation=2, status=HAD, paused=True)
     ("resources", "row", "reason", "command"),
     [
         pytest.param([RESOURCE], row_of(RESOURCE), "Served", None, id="served"),
-        pytest.param([RESOURCE], row_of(RESOURCE, state="quarantined"), "Quarantined", "check", id="damaged"),
+        pytest.param([RESOURCE], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="damaged"),
         pytest.param(
-            [RESOURCE], row_of(RESOURCE, state="degraded"), "PointsWithheld", "check", id="points withheld"
+            [RESOURCE], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="points withheld"
         ),
         pytest.param([PAUSED], row_of(PAUSED, generation=1), "Paused", None, id="paused, and served"),
         pytest.param(
-            [PAUSED], row_of(PAUSED, generation=1, state="quarantined"), "Quarantined", "check",
+            [PAUSED], row_of(PAUSED, generation=1, **DAMAGED), "Quarantined", "repair",
             id="paused, and damaged",
         ),
         pytest.param(
@@ -192,8 +194,8 @@ PAUSED = claim(generation=2, status=HAD, paused=True)
         ),
         pytest.param([PAUSED], row_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
         pytest.param([], row_of(RESOURCE), "Orphan", "adopt", id="an orphan"),
-        pytest.param([], row_of(RESOURCE, state="quarantined"), "Quarantined", "check", id="orphan, damaged"),
-        pytest.param([], row_of(RESOURCE, state="degraded"), "PointsWithheld", "check", id="in part"),
+        pytest.param([], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="orphan, damaged"),
+        pytest.param([], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="in part"),
         pytest.param([], row_of(RESOURCE, state="foreign"), "Foreign", None, id="orphan, foreign"),
     ],
 )  # fmt: skip

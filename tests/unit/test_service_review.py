@@ -20,6 +20,7 @@ from vecstow_engine.model.errors import Busy, Conflict, DiskFull, InvalidInput, 
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.service import background, catalog, committer, loading, searcher
 from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage import restoring
 from vecstow_engine.storage.manifests import update_manifest
 
 
@@ -59,13 +60,13 @@ async def test_volume_is_locked_until_a_restore_that_is_under_way_is_done(engine
     """Else another engine would have it, and two would write."""
     await engine.put(a=1)
     engine.drop("notes")
-    restoring = Slowed(monkeypatch, catalog, "restore_deleted")
+    slowed = Slowed(monkeypatch, restoring, "restore_deleted")
     restore = asyncio.create_task(asyncio.to_thread(engine.restore, engine.deleted()[0]["path"], None))
-    await asyncio.to_thread(restoring.entered.wait, 20)
+    await asyncio.to_thread(slowed.entered.wait, 20)
     stop = asyncio.create_task(asyncio.to_thread(engine.stop))
     await asyncio.to_thread(wait_until, lambda: engine.gate.closed)
     assert engine.volume is not None
-    restoring.goes_on.set()
+    slowed.goes_on.set()
     assert await restore == "notes"
     await stop
     assert engine.volume is None

@@ -709,8 +709,8 @@ async def test_drop_that_a_rescan_sees_is_made_once(engine, monkeypatch):
     await engine.put(a=1)
     real = mark_dropped
 
-    def seen_by_a_rescan(layout, name):
-        manifest = real(layout, name)
+    def seen_by_a_rescan(*values):
+        manifest = real(*values)
         thread = threading.Thread(target=engine.refresh, args=({},))
         thread.start()
         thread.join(0.2)

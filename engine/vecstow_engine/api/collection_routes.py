@@ -45,7 +45,7 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
         payload_indexes=parse_payload_indexes(body.payload_indexes),
     )
     context.authorise(manifest.name)
-    made = await context.workers.quick(context.engine.create, manifest, exist_ok=if_exists == "ok")
+    made = await context.workers.waiting(context.engine.create, manifest, exist_ok=if_exists == "ok")
     message = "created" if made else "exists already, with the same shape"
     return context.reply({"name": body.name, "message": message})
 
@@ -109,7 +109,7 @@ async def stats(context: InContext, name: CollectionName) -> Response:
 @router.delete("/{collection}", response_model=Envelope[Named], summary="Drop a collection")
 async def drop(context: InContext, name: CollectionName) -> Response:
     """It rests in `.deleted/` until its retention ends; the name is free at once."""
-    await context.workers.quick(context.engine.drop, name)
+    await context.workers.waiting(context.engine.drop, name)
     return context.reply({"name": name, "message": "dropped; POST /collections/restore brings it back"})
 
 
@@ -118,7 +118,7 @@ async def drop(context: InContext, name: CollectionName) -> Response:
 )
 async def hard_delete(context: InContext, name: CollectionName) -> Response:
     """Nothing of it can be restored."""
-    await context.workers.quick(context.engine.hard_delete, name)
+    await context.workers.waiting(context.engine.hard_delete, name)
     return context.reply({"name": name, "message": "deleted for good"})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,8 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 ALWAYS_ANSWERED: Final = frozenset({"/metrics", "/openapi.json"})
 """Paths that answer, like health, while the volume is being discovered and however busy the server is."""
+STATE_PATHS: Final = frozenset({"/state", "/state/refresh"})
+"""What the operator judges by whether collections are ready: refused for their own number alone."""
 PATH_CHARACTERS_LOGGED: Final = 300
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
@@ -82,9 +85,11 @@ class Dispatcher:
         self._metrics = metrics
         self._keys = keys
         self._bodies = Bodies(settings)
+        self._findings = Bodies(replace(settings, body_memory_bytes_max=settings.findings_bytes_max))
         self._in_flight = 0
+        self._state_requests = 0
         self._discarding = 0
-        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=lambda: self._bodies.held_bytes)
+        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=self._body_bytes)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -97,6 +102,9 @@ class Dispatcher:
         finally:
             self._in_flight -= 1
             self._record(exchange)
+
+    def _body_bytes(self) -> int:
+        return self._bodies.held_bytes + self._findings.held_bytes
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
@@ -128,6 +136,9 @@ class Dispatcher:
         if exchange.key is not None:
             # Before anything is read: what a stranger sends is not waited for.
             self._authorise(exchange, exchange.key)
+        if path in STATE_PATHS:
+            await self._answer_state(exchange, request)
+            return
         if path not in ALWAYS_ANSWERED:
             self._check_open()
         body_bytes_max = self._settings.small_body_bytes_max
@@ -143,6 +154,20 @@ class Dispatcher:
             # Before it is sent: a client may take its time to read.
             self._release(request)
         await exchange.answer(answer)
+
+    async def _answer_state(self, exchange: Exchange, request: Request) -> None:
+        limit = self._settings.state_requests_max
+        if self._state_requests >= limit:
+            raise Busy(f"{limit} requests for the state are in flight, the limit", details={"limit": limit})
+        check_ready(self._engine)
+        self._state_requests += 1
+        try:
+            await self._read_body(exchange, request, self._settings.findings_bytes_max)
+            await self._hand_on(exchange, request)
+        finally:
+            # Only now: once parsed, findings take more memory, not less.
+            self._release(request)
+            self._state_requests -= 1
 
     def _may_be_told_names(self, exchange: Exchange) -> bool:
         """Whether an answer that needs no key may name collections."""
@@ -166,8 +191,12 @@ class Dispatcher:
             exchange.scope[ROUTE_IN_SCOPE] = exchange.route
             authorise(key, method, exchange.route, collection)
 
+    def _bodies_of(self, request: Request) -> Bodies:
+        """Findings have memory of their own: neither they nor uploads leave no room for the others."""
+        return self._findings if request.path in STATE_PATHS else self._bodies
+
     def _release(self, request: Request) -> None:
-        self._bodies.release(request.body)
+        self._bodies_of(request).release(request.body)
         request.body = b""
 
     def _check_open(self) -> None:
@@ -183,7 +212,8 @@ class Dispatcher:
         bodiless = request.method in BODILESS_METHODS
         if not bodiless and request.body_media is not Media.JSON and exchange.match is None:
             raise UnsupportedMedia("this route reads application/json alone")
-        request.body = await self._bodies.read(exchange.receive, request.declared_bytes, bytes_max)
+        bodies = self._bodies_of(request)
+        request.body = await bodies.read(exchange.receive, request.declared_bytes, bytes_max)
         exchange.body_read = True
         if request.body and bodiless:
             self._release(request)
@@ -193,7 +223,8 @@ class Dispatcher:
         scope = exchange.scope
         scope["path"] = request.path
         replay = Replay(bytes(request.body), exchange.receive)
-        self._release(request)
+        if request.path not in STATE_PATHS:
+            self._release(request)
         await self._app(scope, replay, exchange.send)
         route = scope.get("route")
         exchange.route = getattr(route, "path", UNKNOWN_ROUTE)

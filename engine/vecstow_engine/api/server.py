@@ -106,9 +106,13 @@ class _Run:
 
 
 def _listen(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket: the kernel accepts connections from now on, whatever is still to be done here."""
+    """A listening socket: the kernel accepts connections from now on, whatever is still to be done here.
+
+    On `::` it takes IPv4 too: who asks in the same pod asks 127.0.0.1.
+    """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address, family=family, backlog=backlog)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=both)
 
 
 def _config(app: Application, settings: HttpSettings, is_draining: Callable[[], bool]) -> uvicorn.Config:

@@ -13,8 +13,11 @@ class HttpSettings:
     """Connections that the kernel holds before they are accepted."""
     connections_max: int = 512
     """Open connections; beyond it the one idle for longest is closed. Half of the usual 1,024 descriptors."""
-    requests_in_flight_max: int = 512
-    """Requests being read or answered; beyond it the answer is 429. Health and metrics are not counted."""
+    requests_in_flight_max: int = 400
+    """Requests being read or answered; beyond it the answer is 429, except for health, metrics and state. So
+    many fewer than connections that these always find one."""
+    state_requests_max: int = 16
+    """Requests to /state and /state/refresh being read or answered; beyond it these are answered 429."""
     pipelined_max: int = 64
     """Requests of one connection that wait behind the first."""
     header_bytes_max: int = 65_536
@@ -31,6 +34,9 @@ class HttpSettings:
     """Bytes of all request bodies in memory; beyond it large bodies are answered 429."""
     small_body_bytes_max: int = 1024 * 1024
     """Largest body of a route that takes no vectors."""
+    findings_bytes_max: int = 16 * 1024 * 1024
+    """Largest body of POST /state/refresh, and all of these together: what the sidecar finds in 10,000
+    collections takes 4 MiB."""
     write_stall_seconds_max: float = 60.0
     """Time without progress after which an answer that nobody reads is dropped."""
     drain_seconds: float = 0.0

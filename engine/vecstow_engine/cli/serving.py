@@ -48,7 +48,7 @@ class ProcessSettings:
     """Where the process listens, and how it logs."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 or :: admits other machines."""
+    """Address to listen on; 0.0.0.0 admits other machines, :: those of IPv6 and IPv4."""
     port: int = 3030
     """TCP port to listen on."""
     log_format: LogFormat = LogFormat.TEXT

@@ -134,7 +134,7 @@ class Upkeep:
             self._tell_broken(collection)
             with self._gate.passing() as free:
                 if free:
-                    self._attempt(collection, lambda c=collection: self._finish(c))  # type: ignore[misc]
+                    self._attempt(collection, lambda c=collection: self._finish(c), waits=True)  # type: ignore[misc]
 
     def checkpoint(self, collection: Collection) -> bool:
         """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock.
@@ -259,13 +259,16 @@ class Upkeep:
         if collection.snapshot_sequence < store.last_sequence:
             take_snapshot(collection, lambda: self.checkpoint(collection))
 
-    def _attempt(self, collection: Collection, task: Callable[[], object]) -> None:
+    def _attempt(self, collection: Collection, task: Callable[[], object], *, waits: bool = False) -> None:
+        if not collection.upkeep.acquire(blocking=waits):
+            return  # somebody works on its files, perhaps for an hour: the others have their turn
         try:
-            with collection.upkeep:
-                if not collection.dropping and collection.broken is None:  # a repair may have taken it out
-                    task()
+            if not collection.dropping and collection.broken is None:  # a repair may have taken it out
+                task()
         except (VecstowError, OSError) as error:
             self._pauses[collection] = _longer(self._pauses.get(collection))
             log.error("upkeep of a collection failed", collection=collection.name, reason=str(error))
         else:
             self._pauses.pop(collection, None)
+        finally:
+            collection.upkeep.release()

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound, StorageError, VecstowError
-from vecstow_engine.model.manifest import ManagedBy, Manifest
+from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.changes import Changes
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
@@ -144,11 +144,6 @@ class Catalog:
 
         Raises Conflict, NotFound, or Recovering: its loader would go on with what comes under the name.
         """
-        if collection.manifest.managed_by is ManagedBy.KUBERNETES:
-            raise Conflict(
-                f"collection {collection.name!r} belongs to a Kubernetes resource",
-                collection=collection.name, operation="drop", hint="kubectl delete the VectorCollection",
-            )  # fmt: skip
         with self.changes.lasting("drop", collection.name):
             if self._registry.find(collection.name) is not collection:
                 raise NotFound(
@@ -157,12 +152,14 @@ class Catalog:
             if collection.is_being_opened:
                 collection.readable()
             self._mark_dropped(collection)
-            return self.move_away(collection)
+            collection.dropping = True
+            with collection.upkeep:
+                return self.move_away(collection)
 
     def _mark_dropped(self, collection: Collection) -> None:
         """A mark that the next start may find: what was written until then would go with the collection."""
         try:
-            self._with_room(mark_dropped, self._layout, collection.name)
+            self._with_room(mark_dropped, self._layout, collection.name, collection.manifest)
         except files.SyncFailed as error:
             collection.failure = f"whether it is dropped is unknown until the next start: {error}"
             raise
@@ -260,11 +257,8 @@ class Catalog:
         self._opened(collection)
 
     def move_away(self, collection: Collection) -> Path | None:
-        """The engine's part of a drop: one rename, once nobody writes the files."""
-        with self.changes.names("drop", collection.name):
-            collection.dropping = True
-            with collection.upkeep:
-                path = self._move_away(collection)
+        """The engine's part of a drop: one rename; `registry.changing` and its upkeep lock are held."""
+        path = self._move_away(collection)
         log.info("collection dropped", collection=collection.name, path=str(path or "its folder was gone"))
         return path
 

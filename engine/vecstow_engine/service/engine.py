@@ -7,6 +7,7 @@ callers; what a method raises comes from `model.errors`.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -308,7 +309,10 @@ class Engine:
         }
 
     def refresh(self, findings: dict[str, Any]) -> None:
-        """The sidecar's poke: remember what it found, and look at the manifests now."""
+        """The sidecar's poke: remember what it found, and look at the manifests now.
+
+        Or soon: while another thread looks, or changes names, nobody waits for it.
+        """
         self.findings = findings
         self._rescan()
 
@@ -339,10 +343,15 @@ class Engine:
         is_due = now - self._rescanned_at > self.settings.storage.rescan_seconds
         if is_due or any(collection.is_lost for collection in self.registry.collections()):
             self._rescan()
+        if now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
+            self._purge(now)
+
+    def _purge(self, now: float) -> None:
         retention = self.settings.storage.retention_hours
-        if retention > 0 and now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
-            self._purged_at = now
-            self._catalog.cleanup(retention)
+        with self.registry.changing_now() as free:
+            if free and retention > 0:
+                self._purged_at = now
+                self._catalog.cleanup(retention)
 
     def _open_postponed(self, now: float) -> None:
         for collection in self.registry.collections():
@@ -358,4 +367,5 @@ class Engine:
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()
-        self._follower.rescan()
+        if not self._follower.rescan():
+            self._rescanned_at = -math.inf  # the upkeep thread does it, as soon as it can

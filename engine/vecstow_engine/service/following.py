@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -25,7 +25,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Follower:
-    """Brings the engine to what the manifests say. What cannot be done now is looked at again."""
+    """Brings the engine to what the manifests say. What cannot be done now is looked at again.
+
+    It waits for nobody: whoever works on files, or changes names, may take an hour.
+    """
 
     def __init__(
         self,
@@ -41,23 +44,29 @@ class Follower:
         self._gate = gate
         self._rebuilding = rebuilding
 
-    def rescan(self) -> None:
+    def rescan(self) -> bool:
         """Follow manifests that changed since they were read; then look whether a collection lost its files.
 
-        In this order: of one that lost them, only what comes later is a reason to open it anew.
+        In this order: of one that lost them, only what comes later is a reason to open it anew. False, and
+        nothing was looked at: another thread looks, or changes names.
         """
-        with self._registry.changing:
-            for collection in self._registry.collections():
-                self._look_for_return(collection)
-            for manifest in self._registry.changed_manifests():
-                try:
-                    self._follow(manifest)
-                except (VecstowError, OSError) as error:
-                    self._registry.look_again(manifest.name)
-                    log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
-            folders = self._folders()
-            for collection in self._registry.collections():
-                self._look_for_loss(collection, has_folder=collection.name in folders)
+        with self._registry.changing_now() as free:
+            if free:
+                self._look()
+        return free
+
+    def _look(self) -> None:
+        for collection in self._registry.collections():
+            self._look_for_return(collection)
+        for manifest in self._registry.changed_manifests():
+            try:
+                self._follow(manifest)
+            except (VecstowError, OSError) as error:
+                self._registry.look_again(manifest.name)
+                log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+        folders = self._folders()
+        for collection in self._registry.collections():
+            self._look_for_loss(collection, has_folder=collection.name in folders)
 
     def _folders(self) -> set[str]:
         """One look at all of them costs less than one at each."""
@@ -85,6 +94,8 @@ class Follower:
 
     def _follow(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
+        if collection is not None and manifest.dropped_at is None:
+            collection.dropping = False  # somebody took the mark away before its folder could be moved
         if collection is not None and not _may_follow(collection, manifest):
             self._registry.look_again(manifest.name)
         elif manifest.dropped_at is not None:
@@ -103,6 +114,18 @@ class Follower:
             else:
                 self._registry.look_again(manifest.name)
 
+    @contextmanager
+    def _upkeep_of(self, collection: Collection) -> Iterator[bool]:
+        """True, and its upkeep lock is held over the block; False: somebody works on its files."""
+        free = collection.upkeep.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free:
+                collection.upkeep.release()
+            else:
+                self._registry.look_again(collection.name)
+
     def _open(self, manifest: Manifest) -> None:
         with self._catalog.changes.names("opening", manifest.name):
             self._catalog.open_new(manifest)
@@ -111,37 +134,34 @@ class Follower:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
             return
-        if not collection.upkeep.acquire(blocking=False):
-            # Somebody looks at its files, or the last checkpoint before they were lost goes on.
-            self._registry.look_again(manifest.name)
-            return
-        try:
+        # Busy: somebody looks at its files, or the last checkpoint before they were lost goes on.
+        with self._upkeep_of(collection) as free:
+            if not free:
+                return
             if collection.store is not None and collection.serves():
                 self._registry.look_again(manifest.name)  # a first write gave it its data meanwhile
                 return
             with self._catalog.changes.names("opening", manifest.name):
                 self._catalog.open_anew(collection, manifest)
-        finally:
-            collection.upkeep.release()
 
     def _follow_drop(self, manifest: Manifest, collection: Collection | None) -> None:
-        if collection is not None:
-            self._catalog.move_away(collection)
-        else:
-            with self._catalog.changes.names("drop", manifest.name):
+        with self._catalog.changes.names("drop", manifest.name):
+            if collection is None:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
+                return
+            collection.dropping = True  # no more work begins: its lock will be free
+            with self._upkeep_of(collection) as free:
+                if free:
+                    self._catalog.move_away(collection)
 
     def _follow_settings(self, collection: Collection, manifest: Manifest) -> None:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
-        elif collection.upkeep.acquire(blocking=False):
-            try:
+            return
+        # Busy: a first write may be giving it its uid, which this manifest does not have yet.
+        with self._upkeep_of(collection) as free:
+            if free:
                 self._change_settings(collection, manifest)
-            finally:
-                collection.upkeep.release()
-        else:
-            # A first write may be giving it its uid, which this manifest does not have yet.
-            self._registry.look_again(manifest.name)
 
     def _change_settings(self, collection: Collection, manifest: Manifest) -> None:
         old, new = collection.manifest.index_config, manifest.index_config
@@ -178,7 +198,9 @@ class Follower:
 
     def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
         """Only where there is no data; writes that wait were made for the old shape, and end with it."""
-        with collection.upkeep:
+        with self._upkeep_of(collection) as free:
+            if not free:
+                return
             if collection.store is not None:
                 log.error(
                     "manifest changed its shape beside the data; not followed", collection=manifest.name

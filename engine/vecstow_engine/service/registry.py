@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -37,6 +39,16 @@ class Registry:
         self._seen: dict[str, tuple[int, int]] = {}
         """Folder to inode and ctime of its manifest, as last read."""
         self.changing = threading.RLock()
+
+    @contextmanager
+    def changing_now(self) -> Iterator[bool]:
+        """True, and `changing` is held over the block; False: another thread has it, perhaps for an hour."""
+        free = self.changing.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free:
+                self.changing.release()
 
     def discover(self) -> list[Collection]:
         """Read every manifest of the volume; returns the collections to load, small ones first."""
@@ -183,7 +195,7 @@ class Registry:
             if known is not None:
                 log.warning("manifest is missing beside its data", collection=name)
             return []
-        is_news = known is None or known.opens_anew or known.manifest != manifest
+        is_news = known is None or known.opens_anew or known.dropping or known.manifest != manifest
         return [manifest] if is_news else []
 
     def _take(self, item: Found) -> None:

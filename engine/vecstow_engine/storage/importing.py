@@ -25,13 +25,13 @@ from vecstow_engine.model.errors import (
     OutcomeUnknown,
     TooLarge,
 )
-from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, begin_log_if_possible, clear_away, settle_copy
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
-from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, rfc3339, timestamp
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 from vecstow_engine.storage.rows_header import MAGIC, read_header
 
@@ -50,6 +50,8 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
         raise NotFound(f"{source} has no {ROWS}")
     wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
     in_place = source == layout.collection(wanted.name)
+    if in_place:
+        _as_declared(source, wanted)  # before the work, whose end asks again
     staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     report = ForeignReport()
     files.make_folder(staging.parent)
@@ -59,12 +61,12 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
             settled = _copy_ours(layout, source, staging, wanted)
         else:
             settled = Settled(*bulk_load(staging, wanted, _foreign_batches(path, wanted, report)))
-        _take_place(layout, staging, wanted.name, in_place=in_place)
-        begin_log_if_possible(layout, settled.manifest, settled.applied)
+        manifest = _take_place(layout, staging, settled.manifest, in_place=in_place)
+        begin_log_if_possible(layout, manifest, settled.applied)
     finally:
         if not in_place or layout.collection(wanted.name).exists():
             clear_away(staging)
-    return settled, report
+    return dataclasses.replace(settled, manifest=manifest), report
 
 
 def finish_imports(layout: Layout) -> list[Manifest]:
@@ -77,15 +79,19 @@ def finish_imports(layout: Layout) -> list[Manifest]:
         with contextlib.suppress(DamagedFile, NewerFormat):
             manifest = read_manifest(staging)  # written last, so the rest is whole
             if manifest is not None and not layout.collection(manifest.name).exists():
-                _take_place(layout, staging, manifest.name, in_place=False)
+                _take_place(layout, staging, manifest, in_place=False)
                 finished.append(manifest)
     return finished
 
 
-def _take_place(layout: Layout, staging: Path, name: str, *, in_place: bool) -> None:
+def _take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool) -> Manifest:
+    """Let `staging`, whose manifest is `made`, be the collection; returns the manifest that it has there."""
+    name = made.name
     target = layout.collection(name)
     with manifests_locked(layout):
         if in_place:
+            made = _as_declared(target, made)
+            write_manifest(staging, made)
             files.make_folder(layout.quarantine)
             files.rename(target, layout.quarantine / f"{name}-{timestamp()}")
         elif target.exists():
@@ -94,6 +100,31 @@ def _take_place(layout: Layout, staging: Path, name: str, *, in_place: bool) -> 
         with doubt if in_place else contextlib.nullcontext():
             _move_foreign_log(layout)
             files.rename(staging, target)
+    return made
+
+
+def _as_declared(folder: Path, made: Manifest) -> Manifest:
+    """`made`, as the manifest declares it in whose place it comes: whoever wrote that one manages it still.
+
+    Raises Conflict when it is marked as dropped, or a Kubernetes resource declares another shape.
+    """
+    found = _manifest_beside(folder)
+    if found is None:
+        return made
+    if found.dropped_at is not None:
+        raise Conflict(f"collection {made.name!r} is dropped", collection=made.name, operation="import")
+    if found.shape != made.shape:
+        if found.managed_by is ManagedBy.KUBERNETES:
+            raise Conflict(
+                f"collection {made.name!r} belongs to a Kubernetes resource, which declares "
+                f"{found.dimension}, {found.distance_metric}, {found.vector_type}",
+                collection=made.name, operation="import",
+            )  # fmt: skip
+        return made
+    return dataclasses.replace(
+        found, collection_uid=made.collection_uid,
+        created_at=found.created_at or made.created_at, updated_at=made.updated_at,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -124,15 +155,19 @@ def _is_ours(path: Path) -> bool:
 
 def _with_settings(source: Path, wanted: Manifest) -> Manifest:
     """A manifest beside the files brings its index settings, owner and the like."""
-    try:
-        found = read_manifest(source) if (source / MANIFEST).exists() else None
-    except (DamagedFile, NewerFormat):
-        found = None  # the caller's word stands
+    found = _manifest_beside(source)
     if found is None or found.shape != wanted.shape:
         return wanted
     return dataclasses.replace(
         wanted, index_config=found.index_config, owner=found.owner, payload_indexes=found.payload_indexes
     )
+
+
+def _manifest_beside(folder: Path) -> Manifest | None:
+    """None also for one that cannot be read: the caller's word stands."""
+    with contextlib.suppress(DamagedFile, NewerFormat):
+        return read_manifest(folder)
+    return None
 
 
 def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:

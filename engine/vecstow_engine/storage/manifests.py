@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vecstow_engine.model.errors import DamagedFile, StorageError, VecstowError
+from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError
 from vecstow_engine.model.manifest import (
     MANIFEST_BYTES_MAX,
+    ManagedBy,
     Manifest,
     Shape,
     parse_manifest,
@@ -89,10 +90,25 @@ def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
     return wanted
 
 
-def mark_dropped(layout: Layout, name: str) -> Manifest | None:
-    """Mark a collection as dropped; the engine moves it away. None when there is no such manifest."""
+def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Manifest | None:
+    """Mark a collection as dropped; the engine moves it away. None when there is nothing to mark.
 
-    return update_manifest(layout, name, lambda found: found and dropped(found))[1]
+    Raises Conflict when it belongs to a Kubernetes resource, by what is on the volume now: one may have
+    adopted it a moment ago. `known` stands for a manifest that was lost.
+    """
+
+    def decide(found: Manifest | None) -> Manifest | None:
+        manifest = found or known
+        if manifest is not None and manifest.managed_by is ManagedBy.KUBERNETES:
+            raise Conflict(
+                f"collection {name!r} belongs to a Kubernetes resource",
+                collection=name, operation="drop", hint="kubectl delete the VectorCollection",
+            )  # fmt: skip
+        if manifest is None or not layout.collection(name).is_dir():
+            return None
+        return dropped(manifest)
+
+    return update_manifest(layout, name, decide)[1]
 
 
 def dropped(manifest: Manifest) -> Manifest:

@@ -16,10 +16,11 @@ FROM_SIDECAR: Final = (
     Reason.VOLUME_REPLACED,
 )  # fmt: skip
 """Findings that keep a collection from being ready, the gravest first."""
+QUARANTINED_STATE: Final = "quarantined"
 FROM_STATE: Final = {
     "recovering": Reason.RECOVERING,
     "read_only": Reason.READ_ONLY,
-    "quarantined": Reason.QUARANTINED,
+    QUARANTINED_STATE: Reason.QUARANTINED,
     "foreign": Reason.FOREIGN,
 }
 """States of a collection that is not ready."""
@@ -137,7 +138,9 @@ def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
         yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
         return
     if row.state not in READY_STATES:
-        yield FROM_STATE.get(row.state, Reason.PENDING), row.reason or f"the collection is {row.state}"
+        message = row.reason or f"the collection is {row.state}"
+        hint = f"; kubectl vecstow repair {resource.name}" if row.state == QUARANTINED_STATE else ""
+        yield FROM_STATE.get(row.state, Reason.PENDING), message + hint
     known = resource.known
     if _has_lost(resource, row):
         yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {known.vector_count} vectors"
@@ -163,7 +166,8 @@ def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
 def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
     for _, row in rows:
         if row is not None and row.state == "degraded":
-            yield Told(Reason.POINTS_WITHHELD, row.reason or "points fail their checks and are withheld")
+            message = row.reason or "points fail their checks and are withheld"
+            yield Told(Reason.POINTS_WITHHELD, message, f"kubectl vecstow repair {resource.name}")
     yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
     if len(engine.pods) > 1:
         yield Told(

@@ -22,7 +22,7 @@ from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.plugin.report import WHOLE, Line, report
+from vecstow_operator.plugin.report import WHOLE, Line, repaired, report
 from vecstow_operator.plugin.survey import Survey, survey
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Annotation, Reason
 
@@ -191,6 +191,33 @@ def check(
             typer.echo(f"{finding['severity']}: {finding['file']}{where}: {finding['message']}")
         typer.echo(f"{collection}: {len(document['findings'])} findings")
     if any(finding["severity"] == "error" for finding in document["findings"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    name: str,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    engine: Engine = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set a collection's damaged files aside, and make it anew of all that proves itself.
+
+    It answers 503 meanwhile; the others are served. Exit code 1: something is left to do.
+    """
+    _, namespace, found = _look(context, namespace, key_file)
+    on, collection = _collection(found, name, engine)
+    proxy = _proxy(found, on)
+    answer = proxy.call("POST", "collections", collection, "repair", body={"dry_run": dry_run})
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        for line in repaired(collection, answer):
+            typer.echo(line)
+    if answer["outcome"] in ("planned", "impossible"):
         raise typer.Exit(1)
 
 

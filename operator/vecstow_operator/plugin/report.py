@@ -1,11 +1,11 @@
-"""`kubectl vecstow status`: each collection, how it stands, and what to type next. Pure."""
+"""What `kubectl vecstow` prints: how each collection stands, what to type next, what a repair did. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from vecstow_operator.manager.engines import EngineView, Row, Told, orphans
 from vecstow_operator.manager.verdict import FROM_STATE, Verdict, judge
@@ -97,13 +97,34 @@ def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
     commands = {
         Reason.DATA_MISSING: f"{plugin} accept-empty {where}",
         Reason.VOLUME_REPLACED: f"{plugin} accept-empty {where}",
-        Reason.QUARANTINED: f"{plugin} check {where}",
-        Reason.POINTS_WITHHELD: f"{plugin} check {where}",
+        Reason.QUARANTINED: f"{plugin} repair {where}",
+        Reason.POINTS_WITHHELD: f"{plugin} repair {where}",
         Reason.READ_ONLY: f"{plugin} check {where}",
         Reason.ENGINE_MISSING: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
         Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
-        Reason.ENGINE_UNREACHABLE: (f"kubectl get pods {inside} -l vecstow.dev/engine={engine} -o wide"),
+        Reason.ENGINE_UNREACHABLE: f"kubectl get pods {inside} -l vecstow.dev/engine={engine} -o wide",
         Reason.CONFLICT: f"kubectl get vcol {inside}",
         Reason.INVALID: f"kubectl edit vcol {where}",
     }
     return commands.get(reason)
+
+
+def repaired(collection: str, answer: Mapping[str, Any]) -> Iterator[str]:
+    """What a repair did, or would do, for people."""
+    plan = answer["plan"]
+    for number, step in enumerate(plan["steps"], start=1):
+        yield f"{collection}: step {number}: {step['does']}, because {step['because']}"
+    for warning in plan["warnings"]:
+        yield f"{collection}: note: {warning}"
+    outcome = answer["outcome"]
+    if outcome == "sound":
+        yield f"{collection}: sound, nothing to do"
+    elif outcome == "impossible":
+        yield f"{collection}: cannot be repaired: {plan['impossible']}"
+    else:
+        points = f"{plan['kept']} points kept, {plan['restored']} from the log, {plan['lost']} lost"
+        yield f"{collection}: {outcome}: {points}"
+    if answer["quarantine"]:
+        yield f"{collection}: what was damaged lies in {answer['quarantine']} on the volume"
+    if plan["hint"]:
+        yield f"  next: {plan['hint']}"

@@ -1,0 +1,195 @@
+"""What a schema cannot see is told before anything is made, with what to type."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart.helm import Helm, HelmFailed, Values
+from tests.chart.matrix import KEYS, OPEN, SECRET
+from tests.chart.site import Site
+from tests.cluster.control_plane import ControlPlane
+
+ENTRIES = ("keys.yaml", "sidecar", "manager")
+WITHOUT_MANAGER = {"manager": {"enabled": False}}
+IN_MAINTENANCE = {"engine": {"maintenance": True}}
+STORAGE = {"storageClass": "expandable", "size": "1.5Gi"}
+
+
+def secret(*entries: str) -> dict[str, Any]:
+    data = {entry: base64.b64encode(b"x").decode() for entry in entries}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "data": data}
+
+
+# Values alone ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({}, "keys.existingSecret: name the Secret .* or set keys.enabled=false", id="no keys"),
+        pytest.param(
+            {"engine": {"maintenance": True}, "manager": {"enabled": False}},
+            "keys.existingSecret: name the Secret",
+            id="no keys, and nobody who reads them now",
+        ),
+        pytest.param(
+            OPEN | {"serviceAccount": {"create": False}},
+            "serviceAccount.names.engine: name the ServiceAccount",
+            id="no account for the engine",
+        ),
+        pytest.param(
+            OPEN | {"serviceAccount": {"create": False, "names": {"engine": "a"}}},
+            "serviceAccount.names.manager: name the manager's",
+            id="no account for the manager",
+        ),
+    ],
+)
+def test_what_must_be_named_is_asked_for(helm: Helm, values: Values, said: str) -> None:
+    with pytest.raises(HelmFailed, match=said):
+        helm.render(values)
+
+
+def test_a_name_that_no_service_may_have_is_refused(helm: Helm) -> None:
+    with pytest.raises(HelmFailed, match=r'"1st-vecstow" is no name for a Service.*set fullnameOverride'):
+        helm.render(KEYS, "1st")
+
+
+# The Secret -----------------------------------------------------------------------------------------------
+
+
+def test_a_missing_secret_is_told(site: Site) -> None:
+    with pytest.raises(HelmFailed, match=f"there is no Secret {SECRET} in namespace {site.namespace}"):
+        site.ask(KEYS)
+
+
+@pytest.mark.parametrize("missing", ENTRIES)
+def test_an_entry_that_the_secret_lacks_is_told(site: Site, missing: str) -> None:
+    site.apply(secret(*[entry for entry in ENTRIES if entry != missing]))
+    with pytest.raises(HelmFailed, match=f'Secret {SECRET} has no entry "{missing}"'):
+        site.ask(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("values", "entries"),
+    [
+        pytest.param({}, ENTRIES, id="no key for the test"),
+        pytest.param(WITHOUT_MANAGER, ("keys.yaml", "sidecar"), id="no manager"),
+        pytest.param(IN_MAINTENANCE, ("manager",), id="an engine that serves nothing"),
+        pytest.param(IN_MAINTENANCE | WITHOUT_MANAGER, (), id="nobody who reads one"),
+    ],
+)
+def test_only_entries_that_somebody_reads_are_needed(
+    site: Site, values: Values, entries: tuple[str, ...]
+) -> None:
+    site.apply(secret(*entries))
+    site.ask(KEYS | dict(values))
+
+
+# The StatefulSet ------------------------------------------------------------------------------------------
+
+
+def test_a_second_engine_of_that_name_is_refused(site: Site) -> None:
+    site.install(OPEN)
+    with pytest.raises(HelmFailed, match=r'engine.name: "vecstow" is the engine of StatefulSet one-vecstow'):
+        site.ask(OPEN, "two")
+    site.ask(OPEN | {"engine": {"name": "two"}}, "two")
+
+
+def test_other_names_for_an_engine_that_is_there_are_refused(site: Site) -> None:
+    """The new StatefulSet would begin with an empty volume."""
+    site.install(OPEN)
+    with pytest.raises(
+        HelmFailed, match=r"is the engine of StatefulSet one-vecstow in this namespace already"
+    ):
+        site.ask(OPEN | {"fullnameOverride": "vectors"})
+
+
+@pytest.fixture(scope="module")
+def installed(helm: Helm, cluster: ControlPlane) -> Iterator[Site]:
+    """A release with a volume of 1536Gi, as Kubernetes writes 1.5Ti."""
+    name = "chart-checks"
+    cluster.kubectl("create", "namespace", name)
+    made = Site(Helm(helm.program, helm.folder, cluster.environment), cluster, name)
+    made.install(OPEN | {"persistence": {"size": "1.5Ti"}})
+    yield made
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.parametrize("size", ["1.5Ti", "1536Gi", "1572864Mi"])
+def test_the_same_size_in_other_words_is_no_change(installed: Site, size: str) -> None:
+    installed.ask(OPEN | {"persistence": {"size": size}})
+
+
+@pytest.mark.parametrize("size", ["1.5T", "1535Gi", "2Ti", "15Ti"])
+def test_another_size_is_refused(installed: Site, size: str) -> None:
+    with pytest.raises(HelmFailed, match=f"persistence.size is {size} and .* was made with 1536Gi"):
+        installed.ask(OPEN | {"persistence": {"size": size}})
+
+
+def test_another_claim_is_refused(installed: Site) -> None:
+    with pytest.raises(HelmFailed, match=r"persistence.existingClaim cannot be set or removed"):
+        installed.ask(OPEN | {"persistence": {"existingClaim": "other"}})
+
+
+def test_the_claim_of_before_is_no_change(site: Site) -> None:
+    values = OPEN | {"persistence": {"existingClaim": "other"}}
+    site.install(values)
+    site.ask(values)
+    with pytest.raises(HelmFailed, match=r"persistence.existingClaim cannot be set or removed"):
+        site.ask(OPEN)
+
+
+def test_the_commands_for_a_larger_volume_make_it_larger(site: Site) -> None:
+    """Word for word; the pod is not replaced."""
+    site.apply(expandable(), volume(site.namespace))
+    site.install(OPEN | {"persistence": STORAGE})
+    site.cluster.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s", f"--namespace={site.namespace}",
+        "pvc/data-one-vecstow-0",
+    )  # fmt: skip
+    pod = site.get("pod", "one-vecstow-0", "--output=jsonpath={.metadata.uid}")
+    larger = OPEN | {"persistence": STORAGE | {"size": "2Gi"}}
+    with pytest.raises(HelmFailed) as refused:
+        site.upgrade(larger)
+    commands = [line for line in str(refused.value).splitlines() if line.startswith("  kubectl ")]
+    assert len(commands) == 2
+    path = f"{site.cluster.programs}:{os.environ['PATH']}"
+    for command in commands:
+        subprocess.run(
+            ["sh", "-c", command], env=os.environ | site.cluster.environment | {"PATH": path}, check=True
+        )
+    site.upgrade(larger)
+    asked = "--output=jsonpath={.spec.resources.requests.storage}"
+    assert site.get("pvc", "data-one-vecstow-0", asked) == "2Gi"
+    assert site.get("pod", "one-vecstow-0", "--output=jsonpath={.metadata.uid}") == pod
+
+
+def expandable() -> dict[str, Any]:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": STORAGE["storageClass"]},
+        "provisioner": "vecstow.test/nobody",
+        "allowVolumeExpansion": True,
+    }
+
+
+def volume(name: str) -> dict[str, Any]:
+    """For any claim; nothing ever mounts it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "storageClassName": STORAGE["storageClass"],
+            "capacity": {"storage": "1536Mi"},
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
