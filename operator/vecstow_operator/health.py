@@ -20,7 +20,7 @@ from prometheus_client import make_wsgi_app
 from vecstow_operator.metrics import Metrics
 
 STANDSTILL_SECONDS_MAX: Final = 300.0
-"""Longer than any pass: each request in one has a time limit."""
+"""Longer than a pass goes on without a beat: a few requests at most, each with a time limit."""
 EVERY_ADDRESS: Final = "::"
 """IPv4's too; those alone on a machine without IPv6."""
 REQUEST_SECONDS_MAX: Final = 10

@@ -53,7 +53,7 @@ class Changed(Exception):
 
 
 class Cluster:
-    """Thread-safe. Every method raises Away."""
+    """Thread-safe. Whatever asks the API server raises Away, a list while it is read."""
 
     def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
         self.namespace = namespace

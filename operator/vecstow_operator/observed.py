@@ -63,7 +63,7 @@ class Observed:
 
     def parsed(self) -> CollectionResource:
         """Raises InvalidInput or WrongShape for what the API server let through."""
-        return parse_resource(self.document)
+        return parse_resource(self.document, strict=False)
 
     def accepts_loss_of(self, collection_uid: str) -> bool:
         """Whether somebody said that this incarnation need not come back."""

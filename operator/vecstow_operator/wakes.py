@@ -137,7 +137,7 @@ class Wakes:
     def _watch(self) -> None:
         try:
             asyncio.run(self._operator())
-        except Exception as error:  # noqa: BLE001 - whatever ends it, passes go on by the clock
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - passes go on by the clock
             log.warning("watch ended", reason=f"{type(error).__name__}: {error}")
         else:
             if not self._stop.is_set():

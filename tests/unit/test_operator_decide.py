@@ -451,11 +451,18 @@ CASES = [
         left(told(Reason.DELETING)),
     ),
     Case("invalid: told, and nothing is changed", [claim(dimension=0)], Folder(), left(told(Reason.INVALID))),
+    *(
+        Case(f"what a newer definition adds {where} changes nothing", [claim(**later)], holds(FILLED), left())
+        for where, later in {
+            "to the spec": {"compression": "none"},
+            "to the index": {"index": {"efSearch": 50, "heuristic": True}},
+        }.items()
+    ),
     Case(
-        "an unknown field is invalid",
-        [claim(dimensions=4)],
-        holds(FILLED),
-        left(told(Reason.INVALID)),
+        "nor what it adds to a payload index",
+        [claim(payloadIndexes=[{"field": "tenant", "type": "keyword", "unique": False}])],
+        holds(FILLED, payload_indexes=(PayloadIndex("tenant", "keyword"),)),
+        left(),
     ),
     # No resource
     Case("without a resource it is REST's", [], holds(FILLED), wrote(RETAINED)),
@@ -525,7 +532,7 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
 def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
     message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.parsed().shape[1:])))
     assert message.endswith("another shape: 9, Euclidean, Float32; wanted is 4, Euclidean, Float32")
-    assert hint == "its manifest is lost: vecstow check notes --repair writes it anew"
+    assert hint == "its manifest is lost: kubectl vecstow repair notes writes it anew"
 
 
 def test_loser_is_told_who_has_the_name():

@@ -41,6 +41,9 @@ class Cluster:
         """Called with the name of each resource that is to be changed: it may raise."""
         self.log = []
         self.events = []
+        self.messages = []
+        self.post = lambda: None
+        """Called before each event: it may raise."""
         self._versions = itertools.count(1)
 
     def declare(self, *documents):
@@ -82,7 +85,9 @@ class Cluster:
         self.edit(name)["metadata"] |= changed
 
     def post_event(self, event):
+        self.post()
         self.events.append((event.involved_object.name, event.reason))
+        self.messages.append(event.message)
 
     def _write(self, what, name):
         self.write(name)
@@ -270,6 +275,41 @@ def test_short_wait_is_no_event_and_a_long_one_is_one(manager):
     assert manager.cluster.events == [("notes", "Ready"), ("notes", "NotReady"), ("notes", "Ready")]
 
 
+def waiting(manager, count):
+    """So many resources wait for so long that people are to hear of it in the next pass."""
+    manager.cluster.declare(*(document(f"a-{n}", f"r-{n}") for n in range(count)))
+    serve(manager)
+    manager.run_pass()
+    manager.asking.engine = engine_of(pod())
+    manager.run_pass()
+    manager.clock.seconds += PENDING_SECONDS
+    manager.run_pass()
+    manager.clock.seconds += LASTING_SECONDS
+    manager.cluster.events.clear()
+
+
+def test_loop_beats_while_long_waits_are_told(manager, monkeypatch):
+    waiting(manager, 50)
+    beats = []
+    monkeypatch.setattr(manager.role._heartbeat, "clock", lambda: beats.append(1) or 0.0)
+    manager.run_pass(is_woken=False)
+    assert len(manager.cluster.events) == 50
+    assert len(beats) >= 50
+
+
+def test_long_waits_are_not_told_one_by_one_to_an_api_server_that_is_silent(manager):
+    waiting(manager, 50)
+    asked = []
+
+    def post():
+        asked.append(1)
+        raise Silent("the API server does not answer")
+
+    manager.cluster.post = post
+    manager.run_pass(is_woken=False)
+    assert 1 <= len(asked) <= PATCHES_AT_ONCE
+
+
 def test_acceptance_is_used_up_when_the_lost_is_served_again(manager):
     """Should it be lost once more, that is another loss."""
     manager.cluster.declare(document(annotations={Annotation.ACCEPT_EMPTY.value: UID}, status=HAD))
@@ -320,6 +360,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
         manager.asking.engine = engine_of(pod(told=told))
         manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
+    assert manager.cluster.messages == ["collection 'notes' is served no more"]
 
 
 def test_resource_that_never_had_a_collection_has_none_dropped(manager):
@@ -336,6 +377,8 @@ def test_policy_that_changed_after_the_drop_hides_nothing(manager):
     manager.asking.engine = engine_of(pod(told=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
+    told = "collection 'notes' is served no more; what it still had is in .deleted/"
+    assert manager.cluster.messages == [told]
 
 
 def test_retained_collection_is_not_said_to_be_dropped(manager):

@@ -69,7 +69,10 @@ PENDING_TEXT = "Pending: pod vecstow-0 does not follow generation 3 yet"
         ),
         pytest.param(
             [(5, PENDING), (6, QUARANTINED), (7, PENDING), (100, None), (101, READY)],
-            [(6, "NotReady", "Quarantined: damaged"), (101, "Ready", "served by vecstow")],
+            [
+                (6, "NotReady", "Quarantined: damaged; kubectl vecstow repair notes"),
+                (101, "Ready", "served by vecstow"),
+            ],
             id="what needs somebody is told at once",
         ),
         pytest.param(

@@ -1,13 +1,18 @@
 """What the plugin changes: exactly the object that it looked at, and only where there is something to do."""
 
+import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 from typer.testing import CliRunner
 
-from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, manifest_of, pod, row_of
+from vecstow_engine.model.manifest import manifest_document
 from vecstow_operator.kube import Changed
 from vecstow_operator.plugin import cli
+from vecstow_operator.plugin.proxy import NoAnswer
 from vecstow_operator.plugin.survey import Survey
 from vecstow_operator.vocabulary import FINALIZER
 
@@ -18,17 +23,28 @@ LOST = {"state": "quarantined", "vector_count": 0}
 @pytest.fixture
 def plugin(monkeypatch):
     """Run a command on a namespace as it is surveyed; `patched` has what was changed."""
-    seen = SimpleNamespace(documents=[], engines={}, patched=[], is_changed=False)
+    seen = SimpleNamespace(
+        documents=[], engines={}, proxies={}, patched=[], created=[], refused=set(), is_changed=False
+    )
 
     def patch_metadata(*patch):
         if seen.is_changed:
             raise Changed("409 Conflict")
         seen.patched.append(patch)
 
+    def create(*where_and_what):
+        resource = where_and_what[-1]
+        if resource["metadata"]["name"] in seen.refused:
+            raise ApiException(status=409, reason="Conflict")
+        seen.created.append(resource)
+
+    def look(*_):
+        return None, "apps", Survey(cluster, seen.documents, seen.engines, seen.proxies)
+
     cluster = SimpleNamespace(patch_metadata=patch_metadata)
-    monkeypatch.setattr(
-        cli, "_look", lambda *_: (None, "apps", Survey(cluster, seen.documents, seen.engines))
-    )
+    objects = SimpleNamespace(create_namespaced_custom_object=create)
+    monkeypatch.setattr(cli, "_look", look)
+    monkeypatch.setattr(cli.client, "CustomObjectsApi", lambda api: objects)
     seen.run = lambda *arguments: CliRunner().invoke(cli.app, arguments)
     return seen
 
@@ -85,3 +101,112 @@ def test_resource_that_changed_meanwhile_is_left_as_it_is(plugin):
     assert refusal(plugin.run("accept-empty", "notes")) == (
         "vectorcollection/notes changed meanwhile (409 Conflict): try again"
     )
+
+
+# Adoption --------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """An engine whose collections all have four dimensions, but for those that it cannot describe."""
+
+    def __init__(self, *damaged):
+        self.damaged = damaged
+
+    def call(self, method, *path):
+        name = path[-1]
+        if name in self.damaged:
+            raise NoAnswer(f"pod vecstow-0: collection {name!r} is quarantined: not valid JSON")
+        return manifest_document(manifest_of(claim(collectionName=name)))
+
+
+def orphans_of(plugin, engine, *names, damaged=()):
+    rows = [row_of(claim(collectionName=name), resource_uid=None) for name in names]
+    plugin.engines[engine] = dataclasses.replace(engine_of(pod(*rows)), name=engine)
+    plugin.proxies[engine] = Proxy(*damaged)
+
+
+def names(plugin):
+    return [resource["metadata"]["name"] for resource in plugin.created]
+
+
+def test_orphan_that_cannot_be_described_keeps_no_other_from_being_adopted(plugin):
+    orphans_of(plugin, "vecstow", "a", "bad", "z", damaged=["bad"])
+    result = plugin.run("adopt")
+    assert (result.exit_code, names(plugin)) == (1, ["a", "z"])
+    assert result.stdout == "vectorcollection/a made\nvectorcollection/z made\n"
+    assert result.stderr == (
+        "error: collection 'bad' of engine 'vecstow' is not adopted: "
+        "pod vecstow-0: collection 'bad' is quarantined: not valid JSON\n"
+    )
+
+
+def test_orphan_whose_resource_is_refused_keeps_no_other_from_being_adopted(plugin):
+    orphans_of(plugin, "vecstow", "a", "bad", "z")
+    plugin.refused = {"bad"}
+    result = plugin.run("adopt")
+    assert (result.exit_code, names(plugin)) == (1, ["a", "z"])
+    assert "vectorcollection/bad is not made: the API server says 409 Conflict" in result.stderr
+
+
+def test_adoption_of_all_is_a_success(plugin):
+    orphans_of(plugin, "vecstow", "a", "z")
+    assert plugin.run("adopt", "--dry-run").exit_code == 0
+    assert names(plugin) == []
+    assert plugin.run("adopt").exit_code == 0
+    assert names(plugin) == ["a", "z"]
+
+
+@pytest.mark.parametrize("collection", ["notes", "Mixed_Case"])
+def test_each_of_three_engines_gets_a_resource_of_its_own(plugin, collection):
+    for engine in ("one", "two", "three"):
+        orphans_of(plugin, engine, collection)
+    assert plugin.run("adopt").exit_code == 0
+    assert len(set(names(plugin))) == 3
+    assert {resource["spec"]["engine"] for resource in plugin.created} == {"one", "two", "three"}
+    wanted = [r["spec"].get("collectionName", r["metadata"]["name"]) for r in plugin.created]
+    assert wanted == [collection] * 3
+
+
+# Status ----------------------------------------------------------------------------------------------------
+
+DAMAGED = {"state": "quarantined"}
+IN_PART = {"state": "degraded"}
+PAUSED = claim(generation=2, status=HAD, paused=True)
+"""The engine follows the generation before."""
+
+
+@pytest.mark.parametrize(
+    ("resources", "row", "reason", "command"),
+    [
+        pytest.param([RESOURCE], row_of(RESOURCE), "Served", None, id="served"),
+        pytest.param([RESOURCE], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="damaged"),
+        pytest.param(
+            [RESOURCE], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="points withheld"
+        ),
+        pytest.param([PAUSED], row_of(PAUSED, generation=1), "Paused", None, id="paused, and served"),
+        pytest.param(
+            [PAUSED], row_of(PAUSED, generation=1, **DAMAGED), "Quarantined", "repair",
+            id="paused, and damaged",
+        ),
+        pytest.param(
+            [PAUSED], row_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "accept-empty",
+            id="paused, and its data gone",
+        ),
+        pytest.param([PAUSED], row_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
+        pytest.param([], row_of(RESOURCE), "Orphan", "adopt", id="an orphan"),
+        pytest.param([], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="orphan, damaged"),
+        pytest.param([], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="in part"),
+        pytest.param([], row_of(RESOURCE, state="foreign"), "Foreign", None, id="orphan, foreign"),
+    ],
+)  # fmt: skip
+def test_status_is_a_success_when_all_is_served_whole(plugin, resources, row, reason, command):
+    plugin.documents = [
+        document(r.name, r.uid, generation=r.generation, status=HAD, paused=r.is_paused) for r in resources
+    ]
+    plugin.engines = {"vecstow": engine_of(pod(row))}
+    result = plugin.run("status", "--json")
+    [line] = json.loads(result.stdout)
+    assert line["reason"] == reason
+    assert result.exit_code == (0 if reason in ("Served", "Paused", "Orphan") else 1)
+    expected = None if command is None else f"kubectl vecstow {command} -n apps notes"
+    assert line["next_command"] == expected

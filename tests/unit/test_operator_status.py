@@ -328,7 +328,8 @@ NOT_READY = EventReason.NOT_READY
         pytest.param(READY, MORE, [], id="more vectors"),
         pytest.param(READY, MORE_TO_INDEX, [], id="the graph behind them"),
         pytest.param(
-            READY, QUARANTINED, [warning(NOT_READY, "Quarantined: damaged")], id="damaged"
+            READY, QUARANTINED, [warning(NOT_READY, "Quarantined: damaged; kubectl vecstow repair notes")],
+            id="damaged",
         ),
         pytest.param(
             READY, PENDING,
@@ -342,7 +343,9 @@ NOT_READY = EventReason.NOT_READY
         ),
         pytest.param(CONFLICT, CONFLICT, [], id="a conflict is told once"),
         pytest.param(
-            READY, DEGRADED, [warning(EventReason.DEGRADED, "1 point is withheld")], id="degraded"
+            READY, DEGRADED,
+            [warning(EventReason.DEGRADED, "1 point is withheld; kubectl vecstow repair notes")],
+            id="degraded",
         ),
         pytest.param(
             DEGRADED, READY, [normal(EventReason.RECOVERED, "nothing is withheld")], id="sound again"

@@ -86,7 +86,7 @@ def extra(*rows):
         ),
         pytest.param(
             engine_of(pod(row(state="quarantined", reason="vectors.bin at byte 0"))), Reason.QUARANTINED,
-            "vectors.bin at byte 0", id="quarantined",
+            "vectors.bin at byte 0; kubectl vecstow repair notes", id="quarantined",
         ),
         pytest.param(
             engine_of(pod(row(state="foreign", reason="d-vecDB's"))), Reason.FOREIGN,
@@ -286,7 +286,7 @@ def test_each_pod_is_a_replica_in_its_own_words():
     [
         pytest.param(
             engine_of(pod(row(state="degraded", reason="1 point is withheld"))),
-            Reason.POINTS_WITHHELD, "1 point is withheld", id="withheld points",
+            Reason.POINTS_WITHHELD, "1 point is withheld; kubectl vecstow repair notes", id="withheld points",
         ),
         pytest.param(
             telling(Reason.MANIFEST_SET_ASIDE), Reason.MANIFEST_SET_ASIDE,

@@ -19,6 +19,7 @@ class Kopf:
         self.begun = 0
         self.ended = 0
         self.fails = threading.Event()
+        self.failure = RuntimeError("404")
         self.settings = None
 
     async def __call__(self, *, settings, stop_flag, **_):
@@ -29,7 +30,7 @@ class Kopf:
         self.ended += 1
         if self.fails.is_set():
             self.fails.clear()
-            raise RuntimeError("404")
+            raise self.failure
 
 
 class Role:
@@ -73,8 +74,12 @@ def test_watch_ends_when_nothing_is_known_any_more_and_begins_anew(watched):
     wait_until(lambda: operator.begun == 2)
 
 
-def test_watch_that_ended_by_itself_wakes_a_pass_and_begins_anew(watched):
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("404"), asyncio.CancelledError()], ids=["error", "cancelled"]
+)
+def test_watch_that_ended_by_itself_wakes_a_pass_and_begins_anew(watched, failure):
     operator, role, wakes = watched
+    operator.failure = failure
     wakes.start()
     wait_until(lambda: operator.begun == 1)
     operator.fails.set()

@@ -115,8 +115,8 @@ def manifest_from_resource(
     differs. Raises WrongShape or InvalidInput for a bad resource, and Conflict when `existing` has another
     shape, is marked as dropped, or belongs to a Kubernetes resource while `managed_by` is something else.
     """
-    resource = parse_resource(document)
     owned = managed_by is ManagedBy.KUBERNETES
+    resource = parse_resource(document, strict=not owned)
     wanted = Manifest(
         name=resource.collection_name,
         dimension=resource.dimension,
@@ -141,8 +141,12 @@ def manifest_from_resource(
     )
 
 
-def parse_resource(document: Mapping[str, Any]) -> CollectionResource:
-    """A resource from its decoded YAML or JSON; raises WrongShape or InvalidInput naming the field."""
+def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> CollectionResource:
+    """A resource from its decoded YAML or JSON; raises WrongShape or InvalidInput naming the field.
+
+    What the API server gives is not read `strict`ly: it takes no field that its definition does not have, so
+    an unknown one comes of a newer definition, which may give it a default in every resource.
+    """
     document = mapping(document, "the document")
     refuse_unknown(document, _TOP_FIELDS, "the document")
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:
@@ -152,7 +156,8 @@ def parse_resource(document: Mapping[str, Any]) -> CollectionResource:
         )
     metadata = mapping(required(document, "metadata"), "metadata")
     spec = mapping(required(document, "spec"), "spec")
-    refuse_unknown(spec, _SPEC_FIELDS, "spec")
+    if strict:
+        refuse_unknown(spec, _SPEC_FIELDS, "spec")
     name = _metadata_name(metadata)
     return CollectionResource(
         name=name,
@@ -162,8 +167,8 @@ def parse_resource(document: Mapping[str, Any]) -> CollectionResource:
             DistanceMetric, required(spec, "distanceMetric", "spec."), "spec.distanceMetric"
         ),
         vector_type=member(VectorType, optional(spec, "vectorType", VectorType.FLOAT32), "spec.vectorType"),
-        index_config=_index_config(optional(spec, "index", {})),
-        payload_indexes=_payload_indexes(optional(spec, "payloadIndexes", [])),
+        index_config=_index_config(optional(spec, "index", {}), strict),
+        payload_indexes=_payload_indexes(optional(spec, "payloadIndexes", []), strict),
         owner=_owner(spec.get("owner")),
         engine=_engine(optional(spec, "engine", ENGINE_DEFAULT)),
         deletion_policy=member(
@@ -227,9 +232,10 @@ def _collection_name(spec: Mapping[str, Any], metadata_name: str) -> str:
     return name
 
 
-def _index_config(value: object) -> IndexConfig:
+def _index_config(value: object, strict: bool) -> IndexConfig:
     index = mapping(value, "spec.index")
-    refuse_unknown(index, INDEX_FIELDS, "spec.index")
+    if strict:
+        refuse_unknown(index, INDEX_FIELDS, "spec.index")
     return IndexConfig(
         **{
             key: integer(index[field], f"spec.index.{field}", *INDEX_BOUNDS[key])
@@ -239,23 +245,24 @@ def _index_config(value: object) -> IndexConfig:
     )
 
 
-def _payload_indexes(value: object) -> tuple[PayloadIndex, ...]:
+def _payload_indexes(value: object, strict: bool) -> tuple[PayloadIndex, ...]:
     if not isinstance(value, list):
         raise WrongShape(f"spec.payloadIndexes is {type_name(value)}; it must be a list of field and type")
     if len(value) > PAYLOAD_INDEXES_MAX:
         raise InvalidInput(f"spec.payloadIndexes has {len(value)} entries; at most {PAYLOAD_INDEXES_MAX}")
     indexes: dict[str, PayloadIndex] = {}
     for position, item in enumerate(value):
-        index = _payload_index(item, f"spec.payloadIndexes[{position}]")
+        index = _payload_index(item, f"spec.payloadIndexes[{position}]", strict)
         if index.field in indexes:
             raise InvalidInput(f"spec.payloadIndexes[{position}].field {index.field!r} is named twice")
         indexes[index.field] = index
     return tuple(indexes.values())
 
 
-def _payload_index(value: object, where: str) -> PayloadIndex:
+def _payload_index(value: object, where: str, strict: bool) -> PayloadIndex:
     item = mapping(value, where)
-    refuse_unknown(item, ("field", "type"), where)
+    if strict:
+        refuse_unknown(item, ("field", "type"), where)
     field = string(required(item, "field", f"{where}."), f"{where}.field")
     if not 1 <= len(field) <= PAYLOAD_FIELD_CHARACTERS_MAX:
         raise InvalidInput(

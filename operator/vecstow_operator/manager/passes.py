@@ -120,7 +120,7 @@ class Manager:
         return self._knows_all
 
     def run_pass(self, *, is_woken: bool) -> None:
-        """Look at everything once. Nothing that others do makes it raise."""
+        """Look at everything once. Neither an API server nor an engine that is away makes it raise."""
         self._is_silent = False
         with self._metrics.timed_pass():
             try:
@@ -174,6 +174,11 @@ class Manager:
             self._heartbeat.beat()
             yield done
 
+    @property
+    def _ends_early(self) -> bool:
+        """Whether this pass is to do no more."""
+        return self._is_silent or self._stopped.is_set()
+
     def _away(self, away: Away) -> None:
         self._metrics.errors.labels("api_server").inc()
         if not self._is_away:
@@ -192,7 +197,9 @@ class Manager:
             self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
             self._listed_at, self._knows_all, self._is_stale = now, True, False
             self._metrics.resources.set(len(items))
-        views = self._asking.views(self._cluster.stateful_sets(), self._cluster.pods())
+        stateful_sets, pods = self._cluster.stateful_sets(), self._cluster.pods()
+        self._heartbeat.beat()
+        views = self._asking.views(stateful_sets, pods)
         # All rows are compared here, once, and not for each resource.
         self._engines = {n: old if (old := self._engines.get(n)) == new else new for n, new in views.items()}
         missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
@@ -206,6 +213,7 @@ class Manager:
     def _list(self) -> Iterator[Item]:
         """Who is as it was stays the same object: thousands of them twice are tens of megabytes."""
         for document in self._cluster.resources():
+            self._heartbeat.beat()
             metadata = document["metadata"]
             old = self._items.get(metadata["uid"])
             is_same = old is not None and old.version == metadata["resourceVersion"]
@@ -248,7 +256,7 @@ class Manager:
     def _settle(self, pair: tuple[Item, EngineView]) -> tuple[Item, EngineView] | None:
         """Act on one resource; returns the pair when nothing was to be done."""
         item, engine = pair
-        if self._is_silent or self._stopped.is_set():
+        if self._ends_early:
             return None
         try:
             acted = self._acted(item, engine)
@@ -312,7 +320,13 @@ class Manager:
 
     def _tell_what_lasts(self) -> None:
         self._patience.forget_all_but(self._items)
-        for uid, transition in self._patience.lasting(time.monotonic()):
+        if not self._ends_early:
+            for _ in self._side_by_side(self._tell_one, self._patience.lasting(time.monotonic())):
+                pass
+
+    def _tell_one(self, lasting: tuple[str, status.Transition]) -> None:
+        uid, transition = lasting
+        if not self._ends_early:
             self._post(self._items[uid].resource, transition)
 
     def _hold(self, item: Item, *, held: bool) -> None:
@@ -330,8 +344,8 @@ class Manager:
             return away
         return None
 
-    def _hear(self, away: Away) -> None:
-        if isinstance(away, Silent):
+    def _hear(self, error: Exception) -> None:
+        if isinstance(error, Silent):
             self._is_silent = True
 
     def _patch_metadata(self, item: Item, changed: Mapping[str, Any]) -> None:
@@ -343,7 +357,9 @@ class Manager:
         is_dropped = engine.exists and engine.row(resource.collection_name) is None
         if is_dropped and resource.known.collection_uid is None and resource.uid not in self._followed:
             return  # it never had a collection
-        what = "is served no more; what it had is in .deleted/" if is_dropped else "stays as it is"
+        what = "is served no more" if is_dropped else "stays as it is"
+        if is_dropped and resource.known.collection_uid is not None:
+            what += "; what it still had is in .deleted/"
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"
         self._post(resource, status.Transition(reason, message, is_warning=False))
@@ -352,6 +368,7 @@ class Manager:
         try:
             self._cluster.post_event(event_of(resource, transition, self._cluster.namespace))
         except (Away, Changed) as error:
+            self._hear(error)
             log.debug("event was not posted", resource=resource.name, reason=str(error))
 
 

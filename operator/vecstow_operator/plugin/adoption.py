@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Final
 
 from vecstow_engine.model.resource import API_VERSION, INDEX_FIELDS, KIND
@@ -14,12 +15,20 @@ _LEGAL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def resource_name(collection: str, taken: Container[str] = ()) -> str:
-    """The collection's name where Kubernetes allows it; else lower-cased, with a short hash of it behind."""
+    """The collection's name where Kubernetes allows it; else lower-cased, with a short hash of it behind.
+
+    Several engines may have collections of one name: each gets a name that is not `taken`.
+    """
     if _LEGAL.fullmatch(collection) and collection not in taken:
         return collection
-    digest = hashlib.sha256(collection.encode()).hexdigest()[:HASH_CHARACTERS]
-    plain = re.sub(r"[^a-z0-9-]", "-", collection.lower())[: 62 - HASH_CHARACTERS].strip("-")
-    return f"{plain}-{digest}" if plain else f"collection-{digest}"
+    return next(name for name in _hashed(collection) if name not in taken)
+
+
+def _hashed(collection: str) -> Iterator[str]:
+    plain = re.sub(r"[^a-z0-9-]", "-", collection.lower())[: 62 - HASH_CHARACTERS].strip("-") or "collection"
+    for number in itertools.count():
+        digest = hashlib.sha256(f"{collection}{number or ''}".encode()).hexdigest()[:HASH_CHARACTERS]
+        yield f"{plain}-{digest}"
 
 
 def resource_of(

@@ -22,7 +22,7 @@ from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.plugin.report import Line, repaired, report
+from vecstow_operator.plugin.report import WHOLE, Line, repaired, report
 from vecstow_operator.plugin.survey import Survey, survey
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Annotation, Reason
 
@@ -69,7 +69,7 @@ def status(
 ) -> None:
     """Say how each collection stands, by what the engines answer now.
 
-    Exit code 1 when one of them is not served whole.
+    Exit code 1 when one of them is not served whole, whether it has a resource, is paused, or neither.
     """
     _, namespace, found = _look(context, namespace, key_file)
     lines = [
@@ -81,7 +81,7 @@ def status(
         typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
     else:
         _print_lines(lines)
-    if any(line.reason not in ("Served", "Orphan") for line in lines):
+    if any(line.reason not in WHOLE for line in lines):
         raise typer.Exit(1)
 
 
@@ -97,6 +97,8 @@ def adopt(
 ) -> None:
     """Make resources for collections that have none: after a restore, or for what was made over REST.
 
+    Exit code 1 when one of them could not be described or made; the others are.
+
     \b
     Example, for git:
       kubectl vecstow adopt --dry-run -o yaml > collections.yaml
@@ -108,22 +110,19 @@ def adopt(
         if engine in (None, on) and (not names or name in names)
     ]
     _refuse_missing(names, {name for _, name in wanted}, "no collection without a resource")
-    taken = {resource.name for resource in found.resources}
-    made = []
-    for on, name in wanted:
-        resource = resource_of(found.proxies[on].call("GET", "collections", name), on, namespace, taken)
-        taken.add(resource["metadata"]["name"])
-        made.append(resource)
+    resources = _described(found, wanted, namespace)
     if output == "yaml":
-        typer.echo(yaml.safe_dump_all(made, sort_keys=False), nl=False)
-    for resource in made:
-        if not dry_run:
-            client.CustomObjectsApi(api).create_namespaced_custom_object(
-                GROUP, VERSION, namespace, PLURAL, resource
-            )
+        typer.echo(yaml.safe_dump_all(resources, sort_keys=False), nl=False)
+    count = 0
+    for resource in resources:
+        if not dry_run and not _made(api, resource, namespace):
+            continue
+        count += 1
         if output is None:
             said = "would be made" if dry_run else "made"
             typer.echo(f"vectorcollection/{resource['metadata']['name']} {said}")
+    if count < len(wanted):
+        raise typer.Exit(1)
 
 
 @app.command("accept-empty")
@@ -247,21 +246,26 @@ def main() -> None:
     except (Refused, Away, NoAnswer, ConfigException) as error:
         _fail(str(error))
     except ApiException as error:
-        _fail(f"the API server says {error.status} {error.reason}: {_message(error)}")
+        _fail(_told(error))
     except (HTTPError, OSError) as error:
         _fail(f"the API server does not answer: {error}")
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
+    _say(message)
     raise SystemExit(1)
 
 
-def _message(error: ApiException) -> str:
+def _say(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+
+
+def _told(error: ApiException) -> str:
     try:
-        return str(json.loads(error.body or "")["message"])
+        message = str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):
-        return ""
+        message = ""
+    return f"the API server says {error.status} {error.reason}: {message}"
 
 
 def _look(
@@ -272,6 +276,32 @@ def _look(
     namespace = namespace or chosen["context"].get("namespace") or "default"
     api = client_of(context)
     return api, namespace, survey(api, namespace, EngineKey(key_file))
+
+
+def _described(found: Survey, wanted: list[tuple[str, str]], namespace: str) -> list[dict[str, Any]]:
+    """Resources for all whose engine can describe them; of the others it tells why not."""
+    taken = {resource.name for resource in found.resources}
+    resources = []
+    for on, name in wanted:
+        try:
+            description = found.proxies[on].call("GET", "collections", name)
+        except NoAnswer as error:
+            _say(f"collection {name!r} of engine {on!r} is not adopted: {error}")
+            continue
+        resource = resource_of(description, on, namespace, taken)
+        taken.add(resource["metadata"]["name"])
+        resources.append(resource)
+    return resources
+
+
+def _made(api: client.ApiClient, resource: dict[str, Any], namespace: str) -> bool:
+    objects = client.CustomObjectsApi(api)
+    try:
+        objects.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, resource)
+    except ApiException as error:
+        _say(f"vectorcollection/{resource['metadata']['name']} is not made: {_told(error)}")
+        return False
+    return True
 
 
 def _document(found: Survey, name: str) -> dict[str, Any]:

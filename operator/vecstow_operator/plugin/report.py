@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from vecstow_operator.manager.engines import EngineView, Told, orphans
-from vecstow_operator.manager.verdict import Verdict, judge
+from vecstow_operator.manager.engines import EngineView, Row, Told, orphans
+from vecstow_operator.manager.verdict import FROM_STATE, Verdict, judge
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason
 
-NO_RESOURCE = "-"
+NO_RESOURCE: Final = "-"
+ORPHAN: Final = "Orphan"
+PAUSED: Final = "Paused"
+WHOLE: Final = (Reason.SERVED.value, ORPHAN, PAUSED)
+"""Reasons of what is served, and nothing of it withheld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +37,48 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
     """By what the engines say now, whatever the statuses say: the manager may be away."""
     for resource in sorted(resources, key=lambda resource: resource.name):
         engine = engines.get(resource.engine, EngineView(resource.engine))
-        verdict = judge(resource, engine)
         row = engine.row(resource.collection_name)
+        verdict = judge(_followed(resource, row), engine)
+        reason = _reason(verdict)
         yield Line(
             resource=resource.name,
             collection=resource.collection_name,
             engine=resource.engine,
             state=row.state if row is not None else "unknown",
-            reason="Paused" if resource.is_paused else _reason(verdict).value,
+            reason=PAUSED if resource.is_paused and reason is Reason.SERVED else reason.value,
             vectors=row.vector_count if row is not None else resource.known.vector_count,
-            message=degraded.text if (degraded := _degraded(verdict)) is not None else verdict.message,
-            next_command=_next(resource, verdict, namespace),
+            message=_message(verdict) + ("; spec.paused" if resource.is_paused else ""),
+            next_command=_next(reason, resource.engine, namespace, resource.name),
         )
     for engine_name, name in orphans(engines, resources):
         row = engines[engine_name].row(name)
         assert row is not None
+        found = _of_orphan(row)
+        adopt = f"kubectl vecstow adopt -n {namespace} {name}"
         yield Line(
-            NO_RESOURCE, name, engine_name, row.state, "Orphan", row.vector_count,
-            row.reason or "no resource declares it", f"kubectl vecstow adopt -n {namespace} {name}",
+            NO_RESOURCE, name, engine_name, row.state, found.value if found is not None else ORPHAN,
+            row.vector_count, row.reason or "no resource declares it",
+            adopt if found is None else _next(found, engine_name, namespace, name),
         )  # fmt: skip
+
+
+def _followed(resource: Observed, row: Row | None) -> Observed:
+    """While it is paused it is to serve the generation that the engine follows, whichever that is."""
+    if not resource.is_paused or row is None or row.generation is None:
+        return resource
+    return dataclasses.replace(resource, generation=row.generation)
+
+
+def _of_orphan(row: Row) -> Reason | None:
+    """Why it is not served whole."""
+    if row.state == "ready":
+        return None
+    return Reason.POINTS_WITHHELD if row.state == "degraded" else FROM_STATE.get(row.state, Reason.PENDING)
+
+
+def _message(verdict: Verdict) -> str:
+    degraded = _degraded(verdict)
+    return degraded.text if degraded is not None else verdict.message
 
 
 def _degraded(verdict: Verdict) -> Told | None:
@@ -63,23 +91,20 @@ def _reason(verdict: Verdict) -> Reason:
     return degraded.reason if degraded is not None else verdict.reason
 
 
-def _next(resource: Observed, verdict: Verdict, namespace: str) -> str | None:
+def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
     """The command that helps, or tells more."""
-    plugin, reason = "kubectl vecstow", _reason(verdict)
-    in_namespace = f"-n {namespace} {resource.name}"
+    plugin, inside, where = "kubectl vecstow", f"-n {namespace}", f"-n {namespace} {name}"
     commands = {
-        Reason.DATA_MISSING: f"{plugin} accept-empty {in_namespace}",
-        Reason.VOLUME_REPLACED: f"{plugin} accept-empty {in_namespace}",
-        Reason.QUARANTINED: f"{plugin} repair {in_namespace}",
-        Reason.POINTS_WITHHELD: f"{plugin} repair {in_namespace}",
-        Reason.READ_ONLY: f"{plugin} check {in_namespace}",
-        Reason.ENGINE_MISSING: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
-        Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset -n {namespace} -l vecstow.dev/engine",
-        Reason.ENGINE_UNREACHABLE: (
-            f"kubectl get pods -n {namespace} -l vecstow.dev/engine={resource.engine} -o wide"
-        ),
-        Reason.CONFLICT: f"kubectl get vcol -n {namespace}",
-        Reason.INVALID: f"kubectl edit vcol {in_namespace}",
+        Reason.DATA_MISSING: f"{plugin} accept-empty {where}",
+        Reason.VOLUME_REPLACED: f"{plugin} accept-empty {where}",
+        Reason.QUARANTINED: f"{plugin} repair {where}",
+        Reason.POINTS_WITHHELD: f"{plugin} repair {where}",
+        Reason.READ_ONLY: f"{plugin} check {where}",
+        Reason.ENGINE_MISSING: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
+        Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
+        Reason.ENGINE_UNREACHABLE: f"kubectl get pods {inside} -l vecstow.dev/engine={engine} -o wide",
+        Reason.CONFLICT: f"kubectl get vcol {inside}",
+        Reason.INVALID: f"kubectl edit vcol {where}",
     }
     return commands.get(reason)
 

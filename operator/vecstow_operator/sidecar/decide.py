@@ -198,7 +198,7 @@ def _replace(
         name, owner.uid, Reason.CONFLICT,
         f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
         f"to have it moved to .deleted/: {command}" if folder.manifest is not None else
-        f"its manifest is lost: vecstow check {name} --repair writes it anew",
+        f"its manifest is lost: kubectl vecstow repair {owner.name} writes it anew",
     )  # fmt: skip
     return Decision(findings=(finding,))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -67,7 +67,7 @@ class Sidecar:
         return self._claims is not None and not self._is_away
 
     def run_pass(self, *, is_woken: bool) -> None:
-        """Look at everything once. Nothing that others do makes it raise."""
+        """Look at everything once. Neither an API server nor an engine that is away makes it raise."""
         with self._metrics.timed_pass():
             if is_woken or self._is_away or time.monotonic() - self._listed_at >= LIST_SECONDS_MAX:
                 self._list()
@@ -76,7 +76,7 @@ class Sidecar:
 
     def _list(self) -> None:
         try:
-            listed = [observed(document) for document in self._cluster.resources(self._engine)]
+            listed = list(self._observed())
         except Away as away:
             self._metrics.errors.labels("api_server").inc()
             if not self._is_away:
@@ -90,6 +90,11 @@ class Sidecar:
         self._claims = _by_collection(listed)
         self._metrics.resources.set(len(listed))
         self._metrics.pass_was_complete()
+
+    def _observed(self) -> Iterator[Observed]:
+        for document in self._cluster.resources(self._engine):
+            self._heartbeat.beat()
+            yield observed(document)
 
     def _findings(self, claims: dict[str, tuple[Observed, ...]]) -> list[Finding]:
         try:
