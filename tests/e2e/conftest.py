@@ -22,7 +22,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def crds(node: Node) -> None:
-    node.helm("install", "vecstow-crds", CRDS, "--namespace=default")
+    node.helm("upgrade", "--install", "vecstow-crds", CRDS, "--namespace=default")
 
 
 @pytest.fixture

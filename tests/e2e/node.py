@@ -112,6 +112,16 @@ class Node:
         if ready:
             self._wait_until_ready(began)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What kubectl and helm need to know, and where they are."""
+        homes = {
+            f"HELM_{part}_HOME": str(self.folder / "helm" / part.lower())
+            for part in ("CACHE", "CONFIG", "DATA")
+        }
+        programs = f"{self.supplies.kubernetes}:{self.supplies.helm.parent}:{os.environ['PATH']}"
+        return self.cluster.environment | homes | {"PATH": programs}
+
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """What kubectl prints, as the administrator; raises KubectlFailed."""
         return self.cluster.kubectl(*arguments, input=input)
@@ -128,16 +138,12 @@ class Node:
 
     def helm(self, *arguments: str) -> str:
         """What helm prints, as the administrator; raises HelmFailed."""
-        homes = {
-            f"HELM_{part}_HOME": str(self.folder / "helm" / part.lower())
-            for part in ("CACHE", "CONFIG", "DATA")
-        }
         done = subprocess.run(
             [self.supplies.helm, *arguments],
             capture_output=True,
             text=True,
             timeout=HELM_SECONDS_MAX,
-            env=os.environ | self.cluster.environment | homes,
+            env=os.environ | self.environment,
             check=False,
         )
         if done.returncode != 0:

@@ -83,14 +83,14 @@ class Release:
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """A command as a person types it, who has the cluster's programs, the plugin and the engine's key."""
-        programs = f"{self.node.supplies.kubernetes}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {"PATH": programs, "VECSTOW_API_KEY": self.keys["admin"]}
+        environment = self.node.environment | {"VECSTOW_API_KEY": self.keys["admin"]}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         self.kubectl("config", "set-context", "--current", f"--namespace={self.namespace}")
         return subprocess.run(
             ["sh", "-c", command],
             capture_output=True,
             text=True,
-            env=os.environ | self.node.cluster.environment | environment,
+            env=os.environ | environment,
             check=False,
         )
 

@@ -82,7 +82,7 @@ def killed_again_and_again(release: Release, first: int) -> Round:
             before = identity(release)
             load.longest_gap = 0.0
             kill(release, kind)
-            wait_for(lambda before=before: identity(release) != before, f"{kind}: another one")  # type: ignore[misc]
+            wait_for(lambda before=before: identity(release) != before, f"{kind}: another one", 180)  # type: ignore[misc]
             release.served("notes", f"{kind}: served again")
             wait_for(release.pod_ready, f"{kind}: Ready again", 180)
             load.wait_for_more(writes=20)

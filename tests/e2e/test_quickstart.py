@@ -1,0 +1,35 @@
+"""docs/quickstart-kubernetes.md, typed as it stands: all but how an image comes into a cluster."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.images import IMAGE, ROOT
+from tests.e2e.node import Node
+from tests.e2e.release import Release
+
+pytestmark = pytest.mark.timeout(600)
+
+PAGE = ROOT / "docs" / "quickstart-kubernetes.md"
+# What Kubernetes makes of `vecstow:0.1.0`.
+NAME = "docker.io/library/vecstow:0.1.0"
+
+
+def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_path: Path) -> None:
+    node.machine.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", IMAGE, NAME)
+    node.add_volume(namespace, "10Gi")
+    for name in ("charts", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    here = Release(node, namespace)
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    printed = [here.typed(f"cd {tmp_path} && set -e\n{block}") for block in blocks]
+    assert len(printed) == 5
+    assert "app-notes   True    Served" in printed[1]
+    told = re.search(r"^when does.*?^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert told is not None
+    assert printed[2].endswith(told[0].removesuffix("```"))
+    assert '"id":"note-0"' in printed[3]
+    assert re.search(r"app-notes +True +Served +256 +Cosine +4 ", printed[4])
