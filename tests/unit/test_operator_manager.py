@@ -14,8 +14,9 @@ from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import passes
+from vecstow_operator.manager.absences import ABSENCE_SECONDS
 from vecstow_operator.manager.engines import Told, orphans
-from vecstow_operator.manager.passes import ABSENCE_SECONDS, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
+from vecstow_operator.manager.passes import PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.manager.refusals import AGAIN_SECONDS
 from vecstow_operator.manager.status import COUNT_SECONDS_MIN

@@ -155,6 +155,25 @@ async def test_deleted_collection_is_moved_away_and_only_then_let_go(served):
     assert (finding["resource_uid"], finding["reason"]) == ("r-1", "Deleting")
 
 
+async def test_deletion_during_a_hold_waits_for_its_end(served):
+    """The copy that is made under it serves the collection."""
+    engine, pod = served
+    resource = {"has_finalizer": True, "deletionPolicy": "Delete"}
+    pod.declare(document(**resource))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    engine.hold(60)
+    pod.declare(document(**resource, is_deleting=True))
+    for _ in range(2):
+        pod.run_pass()
+    assert (pod.manifest().dropped_at, engine.findings) == (None, {"resources": []})
+    assert pod.value("reconciles_total") == 1
+    engine.release_hold()
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == [])
+
+
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{")], ids=["removed", "cut"])
 async def test_manifest_that_is_written_anew_keeps_the_time_of_its_creation(served, harm):
     engine, pod = served

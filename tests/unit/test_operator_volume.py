@@ -10,6 +10,7 @@ from tests.unit.declared import OTHER_UID, UID, VOLUME, claim, manifest_of
 from tests.unit.recorded_disk import RecordedDisk
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
+from vecstow_engine.storage.files import locked
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import write_manifest
@@ -269,9 +270,24 @@ def test_collection_that_is_being_made_is_left_alone(volume):
     """Between its two renames a repair leaves no folder in its place: that says nothing of its data."""
     (volume.layout.staging / "notes").mkdir(parents=True)
     done = volume.change("notes", always(Decision(write=FILLED, findings=(MISSED, RIVAL))))
-    assert done.changes
+    assert not done.changes
     assert done.findings == (RIVAL,)
     assert volume.look() == {}
+
+
+def test_drop_waits_for_the_end_of_a_hold_and_nothing_else_does(volume):
+    """A copy that is made under it has no drop that began later."""
+    place(volume, FILLED)
+    edited = dataclasses.replace(FILLED, owner="me")
+    with locked(volume.layout.volume_id):
+        assert volume.change("notes", always(Decision(drop=True, findings=(RIVAL,)))) == Decision(
+            findings=(RIVAL,)
+        )
+        assert there(volume) == FILLED
+        volume.change("notes", always(Decision(write=edited)))
+        assert there(volume).owner == "me"
+    assert volume.change("notes", always(Decision(drop=True))).drop
+    assert there(volume).dropped_at is not None
 
 
 def test_staging_of_another_collection_holds_nothing_back(volume):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import shutil
 import threading
@@ -18,10 +19,10 @@ from tests.unit.store_on_disk import MANIFEST, upsert
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, InvalidInput, Recovering
 from vecstow_engine.model.filters import parse_filter
-from vecstow_engine.service import background, catalog, committer, loading, searcher
+from vecstow_engine.service import background, catalog, committer, gate, loading, searcher
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage import restoring
-from vecstow_engine.storage.manifests import update_manifest
+from vecstow_engine.storage.manifests import drops_wait, manifests_locked, update_manifest
 
 
 class Slowed:
@@ -193,6 +194,44 @@ async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
     stats.f_bavail += 1
     with collection.upkeep:
         assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
+
+
+def test_drops_of_others_wait_as_long_as_a_hold_lasts(engine, monkeypatch):
+    seconds = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: seconds.now))
+    assert not drops_wait(engine.layout)
+    for _ in range(2):
+        engine.hold(30)
+        assert drops_wait(engine.layout)
+    engine.release_hold()
+    assert not drops_wait(engine.layout)
+    engine.hold(30)
+    seconds.now += 30
+    wait_until(lambda: not drops_wait(engine.layout))
+
+
+def test_hold_that_does_not_begin_keeps_no_drop_waiting(engine, monkeypatch):
+    monkeypatch.setattr(engine.gate, "hold", functools.partial(engine.gate.hold, wait_seconds=0.01))
+    with engine.gate.passing(), pytest.raises(Busy):
+        engine.hold(30)
+    wait_until(lambda: not drops_wait(engine.layout))
+
+
+def test_drop_that_is_being_marked_is_made_before_a_hold_begins(engine):
+    held = threading.Thread(target=engine.hold, args=(30,))
+    with manifests_locked(engine.layout):
+        held.start()
+        held.join(0.05)
+        assert held.is_alive()
+    held.join()
+    assert drops_wait(engine.layout)
+
+
+def test_engine_that_ends_during_a_hold_keeps_no_drop_waiting(tmp_path):
+    with RunningEngine(tmp_path / "data") as engine:
+        engine.hold(30)
+        assert drops_wait(engine.layout)
+    assert not drops_wait(engine.layout)
 
 
 async def test_first_write_during_a_hold_is_told_when_to_come_again(engine):

@@ -61,6 +61,8 @@ class Engine:
         self._to_open = 0
         """Collections that wait to be opened; `_loading` guards it."""
         self._loading = threading.Lock()
+        self._holding = threading.Lock()
+        """Over the beginning and the end of a hold."""
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max, self._make_room)
         self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
@@ -255,11 +257,16 @@ class Engine:
         limit = self.settings.limits.hold_seconds_max
         if seconds > limit:
             raise InvalidInput(f"seconds is {seconds:g}; a hold lasts at most {limit:g}", operation="hold")
-        return rfc3339(self.gate.hold(seconds))
+        with self._holding:
+            assert self.volume is not None
+            self.volume.keep_drops_off()
+            return rfc3339(self.gate.hold(seconds))
 
     def release_hold(self) -> None:
         """End the hold."""
-        self.gate.release()
+        with self._holding:
+            self.gate.release()
+            self._let_drops()
 
     # Points -----------------------------------------------------------------------------------------------
 
@@ -339,12 +346,26 @@ class Engine:
 
     def _now_and_then(self) -> None:
         now = time.monotonic()
+        self._end_hold()
         self._open_postponed(now)
         is_due = now - self._rescanned_at > self.settings.storage.rescan_seconds
         if is_due or any(collection.is_lost for collection in self.registry.collections()):
             self._rescan()
         if now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
             self._purge(now)
+
+    def _end_hold(self) -> None:
+        """One that ended by itself, or never began."""
+        if self._holding.acquire(blocking=False):
+            try:
+                if self.gate.remaining_seconds == 0:
+                    self._let_drops()
+            finally:
+                self._holding.release()
+
+    def _let_drops(self) -> None:
+        if self.volume is not None:
+            self.volume.let_drops()
 
     def _purge(self, now: float) -> None:
         retention = self.settings.storage.retention_hours

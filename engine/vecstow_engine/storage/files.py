@@ -240,6 +240,21 @@ def locked(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds flock(2) on `path`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 _IOV_MAX: Final = 1024
 
 

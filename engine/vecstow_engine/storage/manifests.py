@@ -111,6 +111,12 @@ def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Ma
     return update_manifest(layout, name, decide)[1]
 
 
+def drops_wait(layout: Layout) -> bool:
+    """Whether the engine holds the volume for a copy, which has no drop that begins now. The caller holds the
+    lock."""
+    return files.is_locked(layout.volume_id)
+
+
 def dropped(manifest: Manifest) -> Manifest:
     """The manifest with the mark of a drop."""
     return dataclasses.replace(manifest, dropped_at=manifest.dropped_at or rfc3339())

@@ -54,6 +54,8 @@ class Volume:
         if not allow_network:
             _refuse_network(layout.data)
         self._lock_fd = _take_lock(layout.lock)
+        self._held = contextlib.ExitStack()
+        """The lock that says to others that no drop may begin."""
         try:
             self._sync_folders()
             self.id = self._read_id()
@@ -64,7 +66,18 @@ class Volume:
 
     def close(self) -> None:
         """Give the volume free for another engine."""
+        self._held.close()
         os.close(self._lock_fd)
+
+    def keep_drops_off(self) -> None:
+        """Let nobody mark a drop, until `let_drops`: one that is under way is made before this returns."""
+        with files.locked(self.layout.manifests_lock):
+            if not files.is_locked(self.layout.volume_id):
+                self._held.enter_context(files.locked(self.layout.volume_id))
+
+    def let_drops(self) -> None:
+        """Undo `keep_drops_off`."""
+        self._held.close()
 
     def release_reserve(self) -> bool:
         """Give up the reserved bytes, so that a delete, drop or checkpoint finds room. False when spent."""

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -16,59 +15,28 @@ import structlog
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Cluster, Silent
 from vecstow_operator.manager import status
+from vecstow_operator.manager.absences import Absences
 from vecstow_operator.manager.asking import Asking
 from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.events import event_of
+from vecstow_operator.manager.items import Item, Items
 from vecstow_operator.manager.patience import Patience
 from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
-from vecstow_operator.observed import Observed, finalizers, observed
+from vecstow_operator.observed import Observed, finalizers
 from vecstow_operator.vocabulary import Annotation, EventReason, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
 PATCHES_AT_ONCE: Final = 4
 END_AGAIN_SECONDS: Final = 1.0
-ALIKE_MAX: Final = 10_000
-"""Documents that are kept because others may have the same content."""
 PENDING_SECONDS: Final = 3.0
 """What is new in a resource is given so long before anybody is told that it waits: most is followed by then.
 Until then the status is of the generation before, and says so."""
-ABSENCE_SECONDS: Final = 30.0
-"""An engine must be missing for so long, in each pass, before resources are let go without a drop: a
-StatefulSet may be deleted to be made anew."""
-GAP_TICKS_MAX: Final = 5
-"""Between two passes by which an engine was missing all the while. More may lie between them when another
-manager had the Lease."""
-
 
 _Of = TypeVar("_Of")
 _To = TypeVar("_To")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One resource as it was read."""
-
-    resource: Observed
-    version: str
-    """Its resourceVersion."""
-    status: Mapping[str, Any]
-    finalizers: tuple[str, ...]
-
-
-class Alike:
-    """Documents that many resources have alike, each kept once. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Mapping[str, Any]] = {}
-
-    def one_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The first one of the same content, which nobody may change."""
-        if len(self._kept) > ALIKE_MAX:
-            self._kept = {}
-        return self._kept.setdefault(repr(document), document)
 
 
 class Manager:
@@ -90,7 +58,7 @@ class Manager:
         self._stopped = stopped or threading.Event()
         self._is_silent = False
         """In this pass a change was not answered: others would wait as long."""
-        self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
+        self._made = Items()
         self._items: dict[str, Item] = {}
         """By uid, as last listed."""
         self._engines: Mapping[str, EngineView] = {}
@@ -99,19 +67,16 @@ class Manager:
         self._patched_at: dict[str, float] = {}
         self._first_seen: dict[tuple[str, int], float] = {}
         """By uid and generation."""
-        self._missing_since: dict[str, float] = {}
-        """By engine, while nothing was seen of it in any pass."""
+        self._absences = Absences(tick_seconds)
         self._followed: set[str] = set()
         """Uids of resources that an engine has followed."""
         self._patience = Patience()
         self._refusals = Refusals()
         self._listed_at = float("-inf")
-        self._observed_at = float("-inf")
         self._knows_all = False
         self._is_stale = False
         """Some resource is not as it was listed."""
         self._is_away = False
-        self._alike = Alike()
         self._threads = ThreadPoolExecutor(PATCHES_AT_ONCE, thread_name_prefix="patch")
 
     @property
@@ -130,7 +95,7 @@ class Manager:
                 self._observe(is_woken=is_woken)
             except Away as away:
                 self._knows_all = False
-                self._missing_since = {}
+                self._absences.forget()
                 self._away(away)
                 return
             self._is_away = False
@@ -143,7 +108,7 @@ class Manager:
         Returns how many were still held when they were read. Raises Away when some are held still.
         """
         self._is_silent = False
-        held = [item for item in map(self._item, self._cluster.resources()) if item.resource.has_finalizer]
+        held = [item for item in map(self._made.of, self._cluster.resources()) if item.resource.has_finalizer]
         refused = [away for away in self._side_by_side(self._let_go, held) if away is not None]
         if refused:
             raise Away(f"{len(refused)} of {len(held)} resources are held still: {refused[0]}")
@@ -203,10 +168,7 @@ class Manager:
         # All rows are compared here, once, and not for each resource.
         self._engines = {n: old if (old := self._engines.get(n)) == new else new for n, new in views.items()}
         missing = {item.resource.engine for item in self._items.values()} - self._engines.keys()
-        if now - self._observed_at > self._gap_seconds_max:
-            self._missing_since = {}
-        self._observed_at = now
-        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+        self._absences.saw(missing, now)
         self._metrics.orphans.set(len(orphans(self._engines, (i.resource for i in self._items.values()))))
         self._metrics.pass_was_complete()
 
@@ -217,18 +179,7 @@ class Manager:
             metadata = document["metadata"]
             old = self._items.get(metadata["uid"])
             is_same = old is not None and old.version == metadata["resourceVersion"]
-            yield old if old is not None and is_same else self._item(document)
-
-    def _item(self, document: Mapping[str, Any]) -> Item:
-        metadata, known = document["metadata"], status.own(document.get("status") or {})
-        if "conditions" in known:
-            known["conditions"] = [self._alike.one_of(condition) for condition in known["conditions"]]
-        return Item(
-            observed({**document, "spec": self._alike.one_of(document.get("spec") or {})}),
-            metadata["resourceVersion"],
-            known,
-            tuple(metadata.get("finalizers") or ()),
-        )
+            yield old if old is not None and is_same else self._made.of(document)
 
     def _act(self) -> None:
         pairs = {uid: (item, self._engine(item)) for uid, item in self._items.items()}
@@ -250,8 +201,7 @@ class Manager:
         name = item.resource.engine
         if name in self._engines:
             return self._engines[name]
-        is_gone = time.monotonic() - self._missing_since[name] >= ABSENCE_SECONDS
-        return EngineView(name, is_gone=is_gone)
+        return EngineView(name, is_gone=self._absences.is_gone(name, time.monotonic()))
 
     def _settle(self, pair: tuple[Item, EngineView]) -> tuple[Item, EngineView] | None:
         """Act on one resource; returns the pair when nothing was to be done."""
@@ -311,7 +261,7 @@ class Manager:
         applied = self._cluster.apply_status(resource.name, item.version, wanted)
         if applied is None:
             return False  # the rest is somebody else's, and stays
-        self._items[resource.uid] = self._item(applied)
+        self._items[resource.uid] = self._made.of(applied)
         self._patched_at[resource.uid] = now
         self._metrics.reconciles.inc()
         for transition in self._patience.heard(resource.uid, wanted, item.status, now):

@@ -139,7 +139,8 @@ class Sidecar:
         except (VecstowError, OSError) as error:
             return self._failed(name, case, str(error))
         self._failures.pop(name, None)
-        self._metrics.reconciles.inc()
+        if done.changes:
+            self._metrics.reconciles.inc()
         return done
 
     def _failed(self, name: str, case: Case, reason: str) -> Decision:

@@ -22,6 +22,7 @@ from vecstow_engine.storage.manifests import (
     change_manifest,
     copy_manifest_aside,
     dropped,
+    drops_wait,
     manifests_locked,
     read_manifest,
     stored_shape,
@@ -80,7 +81,8 @@ class VolumeFolders:
         return (self.layout.staging / name).is_dir()
 
     def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
-        """Decide by what is there now, under the lock, and do it; a collection that is being made waits.
+        """Decide by what is there now, under the lock, and do it; a collection that is being made waits, and
+        so does a drop during a hold. Returns what was done.
 
         Raises StorageError, DiskFull or an OSError.
         """
@@ -90,8 +92,9 @@ class VolumeFolders:
             if not decision.changes:
                 return decision
             if self.is_being_made(name):
-                sure = tuple(f for f in decision.findings if f.reason not in _ABSENCE)
-                return dataclasses.replace(decision, findings=sure)
+                return Decision(findings=tuple(f for f in decision.findings if f.reason not in _ABSENCE))
+            if decision.drop and drops_wait(self.layout):
+                return Decision(findings=decision.findings)
             self._do(name, folder, decision)
             return decision
 
