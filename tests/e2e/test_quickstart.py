@@ -28,7 +28,7 @@ def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_pa
     printed = [here.typed(f"cd {tmp_path} && set -e\n{block}") for block in blocks]
     assert len(printed) == 5
     assert "app-notes   True    Served" in printed[1]
-    told = re.search(r"^when does.*?^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    told = re.search(r"^at what hour.*?^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert told is not None
     assert printed[2].endswith(told[0].removesuffix("```"))
     assert '"id":"note-0"' in printed[3]
