@@ -40,6 +40,12 @@ class Metrics:
         self.orphans = Gauge(
             "vecstow_operator_orphans", "Collections without a resource", registry=self.registry
         )
+        self.not_ready = Gauge(
+            "vecstow_operator_not_ready",
+            "Resources that are not Ready, by the reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self._complete_at = time.monotonic()
         age = Gauge(
             "vecstow_operator_last_complete_pass_age_seconds",

@@ -130,6 +130,7 @@ NAMES = {
     "vecstow_operator_pass_seconds": "histogram",
     "vecstow_operator_queue_depth": "gauge",
     "vecstow_operator_resources": "gauge",
+    "vecstow_operator_not_ready": "gauge",
     "vecstow_operator_orphans": "gauge",
     "vecstow_operator_last_complete_pass_age_seconds": "gauge",
 }

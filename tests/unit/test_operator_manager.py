@@ -238,6 +238,19 @@ def test_edit_that_is_followed_soon_never_takes_ready_away(manager):
     assert manager.cluster.documents["notes"]["status"]["observedGeneration"] == 2
 
 
+def test_resources_that_are_not_ready_are_counted_by_their_reason(manager):
+    def counted(reason):
+        return manager.metrics.registry.get_sample_value("vecstow_operator_not_ready", {"reason": reason})
+
+    manager.cluster.declare(document())
+    serve(manager, state="quarantined")
+    manager.run_pass()
+    assert (counted("Quarantined"), counted("DataMissing")) == (1, 0)
+    serve(manager)
+    manager.run_pass()
+    assert counted("Quarantined") == 0
+
+
 def test_edit_that_is_not_followed_is_told(manager):
     manager.cluster.declare(document())
     serve(manager)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -100,6 +101,7 @@ class Manager:
                 return
             self._is_away = False
             self._act()
+            self._count()
             self._tell_what_lasts()
 
     def release_all(self) -> int:
@@ -267,6 +269,11 @@ class Manager:
         for transition in self._patience.heard(resource.uid, wanted, item.status, now):
             self._post(resource, transition)
         return True
+
+    def _count(self) -> None:
+        reasons = Counter(status.reason_of_not_ready(item.status) for item in self._items.values())
+        for reason in Reason:
+            self._metrics.not_ready.labels(reason.value).set(reasons[reason])
 
     def _tell_what_lasts(self) -> None:
         self._patience.forget_all_but(self._items)

@@ -98,6 +98,14 @@ def is_ready(status: Mapping[str, Any]) -> bool:
     return _is_true(_by_type(status), Condition.READY)
 
 
+def reason_of_not_ready(status: Mapping[str, Any]) -> str | None:
+    """Of the condition Ready; None when it is true, or nobody has set it."""
+    for condition in status.get("conditions", ()):
+        if condition["type"] == Condition.READY and condition["status"] != "True":
+            return str(condition["reason"])
+    return None
+
+
 def not_ready(status: Mapping[str, Any]) -> Transition:
     """What to say of a status with a condition Ready that is not true."""
     ready = _by_type(status)[Condition.READY]
