@@ -48,6 +48,11 @@ def collections(state: str) -> str:
     return series("vecstow_collections", state=state)
 
 
+def not_ready(reason: str) -> str:
+    """How many are not, as the manager tells."""
+    return series("vecstow_operator_not_ready", pod=MANAGER_POD, container="manager", reason=reason)
+
+
 def requests(status: str, route: str = "/collections/{collection}/search") -> str:
     """Answered so far."""
     return series("vecstow_http_requests_total", route=route, method="POST", status=status)
@@ -149,6 +154,12 @@ CASES: dict[str, list[Case]] = {
         Case("a mistake in the file", {RELOADED: "1x2 0x20"}, "7m", (OF_POD,)),
         Case("the file is right", {RELOADED: "1x20"}, "10m"),
         Case("a file that is mended at once", {RELOADED: "1x2 0x4 1x20"}, "7m"),
+    ],
+    "VecstowResourcesNotReady": [
+        Case("the volume is another one", {not_ready("VolumeReplaced"): "2x40"}, "15m",
+             ({"namespace": NAMESPACE, "reason": "VolumeReplaced"},)),
+        Case("what waits is followed in time", {not_ready("Pending"): "1x20 0x40"}, "20m"),
+        Case("nobody wants it to serve", {not_ready("EngineScaledDown"): "1x60"}, "25m"),
     ],
     "VecstowOperatorBlind": [
         Case("the sidecar", {SIDECAR_AGE: "0+30x40"}, "11m", (OF_POD | {"container": "sidecar"},)),

@@ -42,6 +42,11 @@ def helm_docs() -> Path:
 
 
 @pytest.fixture(scope="session")
+def glua() -> Path:
+    return _supplied(supplies.glua)
+
+
+@pytest.fixture(scope="session")
 def promtool() -> Path:
     return _supplied(supplies.promtool)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.cluster.binaries import KUBERNETES
 from tests.cluster.go_module import NotBuilt, cache, one_maker
-from tests.e2e.programs import HELM, HELM_DOCS
+from tests.e2e.programs import GLUA, HELM, HELM_DOCS
 
 HERE = Path(__file__).parent
 LOCK = HERE / "checkov.lock"
@@ -33,6 +33,11 @@ def helm() -> Path:
 def helm_docs() -> Path:
     """helm-docs, if it is built; raises NotBuilt."""
     return HELM_DOCS.built() / HELM_DOCS.name
+
+
+def glua() -> Path:
+    """The interpreter of Lua, if it is built; raises NotBuilt."""
+    return GLUA.built() / GLUA.name
 
 
 def promtool() -> Path:
@@ -66,6 +71,7 @@ def make_all() -> None:
     KUBERNETES.build()
     HELM.build()
     HELM_DOCS.build()
+    GLUA.build()
     prometheus_operator_definitions()
     _install_checkov()
     promtool()

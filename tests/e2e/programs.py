@@ -34,6 +34,14 @@ COREDNS = GoModule(
     hint=HINT,
     requirement="github.com/coredns/coredns",
 )
+GLUA = GoModule(
+    title="gopher-lua, which Argo CD runs health checks with",
+    name="glua",
+    folder=HERE / "glua",
+    hint=HINT,
+    requirement="github.com/yuin/gopher-lua",
+    package="github.com/yuin/gopher-lua/cmd/glua",
+)
 PAUSE = GoModule(title="The pause container", name="pause", folder=HERE / "pause", hint=HINT)
 ALL = (KUBERNETES, HELM, COREDNS, PAUSE)
 
