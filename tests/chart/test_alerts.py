@@ -113,4 +113,4 @@ def test_rules_are_right_in_form(promtool: Path, render: Render, tmp_path: Path,
 def test_alerts_about_what_is_off_are_not_there(render: Render, rules: dict[str, Any]) -> None:
     [group] = render("monitored without keys and manager").one("PrometheusRule")["spec"]["groups"]
     missing = rules.keys() - {rule["alert"] for rule in group["rules"]}
-    assert missing == {"VecstowKeysNotReloaded", "VecstowManagerDown"}
+    assert missing == {"VecstowKeysNotReloaded", "VecstowManagerDown", "VecstowResourcesNotReady"}

@@ -43,6 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     metrics.watch(in_flight=lambda: 0.0, body_bytes=lambda: 0.0)
     metrics.watch_keys(KeyFile(folder / "keys.yaml"))
     metrics.observe("/collections", "GET", 200, 0.001)
+    operator.not_ready.labels("Pending").set(0)
     engine = Engine(Settings(data=folder / "data"))
     registry.register(EngineCollector(engine, collections_max=100))
     engine.start()
