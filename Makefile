@@ -53,11 +53,19 @@ cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-
 
 .PHONY: e2e
 e2e: setup ## install the charts on a real node, and try to lose data there; skip nothing
+	@sh scripts/e2e-packages.sh
 	$(PY) -m tests.e2e.supplies
 	$(PY) -m pytest tests/e2e $(ARGS)
 
+.PHONY: e2e-ci
+e2e-ci: export VECSTOW_KILLS = 10
+e2e-ci: export VECSTOW_REBOOTS = 2
+e2e-ci: export VECSTOW_AWAY_SECONDS = 60
+e2e-ci: e2e ## the same with fewer kills and a shorter outage
+
 .PHONY: e2e-up
 e2e-up: setup ## raise a Kubernetes with one node and the charts installed, until Ctrl-C
+	@sh scripts/e2e-packages.sh
 	@$(PY) -m tests.e2e
 
 .PHONY: coverage
@@ -112,7 +120,7 @@ prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or nig
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
 .PHONY: ci
-ci: check demo prove coverage test-operator test-chart ## run what CI runs
+ci: check demo prove coverage test-operator test-chart e2e-ci ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

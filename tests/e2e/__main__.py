@@ -1,35 +1,51 @@
-"""`python -m tests.e2e`: a Kubernetes with a node to play with, until Ctrl-C."""
+"""`python -m tests.e2e`: a Kubernetes with a node, and Vecstow installed on it, to play with until Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 from tests.cluster.folder import temporary_folder
 from tests.cluster.go_module import NotBuilt
-from tests.e2e.images import IMAGE
+from tests.e2e.conftest import install_crds, make_namespace
 from tests.e2e.node import Node
+from tests.e2e.release import Release
 from tests.e2e.supplies import supplies
 
 MESSAGE = """\
-A node is Ready, with the image {image}. It is in a network of its own:
+A node is up, and Vecstow on it. The node is in a network of its own; a shell that sees it:
 
-  nsenter --target={pid} --net -- env KUBECONFIG={kubeconfig} PATH={programs}:$PATH bash
-  kubectl get pods --all-namespaces
+  nsenter --target={pid} --net -- env KUBECONFIG={kubeconfig} PATH={path} VECSTOW_API_KEY={key} bash
+
+and in it, for example:
+
+  kubectl get pods
+  kubectl apply --filename examples/kubernetes/collection.yaml
+  kubectl wait --for=condition=Ready vcol/app-notes
+  kubectl vecstow status
+  kubectl port-forward service/vecstow 3030 &
+  vecstow ls
 
 Its files and logs are in {folder}. Ctrl-C ends it, and nothing of it stays."""
 
 
 def main() -> None:
-    """Raise one, say how to use it, and wait."""
+    """Raise one, install, say how to use it, and wait."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     made = supplies()
     with temporary_folder() as folder, Node(made, folder) as node:
+        install_crds(node)
+        release = Release(node, make_namespace(node, "vecstow"))
+        release.make_keys()
+        release.install()
+        release.kubectl("config", "set-context", "--current", f"--namespace={release.namespace}")
         values = {
-            "image": IMAGE,
             "pid": os.getpid(),
             "kubeconfig": node.cluster.kubeconfig,
-            "programs": f"{made.kubernetes}:{made.helm.parent}",
+            "path": f"{made.kubernetes}:{made.helm.parent}:{Path(sys.executable).parent}:$PATH",
+            "key": release.keys["admin"],
             "folder": folder,
         }
         print(MESSAGE.format(**values), flush=True)

@@ -22,7 +22,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def crds(node: Node) -> None:
-    node.helm("upgrade", "--install", "vecstow-crds", CRDS, "--namespace=default")
+    install_crds(node)
 
 
 @pytest.fixture
@@ -41,8 +41,12 @@ def release(node: Node, crds: None, namespace: str) -> Release:
     return found
 
 
-def make_namespace(node: Node) -> str:
-    name = f"test-{secrets.token_hex(4)}"
+def install_crds(node: Node) -> None:
+    node.helm("upgrade", "--install", "vecstow-crds", CRDS, "--namespace=default")
+
+
+def make_namespace(node: Node, name: str | None = None) -> str:
+    name = name or f"test-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     # Made by a controller, and without it no pod is admitted.
