@@ -36,7 +36,14 @@ for _ in range(30):
         os._exit(0)
     time.sleep(0.1)
 """
-KINDS = ("delete", "force delete", "SIGKILL", "SIGKILL of the sidecar", "OOM kill")
+KINDS = {
+    "delete": "pod",
+    "force delete": "pod",
+    "SIGKILL": "engine",
+    "SIGKILL of the sidecar": "sidecar",
+    "OOM kill": "engine",
+}
+"""What is made anew."""
 
 
 @pytest.fixture
@@ -75,9 +82,10 @@ def killed_again_and_again(release: Release, first: int) -> Round:
     release.install({"engine.resources.limits.memory": MEMORY_LIMIT})
     release.declare("notes", DIMENSION)
     gaps: dict[str, list[float]] = defaultdict(list)
+    restarts = {"engine": 0, "sidecar": 0}
     with Load(release, "notes") as load:
         for number in range(first, first + KILLS // AT_ONCE):
-            kind = KINDS[number % len(KINDS)]
+            kind = list(KINDS)[number % len(KINDS)]
             load.wait_for_more(writes=20)
             before = identity(release)
             load.longest_gap = 0.0
@@ -85,6 +93,10 @@ def killed_again_and_again(release: Release, first: int) -> Round:
             wait_for(lambda before=before: identity(release) != before, f"{kind}: another one", 180)  # type: ignore[misc]
             release.served("notes", f"{kind}: served again")
             wait_for(release.pod_ready, f"{kind}: Ready again", 180)
+            restarts = {name: count + 1 if name == KINDS[kind] else count for name, count in restarts.items()}
+            if KINDS[kind] == "pod":
+                restarts = dict.fromkeys(restarts, 0)
+            assert release.restarts() == restarts, kind
             load.wait_for_more(writes=20)
             gaps[kind].append(load.longest_gap)
     load.verify()
