@@ -50,7 +50,7 @@ class Node:
         self.folder = folder
         self.network = Network()
         self.machine = Machine(folder / "machine", supplies.pause)
-        self.small = SmallFileSystem(folder / "small")
+        self._small: list[SmallFileSystem] = []
         self._volumes = folder / "volumes"
         self._cluster: NodeControlPlane | None = None
 
@@ -167,9 +167,13 @@ class Node:
         self.apply(self._new_volume(name, capacity))
         return self._volumes / name
 
-    def grow_small_volume(self, size_bytes: int) -> None:
-        """Make the file system of the class `small` larger, while pods use it."""
-        self.small.grow(self.machine, size_bytes)
+    def add_small_volume(self, name: str) -> SmallFileSystem:
+        """Make one of the class `small`: a test can fill it, and make it larger while pods use it."""
+        made = SmallFileSystem(self.machine, self.folder / "small" / name)
+        made.mount()
+        self._small.append(made)
+        self.apply(persistent_volume(name, made.path, str(SMALL_BYTES), SMALL_STORAGE_CLASS))
+        return made
 
     def _write_settings(self) -> None:
         """The files that the node's programs read; they stay the same over reboots."""
@@ -190,7 +194,8 @@ class Node:
     def _start_machine(self) -> None:
         """Power, file systems, containerd."""
         self.machine.start()
-        self.small.mount(self.machine)
+        for small in self._small:
+            small.mount()
         containerd = self.machine.start_program(
             "containerd", f"--config={self._settings / 'containerd.toml'}"
         )
@@ -218,7 +223,6 @@ class Node:
     def _make_volumes(self) -> None:
         listed = [storage_class(STORAGE_CLASS), storage_class(SMALL_STORAGE_CLASS)]
         listed += [self._new_volume(f"volume-{number}") for number in range(VOLUMES)]
-        listed.append(persistent_volume("small", self.small.path, str(SMALL_BYTES), SMALL_STORAGE_CLASS))
         self.apply(*listed)
 
     def _new_volume(self, name: str, capacity: str = "1Gi") -> dict[str, object]:

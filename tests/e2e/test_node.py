@@ -140,9 +140,10 @@ def test_pods_serve_while_the_api_server_is_away(node: Node, placed: Placed) -> 
 
 
 def test_a_full_volume_has_room_again_when_it_has_grown(node: Node, placed: Placed) -> None:
+    small = node.add_small_volume(placed.namespace)
     placed.apply(stateful_set("filler", SMALL_STORAGE_CLASS, "python3", "-c", FILLS_ITS_VOLUME))
     settle(lambda: placed.logs("filler-0") == "No space left on device\n")
-    node.grow_small_volume(2 * SMALL_BYTES)
+    small.grow(2 * SMALL_BYTES)
     settle(lambda: placed.logs("filler-0") == "No space left on device\nroom\n")
 
 

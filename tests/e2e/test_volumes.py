@@ -36,6 +36,7 @@ COLLECTIONS = ("first", "second", "third")
 
 
 def test_a_full_volume_refuses_inserts_until_it_has_grown(node: Node, release: Release) -> None:
+    small = node.add_small_volume(f"small-{release.namespace}")
     release.install({"persistence.storageClass": SMALL_STORAGE_CLASS, "persistence.size": "100Mi"})
     release.declare("large", LARGE)
     release.declare("small", DIMENSION)
@@ -46,7 +47,7 @@ def test_a_full_volume_refuses_inserts_until_it_has_grown(node: Node, release: R
         assert rest.search("large", ROW, limit=1)
         rest.delete_many("large", stored[:1])
         assert len(rest.get_many("large", stored)) == len(stored) - 1
-        node.grow_small_volume(4 * SMALL_BYTES)
+        small.grow(4 * SMALL_BYTES)
         release.until(lambda again: insert(again, "large", "last"), "room for an insert")
         release.until(lambda _: metric(release, "vecstow_volume_full") == 0, "an end of the alert")
         assert len(rest.get_many("large", stored)) == len(stored) - 1

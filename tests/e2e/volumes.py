@@ -51,8 +51,9 @@ def persistent_volume(name: str, path: Path, capacity: str, class_name: str) -> 
 class SmallFileSystem:
     """A file system so small that a test can fill it, in a file of the folder `folder`; it can grow."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._machine = machine
         self._file = folder / "disk"
         self.path = folder / "mounted"
         """Where the machine, and it alone, has the file system."""
@@ -62,14 +63,14 @@ class SmallFileSystem:
         # XFS, for ext4 asks for CAP_SYS_RESOURCE to grow, which a container may lack.
         subprocess.run(["mkfs.xfs", "-q", self._file], check=True)
 
-    def mount(self, machine: Machine) -> None:
+    def mount(self) -> None:
         """To be done after each start of the machine, as /etc/fstab would."""
-        machine.run("mount", "-o", "loop", self._file, self.path)
+        self._machine.run("mount", "-o", "loop", self._file, self.path)
 
-    def grow(self, machine: Machine, size_bytes: int) -> None:
+    def grow(self, size_bytes: int) -> None:
         """Make it larger while it is in use."""
         with self._file.open("r+b") as disk:
             disk.truncate(size_bytes)
-        device = machine.run("findmnt", "--noheadings", "--output=SOURCE", self.path).strip()
-        machine.run("losetup", "--set-capacity", device)
-        machine.run("xfs_growfs", self.path)
+        device = self._machine.run("findmnt", "--noheadings", "--output=SOURCE", self.path).strip()
+        self._machine.run("losetup", "--set-capacity", device)
+        self._machine.run("xfs_growfs", self.path)
