@@ -55,7 +55,7 @@ cluster: setup ## raise a Kubernetes without nodes to try things on, until Ctrl-
 e2e: setup ## install the charts on a real node, and try to lose data there; skip nothing
 	@sh scripts/e2e-packages.sh
 	$(PY) -m tests.e2e.supplies
-	$(PY) -m pytest tests/e2e $(ARGS)
+	$(PY) -m pytest tests/e2e -n 2 --dist loadfile $(ARGS)
 
 .PHONY: e2e-ci
 e2e-ci: export VECSTOW_KILLS = 10

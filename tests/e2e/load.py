@@ -64,10 +64,11 @@ class Load:
         assert self.acknowledged
         assert self.searches
         assert not self.refused, self.refused
+        acknowledged = list(self.acknowledged)
         with self._release.rest() as rest:
-            found = rest.get_many(self.collection, self.acknowledged)
-        lost = [point for point in self.acknowledged if found.get(point) != _point(point)]
-        assert lost == [], f"{len(lost)} of {len(self.acknowledged)}: {lost[:5]}"
+            found = rest.get_many(self.collection, acknowledged)
+        lost = [point for point in acknowledged if found.get(point) != _point(point)]
+        assert lost == [], f"{len(lost)} of {len(acknowledged)}: {lost[:5]}"
 
     def wait_for_more(self, writes: int = 100, seconds: float = 60.0) -> None:
         """Until so many more points are acknowledged."""

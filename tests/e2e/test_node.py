@@ -43,9 +43,13 @@ while True:
         full = True
         time.sleep(0.1)
 """
+# A Service has a pod a moment after that is ready.
 ANSWERS = """
-import sys, urllib.request
-print(urllib.request.urlopen(sys.argv[1], timeout=60).status)
+import sys, time, urllib.request
+for _ in range(300):
+    try: print(urllib.request.urlopen(sys.argv[1], timeout=60).status)
+    except OSError: time.sleep(0.2)
+    else: break
 """
 
 
@@ -97,7 +101,7 @@ def test_a_pod_that_may_more_is_refused_there(placed: Placed) -> None:
 
 
 def test_the_name_of_a_service_resolves_in_a_pod_and_answers(placed: Placed) -> None:
-    placed.apply(pod("web", *HTTP_SERVER), service("web", 8000))
+    placed.apply(web(), service("web", 8000))
     placed.wait("pod/web", "condition=Ready")
     placed.apply(pod("asks", "python3", "-c", ANSWERS, "http://web:8000/"))
     placed.wait("pod/asks", "jsonpath={.status.phase}=Succeeded")
@@ -105,12 +109,22 @@ def test_the_name_of_a_service_resolves_in_a_pod_and_answers(placed: Placed) -> 
 
 
 def test_a_service_answers_itself_and_this_process(node: Node, placed: Placed) -> None:
-    placed.apply(pod("web", *HTTP_SERVER), service("web", 8000))
+    placed.apply(web(), service("web", 8000))
     placed.wait("pod/web", "condition=Ready")
     inside = ("exec", "web", f"--namespace={placed.namespace}", "--", "python3", "-c", ANSWERS)
     assert node.kubectl(*inside, "http://web:8000/").strip() == "200"
     address = node.get("service", "web", f"--namespace={placed.namespace}")["spec"]["clusterIP"]
-    assert httpx.get(f"http://{address}:8000/", trust_env=False).status_code == 200
+    settle(lambda: httpx.get(f"http://{address}:8000/", trust_env=False).status_code == 200)
+
+
+def web() -> dict[str, Any]:
+    """A pod that is ready when it answers."""
+    made = pod("web", *HTTP_SERVER)
+    made["spec"]["containers"][0]["readinessProbe"] = {
+        "httpGet": {"path": "/", "port": 8000},
+        "periodSeconds": 1,
+    }
+    return made
 
 
 def test_a_killed_container_is_restarted_with_its_volume(node: Node, placed: Placed) -> None:
@@ -131,9 +145,10 @@ def test_a_reboot_brings_a_pod_back_with_its_volume(node: Node, placed: Placed) 
 
 
 def test_pods_serve_while_the_api_server_is_away(node: Node, placed: Placed) -> None:
-    placed.apply(pod("web", *HTTP_SERVER), service("web", 8000))
+    placed.apply(web(), service("web", 8000))
     placed.wait("pod/web", "condition=Ready")
     address = node.get("service", "web", f"--namespace={placed.namespace}")["spec"]["clusterIP"]
+    settle(lambda: httpx.get(f"http://{address}:8000/", trust_env=False).status_code == 200)
     with node.cluster.without_api_server():
         assert httpx.get(f"http://{address}:8000/", trust_env=False).status_code == 200
     assert placed.pod("web")["status"]["containerStatuses"][0]["restartCount"] == 0
