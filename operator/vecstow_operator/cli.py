@@ -30,7 +30,7 @@ SIDECAR_TICK_SECONDS: Final = 5.0
 """How often the volume is looked at: drift is put right within twice that."""
 MANAGER_TICK_SECONDS: Final = 2.0
 """How often the engines are asked."""
-RELEASE_SECONDS: Final = 60
+RELEASE_SECONDS: Final = 30
 """How long no manager may act after `release`: an uninstall ends it meanwhile."""
 RELEASE_ATTEMPTS: Final = 5
 RELEASE_AGAIN_SECONDS: Final = 1.0
@@ -139,7 +139,7 @@ def release(
 ) -> None:
     """Take Vecstow's finalizer from every resource, in the manager's place: before an uninstall.
 
-    The collections stay on the volume. No manager of the namespace acts for a minute.
+    The collections stay on the volume. No manager of the namespace acts for half a minute.
     """
     from vecstow_operator.manager.asking import Asking
     from vecstow_operator.manager.lease import Lease

@@ -189,7 +189,8 @@ def test_an_empty_volume_in_the_place_of_another_is_not_ready_until_it_is_accept
     with three.rest() as rest, pytest.raises(Refused) as refused:
         rest.search("first", VECTOR)
     assert refused.value.status == 503
-    three.typed(next_command(three.shell("kubectl vecstow status").stdout, "first"))
+    assert "kubectl describe pvc" in next_command(three.shell("kubectl vecstow status").stdout, "first")
+    three.typed("kubectl vecstow accept-empty first")
     three.wait_ready("first")
     assert_points(three, "first", 0)
     assert three.condition("second")["reason"] == "VolumeReplaced"

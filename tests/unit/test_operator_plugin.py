@@ -24,7 +24,14 @@ LOST = {"state": "quarantined", "vector_count": 0}
 def plugin(monkeypatch):
     """Run a command on a namespace as it is surveyed; `patched` has what was changed."""
     seen = SimpleNamespace(
-        documents=[], engines={}, proxies={}, patched=[], created=[], refused=set(), is_changed=False
+        documents=[],
+        engines={},
+        proxies={},
+        refusals=[],
+        patched=[],
+        created=[],
+        refused=set(),
+        is_changed=False,
     )
 
     def patch_metadata(*patch):
@@ -39,7 +46,7 @@ def plugin(monkeypatch):
         seen.created.append(resource)
 
     def look(*_):
-        return None, "apps", Survey(cluster, seen.documents, seen.engines, seen.proxies)
+        return None, "apps", Survey(cluster, seen.documents, seen.engines, seen.proxies, seen.refusals)
 
     cluster = SimpleNamespace(patch_metadata=patch_metadata)
     objects = SimpleNamespace(create_namespaced_custom_object=create)
@@ -189,7 +196,7 @@ PAUSED = claim(generation=2, status=HAD, paused=True)
             id="paused, and damaged",
         ),
         pytest.param(
-            [PAUSED], row_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "accept-empty",
+            [PAUSED], row_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "look",
             id="paused, and its data gone",
         ),
         pytest.param([PAUSED], row_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
@@ -208,5 +215,18 @@ def test_status_is_a_success_when_all_is_served_whole(plugin, resources, row, re
     [line] = json.loads(result.stdout)
     assert line["reason"] == reason
     assert result.exit_code == (0 if reason in ("Served", "Paused", "Orphan") else 1)
-    expected = None if command is None else f"kubectl vecstow {command} -n apps notes"
-    assert line["next_command"] == expected
+    assert (
+        line["next_command"]
+        == {
+            None: None,
+            "repair": "kubectl vecstow repair -n apps notes",
+            "adopt": "kubectl vecstow adopt -n apps notes",
+            "look": "kubectl describe pvc -n apps",
+        }[command]
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "adopt"])
+def test_an_engine_that_wants_a_key_is_not_said_to_be_away(plugin, command):
+    plugin.refusals.append("pod vecstow-0: a key is needed")
+    assert refusal(plugin.run(command)) == "pod vecstow-0: a key is needed"

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Changed, client_of
+from vecstow_operator.manager.asking import CONTAINER
 from vecstow_operator.manager.engines import EngineView, orphans
 from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
@@ -72,6 +73,7 @@ def status(
     Exit code 1 when one of them is not served whole, whether it has a resource, is paused, or neither.
     """
     _, namespace, found = _look(context, namespace, key_file)
+    _refuse_unasked(found)
     lines = [
         line
         for line in report(found.resources, found.engines, namespace)
@@ -104,6 +106,7 @@ def adopt(
       kubectl vecstow adopt --dry-run -o yaml > collections.yaml
     """
     api, namespace, found = _look(context, namespace, key_file)
+    _refuse_unasked(found)
     wanted = [
         (on, name)
         for on, name in orphans(found.engines, found.resources)
@@ -191,6 +194,8 @@ def check(
             typer.echo(f"{finding['severity']}: {finding['file']}{where}: {finding['message']}")
         typer.echo(f"{collection}: {len(document['findings'])} findings")
     if any(finding["severity"] == "error" for finding in document["findings"]):
+        if not as_json:
+            typer.echo(f"  next: kubectl vecstow repair -n {namespace} {name}")
         raise typer.Exit(1)
 
 
@@ -215,7 +220,7 @@ def repair(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
-        for line in repaired(collection, answer):
+        for line in repaired(collection, answer, f"-n {namespace} {proxy.pod} -c {CONTAINER}"):
             typer.echo(line)
     if answer["outcome"] in ("planned", "impossible"):
         raise typer.Exit(1)
@@ -328,6 +333,12 @@ def _proxy(found: Survey, engine: str | None) -> EngineProxy:
     if engine not in found.proxies:
         raise Refused(f"engine {engine!r} has no pod")
     return found.proxies[engine]
+
+
+def _refuse_unasked(found: Survey) -> None:
+    """What nobody was allowed to ask is no outage."""
+    if found.refusals:
+        raise Refused(found.refusals[0])
 
 
 def _refuse_missing(names: Iterable[str] | None, there: set[str], what: str) -> None:

@@ -23,6 +23,10 @@ class NoAnswer(Exception):
     """Raised when an engine refuses, or cannot be reached; the message says which."""
 
 
+class NotAllowed(NoAnswer):
+    """Raised when the engine asks for a key, or for another one, or the API server for a right."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProxy:
     """One engine pod."""
@@ -36,7 +40,7 @@ class EngineProxy:
     def call(
         self, method: str, *path: str, body: object = None, seconds_max: float = ANSWER_SECONDS_MAX
     ) -> Any:
-        """The `data` of the answer. Raises NoAnswer."""
+        """The `data` of the answer. Raises NoAnswer, and of it NotAllowed."""
         below = "/".join(quote(part, safe="") for part in path)
         where = f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:{self.port}/proxy/{below}"
         headers = {"Accept": "application/json"} | self._headers()
@@ -51,7 +55,10 @@ class EngineProxy:
         except (ApiException, HTTPError, OSError) as error:
             raise NoAnswer(f"the API server does not answer: {error}") from error
         if answer.status != HTTPStatus.OK:
-            raise NoAnswer(f"pod {self.pod}: {_told(content) or f'{answer.status} {answer.reason}'}")
+            message = f"pod {self.pod}: {_told(content) or f'{answer.status} {answer.reason}'}"
+            if answer.status == HTTPStatus.UNAUTHORIZED:
+                raise NotAllowed(f"{message}: export VECSTOW_API_KEY=…, or --key-file FILE")
+            raise (NotAllowed if answer.status == HTTPStatus.FORBIDDEN else NoAnswer)(message)
         try:
             return json.loads(content)["data"]
         except (ValueError, TypeError, KeyError) as error:

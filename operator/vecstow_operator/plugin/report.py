@@ -46,7 +46,7 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
             engine=resource.engine,
             state=row.state if row is not None else "unknown",
             reason=PAUSED if resource.is_paused and reason is Reason.SERVED else reason.value,
-            vectors=row.vector_count if row is not None else resource.known.vector_count,
+            vectors=row.vector_count if row is not None and row.serves else resource.known.vector_count,
             message=_message(verdict) + ("; spec.paused" if resource.is_paused else ""),
             next_command=_next(reason, resource.engine, namespace, resource.name),
         )
@@ -94,23 +94,25 @@ def _reason(verdict: Verdict) -> Reason:
 def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
     """The command that helps, or tells more."""
     plugin, inside, where = "kubectl vecstow", f"-n {namespace}", f"-n {namespace} {name}"
+    of_engine = f"{inside} -l vecstow.dev/engine={engine}"
     commands = {
-        Reason.DATA_MISSING: f"{plugin} accept-empty {where}",
-        Reason.VOLUME_REPLACED: f"{plugin} accept-empty {where}",
+        # The volume comes first: `accept-empty` is for who knows that it will not come back.
+        Reason.DATA_MISSING: f"kubectl describe pvc {inside}",
+        Reason.VOLUME_REPLACED: f"kubectl describe pvc {inside}",
         Reason.QUARANTINED: f"{plugin} repair {where}",
         Reason.POINTS_WITHHELD: f"{plugin} repair {where}",
         Reason.READ_ONLY: f"{plugin} check {where}",
         Reason.ENGINE_MISSING: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
-        Reason.ENGINE_SCALED_DOWN: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
-        Reason.ENGINE_UNREACHABLE: f"kubectl get pods {inside} -l vecstow.dev/engine={engine} -o wide",
+        Reason.ENGINE_SCALED_DOWN: f"kubectl scale statefulset {of_engine} --replicas=1",
+        Reason.ENGINE_UNREACHABLE: f"kubectl get pods {of_engine} -o wide",
         Reason.CONFLICT: f"kubectl get vcol {inside}",
         Reason.INVALID: f"kubectl edit vcol {where}",
     }
     return commands.get(reason)
 
 
-def repaired(collection: str, answer: Mapping[str, Any]) -> Iterator[str]:
-    """What a repair did, or would do, for people."""
+def repaired(collection: str, answer: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a repair did, or would do, for people; `where` is the engine's container, as kubectl takes it."""
     plan = answer["plan"]
     for number, step in enumerate(plan["steps"], start=1):
         yield f"{collection}: step {number}: {step['does']}, because {step['because']}"
@@ -126,5 +128,8 @@ def repaired(collection: str, answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"{collection}: {outcome}: {points}"
     if answer["quarantine"]:
         yield f"{collection}: what was damaged lies in {answer['quarantine']} on the volume"
+        if plan["lost"] or plan["lost_records"]:
+            lost = f"$VECSTOW_DATA/{answer['quarantine']}/lost.jsonl"
+            yield f"  next: look at what is lost: kubectl exec {where} -- sh -c 'cat \"{lost}\"'"
     if plan["hint"]:
         yield f"  next: {plan['hint']}"

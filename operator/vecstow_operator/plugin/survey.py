@@ -12,7 +12,7 @@ from vecstow_operator.kube import NOT_UNDERSTOOD, Cluster
 from vecstow_operator.manager.asking import address_of, engine_views, stays
 from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Observed, observed
-from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
+from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer, NotAllowed
 
 STATE_SECONDS_MAX: Final = 10.0
 """For a pod to say how it stands: one that hangs keeps nobody from hearing of the others."""
@@ -28,6 +28,8 @@ class Survey:
     engines: dict[str, EngineView] = field(default_factory=dict)
     proxies: dict[str, EngineProxy] = field(default_factory=dict)
     """By engine: its first pod."""
+    refusals: list[str] = field(default_factory=list)
+    """Why pods did not say how they stand though they could: there is no key, or no right to ask."""
 
     @property
     def resources(self) -> list[Observed]:
@@ -45,18 +47,20 @@ def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
         address = address_of(pod)
         proxy = EngineProxy(api, namespace, address.pod, address.port, key)
         found.proxies.setdefault(address.engine, proxy)
-        answers.append((address.engine, asked(proxy, address.uid)))
+        answers.append((address.engine, asked(proxy, address.uid, found.refusals)))
     found.engines = engine_views(cluster.stateful_sets(), pods, answers)
     return found
 
 
-def asked(proxy: EngineProxy, uid: str) -> EnginePod:
-    """What the pod says, or why it says nothing."""
+def asked(proxy: EngineProxy, uid: str, refusals: list[str]) -> EnginePod:
+    """What the pod says, or why it says nothing; refusals are gathered."""
     try:
         return EnginePod(
             proxy.pod, uid, parse_state(proxy.call("GET", "state", seconds_max=STATE_SECONDS_MAX))
         )
     except NoAnswer as error:
+        if isinstance(error, NotAllowed):
+            refusals.append(str(error))
         return EnginePod(proxy.pod, uid, problem=str(error))
     except NOT_UNDERSTOOD as error:
         return EnginePod(proxy.pod, uid, problem=f"its answer is not understood: {error!r}")
