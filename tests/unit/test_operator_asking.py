@@ -51,7 +51,7 @@ def test_engine_is_there_as_long_as_anything_of_it_is(stateful_sets, pods, expec
 )
 def test_pod_whose_answer_the_plugin_does_not_understand_hides_no_other(answer):
     proxy = SimpleNamespace(pod="vecstow-0", call=lambda *_, **__: answer)
-    assert asked(proxy, "p-1").problem.startswith("its answer is not understood: ")
+    assert asked(proxy, "p-1", []).problem.startswith("its answer is not understood: ")
 
 
 @pytest.mark.parametrize(
