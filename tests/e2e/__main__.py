@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tests.cluster.folder import temporary_folder
 from tests.cluster.go_module import NotBuilt
-from tests.e2e.conftest import install_crds, make_namespace
 from tests.e2e.node import Node
-from tests.e2e.release import Release
+from tests.e2e.release import Release, install_crds, make_namespace
 from tests.e2e.supplies import supplies
 
 MESSAGE = """\

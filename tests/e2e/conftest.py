@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.folder import temporary_folder
 from tests.e2e.node import Node
-from tests.e2e.release import CRDS, Release
+from tests.e2e.release import Release, install_crds, make_namespace
 from tests.e2e.supplies import supplies
 
 
@@ -39,19 +38,6 @@ def release(node: Node, crds: None, namespace: str) -> Release:
     found.make_keys()
     node.add_volume(namespace)
     return found
-
-
-def install_crds(node: Node) -> None:
-    node.helm("upgrade", "--install", "vecstow-crds", CRDS, "--namespace=default")
-
-
-def make_namespace(node: Node, name: str | None = None) -> str:
-    name = name or f"test-{secrets.token_hex(4)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    # Made by a controller, and without it no pod is admitted.
-    node.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
-    return name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

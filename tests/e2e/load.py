@@ -11,7 +11,7 @@ from collections import Counter
 from types import TracebackType
 
 from tests.crash.rest import Refused, Rest, Stored, Unreached
-from tests.e2e.release import Release
+from tests.e2e.release import PORT, Release
 
 DIMENSION = 8
 BATCH = 20
@@ -79,7 +79,7 @@ class Load:
 
     def _run(self, work: object) -> None:
         assert callable(work)
-        with Rest(3030, 30, host=self._address, key=self._release.keys["app"]) as rest:
+        with Rest(PORT, 30, host=self._address, key=self._release.keys["app"]) as rest:
             number = 0
             while not self._stopped.is_set():
                 try:

@@ -34,8 +34,9 @@ COREDNS = GoModule(
     hint=HINT,
     requirement="github.com/coredns/coredns",
 )
+# What Argo CD runs health checks with.
 GLUA = GoModule(
-    title="gopher-lua, which Argo CD runs health checks with",
+    title="gopher-lua",
     name="glua",
     folder=HERE / "glua",
     hint=HINT,

@@ -200,3 +200,18 @@ class Release:
         chosen = IMAGE_VALUES | SMALL | {"keys.existingSecret": KEYS_SECRET, "persistence.size": "1Gi"}
         sets = (f"--set-json={name}={json.dumps(value)}" for name, value in (chosen | (values or {})).items())
         return [f"--namespace={self.namespace}", *sets]
+
+
+def install_crds(node: Node) -> None:
+    """Once for a cluster."""
+    node.helm("upgrade", "--install", "vecstow-crds", CRDS, "--namespace=default")
+
+
+def make_namespace(node: Node, name: str | None = None) -> str:
+    """One whose Pod Security is the strictest; returns its name."""
+    name = name or f"test-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    # Made by a controller, and without it no pod is admitted.
+    node.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
+    return name

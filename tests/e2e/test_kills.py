@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import make_namespace
 from tests.e2e.load import DIMENSION, Load
 from tests.e2e.node import Node
-from tests.e2e.release import Release
+from tests.e2e.release import Release, make_namespace
 from tests.operator.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1800)

@@ -12,11 +12,10 @@ import httpx
 import pytest
 
 from tests.crash.rest import Refused, Rest
-from tests.e2e.conftest import make_namespace
 from tests.e2e.load import DIMENSION, Load
 from tests.e2e.node import HelmFailed, Node
 from tests.e2e.pods import USER
-from tests.e2e.release import PORT, Release, Values
+from tests.e2e.release import PORT, Release, Values, make_namespace
 from tests.e2e.volumes import SMALL_BYTES, SMALL_STORAGE_CLASS, STORAGE_CLASS
 from tests.operator.site import collection
 from tests.operator.waiting import wait_for

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vecstow_engine.model.errors import VolumeRefused
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, path_below, restore_backup
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.repair.swap import finish_repairs
 from vecstow_engine.storage.trash import restore_deleted
-from vecstow_engine.storage.volume import alone
+from vecstow_engine.storage.volume import alone, stopped_volume
 
 
 def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
@@ -27,9 +26,7 @@ def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
 
 def restore_on_volume(data: Path, given: str, new_name: str | None) -> Manifest:
     """As `restore`, on a stopped volume; raises VolumeRefused while an engine serves it, too."""
-    if not data.is_dir():
-        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
-    layout = Layout(data.absolute())
+    layout = stopped_volume(data)
     with alone(layout, f"vecstow restore {given}"):
         finish_repairs(layout)
         try:

@@ -138,6 +138,13 @@ class Volume:
         return raw.decode().rstrip()
 
 
+def stopped_volume(data: Path) -> Layout:
+    """The layout of a volume that is used without an engine; raises VolumeRefused for what is no folder."""
+    if not data.is_dir():
+        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
+    return Layout(data.absolute())
+
+
 @contextlib.contextmanager
 def alone(layout: Layout, command: str) -> Iterator[None]:
     """Change a stopped volume as its one engine, which takes no room for itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
+from vecstow_engine.model.errors import NotFound, StorageError
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.beside import check_beside
 from vecstow_engine.storage.check.collection import examine, examine_files, is_sound
@@ -16,7 +16,7 @@ from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.rows_header import read_header
-from vecstow_engine.storage.volume import unserved
+from vecstow_engine.storage.volume import stopped_volume, unserved
 
 
 def check_volume(
@@ -27,9 +27,7 @@ def check_volume(
     No engine can start on it meanwhile. Raises VolumeRefused when one runs, or when `data` is no folder, and
     NotFound for a name that has no folder.
     """
-    if not data.is_dir():
-        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
-    layout = Layout(data.absolute())
+    layout = stopped_volume(data)
     report = CheckReport()
     with unserved(layout, " ".join(["vecstow check", *(names or ())[:1]])):
         found = {folder.name: folder for folder in discover(layout)}

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vecstow_engine.model.errors import NotFound, VolumeRefused
+from vecstow_engine.model.errors import NotFound
 from vecstow_engine.storage.discovery import Found, discover
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.repair.collection import Planned, nobody, repair_collection
 from vecstow_engine.storage.repair.report import Progress, RepairReport, no_progress
 from vecstow_engine.storage.repair.swap import finish_repairs
-from vecstow_engine.storage.volume import alone, unserved
+from vecstow_engine.storage.volume import alone, stopped_volume, unserved
 
 
 def repair_volume(
@@ -29,9 +29,7 @@ def repair_volume(
     and where there is no collection (both before anything is written), DiskFull before anything of a
     collection was changed, StorageError.
     """
-    if not data.is_dir():
-        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
-    layout = Layout(data.absolute())
+    layout = stopped_volume(data)
     report = RepairReport()
     with _locked(layout, names, dry_run=dry_run):
         if not dry_run:
