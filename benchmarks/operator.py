@@ -25,7 +25,7 @@ from tests.cluster.binaries import build
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.folder import temporary_folder
 from tests.operator.site import CRD, Role, Site, collection, running
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 from vecstow_operator.cli import MANAGER_TICK_SECONDS, SIDECAR_TICK_SECONDS
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 

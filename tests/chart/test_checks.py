@@ -98,7 +98,17 @@ def test_a_second_engine_of_that_name_is_refused(site: Site) -> None:
     site.install(OPEN)
     with pytest.raises(HelmFailed, match=r'engine.name: "vecstow" is the engine of StatefulSet one-vecstow'):
         site.ask(OPEN, "two")
-    site.ask(OPEN | {"engine": {"name": "two"}}, "two")
+    site.ask(OPEN | {"engine": {"name": "two"}} | WITHOUT_MANAGER, "two")
+
+
+def test_a_second_manager_is_refused(site: Site) -> None:
+    """An uninstall of its release would take the finalizers of all resources."""
+    site.install(OPEN)
+    with pytest.raises(
+        HelmFailed, match="Deployment one-vecstow-manager is this namespace's manager already"
+    ):
+        site.ask(OPEN | {"engine": {"name": "two"}}, "two")
+    site.ask(OPEN)
 
 
 def test_other_names_for_an_engine_that_is_there_are_refused(site: Site) -> None:

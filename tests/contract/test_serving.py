@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tests.engine_process import VECSTOW, EngineProcess
 from tests.ports import free_port
+from tests.waiting import wait_for
 
 
 def refused(*flags: object) -> subprocess.CompletedProcess[str]:
@@ -34,6 +36,33 @@ def test_a_second_engine_on_the_volume_is_refused(tmp_path):
     assert second.returncode == 1
     errors = [json.loads(line) for line in second.stderr.splitlines() if '"error"' in line]
     assert errors[0]["event"] == "the data directory cannot be served"
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """An engine that waits for the volume of another, which is given beside it."""
+    data = tmp_path / "data"
+    second = EngineProcess(data, "--lock-wait-seconds", 60)
+    with EngineProcess(data) as first, contextlib.ExitStack() as ending:
+        ending.callback(second.kill)
+        second.start("/health/live")
+        wait_for(lambda: "waiting for the volume" in second.log.read_text(), second.log.read_text)
+        assert httpx.get(f"{second.url}/ready", trust_env=False).status_code == 503
+        yield first, second
+
+
+def test_an_engine_that_waits_for_the_volume_takes_it_when_it_is_free(waiting):
+    first, second = waiting
+    assert first.stop() == 0
+    wait_for(lambda: httpx.get(f"{second.url}/ready", trust_env=False).is_success, second.log.read_text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_the_volume(waiting, number):
+    _, second = waiting
+    second.process.send_signal(number)
+    assert second.process.wait(30) == 0
+    second.process = None
 
 
 def test_a_taken_port_is_refused_before_the_volume_is_touched(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.cluster.folder import temporary_folder
 from tests.cluster.go_module import NotBuilt
+from tests.e2e.images import DOCUMENTED_IMAGE, IMAGE
 from tests.e2e.node import Node
 from tests.e2e.release import Release, install_crds, make_namespace
 from tests.e2e.supplies import supplies
@@ -23,6 +24,8 @@ and in it, for example:
   kubectl get pods
   kubectl apply --filename examples/kubernetes/collection.yaml
   kubectl wait --for=condition=Ready vcol/app-notes
+  kubectl apply --filename examples/kubernetes/fill.yaml
+  kubectl wait --for=condition=Complete job/fill && kubectl logs job/fill
   kubectl vecstow status
   kubectl port-forward service/vecstow 3030 &
   vecstow ls
@@ -39,6 +42,10 @@ def main() -> None:
         release = Release(node, make_namespace(node, "vecstow"))
         release.make_keys()
         release.install()
+        # What examples/kubernetes/fill.yaml asks for.
+        node.tag_image(IMAGE, DOCUMENTED_IMAGE)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vecstow-app"}}
+        release.apply(secret | {"stringData": {"key": release.keys["app"]}})
         release.kubectl("config", "set-context", "--current", f"--namespace={release.namespace}")
         values = {
             "pid": os.getpid(),

@@ -162,6 +162,10 @@ class Node:
         [processes] = filter(None, ((group / "cgroup.procs").read_text().split() for group in running))
         os.kill(int(processes[0]), signal.SIGKILL)
 
+    def tag_image(self, name: str, other: str) -> None:
+        """Give an image a second name."""
+        self.machine.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", name, other)
+
     def add_volume(self, name: str, capacity: str = "1Gi") -> Path:
         """Make one more volume of the default class; returns its folder."""
         self.apply(self._new_volume(name, capacity))

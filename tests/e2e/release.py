@@ -19,7 +19,7 @@ from tests.crash.rest import Refused, Rest
 from tests.e2e.images import IMAGE, ROOT
 from tests.e2e.node import Node
 from tests.operator.site import collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 CHART = str(ROOT / "charts" / "vecstow")
 CRDS = str(ROOT / "charts" / "vecstow-crds")

@@ -11,7 +11,7 @@ from tests.e2e.load import DIMENSION
 from tests.e2e.node import Node
 from tests.e2e.pods import pod
 from tests.e2e.release import KEYS_SECRET, Release
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 

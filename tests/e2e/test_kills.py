@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.load import DIMENSION, Load
 from tests.e2e.node import Node
 from tests.e2e.release import Release, make_namespace
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1800)
 

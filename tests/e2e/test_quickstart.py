@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.images import IMAGE, ROOT
+from tests.e2e.images import DOCUMENTED_IMAGE, IMAGE, ROOT
 from tests.e2e.node import Node
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.timeout(600)
 
 PAGE = ROOT / "docs" / "quickstart-kubernetes.md"
-# What Kubernetes makes of `vecstow:0.1.0`.
-NAME = "docker.io/library/vecstow:0.1.0"
 
 
 def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_path: Path) -> None:
-    node.machine.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", IMAGE, NAME)
+    node.tag_image(IMAGE, DOCUMENTED_IMAGE)
     node.add_volume(namespace, "10Gi")
     for name in ("charts", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -32,4 +30,4 @@ def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_pa
     assert told is not None
     assert printed[2].endswith(told[0].removesuffix("```"))
     assert '"id":"note-0"' in printed[3]
-    assert re.search(r"app-notes +True +Served +256 +Cosine +4 ", printed[4])
+    assert re.search(r"app-notes +True +Served +False +256 +Cosine +4 ", printed[4])

@@ -10,7 +10,7 @@ from tests.e2e.images import IMAGE
 from tests.e2e.load import DIMENSION, Load
 from tests.e2e.release import Release, Values
 from tests.e2e.settings import PAUSE_IMAGE
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -24,7 +24,7 @@ CHANGES: tuple[Values, ...] = (
 
 @pytest.fixture
 def loaded(release: Release) -> Release:
-    release.node.machine.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", IMAGE, other())
+    release.node.tag_image(IMAGE, other())
     release.install()
     release.declare("notes", DIMENSION)
     return release

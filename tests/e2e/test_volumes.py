@@ -18,7 +18,7 @@ from tests.e2e.pods import USER
 from tests.e2e.release import PORT, Release, Values, make_namespace
 from tests.e2e.volumes import SMALL_BYTES, SMALL_STORAGE_CLASS, STORAGE_CLASS
 from tests.operator.site import collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -256,8 +256,10 @@ def logs(release: Release) -> str:
 def test_a_second_pod_on_the_volume_is_refused_and_says_so(three: Release) -> None:
     second = Release(three.node, three.namespace, "second-vecstow")
     shared: Values = {"persistence.existingClaim": three.claim, "manager.enabled": False}
-    second.install(shared | {"engine.name": "second"}, wait=False)
-    wait_for(lambda: "is held" in logs(second), lambda: logs(second), 120)
+    shared |= {"engine.name": "second", "engine.settings.lock-wait-seconds": 1}
+    second.install(shared, wait=False)
+    wait_for(lambda: "cannot be served" in logs(second), lambda: logs(second), 120)
+    assert "is held" in logs(second)
     assert not second.pod_ready()
     assert_points(three, "first", POINTS)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.crash.rest import Refused, Stored
 from tests.operator.site import Site, collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 POINTS: dict[str, Stored] = {
     f"point-{place}": (struct.pack("<4f", *(float(place == axis) for axis in range(4))), {"place": place})

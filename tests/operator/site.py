@@ -18,8 +18,8 @@ import yaml
 from tests.cluster.control_plane import ControlPlane
 from tests.crash.rest import Rest
 from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_parent
-from tests.operator.waiting import wait_for
 from tests.ports import free_port
+from tests.waiting import wait_for
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[2]

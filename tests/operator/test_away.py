@@ -28,8 +28,8 @@ from tests.operator.points import (
     serves,
 )
 from tests.operator.site import CRD, Role, Site, collection, running
-from tests.operator.waiting import wait_for
 from tests.operator.wire import Wire, silence, unavailable
+from tests.waiting import wait_for
 
 AWAY_SECONDS = float(os.environ.get("VECSTOW_AWAY_SECONDS", "60"))
 """How long the API server is killed for; a nightly run takes more."""

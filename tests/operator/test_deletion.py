@@ -10,9 +10,17 @@ import pytest
 
 from tests.crash.rest import Refused
 from tests.operator.plugin import plugin
-from tests.operator.points import deleted, manifest, manifest_path, refusal, served_with_points, serves
+from tests.operator.points import (
+    POINTS,
+    deleted,
+    manifest,
+    manifest_path,
+    refusal,
+    served_with_points,
+    serves,
+)
 from tests.operator.site import collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 NAMESPACE_SECONDS_MAX = 90.0
 
@@ -86,6 +94,22 @@ def test_retained_collection_is_served_with_its_points_when_it_is_declared_again
     shared.wait_reason("Served", "again")
     assert serves(shared, "again")
     assert manifest(shared, "again")["resource_uid"] == shared.resource("again")["metadata"]["uid"]
+
+
+def test_backup_takes_the_place_of_what_a_resource_declared(shared):
+    """The way of docs/operations.md: nothing else may drop a collection that a resource owns."""
+    served_with_points(shared, "rescued")
+    with shared.rest() as rest:
+        copy = rest.call("POST", "/collections/rescued/backup")["backup_path"]
+        rest.delete_many("rescued", ["point-0"])
+        assert rest.describe("rescued")["vector_count"] == len(POINTS) - 1
+    shared.kubectl("delete", "vcol", "rescued")
+    wait_for(lambda: dropped_over_rest(shared, "rescued"), "the drop over REST")
+    with shared.rest() as rest:
+        rest.call("POST", "/collections/restore", {"backup_path": copy})
+    shared.apply(collection("rescued"))
+    shared.wait_reason("Served", "rescued")
+    assert serves(shared, "rescued")
 
 
 def test_retained_collection_declared_again_at_once_never_stops_serving(shared):

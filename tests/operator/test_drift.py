@@ -22,7 +22,7 @@ from tests.operator.points import (
     serves,
 )
 from tests.operator.site import collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 
 def without_times(document):

@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.site import OPERATOR, Site, account, collection
 from tests.operator.test_rbac import Right, rights, rules, rules_without
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 from vecstow_operator.round_trip import NAME_PREFIX
 from vecstow_operator.vocabulary import FINALIZER
 

@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane, KubectlFailed
 from tests.operator.points import fill, manifest_path, served_with_points
 from tests.operator.site import REPOSITORY, RULES, Role, Site, account, collection, running
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 ROLES = ("sidecar", "manager")
 PEOPLE = REPOSITORY / "charts" / "vecstow-crds" / "templates" / "aggregated-roles.yaml"

@@ -14,7 +14,7 @@ from tests.cluster.fixtures import REQUIRED
 from tests.operator.plugin import may_add_addresses, plugin, pod_address
 from tests.operator.points import POINTS, deleted, fill, manifest, points, serves
 from tests.operator.site import Site, collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 
 NAMES = ["notes", "Mixed_Case", "by-rest", "no-points"]
 SETTINGS = {

@@ -15,7 +15,7 @@ from tests.operator.declaring import Document, Resources, declaring
 from tests.operator.site import Site, collection
 
 DEFAULTS = {"maxConnections": 16, "efConstruction": 200, "efSearch": 50, "maxLayer": 16}
-COLUMNS = ["NAME", "READY", "REASON", "DIMENSION", "METRIC", "VECTORS", "ENGINE", "AGE"]
+COLUMNS = ["NAME", "READY", "REASON", "DEGRADED", "DIMENSION", "METRIC", "VECTORS", "ENGINE", "AGE"]
 FULL = {
     "vectorType": "Float16",
     "index": {"maxConnections": 8, "efSearch": 10},
@@ -98,9 +98,11 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
     cluster: ControlPlane, resources: Resources
 ) -> None:
     resources.create(collection("shown"))
-    resources.apply_status(
-        "shown", {"vectorCount": 7, "conditions": [condition("Served", "served by vecstow")]}
-    )
+    conditions = [
+        condition("Served", "served by vecstow"),
+        condition("PointsWithheld", "rows fail their checks", kind="Degraded"),
+    ]
+    resources.apply_status("shown", {"vectorCount": 7, "conditions": conditions})
 
     def table(*arguments: str) -> list[list[str]]:
         text = cluster.kubectl("get", "--namespace", resources.namespace, *arguments)
@@ -108,7 +110,7 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
 
     head, row = table("vcol", "shown")
     assert head == COLUMNS
-    assert row[:-1] == ["shown", "True", "Served", "4", "Cosine", "7", "vecstow"]
+    assert row[:-1] == ["shown", "True", "Served", "True", "4", "Cosine", "7", "vecstow"]
     head, row = table("vcol", "shown", "-o", "wide")
     assert (head[-1], row[-1]) == ("MESSAGE", "served by vecstow")
     assert head[:-1] == COLUMNS
@@ -238,9 +240,9 @@ def test_apply_changes_nothing_of_what_is_reconciled(shared: Site, side: tuple[s
     is_unchanged_by_another_apply(shared.cluster, shared.namespace, document, side)
 
 
-def condition(reason: str, message: str) -> Document:
+def condition(reason: str, message: str, kind: str = "Ready") -> Document:
     return {
-        "type": "Ready",
+        "type": kind,
         "status": "True",
         "reason": reason,
         "message": message,

@@ -19,7 +19,7 @@ from tests.cluster.control_plane import ControlPlane, KubectlFailed
 from tests.crash.rest import Rest, Stored
 from tests.operator.declaring import Document
 from tests.operator.site import Site, collection
-from tests.operator.waiting import wait_for
+from tests.waiting import wait_for
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 
 QUERY = struct.pack("<4f", 1, 0, 0, 0)

@@ -108,6 +108,19 @@ def test_lease_of_one_that_is_gone_is_anothers_when_its_time_is_over(site):
     assert site.server.held == ("other", DURATION_SECONDS)
 
 
+def test_holder_that_is_waited_for_is_named_once(site):
+    lease, other = site.lease(), site.lease("other")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            assert lease.is_held()
+            assert not other.is_held()
+            site.seconds += RETRY_SECONDS
+    assert [(line["event"], line.get("holder")) for line in logs] == [
+        ("lease taken", None),
+        ("lease held by another", "manager"),
+    ]
+
+
 def test_lease_that_is_seized_is_nobody_elses_for_as_long_as_was_asked(site):
     """An uninstall ends the manager in that minute; until then it must not act."""
     manager, hook = site.lease(), site.lease("hook")

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, manifest_of, pod, row_of
 from vecstow_engine.model.manifest import manifest_document
 from vecstow_operator.kube import Changed
+from vecstow_operator.manager.engines import Told
 from vecstow_operator.plugin import cli
 from vecstow_operator.plugin.proxy import NoAnswer
 from vecstow_operator.plugin.survey import Survey
-from vecstow_operator.vocabulary import FINALIZER
+from vecstow_operator.vocabulary import FINALIZER, Reason
 
 RESOURCE = claim(status=HAD)
 LOST = {"state": "quarantined", "vector_count": 0}
@@ -61,36 +62,51 @@ def refusal(result):
     return str(result.exception)
 
 
+def missing(uid):
+    """An engine that misses the data of that incarnation, and its sidecar says so."""
+    told = {RESOURCE.uid: (Told(Reason.DATA_MISSING, "it is gone"),)}
+    return engine_of(pod(row_of(RESOURCE, collection_uid=uid, **LOST), told=told))
+
+
 @pytest.mark.parametrize(
-    ("engines", "accepted"),
+    "accepted",
     [
-        pytest.param({}, UID, id="by the status, while no engine answers"),
-        pytest.param({"vecstow": engine_of(pod(row_of(RESOURCE, **LOST)))}, UID, id="by both"),
-        pytest.param(
-            {"vecstow": engine_of(pod(row_of(RESOURCE, collection_uid=OTHER_UID, **LOST)))}, OTHER_UID,
-            id="by the manifest, which was repaired while no manager ran",
-        ),
+        pytest.param(UID, id="as the status has it"),
+        pytest.param(OTHER_UID, id="by the manifest, which was repaired while no manager ran"),
     ],
-)  # fmt: skip
-def test_loss_is_accepted_of_the_incarnation_that_the_sidecar_misses(plugin, engines, accepted):
-    plugin.documents, plugin.engines = [document(status=HAD)], engines
+)
+def test_loss_is_accepted_of_the_incarnation_that_the_sidecar_misses(plugin, accepted):
+    plugin.documents, plugin.engines = [document(status=HAD)], {"vecstow": missing(accepted)}
     assert plugin.run("accept-empty", "notes").exit_code == 0
     assert plugin.patched == [("notes", "r-1", "1", {"annotations": {"vecstow.dev/accept-empty": accepted}})]
+
+
+DAMAGED = row_of(RESOURCE, state="quarantined", reason="points.db: a wrong sum", vector_count=0)
 
 
 @pytest.mark.parametrize(
     ("status", "engines", "why"),
     [
-        pytest.param({}, {}, "never had vectors", id="never had any"),
-        pytest.param(HAD, {"vecstow": engine_of(pod(row_of(RESOURCE)))}, "is served", id="served"),
+        pytest.param({}, {}, "never had vectors: there is no loss to accept", id="never had any"),
+        pytest.param(
+            HAD, {"vecstow": engine_of(pod(row_of(RESOURCE)))},
+            "has no loss to accept: Served: served by vecstow", id="served",
+        ),
+        pytest.param(
+            HAD, {"vecstow": engine_of(pod(DAMAGED))},
+            "has no loss to accept: Quarantined: points.db: a wrong sum; kubectl vecstow repair notes",
+            id="damaged: it can be repaired",
+        ),
+        pytest.param(
+            HAD, {}, "has no loss to accept: EngineMissing: no engine 'vecstow' is in this namespace",
+            id="no engine says what is lost",
+        ),
     ],
-)
+)  # fmt: skip
 def test_no_loss_is_accepted_before_there_is_one(plugin, status, engines, why):
     """The next one would be hidden."""
     plugin.documents, plugin.engines = [document(status=status)], engines
-    assert refusal(plugin.run("accept-empty", "notes")) == (
-        f"vectorcollection/notes {why}: there is no loss to accept"
-    )
+    assert refusal(plugin.run("accept-empty", "notes")) == f"vectorcollection/notes {why}"
     assert plugin.patched == []
 
 
@@ -104,7 +120,11 @@ def test_release_takes_our_finalizer_alone(plugin):
 
 
 def test_resource_that_changed_meanwhile_is_left_as_it_is(plugin):
-    plugin.documents, plugin.is_changed = [document(status=HAD)], True
+    plugin.documents, plugin.engines, plugin.is_changed = (
+        [document(status=HAD)],
+        {"vecstow": missing(UID)},
+        True,
+    )
     assert refusal(plugin.run("accept-empty", "notes")) == (
         "vectorcollection/notes changed meanwhile (409 Conflict): try again"
     )

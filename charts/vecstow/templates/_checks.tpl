@@ -13,6 +13,9 @@
 {{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another" $.Values.engine.name .metadata.name) -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.manager.enabled -}}
+{{- include "vecstow.checkManager" . -}}
+{{- end -}}
 {{- if .Values.keys.enabled -}}
 {{- include "vecstow.checkKeys" (list . (empty $stored | not)) -}}
 {{- end -}}
@@ -26,6 +29,18 @@
 {{- end -}}
 {{- if and .Values.manager.enabled (not $names.manager) -}}
 {{- fail "serviceAccount.names.manager: name the manager's ServiceAccount, or set serviceAccount.create=true" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A second one only waits; but an uninstall of its release would take the finalizers of all. */ -}}
+{{- define "vecstow.checkManager" -}}
+{{- $release := .Release.Name -}}
+{{- range (lookup "apps/v1" "Deployment" .Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $isManager := and (eq (dig "app.kubernetes.io/part-of" "" $labels) "vecstow") (eq (dig "app.kubernetes.io/component" "" $labels) "manager") -}}
+{{- if and $isManager (ne (dig "app.kubernetes.io/instance" "" $labels) $release) -}}
+{{- fail (printf "manager.enabled: Deployment %s is this namespace's manager already, and serves all of its engines; set manager.enabled=false" .metadata.name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -76,8 +76,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM begins the drain; any other signal ends it."""
-        if sig == signal.SIGTERM and not self._engine.leaving:
-            self._engine.leaving = True
+        was_leaving, self._engine.leaving = self._engine.leaving, True
+        if sig == signal.SIGTERM and not was_leaving:
             self._ends_at = time.monotonic() + self._drain_seconds
         else:
             super().handle_exit(sig, frame)

@@ -121,3 +121,7 @@ class NewerFormat(StorageError):
 
 class VolumeRefused(StorageError):
     """Raised when the data directory is in use by another engine or lies on a network file system."""
+
+
+class VolumeHeld(VolumeRefused):
+    """Raised when the data directory is in use by another engine."""

@@ -13,8 +13,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import structlog
+
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import Busy, DiskFull, InvalidInput, Quarantined, Recovering, StorageError
+from vecstow_engine.model.errors import (
+    Busy,
+    DiskFull,
+    InvalidInput,
+    Quarantined,
+    Recovering,
+    StorageError,
+    VolumeHeld,
+)
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -38,8 +48,11 @@ from vecstow_engine.storage.records import Delete, Upsert
 from vecstow_engine.storage.volume import Volume
 
 LOADER_THREADS: Final = 2
+LOCK_PAUSE_SECONDS: Final = 0.1
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
 PURGE_SECONDS: Final = 60.0
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Engine:
@@ -84,10 +97,9 @@ class Engine:
 
     def start(self) -> None:
         """Lock the volume, discover, and recover in the background. Raises VolumeRefused."""
-        storage = self.settings.storage
-        self.volume = Volume(
-            self.layout, storage.reserve_bytes, allow_network=storage.allow_network_file_system
-        )
+        self.volume = self._open_volume()
+        if self.volume is None:
+            return
         self._catalog.settle_unfinished()
         collections = self.registry.discover()
         self._indexer = Indexer(self.settings.index.index_threads)
@@ -107,6 +119,25 @@ class Engine:
             self.registry.log_counts()
         for collection in collections:
             self._pool.submit(self._load, collection)
+
+    def _open_volume(self) -> Volume | None:
+        """As soon as whoever holds it has left it, while this engine is wanted. Raises VolumeRefused."""
+        storage = self.settings.storage
+        is_told = False
+        while True:
+            try:
+                return Volume(
+                    self.layout, storage.reserve_bytes, allow_network=storage.allow_network_file_system
+                )
+            except VolumeHeld as held:
+                if self.leaving:
+                    return None
+                if time.monotonic() - self._started_at >= storage.lock_wait_seconds:
+                    raise
+                if not is_told:
+                    log.warning("waiting for the volume", reason=held.message)
+                is_told = True
+            time.sleep(LOCK_PAUSE_SECONDS)
 
     def stop(self) -> None:
         """Take no more writes, finish what is under way, checkpoint, snapshot, give the volume free."""

@@ -31,6 +31,8 @@ class StorageSettings:
     """How long a dropped collection can be restored before it is purged; 0 keeps it for ever."""
     rescan_seconds: float = 2.0
     """How often manifests are looked at for changes made beside the engine."""
+    lock_wait_seconds: float = 0.0
+    """How long a start waits for the engine before it to leave the volume, before it is refused."""
     allow_network_file_system: bool = False
     """Serve a volume on NFS, CIFS or 9p, where locks and syncs cannot be relied on."""
 

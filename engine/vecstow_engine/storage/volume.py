@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import VolumeRefused
+from vecstow_engine.model.errors import VolumeHeld, VolumeRefused
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 
@@ -214,7 +214,7 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError as error:
         holder = os.read(fd, 32).decode(errors="replace").strip()
         os.close(fd)
-        raise VolumeRefused(
+        raise VolumeHeld(
             f"{path} is held: another engine or a check (process {holder or 'unknown'}) uses this volume",
             hint="stop that engine first; two engines on one volume would destroy it",
         ) from error

@@ -106,6 +106,8 @@ class Lease:
     def _is_over(self, found: LeaderElectionRecord) -> bool:
         """Whether another's time is. It begins when it is seen: the clocks of two machines differ."""
         if vars(found) != self._seen:
+            if found.holder_identity and found.holder_identity != self._seen.get("holder_identity"):
+                log.info("lease held by another", holder=found.holder_identity)
             self._seen, self._seen_at = vars(found), time.monotonic()
         seconds = float(found.lease_duration or DURATION_SECONDS)
         return not found.holder_identity or time.monotonic() - self._seen_at >= seconds

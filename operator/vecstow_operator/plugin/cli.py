@@ -28,6 +28,7 @@ from vecstow_operator.plugin.survey import Survey, survey
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION, Annotation, Reason
 
 COLUMNS: Final = ("resource", "collection", "engine", "state", "reason", "vectors")
+LOSSES: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
 
 app = typer.Typer(
     name="kubectl vecstow",
@@ -43,6 +44,7 @@ Namespace = Annotated[
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Engine = Annotated[str | None, typer.Option("--engine", help="Which engine; not needed when there is one.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Names; default: all.", show_default=False)]
+Resources = Annotated[list[str] | None, typer.Argument(help="Names of resources.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -143,15 +145,15 @@ def accept_empty(
     lost = verdict.known.collection_uid
     if lost is None:
         raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
-    if verdict.reason is Reason.SERVED:
-        raise Refused(f"vectorcollection/{name} is served: there is no loss to accept")
+    if verdict.reason not in LOSSES:
+        raise Refused(f"vectorcollection/{name} has no loss to accept: {verdict.reason}: {verdict.message}")
     _patch(found, document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
     typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
 
 
 @app.command()
 def release(
-    names: Names = None,
+    names: Resources = None,
     everything: Annotated[bool, typer.Option("--all", help="Every resource of the namespace.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -192,7 +194,8 @@ def check(
         for finding in document["findings"]:
             where = "" if finding.get("offset") is None else f" at {finding['offset']}"
             typer.echo(f"{finding['severity']}: {finding['file']}{where}: {finding['message']}")
-        typer.echo(f"{collection}: {len(document['findings'])} findings")
+        count = len(document["findings"])
+        typer.echo(f"{collection}: {count} finding{'' if count == 1 else 's'}")
     if any(finding["severity"] == "error" for finding in document["findings"]):
         if not as_json:
             typer.echo(f"  next: kubectl vecstow repair -n {namespace} {name}")
@@ -328,6 +331,8 @@ def _proxy(found: Survey, engine: str | None) -> EngineProxy:
     if engine is None and len(found.proxies) == 1:
         [proxy] = found.proxies.values()
         return proxy
+    if not found.proxies:
+        raise Refused("no engine of this namespace has a pod")
     if engine is None:
         raise Refused(f"there are {len(found.proxies)} engines with pods; say --engine NAME")
     if engine not in found.proxies:
