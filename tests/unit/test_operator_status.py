@@ -52,6 +52,10 @@ QUARANTINED = status_of(row(state="quarantined", reason="damaged"))
 DEGRADED = status_of(row(state="degraded", reason="1 point is withheld"))
 
 
+DEGRADED_UNHEARD = status_of(engine=engine_of(), before=DEGRADED, now=NOW)
+"""The engine's pod is gone, and no other there yet."""
+
+
 # What is written -------------------------------------------------------------------------------------------
 
 
@@ -194,6 +198,21 @@ def test_synced_is_no_longer_than_ready_is_of_the_new_generation():
     changed = dataclasses.replace(RESOURCE, generation=4)
     found = conditions(status_of(SERVED, resource=changed, before=READY, now=NOW))
     assert (found["Ready"]["status"], found["Ready"]["observedGeneration"]) == ("False", 4)
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        pytest.param(engine_of(), DEGRADED, id="no pod"),
+        pytest.param(engine_of(pod(row(state="recovering"))), DEGRADED, id="replay"),
+        pytest.param(engine_of(pod()), DEGRADED, id="not discovered yet"),
+        pytest.param(engine_of(pod(SERVED)), READY, id="sound"),
+        pytest.param(engine_of(pod(row(state="quarantined"))), READY, id="worse"),
+    ],
+)
+def test_degraded_is_over_when_an_engine_says_so(engine, expected):
+    after = status_of(engine=engine, before=DEGRADED)
+    assert conditions(after)["Degraded"] == conditions(expected)["Degraded"]
 
 
 def test_time_of_a_transition_is_kept_until_the_next_one():
@@ -346,6 +365,22 @@ NOT_READY = EventReason.NOT_READY
             READY, DEGRADED,
             [warning(EventReason.DEGRADED, "1 point is withheld; kubectl vecstow repair notes")],
             id="degraded",
+        ),
+        pytest.param(
+            DEGRADED, DEGRADED_UNHEARD, [passing("EngineUnreachable: engine 'vecstow' has no pod yet")],
+            id="degraded, and no engine says so now",
+        ),
+        pytest.param(
+            DEGRADED_UNHEARD, DEGRADED, [normal(EventReason.READY, "served by vecstow")],
+            id="degraded as before",
+        ),
+        pytest.param(
+            DEGRADED_UNHEARD, READY,
+            [
+                normal(EventReason.READY, "served by vecstow"),
+                normal(EventReason.RECOVERED, "nothing is withheld"),
+            ],
+            id="sound since it came back",
         ),
         pytest.param(
             DEGRADED, READY, [normal(EventReason.RECOVERED, "nothing is withheld")], id="sound again"

@@ -19,6 +19,9 @@ PASSING: Final = frozenset(
 )
 """What goes away by itself, or when the engine comes."""
 
+UNHEARD: Final = frozenset({Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE})
+"""No engine says what is withheld."""
+
 GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING, Reason.NONE)}
 """Type and reason of the condition that follows the building of the graph."""
 
@@ -46,10 +49,13 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
     if resource.is_paused:
         kept = {key: value for key, value in before.items() if key not in _OF_DATA}
         return kept | _data(verdict.known) | {"conditions": _with_pause(resource, before, now)}
+    conditions = _timed(resource, list(_conditions(verdict)), before, now)
+    if verdict.reason in UNHEARD and verdict.degraded is None:
+        conditions = _still_degraded(conditions, _by_type(before))
     status: Document = {
         "observedGeneration": resource.generation,
         "collectionName": resource.collection_name,
-        "conditions": _timed(resource, list(_conditions(verdict)), before, now),
+        "conditions": conditions,
     }
     if verdict.replicas:  # a list that becomes empty comes back as none
         status["replicas"] = [_replica(replica) for replica in verdict.replicas]
@@ -139,6 +145,13 @@ def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str
         yield Condition.CONFLICT, False, Reason.NO_RIVAL, "nothing else has the name"
     yield Condition.PAUSED, False, Reason.NOT_REQUESTED, "it is reconciled"
     yield from _progress(verdict, is_ready)
+
+
+def _still_degraded(conditions: list[Document], old: Mapping[str, Document]) -> list[Document]:
+    """As far as anybody knows."""
+    if not _is_true(old, Condition.DEGRADED):
+        return conditions
+    return [old[c["type"]] if c["type"] == Condition.DEGRADED else c for c in conditions]
 
 
 def _progress(verdict: Verdict, is_ready: bool) -> Iterator[tuple[Condition, bool, Reason, str]]:
