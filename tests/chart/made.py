@@ -25,7 +25,7 @@ def definition() -> str:
 
 def readme(chart: Path, helm_docs: Path) -> str:
     """The chart's README."""
-    command = [helm_docs, f"--chart-search-root={chart}", "--dry-run", "--sort-values-order=file"]
+    command = [str(helm_docs), f"--chart-search-root={chart}", "--dry-run", "--sort-values-order=file"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -68,7 +68,7 @@ def manifest_of(resource: Observed, collection_uid: str | None = None) -> Manife
 
 def row_of(resource: Observed, **changes: Any) -> Row:
     """What an engine says that serves it."""
-    values = {
+    values: dict[str, Any] = {
         "name": resource.collection_name,
         "state": "ready",
         "collection_uid": UID,

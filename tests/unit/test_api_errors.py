@@ -64,7 +64,7 @@ def test_the_page_names_each_kind_beside_its_status():
     for status, kind in shown:
         found = next(STATUS[parent] for parent in KINDS[kind].__mro__ if parent in STATUS)
         assert found == status, kind
-    subclasses = {"NewerFormat", "VolumeRefused", "DamagedFile"}
+    subclasses = {"NewerFormat", "VolumeHeld", "VolumeRefused", "DamagedFile"}
     assert {kind for _, kind in shown} == set(KINDS) - subclasses
 
 

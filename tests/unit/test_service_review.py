@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST, upsert
+from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, InvalidInput, Recovering
 from vecstow_engine.model.filters import parse_filter
@@ -300,6 +301,43 @@ def test_errors_in_upkeep_are_tried_again_later_each_time():
         pause = background._longer(pause)
         seconds.append(pause.seconds)
     assert seconds == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+async def test_graph_that_cannot_grow_is_tried_again_and_keeps_no_other_waiting(engine, monkeypatch):
+    """The tail would be full for ever, and each further insert refused, while nothing says why."""
+    engine.declare("other")
+    add, failing = HnswGraph.add, threading.Event()
+    failing.set()
+
+    def add_or_fail(graph, rows, labels, threads):
+        if failing.is_set() and rows[0, 0] < 5000:
+            tries.append(labels)
+            raise RuntimeError("Not enough memory: resizeIndex failed to allocate base layer")
+        add(graph, rows, labels, threads)
+
+    tries = []
+    monkeypatch.setattr(background, "ERROR_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(HnswGraph, "add", add_or_fail)
+    with capture_logs() as logs:
+        await engine.put(**fill("p", 1200))
+        wait_until(lambda: len(tries) >= 2)
+    assert {line["event"] for line in logs} == {"rows could not be moved to the graph"}
+    assert logs[0]["exc_info"].args == ("Not enough memory: resizeIndex failed to allocate base layer",)
+    await engine.put("other", **fill("q", 1200, 5000))
+    wait_until(lambda: engine.collection("other").index.indexed == 1200)
+    assert engine.collection("notes").index.indexed == 0
+    failing.clear()
+    wait_until(lambda: engine.collection("notes").index.indexed == 1200)
+    assert await engine.nearest("notes", 7) == ["p6"]
+    assert engine.live
+
+
+@pytest.mark.parametrize("part", ["_committer", "_indexer", "_upkeep"])
+def test_engine_whose_thread_has_ended_is_not_alive(tmp_path, part):
+    with RunningEngine(tmp_path / "data") as engine:
+        assert engine.live
+        getattr(engine, part).stop()
+        assert not engine.live
 
 
 def test_searches_that_ask_for_many_hits_share_no_call():

@@ -34,6 +34,23 @@ SNAPSHOT_ROWS_MIN: Final = 5_000
 log = structlog.stdlib.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """After an error a collection is left alone until then (time.monotonic), longer each time."""
+
+    seconds: float
+    until: float
+
+    def is_over(self) -> bool:
+        """Whether it may be tried again."""
+        return time.monotonic() >= self.until
+
+
+def _longer(pause: _Pause | None) -> _Pause:
+    seconds = min(2 * pause.seconds, ERROR_PAUSE_SECONDS_MAX) if pause is not None else ERROR_PAUSE_SECONDS
+    return _Pause(seconds, time.monotonic() + seconds)
+
+
 class Indexer:
     """Moves rows from the tails and backlogs into the graphs, slice by slice."""
 
@@ -43,14 +60,28 @@ class Indexer:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._dirty: dict[Collection, None] = {}
+        self._pauses: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
+        """Of those whose rows could not be moved; `_lock` guards it."""
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
 
     def notify(self, collection: Collection) -> None:
         """This collection may have rows to move."""
         with self._lock:
             self._dirty[collection] = None
         self._wake.set()
+
+    def try_again(self) -> None:
+        """Wake it for each collection whose pause is over: no write may come that would."""
+        with self._lock:
+            due = [collection for collection, pause in self._pauses.items() if pause.is_over()]
+        for collection in due:
+            self.notify(collection)
 
     def stop(self) -> None:
         """Finish the slice at hand."""
@@ -74,29 +105,28 @@ class Indexer:
         index = collection.index
         with self._lock:
             self._dirty.pop(collection, None)
+            pause = self._pauses.get(collection)
+        if pause is not None and not pause.is_over():
+            return
         if index is None or not collection.serves() or self._stopping.is_set():
             return
         try:
-            if index.advance(threads=self._threads):
-                with self._lock:
-                    self._dirty[collection] = None
-        except (VecstowError, OSError) as error:
+            more = index.advance(threads=self._threads)
+        except Exception as error:  # The thread must live, for the other collections; the error must show.
             if not collection.serves():
                 return
-            log.error("rows could not be read for the index", collection=collection.name, reason=str(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    """After an error a collection is left alone until then (time.monotonic), longer each time."""
-
-    seconds: float
-    until: float
-
-
-def _longer(pause: _Pause | None) -> _Pause:
-    seconds = min(2 * pause.seconds, ERROR_PAUSE_SECONDS_MAX) if pause is not None else ERROR_PAUSE_SECONDS
-    return _Pause(seconds, time.monotonic() + seconds)
+            is_foreseen = isinstance(error, VecstowError | OSError)
+            log.error(
+                "rows could not be moved to the graph",
+                collection=collection.name, reason=str(error), exc_info=None if is_foreseen else error,
+            )  # fmt: skip
+            with self._lock:
+                self._pauses[collection] = _longer(pause)
+            return
+        with self._lock:
+            self._pauses.pop(collection, None)
+            if more:
+                self._dirty[collection] = None
 
 
 class Upkeep:
@@ -122,6 +152,11 @@ class Upkeep:
         self._told_broken: WeakSet[Collection] = WeakSet()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """Finish what is under way; then the caller's thread makes the last checkpoints."""
@@ -194,6 +229,7 @@ class Upkeep:
             try:
                 for collection in list(self._collections()):
                     self._look_after(collection)
+                self._indexer.try_again()
                 self._volume.fill_reserve()
                 self._also()
             except Exception as error:  # The thread must live; the error must show.
@@ -203,7 +239,7 @@ class Upkeep:
         collection.tell_withheld()
         self._tell_broken(collection)
         pause = self._pauses.get(collection)
-        if self._stop.is_set() or (pause is not None and pause.until > time.monotonic()):
+        if self._stop.is_set() or (pause is not None and not pause.is_over()):
             return
         task = self._due(collection)
         if task is None:

@@ -81,6 +81,11 @@ class Committer:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether all of its threads are."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> None:
         """Take no more writes, finish those that were accepted."""
         with self._lock:

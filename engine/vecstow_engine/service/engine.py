@@ -65,7 +65,6 @@ class Engine:
         self.registry = Registry(self.layout)
         self.ready = False
         """The volume is discovered; each collection has a state of its own."""
-        self.live = True
         self.leaving = False
         """It ends soon: whoever has another engine to ask should ask that."""
         self.findings: dict[str, Any] = {}
@@ -155,6 +154,12 @@ class Engine:
         self._handles.close()
         self.volume.close()
         self.volume = None
+
+    @property
+    def live(self) -> bool:
+        """False when a thread has ended that nothing but a new process brings back."""
+        parts = (self._committer, self._indexer, self._upkeep) if self.ready else ()
+        return all(part.is_alive for part in parts)
 
     @property
     def all_ready(self) -> bool:
