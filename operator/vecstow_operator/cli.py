@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
-from vecstow_operator.kube import Away, Cluster, load_configuration
+from vecstow_operator.kube import Away, Cluster, Undefined, load_configuration
 from vecstow_operator.loop import Loop
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.round_trip import Failed, RoundTrip
@@ -156,6 +156,9 @@ def release(
                     return
                 typer.echo(f"{held} resources are let go")
                 hindrance = Away("resources are held again and again: another manager is at work")
+            except Undefined:
+                typer.echo("there is no definition of VectorCollection here, and no resource")
+                return
             except Away as away:
                 hindrance = away
                 time.sleep(RELEASE_AGAIN_SECONDS)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ _CHANGED: Final = (404, 409)
 
 class Away(Exception):
     """Raised when the API server gave no whole answer: unreachable, refused, or without the resource."""
+
+
+class Undefined(Away):
+    """Raised when it does not know what was asked for: no object of that kind is there, either."""
 
 
 class Silent(Away):
@@ -204,7 +209,8 @@ def _whole() -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        raise Away(f"the API server says {error.status} {error.reason}") from error
+        kind = Undefined if error.status == HTTPStatus.NOT_FOUND else Away
+        raise kind(f"the API server says {error.status} {error.reason}") from error
     except (HTTPError, OSError) as error:
         raise Silent(f"the API server does not answer: {error}") from error
     except ConfigException as error:

@@ -1,12 +1,14 @@
 """The operator's commands: a bad flag is named before anything is done; a release ends when all is let go."""
 
+import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from vecstow_operator import cli
-from vecstow_operator.kube import Away
+from vecstow_operator import cli, start
+from vecstow_operator.kube import Away, Undefined
 from vecstow_operator.manager.lease import Lease
 from vecstow_operator.manager.passes import Manager
 
@@ -25,10 +27,14 @@ def test_unknown_log_format_is_named_with_the_known_ones(role):
         pytest.param([0], 0, "", id="nobody is held"),
         pytest.param([3, 0], 0, "3 resources are let go\n", id="some were"),
         pytest.param([Away("429"), 3, 0], 0, "3 resources are let go\n", id="refused for a moment"),
+        pytest.param(
+            [Undefined("404")], 0, "there is no definition of VectorCollection here, and no resource\n",
+            id="the definition is gone",
+        ),
         pytest.param([Away("403")] * 5, 1, "", id="refused for good"),
         pytest.param([1] * 5, 1, "1 resources are let go\n" * 5, id="held again and again"),
     ],
-)
+)  # fmt: skip
 def test_release_goes_on_until_nobody_is_held(monkeypatch, answers, code, said):
     def release_all(self):
         answer = answers.pop(0)
@@ -43,3 +49,21 @@ def test_release_goes_on_until_nobody_is_held(monkeypatch, answers, code, said):
     monkeypatch.setattr(Manager, "release_all", release_all)
     result = CliRunner().invoke(cli.app, ["release"])
     assert (result.exit_code, result.stdout, answers) == (code, said, [])
+
+
+def test_signal_is_heard_before_anything_is_imported(monkeypatch):
+    """The first process of a container hears none that it has no handler for."""
+    heard = []
+
+    def run():
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+        heard.append(ended.value.code)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setitem(sys.modules, "vecstow_operator.cli", SimpleNamespace(main=run))
+    try:
+        start.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [128 + signal.SIGTERM]

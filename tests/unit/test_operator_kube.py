@@ -14,7 +14,7 @@ from kubernetes.config import kube_config
 from urllib3.util import retry
 
 from vecstow_operator import kube
-from vecstow_operator.kube import Away, Changed, Cluster, client_of, load_configuration
+from vecstow_operator.kube import Away, Changed, Cluster, Undefined, client_of, load_configuration
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import Lease
 
@@ -114,6 +114,13 @@ def test_silent_api_server_holds_neither_lists_nor_the_lease(write, monkeypatch)
         with pytest.raises(Away, match="does not answer"):
             list(cluster.resources())
         assert not Lease("vecstow-manager", "apps").is_held()
+
+
+def test_kind_that_nobody_defined_is_told_from_an_outage(write, tokens):
+    tokens.status = 404
+    write(tokens.port, "old")
+    with pytest.raises(Undefined, match="says 404"):
+        list(Cluster(load_configuration()).resources())
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -19,8 +19,7 @@ TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)
 AT_ONCE: Final = 8
 """Pods asked at the same time."""
 CONTAINER: Final = "engine"
-PORT_NAMES: Final = ("state", "http")
-"""Of the engine's container; the first one that it has."""
+PORT_NAME: Final = "http"
 PORT_DEFAULT: Final = 3030
 
 
@@ -129,5 +128,5 @@ def address_of(pod: Any) -> Address:
         uid=pod.metadata.uid,
         engine=pod.metadata.labels[Label.ENGINE],
         ip=pod.status.pod_ip,
-        port=next((ports[name] for name in PORT_NAMES if name in ports), PORT_DEFAULT),
+        port=ports.get(PORT_NAME, PORT_DEFAULT),
     )
