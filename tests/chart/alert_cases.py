@@ -88,6 +88,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "VecstowRestarts": [
         Case("four in half an hour", {STARTED: "100x5 200x5 300x5 400x5 500x5"}, "15m", (OF_POD,)),
+        Case("four that are made anew, each with another address", {
+            STARTED.replace("10.0.0.7", f"10.0.0.{number}"): f"_x{5 * number} {number}00x4"
+            for number in range(5)
+        }, "15m", (OF_POD,)),
         Case("three in half an hour", {STARTED: "100x5 200x5 300x5 400x20"}, "15m"),
         Case("four in two hours", {STARTED: "1x60 2x60 3x60 4x60 5x60"}, "2h"),
         Case("the sidecar's", {
@@ -123,10 +127,8 @@ CASES: dict[str, list[Case]] = {
     ],
     "VecstowVolumeFull": [
         Case("the engine says so", {FULL: "0x4 1x10"}, "3m", (OF_POD,)),
-        Case("a write was refused", {requests("507"): "0x4 3x10"}, "3m", (OF_POD,)),
-        Case("both are one alert", {FULL: "0x4 1x10", requests("507"): "0x4 3x10"}, "3m", (OF_POD,)),
-        Case("there is room", {FULL: "0x10", requests("507"): "0x10", requests("503"): "0+9x10"}, "4m"),
-        Case("there is room again", {FULL: "1x4 0x30", requests("507"): "0x2 3x30"}, "12m"),
+        Case("there is room", {FULL: "0x10", requests("503"): "0+9x10"}, "4m"),
+        Case("there is room again", {FULL: "1x4 0x30"}, "12m"),
     ],
     "VecstowVolumeFilling": [
         Case("a tenth is free", {BYTES: "100x40", AVAILABLE: "10x40"}, "15m", (OF_POD,)),
@@ -136,6 +138,11 @@ CASES: dict[str, list[Case]] = {
     "VecstowCheckpointLate": [
         Case("for a quarter of an hour", {LAG: "0+30x60"}, "21m", (OF_POD,)),
         Case("as it should be", {LAG: "60x60"}, "30m"),
+    ],
+    "VecstowBusy": [
+        Case("one in ten", {requests("200"): "0+90x60", requests("429"): "0+10x60"}, "21m", (OF_POD,)),
+        Case("one in fifty", {requests("200"): "0+98x60", requests("429"): "0+2x60"}, "21m"),
+        Case("for five minutes", {requests("200"): "0+90x60", requests("429"): "0+10x10 100x50"}, "21m"),
     ],
     "VecstowErrors": [
         Case("one in ten", {requests("200"): "0+90x40", requests("503"): "0+10x40"}, "11m", (OF_POD,)),

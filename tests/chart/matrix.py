@@ -115,6 +115,14 @@ CASES = {
             }
         }
     ),
+    "alerts but two": Case(
+        KEYS
+        | {
+            "monitoring": {
+                "prometheusRule": {"enabled": True, "disabled": ["VecstowBusy", "VecstowCheckpointLate"]}
+            }
+        }
+    ),
     "everything monitored": Case(
         KEYS | EVERYTHING_MONITORED | {"networkPolicy": {"monitoring": [PROMETHEUS]}}
     ),
@@ -132,6 +140,7 @@ CASES = {
                     {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
                 ],
                 "monitoring": [PROMETHEUS],
+                "apiServer": [{"ipBlock": {"cidr": "192.168.0.0/28"}}],
             }
         }
     ),
@@ -183,7 +192,7 @@ CASES = {
                     "index-threads": 4,
                     "retention-hours": 48,
                     "slice-seconds": 0.005,
-                    "import-root": "/var/lib/vecstow/import",
+                    "import-root": "/var/lib/vecstow/import: all #1",
                 }
             }
         }
@@ -195,15 +204,27 @@ CASES = {
     "accounts without one for the test": Case(
         KEYS | {"serviceAccount": {"create": False, "names": {"engine": "e", "manager": "m"}}}
     ),
+    "accounts with names of one's own": Case(KEYS | {"serviceAccount": {"names": {"engine": "e"}}}),
     "rights by hand": Case(KEYS | {"rbac": {"create": False}}),
     "annotated accounts": Case(KEYS | {"serviceAccount": {"annotations": {"example.org/role": "vectors"}}}),
     "placement": Case(KEYS | {"engine": PLACEMENT, "manager": PLACEMENT}),
     "without a disruption budget": Case(KEYS | {"podDisruptionBudget": {"enabled": False}}),
     "load balancer": Case(
         KEYS
-        | {"service": {"type": "LoadBalancer", "port": 80, "annotations": {"example.org/internal": "true"}}}
+        | {
+            "service": {
+                "type": "LoadBalancer",
+                "port": 80,
+                "externalTrafficPolicy": "Local",
+                "ipFamilyPolicy": "PreferDualStack",
+                "loadBalancerClass": "example.org/internal",
+                "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/8"],
+                "annotations": {"example.org/internal": "true"},
+            }
+        }
     ),
-    "node port": Case(KEYS | {"service": {"type": "NodePort"}}),
+    "node port": Case(KEYS | {"service": {"type": "NodePort", "nodePort": 30303}}),
+    "dependency": Case(KEYS | {"enabled": True, "global": {"team": "search"}}),
     "IPv6": Case(KEYS | {"engine": {"host": "::"}}),
     "labels and annotations": Case(
         KEYS
@@ -225,7 +246,7 @@ CASES = {
                     "limits": {"cpu": "4", "memory": "8Gi"},
                 },
                 "startupProbe": {"failureThreshold": 300},
-                "livenessProbe": {"initialDelaySeconds": 5, "successThreshold": 1},
+                "livenessProbe": {"initialDelaySeconds": 5, "failureThreshold": 30},
                 "terminationGracePeriodSeconds": 3600,
                 "preStopSeconds": 60,
                 "logFormat": "text",

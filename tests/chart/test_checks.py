@@ -18,6 +18,7 @@ from tests.cluster.control_plane import ControlPlane
 ENTRIES = ("keys.yaml", "sidecar", "manager")
 WITHOUT_MANAGER = {"manager": {"enabled": False}}
 IN_MAINTENANCE = {"engine": {"maintenance": True}}
+MONITORED = {"monitoring": {"podMonitor": {"enabled": True}}}
 STORAGE = {"storageClass": "expandable", "size": "1.5Gi"}
 
 
@@ -55,6 +56,58 @@ def test_what_must_be_named_is_asked_for(helm: Helm, values: Values, said: str) 
         helm.render(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param(
+            {"terminationGracePeriodSeconds": 37}, r": 37 is less than 38: .*\(20\)", id="as it comes"
+        ),
+        pytest.param(
+            {"terminationGracePeriodSeconds": 95, "preStopSeconds": 60},
+            ": 95 is less than 96",
+            id="a long pause",
+        ),
+        pytest.param({"settings": {"drain-seconds": 89}}, ": 120 is less than 121", id="a long drain"),
+        pytest.param(
+            {"settings": {"shutdown-grace-seconds": 103}},
+            r": 120 is less than 121: .*\(103\)",
+            id="long requests",
+        ),
+    ],
+)
+def test_a_grace_that_leaves_no_time_for_the_checkpoint_is_refused(
+    helm: Helm, values: Values, said: str
+) -> None:
+    with pytest.raises(HelmFailed, match=f"engine.terminationGracePeriodSeconds{said}"):
+        helm.render(KEYS | {"engine": values})
+
+
+def test_a_grace_that_suffices_is_taken(helm: Helm) -> None:
+    settings = {"drain-seconds": 18, "shutdown-grace-seconds": 0}
+    helm.render(KEYS | {"engine": {"terminationGracePeriodSeconds": 30, "settings": settings}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"service": {"type": "LoadBalancer"}}, id="load balancer"),
+        pytest.param({"service": {"type": "NodePort"}}, id="node port"),
+        pytest.param(
+            {
+                "ingress": {
+                    "enabled": True,
+                    "hosts": [{"host": "a", "paths": [{"path": "/", "pathType": "Exact"}]}],
+                }
+            },
+            id="ingress",
+        ),
+    ],
+)
+def test_nobody_comes_from_beyond_the_cluster_without_a_key(helm: Helm, values: Values) -> None:
+    with pytest.raises(HelmFailed, match=r"keys.enabled=false lets everybody in"):
+        helm.render(OPEN | dict(values))
+
+
 def test_a_name_that_no_service_may_have_is_refused(helm: Helm) -> None:
     with pytest.raises(HelmFailed, match=r'"1st-vecstow" is no name for a Service.*set fullnameOverride'):
         helm.render(KEYS, "1st")
@@ -75,6 +128,12 @@ def test_an_entry_that_the_secret_lacks_is_told(site: Site, missing: str) -> Non
         site.ask(KEYS)
 
 
+def test_an_entry_for_prometheus_is_asked_for_without_a_manager(site: Site) -> None:
+    site.apply(secret("keys.yaml", "sidecar"))
+    with pytest.raises(HelmFailed, match=f'Secret {SECRET} has no entry "manager"'):
+        site.ask(KEYS | WITHOUT_MANAGER | MONITORED)
+
+
 @pytest.mark.parametrize(
     ("values", "entries"),
     [
@@ -82,6 +141,11 @@ def test_an_entry_that_the_secret_lacks_is_told(site: Site, missing: str) -> Non
         pytest.param(WITHOUT_MANAGER, ("keys.yaml", "sidecar"), id="no manager"),
         pytest.param(IN_MAINTENANCE, ("manager",), id="an engine that serves nothing"),
         pytest.param(IN_MAINTENANCE | WITHOUT_MANAGER, (), id="nobody who reads one"),
+        pytest.param(
+            WITHOUT_MANAGER | MONITORED | {"engine": {"maintenance": True}},
+            ("manager",),
+            id="Prometheus alone",
+        ),
     ],
 )
 def test_only_entries_that_somebody_reads_are_needed(
@@ -111,6 +175,15 @@ def test_a_second_manager_is_refused(site: Site) -> None:
     site.ask(OPEN)
 
 
+def test_an_engine_is_not_renamed(site: Site) -> None:
+    """Its resources would name one that is not there, and what they own would be anybody's to drop."""
+    site.install(OPEN)
+    with pytest.raises(
+        HelmFailed, match=r'engine.name: this release is engine "vecstow".*set engine.name=vecstow'
+    ):
+        site.ask(OPEN | {"engine": {"name": "two"}})
+
+
 def test_other_names_for_an_engine_that_is_there_are_refused(site: Site) -> None:
     """The new StatefulSet would begin with an empty volume."""
     site.install(OPEN)
@@ -120,26 +193,57 @@ def test_other_names_for_an_engine_that_is_there_are_refused(site: Site) -> None
         site.ask(OPEN | {"fullnameOverride": "vectors"})
 
 
+KEPT = {
+    "size": "1.5Ti", "storageClass": "-", "accessModes": ["ReadWriteOnce"], "annotations": {"a": "1"}
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def installed(helm: Helm, cluster: ControlPlane) -> Iterator[Site]:
     """A release with a volume of 1536Gi, as Kubernetes writes 1.5Ti."""
     name = "chart-checks"
     cluster.kubectl("create", "namespace", name)
     made = Site(Helm(helm.program, helm.folder, cluster.environment), cluster, name)
-    made.install(OPEN | {"persistence": {"size": "1.5Ti"}})
+    made.install(OPEN | {"persistence": KEPT})
     yield made
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.mark.parametrize("size", ["1.5Ti", "1536Gi", "1572864Mi"])
 def test_the_same_size_in_other_words_is_no_change(installed: Site, size: str) -> None:
-    installed.ask(OPEN | {"persistence": {"size": size}})
+    installed.ask(OPEN | {"persistence": KEPT | {"size": size}})
 
 
 @pytest.mark.parametrize("size", ["1.5T", "1535Gi", "2Ti", "15Ti"])
 def test_another_size_is_refused(installed: Site, size: str) -> None:
     with pytest.raises(HelmFailed, match=f"persistence.size is {size} and .* was made with 1536Gi"):
-        installed.ask(OPEN | {"persistence": {"size": size}})
+        installed.ask(OPEN | {"persistence": KEPT | {"size": size}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"storageClass": "fast"}, id="class"),
+        pytest.param({"storageClass": ""}, id="default class"),
+        pytest.param({"accessModes": ["ReadWriteOncePod"]}, id="access"),
+        pytest.param({"annotations": {"a": "1", "b": "2"}}, id="more annotations"),
+        pytest.param({"annotations": {"a": "2"}}, id="other annotations"),
+    ],
+)
+def test_what_holds_for_a_new_claim_alone_is_refused(installed: Site, change: Values) -> None:
+    said = r'made with "", \["ReadWriteOnce"\] and {"a":"1"}'
+    with pytest.raises(HelmFailed, match=said) as refused:
+        installed.ask(OPEN | {"persistence": KEPT | dict(change)})
+    assert "kubectl delete statefulset one-vecstow --namespace chart-checks --cascade=orphan" in str(
+        refused.value
+    )
+
+
+def test_the_default_class_is_no_change(site: Site) -> None:
+    site.install(OPEN)
+    site.ask(OPEN)
+    with pytest.raises(HelmFailed, match=r"made with the default class"):
+        site.ask(OPEN | {"persistence": {"storageClass": "fast"}})
 
 
 def test_another_claim_is_refused(installed: Site) -> None:

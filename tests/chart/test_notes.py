@@ -80,7 +80,7 @@ def test_the_collection_of_the_notes_can_be_applied(strict: ControlPlane, helm: 
     path = f"{strict.programs}:{os.environ['PATH']}"
     subprocess.run(["sh", "-euc", pasted], check=True, env=os.environ | strict.environment | {"PATH": path})
     spec = strict.kubectl(
-        "get", "vcol", "notes", f"--namespace={NAMESPACE}", "--output=jsonpath={.spec.engine}"
+        "get", "vcol", "app-notes", f"--namespace={NAMESPACE}", "--output=jsonpath={.spec.engine}"
     )
     assert spec == "1e3"
 

@@ -194,9 +194,9 @@ def test_the_claim_is_kept_and_whole(render: Render, case: str) -> None:
     [claim] = spec["volumeClaimTemplates"]
     # Without these Argo CD sees a difference for ever.
     assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
-    if case != "storage of every kind":
-        kept = {"whenDeleted": "Retain", "whenScaled": "Retain"}
-        assert spec["persistentVolumeClaimRetentionPolicy"] == kept
+    deleted = "Delete" if case == "storage of every kind" else "Retain"
+    kept = {"whenDeleted": deleted, "whenScaled": "Retain"}
+    assert spec["persistentVolumeClaimRetentionPolicy"] == kept
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_settings_become_flags(render: Render) -> None:
     assert [each for each in arguments("settings of every kind") if each not in plain] == [
         "--allow-network-file-system",
         "--body-bytes-max=134217728",
-        "--import-root=/var/lib/vecstow/import",
+        "--import-root=/var/lib/vecstow/import: all #1",
         "--index-threads=4",
         "--retention-hours=48",
         "--slice-seconds=0.005",
@@ -363,8 +363,7 @@ def test_ports_that_are_named_are_the_containers(render: Render, case: str) -> N
     named = [port["targetPort"] for found in rendered.kind("Service") for port in found["spec"]["ports"]]
     for monitor in rendered.kind("PodMonitor"):
         named += [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]]
-    wanted = set(named) if rendered.kind("Deployment") else set(named) - {"manager-metrics"}
-    assert wanted <= ports.keys()
+    assert set(named) <= ports.keys()
     for policy in rendered.kind("NetworkPolicy"):
         for rule in policy["spec"].get("ingress", ()):
             assert {port["port"] for port in rule["ports"]} <= set(ports.values())
@@ -383,7 +382,8 @@ def test_policies_let_in_who_is_named(render: Render) -> None:
     http, metrics = rendered.one("NetworkPolicy")["spec"]["ingress"]
     managers = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "vecstow"}}}
     clients = CASES["chosen clients"].values["networkPolicy"]["clients"]
-    assert http == {"ports": [{"port": 3030}], "from": [managers, *clients, PROMETHEUS]}
+    servers = CASES["chosen clients"].values["networkPolicy"]["apiServer"]
+    assert http == {"ports": [{"port": 3030}], "from": [managers, *clients, PROMETHEUS, *servers]}
     assert metrics == {"ports": [{"port": 3031}], "from": [PROMETHEUS]}
     manager = rendered.one("NetworkPolicy", "-manager")["spec"]["ingress"]
     assert manager == [{"ports": [{"port": 3032}], "from": [PROMETHEUS]}]
@@ -395,6 +395,7 @@ def test_policies_let_in_who_is_named(render: Render) -> None:
 def test_a_node_can_be_drained(render: Render, case: str) -> None:
     for budget in render(case).kind("PodDisruptionBudget"):
         assert budget["spec"]["maxUnavailable"] == 1
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         assert budget["spec"]["selector"] == render(case).engine["spec"]["selector"]
     off = CASES[case].values.get("podDisruptionBudget") == {"enabled": False}
     assert len(render(case).kind("PodDisruptionBudget")) == (0 if off else 1)
@@ -493,6 +494,23 @@ def test_hooks_go_with_their_rights(render: Render) -> None:
 )
 def test_what_is_off_is_not_made(render: Render, case: str, kind: str) -> None:
     assert render(case).kind(kind) == []
+
+
+def test_a_load_balancer_is_as_it_was_chosen(render: Render) -> None:
+    chosen = dict(CASES["load balancer"].values["service"])
+    port, _ = chosen.pop("port"), chosen.pop("annotations")
+    spec = render("load balancer").one("Service")["spec"]
+    assert chosen.items() <= spec.items()
+    assert spec["ports"] == [{"name": "http", "port": port, "targetPort": "http"}]
+    [of_nodes] = render("node port").one("Service")["spec"]["ports"]
+    assert of_nodes["nodePort"] == 30303
+    assert set(render("default").one("Service")["spec"]) == {"type", "selector", "ports"}
+
+
+def test_an_account_has_the_name_that_was_chosen(render: Render) -> None:
+    rendered = render("accounts with names of one's own")
+    assert rendered.engine_pod["serviceAccountName"] == "e"
+    assert "e" in {account["metadata"]["name"] for account in rendered.kind("ServiceAccount")}
 
 
 # Monitoring -----------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_the_schema_knows_each_value_and_no_other() -> None:
             if isinstance(value, dict) and value and "properties" in below and place not in FREE:
                 compare(below, value, place)
 
-    compare(SCHEMA, VALUES | {"global": {}}, "")
+    compare(SCHEMA, VALUES | {"enabled": True, "global": {}}, "")
 
 
 def test_the_settings_are_the_flags_of_the_engine() -> None:

@@ -5,12 +5,15 @@
 {{- fail (printf "%q is no name for a Service, which begins with a letter: set fullnameOverride" $fullname) -}}
 {{- end -}}
 {{- include "vecstow.checkAccounts" . -}}
+{{- include "vecstow.checkEnd" . -}}
+{{- include "vecstow.checkOpen" . -}}
 {{- $stored := lookup "apps/v1" "StatefulSet" .Release.Namespace "" -}}
 {{- range $stored.items -}}
 {{- if eq .metadata.name $fullname -}}
+{{- include "vecstow.checkEngine" (list $ .) -}}
 {{- include "vecstow.checkVolume" (list $ .) -}}
 {{- else if eq (dig "labels" "vecstow.dev/engine" "" .metadata) $.Values.engine.name -}}
-{{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another" $.Values.engine.name .metadata.name) -}}
+{{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another, or set back what names this release's objects" $.Values.engine.name .metadata.name) -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.manager.enabled -}}
@@ -30,6 +33,34 @@
 {{- if and .Values.manager.enabled (not $names.manager) -}}
 {{- fail "serviceAccount.names.manager: name the manager's ServiceAccount, or set serviceAccount.create=true" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What is left of the grace is for the checkpoint. */ -}}
+{{- define "vecstow.checkEnd" -}}
+{{- $engine := .Values.engine -}}
+{{- $drain := index $engine.settings "drain-seconds" | default 0 -}}
+{{- $requests := ternary (index $engine.settings "shutdown-grace-seconds") 20 (hasKey $engine.settings "shutdown-grace-seconds") -}}
+{{- $least := addf $engine.preStopSeconds $drain $requests 10 -}}
+{{- if lt (float64 $engine.terminationGracePeriodSeconds) $least -}}
+{{- fail (printf "engine.terminationGracePeriodSeconds: %v is less than %v: preStopSeconds, drain-seconds, shutdown-grace-seconds (%v), and 10 for the checkpoint" $engine.terminationGracePeriodSeconds $least $requests) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecstow.checkOpen" -}}
+{{- $isOutside := or .Values.ingress.enabled (ne .Values.service.type "ClusterIP") -}}
+{{- if and $isOutside (not .Values.keys.enabled) -}}
+{{- fail "keys.enabled=false lets everybody in who reaches the port, and service.type or ingress.enabled brings them from beyond the cluster: ask for keys" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Resources name their engine for good. Called with a list: root, the StatefulSet that is there. */ -}}
+{{- define "vecstow.checkEngine" -}}
+{{- $labels := (index . 1).metadata.labels -}}
+{{- $name := (index . 0).Values.engine.name -}}
+{{- $is := dig "vecstow.dev/engine" $name $labels -}}
+{{- if ne $is $name -}}
+{{- fail (printf "engine.name: this release is engine %q, which resources name for good: set engine.name=%s" $is $is) -}}
 {{- end -}}
 {{- end -}}
 
@@ -64,6 +95,20 @@ and run this command again.
 ` $delete) -}}
 {{- end -}}
 {{- range $templates -}}
+{{- $class := ternary .spec.storageClassName "?" (hasKey .spec "storageClassName") -}}
+{{- $isClass := eq $class (empty $wanted.storageClass | ternary "?" (trimAll "-" $wanted.storageClass)) -}}
+{{- $isMode := eq (toJson .spec.accessModes) (toJson $wanted.accessModes) -}}
+{{- if not (and $isClass $isMode (eq (dig "metadata" "annotations" dict . | toJson) (toJson $wanted.annotations))) -}}
+{{- fail (printf `
+
+persistence.storageClass, accessModes and annotations are of a claim that is to be made, and Kubernetes changes none of them
+on a StatefulSet that is there, which was made with %s, %s and %s. Set them back; or, to have them for the next claim, type
+
+  %s
+
+and run this command again: the volume that is there stays as it is.
+` (ternary "the default class" (toJson $class) (eq $class "?")) (toJson .spec.accessModes) (dig "metadata" "annotations" dict . | toJson) $delete) -}}
+{{- end -}}
 {{- $size := .spec.resources.requests.storage -}}
 {{- if ne (include "vecstow.bytes" $size) (include "vecstow.bytes" $wanted.size) -}}
 {{- fail (printf `
@@ -106,6 +151,11 @@ serving.
 {{- end -}}
 {{- if $root.Values.manager.enabled -}}
 {{- $readers = append $readers "manager" -}}
+{{- end -}}
+{{- with $root.Values.monitoring.podMonitor -}}
+{{- if and .enabled (not .keySecret) -}}
+{{- $readers = append $readers "manager" | uniq -}}
+{{- end -}}
 {{- end -}}
 {{- range $readers -}}
 {{- $entry := index $keys.entries . -}}

@@ -92,11 +92,8 @@ priorityClassName: {{ . | quote }}
 {{- define "vecstow.account" -}}
 {{- $root := index . 0 -}}
 {{- $role := index . 1 -}}
-{{- if $root.Values.serviceAccount.create -}}
-{{ include "vecstow.fullname" $root }}-{{ $role }}
-{{- else -}}
-{{ index $root.Values.serviceAccount.names $role }}
-{{- end -}}
+{{- $made := ternary (printf "%s-%s" (include "vecstow.fullname" $root) $role) "" $root.Values.serviceAccount.create -}}
+{{ index $root.Values.serviceAccount.names $role | default $made }}
 {{- end -}}
 
 {{- /* What a container needs to speak to the API server: nothing else of the pod has it. */ -}}
@@ -140,7 +137,8 @@ priorityClassName: {{ . | quote }}
 {{- $pods := printf `namespace=%q, pod=~"%s-([0-9]+|manager-.*)"` .Release.Namespace (include "vecstow.fullname" .) -}}
 {{- $runbook := .Values.monitoring.prometheusRule.runbookUrl -}}
 {{- range .Files.Get "alerts.yaml" | fromYamlArray }}
-{{- if or (not .needs) (index $.Values (default "keys" .needs)).enabled }}
+{{- $isPart := or (not .needs) (index $.Values (default "keys" .needs)).enabled }}
+{{- if and $isPart (not (has .alert $.Values.monitoring.prometheusRule.disabled)) }}
 - alert: {{ .alert }}
   expr: |-
     {{- .expr | replace "PODS" $pods | nindent 4 }}

@@ -285,5 +285,5 @@ class Dispatcher:
 
 def _changes(exchange: Exchange) -> bool:
     """Whether the request is one of the few that change more than points."""
-    is_few = exchange.match is None and exchange.scope["method"] != "GET"
+    is_few = exchange.match is None and exchange.scope["method"] not in ("GET", "HEAD")
     return is_few and exchange.route != _ASKED_BY_THE_CLOCK
