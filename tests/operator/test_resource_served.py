@@ -87,8 +87,8 @@ def test_points_are_inserted_found_and_counted(shared: Site) -> None:
     def row() -> list[str]:
         return shared.kubectl("get", "vcol", "counted", "--no-headers").split()
 
-    wait_for(lambda: row()[5] == "2", lambda: f"two vectors in {row()}")
-    assert row()[:-1] == ["counted", "True", "Served", "4", "Cosine", "2", "vecstow"]
+    wait_for(lambda: row()[6] == "2", lambda: f"two vectors in {row()}")
+    assert row()[:-1] == ["counted", "True", "Served", "False", "4", "Cosine", "2", "vecstow"]
     status = shared.resource("counted")["status"]
     with shared.rest() as rest:
         assert status["collectionUid"] == rest.describe("counted")["collection_uid"]
