@@ -37,6 +37,8 @@ INPUTS = (
 """What the project's image is made of."""
 KEPT = 2
 """How many archives of the project's image are kept, the newest ones: each is some 400 MB."""
+STORE_BYTES_MAX = 10 << 30
+"""Layers are kept for the next build; when they take more, all are made anew."""
 PIP_OPTIONS = ("extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
 """What a build needs to know of the machine's pip."""
 
@@ -46,6 +48,7 @@ def archive() -> Path:
     wanted = cache() / f"image-{input_digest(ROOT)[:16]}.tar"
     with one_maker("images"):
         if not wanted.exists():
+            _bound_store()
             _build(_base(), wanted)
         os.utime(wanted)
     for old in sorted(cache().glob("image-*.tar"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
@@ -72,6 +75,12 @@ def _files(root: Path) -> Iterator[Path]:
 def _base_name() -> str:
     parts = " ".join([SUITE, *BASE_PACKAGES])
     return f"localhost/vecstow-base:{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+
+
+def _bound_store() -> None:
+    store = _store()
+    if store.exists() and int(_run("du", "--summarize", "--bytes", str(store)).split()[0]) > STORE_BYTES_MAX:
+        _buildah("rmi", "--all", "--force")
 
 
 def _base() -> str:
@@ -118,9 +127,13 @@ def _pip_settings() -> str:
     return "[global]\n" + "".join(f"{key} = {known[key]}\n" for key in PIP_OPTIONS if key in known)
 
 
+def _store() -> Path:
+    """Of buildah's images and layers."""
+    return cache() / "images"
+
+
 def _buildah(*arguments: str) -> str:
-    store = cache() / "images"
-    where = [f"--root={store}", f"--runroot={store}-run", "--storage-driver=overlay"]
+    where = [f"--root={_store()}", f"--runroot={_store()}-run", "--storage-driver=overlay"]
     return _run("buildah", *where, *arguments)
 
 
