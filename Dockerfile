@@ -23,7 +23,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca,required=false \
 
 # PIP_CONFIG_FILE may be missing. Python's own files are compiled in the end, all in one way.
 ENV PIP_CONFIG_FILE=/run/secrets/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
-    PIP_NO_COMPILE=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
+    PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 
 # hnswlib is published as source alone. It is compiled for every processor of this architecture, never for the one
 # that it is built on; without OpenMP's library, which it asks for and does not use; and without a trace of the folder.
@@ -51,8 +51,8 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca,required=false \
     python3 -m venv --without-pip /opt/vecstow; \
     pip="/tools/bin/python -m pip --quiet --python /opt/vecstow/bin/python"; \
     awk '/^[^ ]/ {chosen = !/^hnswlib==/} chosen' requirements-image.lock >others.lock; \
-    $pip install --require-hashes --no-deps --only-binary :all: -r others.lock; \
-    $pip install --no-deps --no-index wheels/hnswlib-*.whl; \
+    $pip install --no-compile --require-hashes --no-deps --only-binary :all: -r others.lock; \
+    $pip install --no-compile --no-deps --no-index wheels/hnswlib-*.whl; \
     # Where it was built says nothing to whoever runs it, nobody runs the tests of dependencies here, and
     # Kubernetes' second client, of 60 MB, is for asyncio.
     find /opt/vecstow -name direct_url.json -delete; \
@@ -63,7 +63,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca,required=false \
 # What changes with a dependency, and ...
 ARG SOURCE_DATE_EPOCH=0
 RUN set -eu; \
-    /opt/vecstow/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/vecstow/lib; \
+    /opt/vecstow/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/vecstow/lib; \
     mkdir -p /dependencies/opt; \
     cp -a /opt/vecstow /dependencies/opt/; \
     # A base without compiled files of Python's own library gets them: the root may be read-only.
@@ -85,12 +85,12 @@ COPY operator operator
 RUN set -eu; \
     pip="/tools/bin/python -m pip --quiet --python /opt/vecstow/bin/python"; \
     /tools/bin/python -m pip --quiet wheel --no-build-isolation --no-deps --no-index --wheel-dir wheels .; \
-    $pip install --no-deps --no-index wheels/vecstow-*.whl; \
+    $pip install --no-compile --no-deps --no-index wheels/vecstow-*.whl; \
     $pip check; \
     find /opt/vecstow -path '*/vecstow-*/direct_url.json' -delete; \
     find /opt/vecstow -path '*/vecstow-*/RECORD' -exec sed -i '/direct_url.json/d' {} +; \
     packages=$(/opt/vecstow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-    /opt/vecstow/bin/python -m compileall -q --invalidation-mode unchecked-hash "$packages"/vecstow_*; \
+    /opt/vecstow/bin/python -m compileall -q -f --invalidation-mode unchecked-hash "$packages"/vecstow_*; \
     mkdir -p /project/data; \
     cd /; \
     cp -a --parents -t /project "${packages#/}"/vecstow_* "${packages#/}"/vecstow-* opt/vecstow/bin/*vecstow*; \

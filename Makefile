@@ -120,7 +120,7 @@ prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or nig
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
 .PHONY: ci
-ci: check demo prove coverage test-operator test-chart e2e-ci ## run what CI runs
+ci: check demo prove test test-operator test-chart e2e-ci ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.archive import write_archive
-from tests.e2e.images import INPUTS, ROOT, input_digest
+from tests.e2e.images import INPUTS, ROOT, archive, input_digest
 from tests.e2e.programs import ALL
+
+UNCHECKED_HASH = (0b01).to_bytes(4, "little")
+"""The flags of a compiled file (PEP 552)."""
 
 
 @pytest.fixture
@@ -50,6 +53,24 @@ def test_what_the_image_locks_is_locked_alike_for_development() -> None:
         (ROOT / name).read_text().split("\n") for name in ("requirements-image.lock", "requirements.lock")
     )
     assert [line for line in image if "==" in line and line not in development] == []
+
+
+def test_no_module_of_the_image_is_compiled_again() -> None:
+    """Python takes each compiled file as it is, without a look at a time: the files' own are all alike, and a
+    root that is read-only keeps nothing that a start compiles.
+    """
+    seen = set()
+    with tarfile.open(archive()) as image:
+        manifest = image.extractfile("manifest.json")
+        assert manifest is not None
+        for name in json.load(manifest)[0]["Layers"]:
+            with tarfile.open(fileobj=image.extractfile(name)) as layer:
+                for member in layer:
+                    if member.name.startswith("opt/") and member.name.endswith(".pyc"):
+                        compiled = layer.extractfile(member)
+                        assert compiled is not None
+                        seen.add(compiled.read(8)[4:])
+    assert seen == {UNCHECKED_HASH}
 
 
 def test_an_image_of_one_program_has_it_at_its_root(tmp_path: Path) -> None:
