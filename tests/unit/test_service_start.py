@@ -7,12 +7,12 @@ import structlog
 
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import VolumeHeld
-from vecstow_engine.service import engine as engine_module
+from vecstow_engine.service import opening
 
 
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
-    monkeypatch.setattr(engine_module, "LOCK_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(opening, "LOCK_PAUSE_SECONDS", 0.002)
 
 
 @pytest.fixture

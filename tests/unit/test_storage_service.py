@@ -279,10 +279,10 @@ async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, mo
         patch.setattr(loading, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
         engine.restore(newest_deleted(engine), None)
     engine.gate.hold(60)
-    engine._open_postponed(math.inf)
+    engine._opener.open_postponed(math.inf)
     assert engine.describe("notes")["state"] == "recovering"
     engine.gate.release()
-    engine._open_postponed(math.inf)
+    engine._opener.open_postponed(math.inf)
     assert engine.describe("notes")["state"] == "ready"
 
 
@@ -318,7 +318,7 @@ async def test_collection_that_waits_to_be_opened_can_be_dropped(postponed, drop
     waiting = postponed.collection("notes")
     drop(postponed)
     assert postponed.collection_names() == []
-    postponed._open_again(waiting)
+    postponed._opener.open_again(waiting)
     assert waiting.store is None
     postponed.restore(newest_deleted(postponed), None)
     assert await postponed.values("notes", "a") == [1]
@@ -331,7 +331,7 @@ async def test_settings_that_change_while_a_collection_waits_to_be_opened_are_fo
     )
     postponed.refresh({})
     assert postponed.describe("notes")["state"] == "recovering"
-    postponed._open_postponed(math.inf)
+    postponed._opener.open_postponed(math.inf)
     postponed.refresh({})
     assert postponed.collection("notes").manifest.index_config == config
     assert await postponed.values("notes", "a") == [1]
@@ -348,7 +348,7 @@ async def test_collection_that_is_opened_again_is_neither_dropped_nor_held_aroun
         return real(*args, **kwargs)
 
     monkeypatch.setattr(loading, "open_store", open_slowly)
-    opening = threading.Thread(target=postponed._open_postponed, args=(math.inf,))
+    opening = threading.Thread(target=postponed._opener.open_postponed, args=(math.inf,))
     opening.start()
     assert begun.wait(20)
     for attempt in (lambda: postponed.drop("notes"), lambda: postponed.hold(60)):

@@ -8,23 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import structlog
-
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
-from vecstow_engine.model.errors import (
-    Busy,
-    DiskFull,
-    InvalidInput,
-    Quarantined,
-    Recovering,
-    StorageError,
-    VolumeHeld,
-)
+from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
@@ -34,8 +22,10 @@ from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.committer import Committer
 from vecstow_engine.service.following import Follower
 from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.holding import Holding
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.losing import refuse_if_gone
+from vecstow_engine.service.opening import Opener, open_volume
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.repairing import Repairer
 from vecstow_engine.service.searcher import Searcher, get_many
@@ -43,16 +33,12 @@ from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.check import check_folder
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.layout import Layout, rfc3339
+from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.records import Delete, Upsert
 from vecstow_engine.storage.volume import Volume
 
-LOADER_THREADS: Final = 2
-LOCK_PAUSE_SECONDS: Final = 0.1
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
 PURGE_SECONDS: Final = 60.0
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Engine:
@@ -70,14 +56,15 @@ class Engine:
         self.findings: dict[str, Any] = {}
         """What the sidecar reported last."""
         self.volume: Volume | None = None
-        self._to_open = 0
-        """Collections that wait to be opened; `_loading` guards it."""
-        self._loading = threading.Lock()
-        self._holding = threading.Lock()
-        """Over the beginning and the end of a hold."""
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max, self._make_room)
         self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
+        self._opener = Opener(
+            self.registry, self._loader, self.gate, lambda collection: self._indexer.notify(collection)
+        )
+        self._holding = Holding(
+            self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max
+        )
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._catalog = Catalog(
             self.layout, self.registry, self._loader, self._handles, self.gate,
@@ -96,7 +83,7 @@ class Engine:
 
     def start(self) -> None:
         """Lock the volume, discover, and recover in the background. Raises VolumeRefused."""
-        self.volume = self._open_volume()
+        self.volume = open_volume(self.layout, self.settings.storage, lambda: self.leaving)
         if self.volume is None:
             return
         self._catalog.settle_unfinished()
@@ -111,32 +98,8 @@ class Engine:
             self._indexer,
             self._now_and_then,
         )
-        self._pool = ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load")
-        self._to_open = len(collections)
         self.ready = True
-        if not collections:
-            self.registry.log_counts()
-        for collection in collections:
-            self._pool.submit(self._load, collection)
-
-    def _open_volume(self) -> Volume | None:
-        """As soon as whoever holds it has left it, while this engine is wanted. Raises VolumeRefused."""
-        storage = self.settings.storage
-        is_told = False
-        while True:
-            try:
-                return Volume(
-                    self.layout, storage.reserve_bytes, allow_network=storage.allow_network_file_system
-                )
-            except VolumeHeld as held:
-                if self.leaving:
-                    return None
-                if time.monotonic() - self._started_at >= storage.lock_wait_seconds:
-                    raise
-                if not is_told:
-                    log.warning("waiting for the volume", reason=held.message)
-                is_told = True
-            time.sleep(LOCK_PAUSE_SECONDS)
+        self._opener.begin(collections)
 
     def stop(self) -> None:
         """Take no more writes, finish what is under way, checkpoint, snapshot, give the volume free."""
@@ -144,7 +107,7 @@ class Engine:
             return
         if self.ready:
             self.ready = False
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._opener.stop()
             self._committer.stop()
             self._upkeep.stop()
             self._indexer.stop()
@@ -288,21 +251,11 @@ class Engine:
 
         Raises Recovering while a collection is opened, which changes its files and its log's; Busy.
         """
-        if not self.registry.all_opened():
-            raise Recovering("a hold must wait until every collection is opened", retry_after_seconds=1)
-        limit = self.settings.limits.hold_seconds_max
-        if seconds > limit:
-            raise InvalidInput(f"seconds is {seconds:g}; a hold lasts at most {limit:g}", operation="hold")
-        with self._holding:
-            assert self.volume is not None
-            self.volume.keep_drops_off()
-            return rfc3339(self.gate.hold(seconds))
+        return self._holding.begin(seconds)
 
     def release_hold(self) -> None:
         """End the hold."""
-        with self._holding:
-            self.gate.release()
-            self._let_drops()
+        self._holding.end()
 
     # Points -----------------------------------------------------------------------------------------------
 
@@ -361,47 +314,19 @@ class Engine:
 
     # Inside -----------------------------------------------------------------------------------------------
 
-    def _load_one(self, collection: Collection, *, with_graph: bool = True) -> None:
-        is_rival = self.registry.is_rival(collection)
-        self._loader.load(collection, is_rival=is_rival, with_graph=with_graph)
-
-    def _load(self, collection: Collection) -> None:
-        self._load_one(collection)
-        with self._loading:
-            self._to_open -= 1
-            if self._to_open:
-                return
-        self.registry.log_counts()
-        for opened in self.registry.collections():
-            self._indexer.notify(opened)
-        self._pool.shutdown(wait=False)
-
     def _make_room(self) -> bool:
         """Give the reserve up; False when it is spent."""
         return self.volume is not None and self.volume.release_reserve()
 
     def _now_and_then(self) -> None:
         now = time.monotonic()
-        self._end_hold()
-        self._open_postponed(now)
+        self._holding.settle()
+        self._opener.open_postponed(now)
         is_due = now - self._rescanned_at > self.settings.storage.rescan_seconds
         if is_due or any(collection.is_lost for collection in self.registry.collections()):
             self._rescan()
         if now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
             self._purge(now)
-
-    def _end_hold(self) -> None:
-        """One that ended by itself, or never began."""
-        if self._holding.acquire(blocking=False):
-            try:
-                if self.gate.remaining_seconds == 0:
-                    self._let_drops()
-            finally:
-                self._holding.release()
-
-    def _let_drops(self) -> None:
-        if self.volume is not None:
-            self.volume.let_drops()
 
     def _purge(self, now: float) -> None:
         retention = self.settings.storage.retention_hours
@@ -409,18 +334,6 @@ class Engine:
             if free and retention > 0:
                 self._purged_at = now
                 self._catalog.cleanup(retention)
-
-    def _open_postponed(self, now: float) -> None:
-        for collection in self.registry.collections():
-            if collection.open_again_at is not None and now > collection.open_again_at:
-                self._open_again(collection)
-
-    def _open_again(self, collection: Collection) -> None:
-        with self.gate.passing() as free, collection.upkeep:
-            if free and not collection.dropping:
-                collection.open_again_at = None  # whoever drops it, or holds the volume, must wait again
-                self._load_one(collection, with_graph=False)
-                self._indexer.notify(collection)
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()
