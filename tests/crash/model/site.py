@@ -14,7 +14,7 @@ from unittest import mock
 from tests.crash.reading import HOLD_SECONDS
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.service import engine
+from vecstow_engine.service import opening
 from vecstow_engine.storage import files, point_commits, store
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, Layout
 from vecstow_engine.storage.store import Store
@@ -87,7 +87,7 @@ class Site:
                 self._leave()
             real(path, *values)
 
-        one_at_a_time = mock.patch.object(engine, "LOADER_THREADS", 1)
+        one_at_a_time = mock.patch.object(opening, "THREADS", 1)
         with one_at_a_time, mock.patch.object(files, call, left_before):
             self.kill()
         if self._next.exists():
