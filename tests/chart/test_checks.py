@@ -14,6 +14,7 @@ from tests.chart.helm import Helm, HelmFailed, Values
 from tests.chart.matrix import KEYS, OPEN, SECRET
 from tests.chart.site import Site
 from tests.cluster.control_plane import ControlPlane
+from vecstow_engine.api.settings import HttpSettings
 
 ENTRIES = ("keys.yaml", "sidecar", "manager")
 WITHOUT_MANAGER = {"manager": {"enabled": False}}
@@ -80,6 +81,12 @@ def test_a_grace_that_leaves_no_time_for_the_checkpoint_is_refused(
 ) -> None:
     with pytest.raises(HelmFailed, match=f"engine.terminationGracePeriodSeconds{said}"):
         helm.render(KEYS | {"engine": values})
+
+
+def test_the_chart_counts_with_the_grace_for_requests_that_the_engine_has(helm: Helm) -> None:
+    grace = HttpSettings().shutdown_grace_seconds
+    with pytest.raises(HelmFailed, match=rf"shutdown-grace-seconds \({grace}\)"):
+        helm.render(KEYS | {"engine": {"terminationGracePeriodSeconds": 30}})
 
 
 def test_a_grace_that_suffices_is_taken(helm: Helm) -> None:

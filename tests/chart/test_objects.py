@@ -535,6 +535,18 @@ def test_prometheus_has_a_key_where_one_is_asked_for(
         assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
+def test_alerts_that_are_not_wanted_are_left_out_and_no_other(render: Render) -> None:
+    def alerts(case: str) -> set[str]:
+        [group] = render(case).one("PrometheusRule")["spec"]["groups"]
+        return {rule["alert"] for rule in group["rules"]}
+
+    assert alerts("everything monitored") - alerts("alerts but two") == {
+        "VecstowBusy",
+        "VecstowCheckpointLate",
+    }
+    assert alerts("alerts but two") < alerts("everything monitored")
+
+
 def test_monitoring_is_found_by_its_labels(render: Render) -> None:
     rendered = render("everything monitored")
     for kind in ("PodMonitor", "PrometheusRule"):

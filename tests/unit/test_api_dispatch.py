@@ -213,6 +213,7 @@ async def test_a_vector_far_too_long_is_refused_unparsed():
     [
         pytest.param("POST", SEARCH, 200, "debug", id="hot"),
         pytest.param("GET", "/collections", 200, "debug", id="reading"),
+        pytest.param("HEAD", "/collections", 405, "debug", id="asking for no body"),
         pytest.param("DELETE", "/collections/docs", 200, "info", id="changing"),
         pytest.param("POST", "/state/refresh", 200, "debug", id="by the clock"),
         pytest.param("POST", SEARCH, 500, "warning", id="failing"),

@@ -17,7 +17,7 @@ def pause(monkeypatch):
 
 @pytest.fixture
 def before(tmp_path):
-    """An engine on the volume, with a point."""
+    """An engine on the volume, with a collection."""
     with RunningEngine(tmp_path / "data") as running:
         running.declare()
         yield running

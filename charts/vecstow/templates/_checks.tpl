@@ -98,7 +98,8 @@ and run this command again.
 {{- $class := ternary .spec.storageClassName "?" (hasKey .spec "storageClassName") -}}
 {{- $isClass := eq $class (empty $wanted.storageClass | ternary "?" (trimAll "-" $wanted.storageClass)) -}}
 {{- $isMode := eq (toJson .spec.accessModes) (toJson $wanted.accessModes) -}}
-{{- if not (and $isClass $isMode (eq (dig "metadata" "annotations" dict . | toJson) (toJson $wanted.annotations))) -}}
+{{- $annotations := dig "metadata" "annotations" dict . | toJson -}}
+{{- if not (and $isClass $isMode (eq $annotations (toJson $wanted.annotations))) -}}
 {{- fail (printf `
 
 persistence.storageClass, accessModes and annotations are of a claim that is to be made, and Kubernetes changes none of them
@@ -107,7 +108,7 @@ on a StatefulSet that is there, which was made with %s, %s and %s. Set them back
   %s
 
 and run this command again: the volume that is there stays as it is.
-` (ternary "the default class" (toJson $class) (eq $class "?")) (toJson .spec.accessModes) (dig "metadata" "annotations" dict . | toJson) $delete) -}}
+` (ternary "the default class" (toJson $class) (eq $class "?")) (toJson .spec.accessModes) $annotations $delete) -}}
 {{- end -}}
 {{- $size := .spec.resources.requests.storage -}}
 {{- if ne (include "vecstow.bytes" $size) (include "vecstow.bytes" $wanted.size) -}}

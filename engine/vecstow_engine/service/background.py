@@ -51,6 +51,35 @@ def _longer(pause: _Pause | None) -> _Pause:
     return _Pause(seconds, time.monotonic() + seconds)
 
 
+class _Pauses:
+    """Of the collections that something failed for; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
+
+    def lasts(self, collection: Collection) -> bool:
+        """Whether it is to be left alone now."""
+        with self._lock:
+            pause = self._known.get(collection)
+        return pause is not None and not pause.is_over()
+
+    def over(self) -> list[Collection]:
+        """Those that may be tried again."""
+        with self._lock:
+            return [collection for collection, pause in self._known.items() if pause.is_over()]
+
+    def begin(self, collection: Collection) -> None:
+        """It failed: leave it alone, for longer than the last time."""
+        with self._lock:
+            self._known[collection] = _longer(self._known.get(collection))
+
+    def end(self, collection: Collection) -> None:
+        """It did not fail, or there is nothing to try."""
+        with self._lock:
+            self._known.pop(collection, None)
+
+
 class Indexer:
     """Moves rows from the tails and backlogs into the graphs, slice by slice."""
 
@@ -60,8 +89,7 @@ class Indexer:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._dirty: dict[Collection, None] = {}
-        self._pauses: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
-        """Of those whose rows could not be moved; `_lock` guards it."""
+        self._pauses = _Pauses()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
         self._thread.start()
 
@@ -78,9 +106,7 @@ class Indexer:
 
     def try_again(self) -> None:
         """Wake it for each collection whose pause is over: no write may come that would."""
-        with self._lock:
-            due = [collection for collection, pause in self._pauses.items() if pause.is_over()]
-        for collection in due:
+        for collection in self._pauses.over():
             self.notify(collection)
 
     def stop(self) -> None:
@@ -105,10 +131,10 @@ class Indexer:
         index = collection.index
         with self._lock:
             self._dirty.pop(collection, None)
-            pause = self._pauses.get(collection)
-        if pause is not None and not pause.is_over():
+        if self._pauses.lasts(collection) or self._stopping.is_set():
             return
-        if index is None or not collection.serves() or self._stopping.is_set():
+        if index is None or not collection.serves():
+            self._pauses.end(collection)
             return
         try:
             more = index.advance(threads=self._threads)
@@ -120,12 +146,11 @@ class Indexer:
                 "rows could not be moved to the graph",
                 collection=collection.name, reason=str(error), exc_info=None if is_foreseen else error,
             )  # fmt: skip
-            with self._lock:
-                self._pauses[collection] = _longer(pause)
+            self._pauses.begin(collection)
             return
-        with self._lock:
-            self._pauses.pop(collection, None)
-            if more:
+        self._pauses.end(collection)
+        if more:
+            with self._lock:
                 self._dirty[collection] = None
 
 
@@ -148,7 +173,7 @@ class Upkeep:
         self._indexer = indexer
         self._also = also
         self._stop = threading.Event()
-        self._pauses: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
+        self._pauses = _Pauses()
         self._told_broken: WeakSet[Collection] = WeakSet()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
@@ -238,8 +263,7 @@ class Upkeep:
     def _look_after(self, collection: Collection) -> None:
         collection.tell_withheld()
         self._tell_broken(collection)
-        pause = self._pauses.get(collection)
-        if self._stop.is_set() or (pause is not None and not pause.is_over()):
+        if self._stop.is_set() or self._pauses.lasts(collection):
             return
         task = self._due(collection)
         if task is None:
@@ -302,9 +326,9 @@ class Upkeep:
             if not collection.dropping and collection.broken is None:  # a repair may have taken it out
                 task()
         except (VecstowError, OSError) as error:
-            self._pauses[collection] = _longer(self._pauses.get(collection))
+            self._pauses.begin(collection)
             log.error("upkeep of a collection failed", collection=collection.name, reason=str(error))
         else:
-            self._pauses.pop(collection, None)
+            self._pauses.end(collection)
         finally:
             collection.upkeep.release()

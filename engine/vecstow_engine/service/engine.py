@@ -59,24 +59,22 @@ class Engine:
         self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
         self._handles = HandleCache(settings.storage.handles_max, self._make_room)
         self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
-        self._opener = Opener(
-            self.registry, self._loader, self.gate, lambda collection: self._indexer.notify(collection)
-        )
+        self._opener = Opener(self.registry, self._loader, self.gate, self._notify)
         self._holding = Holding(
             self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max
         )
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._catalog = Catalog(
             self.layout, self.registry, self._loader, self._handles, self.gate,
-            settings.import_root, lambda collection: self._indexer.notify(collection), self._make_room,
+            settings.import_root, self._notify, self._make_room,
         )  # fmt: skip
         self._repairer = Repairer(
             self.layout, self.registry, self._catalog, self._loader, self.gate,
-            lambda collection: self._indexer.notify(collection),
+            self._notify,
         )  # fmt: skip
         self._follower = Follower(
             self.layout, self.registry, self._catalog, self.gate,
-            lambda collection: self._indexer.notify(collection),
+            self._notify,
         )  # fmt: skip
 
     # Life -------------------------------------------------------------------------------------------------
@@ -313,6 +311,10 @@ class Engine:
         self._rescan()
 
     # Inside -----------------------------------------------------------------------------------------------
+
+    def _notify(self, collection: Collection) -> None:
+        """It may have rows that the graph lacks."""
+        self._indexer.notify(collection)
 
     def _make_room(self) -> bool:
         """Give the reserve up; False when it is spent."""
