@@ -117,4 +117,5 @@ WORKDIR /data
 EXPOSE 3030
 # Three programs share the image: `vecstow`, `vecstow-operator sidecar` and `vecstow-operator manager`.
 ENTRYPOINT []
-CMD ["vecstow", "serve", "--data", "/data", "--host", "0.0.0.0"]
+# Blocked, a SIGTERM that comes while Python itself starts waits for the program: the kernel drops it otherwise.
+CMD ["env", "--block-signal=TERM,INT", "vecstow", "serve", "--data", "/data", "--host", "0.0.0.0"]

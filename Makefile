@@ -10,7 +10,7 @@ PYTHON ?=
 export PYTHON
 # Tests run side by side; a process that is idle takes tests from the one with most left.
 # ARGS="-n 0" runs them one after the other, in one process.
-SIDE_BY_SIDE := --dist worksteal --timeout 300
+SIDE_BY_SIDE := --dist worksteal --timeout 900
 
 .PHONY: help
 help: ## list the targets
@@ -68,6 +68,10 @@ e2e-up: setup ## raise a Kubernetes with one node and the charts installed, unti
 	@sh scripts/e2e-packages.sh
 	@$(PY) -m tests.e2e
 
+.PHONY: soak
+soak: setup ## run clients at random with faults, kills and full disks (ARGS="--seconds 1800 --clients 20")
+	@$(PY) -m tests.soak $(ARGS)
+
 .PHONY: coverage
 coverage: setup ## run the whole test suite and report branch coverage
 	$(PY) -m pytest --cov --cov-report=term -n 3 $(SIDE_BY_SIDE) $(ARGS)
@@ -119,8 +123,12 @@ DEPTH ?= ci
 prove: setup ## prove that no acknowledged write is lost (DEPTH=smoke, ci or night)
 	$(PY) -m tests.crash.prove --depth $(DEPTH) $(ARGS)
 
+.PHONY: hostile
+hostile: setup ## attack each route of an engine that has 512 MiB
+	$(PY) -m pytest tests/hostile -n 0 --timeout 300 $(ARGS)
+
 .PHONY: ci
-ci: check demo prove test test-operator test-chart e2e-ci ## run what CI runs
+ci: check demo prove test hostile test-operator test-chart e2e-ci ## run what CI runs
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

@@ -4,7 +4,7 @@ python -m benchmarks                         everything but the million rows, th
 python -m benchmarks search ingest --runs 5
 python -m benchmarks recall --data FOLDER    on other embeddings
 python -m benchmarks --large                 the million rows too: ten minutes, 4 GB of memory
-python -m benchmarks against --against DIR   durable ingest beside that of another checkout
+python -m benchmarks against --against DIR   ingest and search beside those of another checkout
 python -m benchmarks operator                resources by the thousand on a real API server
 """
 
@@ -25,6 +25,7 @@ from rich.console import Console
 from benchmarks import (
     against,
     create,
+    equal_rows,
     ingest,
     latency,
     many_collections,
@@ -46,13 +47,14 @@ MODULES: Final = (
     many_collections,
     create,
     recall,
+    equal_rows,
     million,
     against,
     operator,
 )
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
-ASKED_FOR: Final = (LARGE, against.NAME, operator.NAME)
+ASKED_FOR: Final = (LARGE, equal_rows.NAME, against.NAME, operator.NAME)
 """Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import typer
 
+from vecstow_engine.cli.commands import CONTEXT, app
 from vecstow_engine.cli.flags import Flag
-from vecstow_engine.cli.main import CONTEXT, app
 from vecstow_engine.cli.serving import FLAGS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -27,11 +27,17 @@ CLI_HEAD = """\
 
 - Output is for people; `--json` prints one JSON document on stdout instead, for programs. Errors are one line
   on stderr, where there is more to say followed by a hint.
-- Exit codes: 0 done; 1 refused, failed or, for `check`, damage found; 2 wrong usage; 130 interrupted.
+- Exit codes: 0 done; 1 refused, failed or, for `check`, damage found; 2 wrong usage; 130 interrupted;
+  143 terminated.
 - `--url` (or `VECSTOW_URL`) names an engine, `--data` (or `VECSTOW_DATA`) a data directory. An option wins
   over the environment, and there `VECSTOW_URL` over `VECSTOW_DATA`.
 - `VECSTOW_API_KEY`, or the file that `--key-file` or `VECSTOW_KEY_FILE` names, has the API key that an engine
   is asked with; `--key-file` wins. No option takes the key itself: others on the machine could read it.
+- Text files are UTF-8; a byte order mark is skipped. gzip is recognised by the content, not by the name. An
+  error names the file and the line.
+- `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count for addresses that are not loopback.
+  `NO_PROXY` has hosts, domains, addresses and ranges of addresses. `SSL_CERT_FILE` names the trusted
+  authorities.
 - `VECSTOW_DEBUG=1` adds the traceback of an unexpected error.
 """
 
@@ -57,6 +63,9 @@ def cli_page() -> str:
         else:
             block = _help_block(f"vecstow {name}", command)
         parts.append(f"## vecstow {name}\n\n{block}")
+        for below, subcommand in getattr(command, "commands", {}).items():
+            title = f"vecstow {name} {below}"
+            parts.append(f"### {title}\n\n{_help_block(title, subcommand)}")
     return "\n".join(parts)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-SECONDS_MAX = 90.0
+SECONDS_MAX = 240.0
 """An end for what hangs. A machine with other work to do takes its time, and that is no finding."""
 PAUSE_SECONDS = 0.1
 _Found = TypeVar("_Found")

@@ -54,6 +54,19 @@ class Mixture:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def with_equal(rows: Rows, share: float, spread: float = 0.0) -> Rows:
+    """A copy of rows of unit length, this share of them, at random places, replaced by one of them.
+
+    `spread`: the standard deviation of each replaced value around it; the length is one again afterwards.
+    """
+    random = np.random.default_rng([SEED, 3])
+    places = random.permutation(len(rows))[: round(share * len(rows))]
+    same = rows[0] + spread * random.standard_normal((len(places), rows.shape[1]))
+    changed = rows.copy()
+    changed[places] = same if spread == 0 else same / np.linalg.norm(same, axis=1, keepdims=True)
+    return changed
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """Real rows and queries, float32; distances of the exact nearest under Cosine if the folder has them."""

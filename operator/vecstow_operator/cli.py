@@ -14,13 +14,14 @@ from typing import Annotated, Final
 
 import structlog
 import typer
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
+from vecstow_operator.edge import has_colours, run
 from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
-from vecstow_operator.kube import Away, Cluster, Undefined, load_configuration
+from vecstow_operator.kube import Away, Cluster, Undefined
+from vecstow_operator.kubeconfig import load_configuration
 from vecstow_operator.loop import Loop
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.round_trip import Failed, RoundTrip
@@ -52,7 +53,20 @@ Namespace = Annotated[
 ]
 LeaseName = Annotated[str, typer.Option(help="Name of the Lease that guards against two.")]
 HealthHost = Annotated[str, typer.Option(help="Address of /healthz and /metrics.")]
-HealthPort = Annotated[int, typer.Option(help="Port of /healthz and /metrics; 0 takes a free one.")]
+HealthPort = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Port of /healthz and /metrics; 0 takes a free one.")
+]
+
+
+def _checked_address(url: str) -> str:
+    """Return an engine's address. Raise BadParameter for one that no request could ever be sent to."""
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        parsed = None
+    if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or parsed.auth:
+        raise typer.BadParameter(f"{url[:200]!r} is no address; it must be like http://127.0.0.1:3030")
+    return url
 
 
 class LogFormat(StrEnum):
@@ -71,12 +85,12 @@ def root() -> None:
 def sidecar(
     engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
     data: Annotated[Path, typer.Option(help="The engine's data directory.")],
-    engine_url: Annotated[str, typer.Option(help="Where the engine beside it listens.")] = (
-        "http://127.0.0.1:3030"
-    ),
+    engine_url: Annotated[
+        str, typer.Option(callback=_checked_address, help="Where the engine beside it listens.")
+    ] = "http://127.0.0.1:3030",
     namespace: Namespace = None,
     key_file: KeyFile = None,
-    tick_seconds: Annotated[float, typer.Option(help="How often the volume is looked at.")] = (
+    tick_seconds: Annotated[float, typer.Option(min=0.1, help="How often the volume is looked at.")] = (
         SIDECAR_TICK_SECONDS
     ),
     health_host: HealthHost = EVERY_ADDRESS,
@@ -101,24 +115,31 @@ def sidecar(
 def manager(
     namespace: Namespace = None,
     key_file: KeyFile = None,
-    tick_seconds: Annotated[float, typer.Option(help="How often the engines are asked.")] = (
+    tick_seconds: Annotated[float, typer.Option(min=0.1, help="How often the engines are asked.")] = (
         MANAGER_TICK_SECONDS
     ),
     lease: LeaseName = "vecstow-manager",
+    pod_name: Annotated[
+        str | None,
+        typer.Option(envvar="VECSTOW_POD_NAME", help="The manager's own pod, which owns the Lease."),
+    ] = None,
+    pod_uid: Annotated[
+        str | None, typer.Option(envvar="VECSTOW_POD_UID", help="The uid of that pod.")
+    ] = None,
     health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3032,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
     """Keep status, events and finalizers of all resources of a namespace."""
     from vecstow_operator.manager.asking import Asking
-    from vecstow_operator.manager.lease import Lease
+    from vecstow_operator.manager.lease import Lease, owner_of
     from vecstow_operator.manager.passes import Manager
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
     stopped = threading.Event()
     role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
-    guard = Lease(lease, cluster.namespace)
+    guard = Lease(lease, cluster.namespace, owner_of(pod_name, pod_uid))
 
     def run_pass(*, is_woken: bool) -> None:
         if guard.is_held():
@@ -170,7 +191,7 @@ def release(
 @app.command("round-trip")
 def round_trip(
     engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
-    engine_url: Annotated[str, typer.Option(help="Where clients reach it.")],
+    engine_url: Annotated[str, typer.Option(callback=_checked_address, help="Where clients reach it.")],
     namespace: Namespace = None,
     key_file: KeyFile = None,
     log_format: LogFormat = LogFormat.TEXT,
@@ -182,19 +203,7 @@ def round_trip(
 
 def main() -> None:
     """The console script."""
-    try:
-        app()
-    except ConfigException as error:
-        _fail(f"no API server is configured: {error}")
-    except ApiException as error:
-        _fail(f"the API server says {error.status} {error.reason}")
-    except (Away, Failed, HTTPError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise SystemExit(1)
+    run(app, Failed)
 
 
 def _cluster(namespace: str | None) -> Cluster:
@@ -213,7 +222,10 @@ def _serve(
 ) -> None:
     """Until a signal comes."""
     loop.stop_on_signals()
-    health = serve_health(health_host, health_port, metrics, loop.heartbeat)
+    try:
+        health = serve_health(health_host, health_port, metrics, loop.heartbeat)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{health_host} port {health_port}") from error
     wakes = Wakes(namespace, loop.wake, may_watch, engine)
     wakes.start()
     try:
@@ -227,7 +239,9 @@ def _configure_logging(log_format: LogFormat) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format is LogFormat.JSON
-        else structlog.dev.ConsoleRenderer()
+        else structlog.dev.ConsoleRenderer(
+            colors=has_colours(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[

@@ -10,10 +10,14 @@ from typing import Annotated, Final
 
 import typer
 
+REFUSALS: Final = (401, 403)
+"""Statuses of an engine that wants another key."""
 HEADER: Final = "api-key"
 """Not Authorization: on the way through the API server's proxy of a pod that one is the API server's."""
 KEY_VARIABLE: Final = "VECSTOW_API_KEY"
 KEY_FILE_VARIABLE: Final = "VECSTOW_KEY_FILE"
+KEY_SOURCE_VARIABLE: Final = "VECSTOW_KEY_SOURCE"
+"""Says where a person changes the key: the chart names the Secret and the entry."""
 FILE_BYTES_MAX: Final = 4096
 _SENDABLE: Final = re.compile(r"[!-~]+")
 
@@ -35,6 +39,18 @@ class EngineKey:
     """Where the key is. Without a file it is the environment's, if that has one."""
 
     file: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the key comes from, for messages."""
+        if source := os.environ.get(KEY_SOURCE_VARIABLE):
+            return source
+        if self.file is not None:
+            return f"file {self.file}"
+        if os.environ.get(KEY_VARIABLE):
+            return KEY_VARIABLE
+        named = os.environ.get(KEY_FILE_VARIABLE)
+        return f"file {named}" if named else "none: there is no key"
 
     def headers(self) -> dict[str, str]:
         """The header that carries the key, or none; raises NoKey."""

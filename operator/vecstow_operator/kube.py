@@ -6,20 +6,16 @@ being there.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
-from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
 
@@ -29,9 +25,7 @@ LIST_SECONDS_MAX: Final = 30.0
 """A role makes a complete list at least so often, whatever the watch says."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
 """To connect, and between two reads."""
-RETRIES: Final = Retry(1, respect_retry_after_header=False)
-"""Of a request without an answer: the API server may have closed the connection since the last one. More, or
-a wait of the hours that an answer may ask for, would keep a pass from what else it has to do."""
+UNDEFINED: Final = "VectorCollection is not defined in this cluster; the chart vecstow-crds defines it"
 NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
 """What reading an answer raises that is another than was asked for."""
 EVENT_CHARACTERS_MAX: Final = 1024
@@ -60,8 +54,12 @@ class Changed(Exception):
 class Cluster:
     """Thread-safe. Whatever asks the API server raises Away, a list while it is read."""
 
-    def __init__(self, namespace: str, api: client.ApiClient | None = None) -> None:
+    def __init__(
+        self, namespace: str, api: client.ApiClient | None = None, fields: str = MANAGER_FIELDS
+    ) -> None:
+        """`fields`: as whom it writes, in managedFields."""
         self.namespace = namespace
+        self._fields = fields
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._apps = client.AppsV1Api(api)
@@ -90,6 +88,24 @@ class Cluster:
             found: Any = self._core.read_namespace(self.namespace, _request_timeout=TIMEOUT_SECONDS)
             return found.metadata.deletion_timestamp is not None
 
+    def definition_ends(self) -> bool:
+        """Whether the definition of VectorCollection is being deleted, and each resource with it.
+
+        The chart vecstow-crds lets every service account read that one definition. Without the right nobody
+        can tell, and the answer is False.
+        """
+        try:
+            with _whole():
+                found: Any = self._objects.get_cluster_custom_object(
+                    "apiextensions.k8s.io", "v1", "customresourcedefinitions", f"{PLURAL}.{GROUP}",
+                    _request_timeout=TIMEOUT_SECONDS,
+                )  # fmt: skip
+                return found["metadata"].get("deletionTimestamp") is not None
+        except Silent:
+            raise
+        except Away:
+            return False
+
     # Changes ----------------------------------------------------------------------------------------------
 
     def apply_status(
@@ -108,7 +124,7 @@ class Cluster:
         }
         with _unchanged(), _whole():
             applied: Any = self._objects.patch_namespaced_custom_object_status(
-                GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=MANAGER_FIELDS,
+                GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=self._fields,
                 force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
             return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
@@ -119,13 +135,15 @@ class Cluster:
         with _unchanged(), _whole():
             self._objects.patch_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, PLURAL, name, {"metadata": metadata},
-                _content_type=_MERGE, _request_timeout=TIMEOUT_SECONDS,
+                field_manager=self._fields, _content_type=_MERGE, _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
 
     def post_event(self, event: client.CoreV1Event) -> None:
         """Tell people of something that happened. Raises Changed when the namespace is gone."""
         with _unchanged(), _whole():
-            self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT_SECONDS)
+            self._core.create_namespaced_event(
+                self.namespace, event, field_manager=self._fields, _request_timeout=TIMEOUT_SECONDS
+            )
 
     # Inside -----------------------------------------------------------------------------------------------
 
@@ -149,59 +167,15 @@ class Cluster:
         return items
 
 
-def load_configuration() -> str:
-    """Find the API server: the pod's own account, else a kubeconfig; returns the namespace.
-
-    Raises ConfigException when there is neither.
-    """
+def refusal(error: ApiException) -> str:
+    """The API server's refusal in one line, in its own words where it has any."""
+    said = f"the API server says {error.status} {error.reason}"
     try:
-        config.load_incluster_config()
-    except ConfigException:
-        config.load_kube_config()
-        _follow_kubeconfig()
-        _, current = config.list_kube_config_contexts()
-        return str(current["context"].get("namespace") or "default")
-    finally:
-        client.Configuration.get_default().retries = RETRIES
-    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="ascii") as stream:
-        return stream.read().strip()
-
-
-def client_of(context: str | None) -> client.ApiClient:
-    """A client for a context of the kubeconfig; None: the current one. Raises ConfigException."""
-    configuration = client.Configuration()
-    config.load_kube_config(context=context, client_configuration=configuration)
-    configuration.retries = RETRIES
-    return client.ApiClient(configuration)
-
-
-@dataclass(slots=True)
-class _Kubeconfig:
-    """Read again before a request when it was written anew: a pod's token is renewed in place, too.
-
-    Every client has a copy of its configuration, and of this with it.
-    """
-
-    paths: list[Path]
-    read: list[int]
-    """When they were written."""
-
-    def __call__(self, configuration: Any) -> None:
-        written = _times(self.paths)
-        if written != self.read:
-            config.load_kube_config(client_configuration=configuration)
-            configuration.refresh_api_key_hook = self
-            self.read = written
-
-
-def _follow_kubeconfig() -> None:
-    paths = [Path(path).expanduser() for path in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if path]
-    configuration: Any = client.Configuration.get_default()
-    configuration.refresh_api_key_hook = _Kubeconfig(paths, _times(paths))
-
-
-def _times(paths: Iterable[Path]) -> list[int]:
-    return [path.stat().st_mtime_ns for path in paths if path.exists()]
+        return f"{said}: {json.loads(error.body or '')['message']}"
+    except (ValueError, TypeError, KeyError):
+        # A kind that it does not know is answered in plain text, an object that it does not know in JSON.
+        undefined = error.status == HTTPStatus.NOT_FOUND
+        return f"{said}: {UNDEFINED}" if undefined else said
 
 
 @contextmanager
@@ -210,7 +184,7 @@ def _whole() -> Iterator[None]:
         yield
     except ApiException as error:
         kind = Undefined if error.status == HTTPStatus.NOT_FOUND else Away
-        raise kind(f"the API server says {error.status} {error.reason}") from error
+        raise kind(refusal(error)) from error
     except (HTTPError, OSError) as error:
         raise Silent(f"the API server does not answer: {error}") from error
     except ConfigException as error:

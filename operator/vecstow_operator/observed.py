@@ -11,12 +11,25 @@ from vecstow_operator.vocabulary import FINALIZER, Annotation
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Vectors that a repaired collection lacks, until somebody acknowledges it."""
+
+    collection_uid: str
+    """The incarnation that the repair made."""
+    counted: int
+    """The last count before."""
+    missing: int | None = None
+    """None until the incarnation is served and counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the status says that the collection has had: it survives the volume."""
 
     collection_uid: str | None = None
     volume_id: str | None = None
     vector_count: int = 0
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,11 @@ class Observed:
         """Raises InvalidInput or WrongShape for what the API server let through."""
         return parse_resource(self.document, strict=False)
 
+    @property
+    def acknowledged(self) -> list[str]:
+        """Folders in `.quarantine/`, and uids of repaired collections, that somebody has looked at."""
+        return [name for name in self.annotations.get(Annotation.ACKNOWLEDGED, "").split(",") if name]
+
     def accepts_loss_of(self, collection_uid: str) -> bool:
         """Whether somebody said that this incarnation need not come back."""
         return self.annotations.get(Annotation.ACCEPT_EMPTY) == collection_uid
@@ -81,9 +99,14 @@ class Observed:
         return is_other and not self.accepts_loss_of(str(known.collection_uid))
 
     @property
-    def may_replace(self) -> bool:
-        """Whether a collection of another shape may be dropped for it."""
-        return self.annotations.get(Annotation.REPLACE) == "true"
+    def has_lost_data(self) -> bool:
+        """Whether data of its own would be missing if it began without, and nobody accepted that."""
+        uid = self.known.collection_uid
+        return uid is not None and not self.accepts_loss_of(uid)
+
+    def may_replace(self, collection: str) -> bool:
+        """Whether this collection, by the mark that `decide.mark_of` gives it, may be dropped for it."""
+        return self.annotations.get(Annotation.REPLACE) == collection
 
 
 def observed(document: Mapping[str, Any]) -> Observed:
@@ -108,8 +131,15 @@ def observed(document: Mapping[str, Any]) -> Observed:
             collection_uid=status.get("collectionUid"),
             volume_id=status.get("volumeId"),
             vector_count=status.get("vectorCount") or 0,
+            loss=_loss(status.get("loss")),
         ),
     )
+
+
+def _loss(document: Mapping[str, Any] | None) -> Loss | None:
+    if document is None:
+        return None
+    return Loss(document["collectionUid"], document["counted"], document.get("missing"))
 
 
 def finalizers(found: Iterable[str], *, held: bool) -> list[str]:

@@ -15,7 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from vecstow_operator.keys import EngineKey
-from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
+from vecstow_operator.vocabulary import GROUP, PLURAL, TEST_FIELDS, VERSION
 
 NAME_PREFIX: Final = "vecstow-test-"
 """Of resource and collection; a key for the test needs `write` on these alone."""
@@ -72,7 +72,9 @@ class RoundTrip:
             "metadata": {"name": self.name},
             "spec": spec,
         }
-        self._objects.create_namespaced_custom_object(GROUP, VERSION, self._namespace, PLURAL, body)
+        self._objects.create_namespaced_custom_object(
+            GROUP, VERSION, self._namespace, PLURAL, body, field_manager=TEST_FIELDS
+        )
         log.info("declared", collection=self.name)
 
     def _is_ready(self) -> tuple[bool, object]:

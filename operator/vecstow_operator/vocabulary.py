@@ -17,6 +17,10 @@ FINALIZER: Final = "vecstow.dev/drop-collection"
 
 MANAGER_FIELDS: Final = "vecstow-manager"
 """The manager's name in managedFields."""
+PLUGIN_FIELDS: Final = "kubectl-vecstow"
+"""The plugin's."""
+TEST_FIELDS: Final = "vecstow-test"
+"""That of `helm test`."""
 
 
 class Label(StrEnum):
@@ -30,11 +34,13 @@ class Annotation(StrEnum):
     """What a person may write on a VectorCollection."""
 
     REPLACE = "vecstow.dev/replace"
-    """"true": a collection of another shape that has the name moves to `.deleted/`."""
+    """The uid of the collection of another shape that has the name, or its shape when it has no uid: that
+    collection moves to `.deleted/`. The manager removes the annotation once that is done."""
     ACCEPT_EMPTY = "vecstow.dev/accept-empty"
     """The uid of the lost collection: begin anew without its vectors."""
     ACKNOWLEDGED = "vecstow.dev/acknowledged"
-    """Names of folders in `.quarantine/`, with commas: their damaged manifests have been looked at."""
+    """With commas: folders in `.quarantine/` whose damaged manifests somebody has looked at, and uids of
+    repaired collections whose losses somebody has looked at."""
 
 
 class Condition(StrEnum):
@@ -70,6 +76,10 @@ class Reason(StrEnum):
     """The collection had vectors, and the engine is on another volume without them."""
     CONFLICT = "Conflict"
     """The name is another resource's, or a collection of another shape has it."""
+    REPLACED = "Replaced"
+    """Of no condition: the sidecar reports a replacement, and the manager posts the event."""
+    DRIFT_REVERTED = "DriftReverted"
+    """Of no condition: the sidecar reports that it put a manifest right, and the manager posts the event."""
     INVALID = "Invalid"
     """The resource breaks a rule that the API server did not check."""
     NEWER_FORMAT = "NewerFormat"
@@ -82,10 +92,20 @@ class Reason(StrEnum):
     """The engine has no replicas."""
     ENGINE_UNREACHABLE = "EngineUnreachable"
     """An engine pod does not answer, or is not there yet."""
+    ENGINE_NOT_READY = "EngineNotReady"
+    """The engine serves the collection, and its pod is not ready: clients do not reach it by a Service."""
+    KEY_REFUSED = "KeyRefused"
+    """The engine refuses the manager's key, or there is none to send."""
+    SIDECAR_SILENT = "SidecarSilent"
+    """Of Degraded and Conflict, too: no sidecar reports to the engine."""
     DELETING = "Deleting"
     """The resource is being deleted."""
     POINTS_WITHHELD = "PointsWithheld"
     """Of Degraded: points fail their checks."""
+    POINTS_LOST = "PointsLost"
+    """Of Degraded: a repair could not save all points, and nobody has acknowledged it."""
+    VOLUME_FULL = "VolumeFull"
+    """Of Degraded: the engine's volume is full, and writes are refused."""
     MANIFEST_SET_ASIDE = "ManifestSetAside"
     """Of Degraded: a damaged manifest was copied to `.quarantine/` and written anew."""
     EXTRA_REPLICAS = "ExtraReplicas"
@@ -116,5 +136,7 @@ class EventReason(StrEnum):
     DEGRADED = "Degraded"
     RECOVERED = "Recovered"
     CONFLICT = "Conflict"
+    REPLACED = "Replaced"
+    DRIFT_REVERTED = "DriftReverted"
     DROPPED = "Dropped"
     RELEASED = "Released"

@@ -39,6 +39,10 @@ STARTED = series("process_start_time_seconds")
 AVAILABLE = series("vecstow_volume_available_bytes")
 BYTES = series("vecstow_volume_bytes")
 FULL = series("vecstow_volume_full")
+DATA = series("vecstow_memory_plan_bytes", part="data")
+GRAPHS = series("vecstow_memory_bytes", part="graphs")
+GROWTH = series("vecstow_memory_bytes", part="growth")
+POSTPONED = series("vecstow_memory_postponed_collections")
 LAG = series("vecstow_checkpoint_lag_seconds")
 RELOADED = series("vecstow_keys_last_reload_successful")
 
@@ -134,6 +138,12 @@ CASES: dict[str, list[Case]] = {
         Case("a tenth is free", {BYTES: "100x40", AVAILABLE: "10x40"}, "15m", (OF_POD,)),
         Case("a fifth is free", {BYTES: "100x40", AVAILABLE: "20x40"}, "20m"),
         Case("for five minutes", {BYTES: "100x40", AVAILABLE: "10x10 90x30"}, "16m"),
+    ],
+    "VecstowMemoryNearLimit": [
+        Case("nearly all is taken", {DATA: "100x40", GRAPHS: "80x40", GROWTH: "12x40"}, "15m", (OF_POD,)),
+        Case("a graph waits", {DATA: "100x40", GRAPHS: "1x40", POSTPONED: "1x40"}, "15m", (OF_POD,)),
+        Case("half is free", {DATA: "100x40", GRAPHS: "50x40", GROWTH: "0x40", POSTPONED: "0x40"}, "20m"),
+        Case("for five minutes", {DATA: "100x40", GRAPHS: "95x10 10x30"}, "16m"),
     ],
     "VecstowCheckpointLate": [
         Case("for a quarter of an hour", {LAG: "0+30x60"}, "21m", (OF_POD,)),

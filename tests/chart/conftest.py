@@ -87,8 +87,10 @@ def strict(cluster: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def site(helm: Helm, cluster: ControlPlane, namespace: str) -> Site:
-    """A namespace of the test's own."""
-    return Site(Helm(helm.program, helm.folder, cluster.environment), cluster, namespace)
+    """A namespace of the test's own, in a cluster that knows VectorCollection."""
+    made = Site(Helm(helm.program, helm.folder, cluster.environment), cluster, namespace)
+    made.define()
+    return made
 
 
 def _object(kind: str, name: str, **metadata: object) -> dict[str, object]:

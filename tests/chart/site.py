@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chart.helm import CHART, RELEASE, Helm, Values
+from tests.chart.helm import CHART, CRD_CHART, RELEASE, Helm, Values
 from tests.cluster.control_plane import ControlPlane
 
 
@@ -17,6 +17,12 @@ class Site:
     helm: Helm
     cluster: ControlPlane
     namespace: str
+
+    def define(self) -> None:
+        """The API server knows VectorCollection."""
+        definition = self.helm.render({}, "crds", CRD_CHART).manifest
+        self.cluster.kubectl("apply", "--server-side", "--filename=-", input=definition)
+        self.cluster.kubectl("wait", "--for=condition=Established", "crd/vectorcollections.vecstow.dev")
 
     def install(self, values: Values, release: str = RELEASE) -> None:
         """For real."""

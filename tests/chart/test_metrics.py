@@ -18,6 +18,7 @@ from vecstow_engine.api.collector import STATES, EngineCollector
 from vecstow_engine.api.key_file import KeyFile
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.service.engine import Engine
+from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.settings import Settings
 from vecstow_operator.metrics import Metrics
 
@@ -40,7 +41,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     (folder / "keys.yaml").write_text("keys: [{name: a, role: read, key: 0123456789abcdef}]")
     registry, operator = CollectorRegistry(), Metrics()
     metrics = HttpMetrics(registry)
-    metrics.watch(in_flight=lambda: 0.0, body_bytes=lambda: 0.0)
+    metrics.watch(lambda: 0.0)
+    metrics.watch_memory(RequestMemory(1))
     metrics.watch_keys(KeyFile(folder / "keys.yaml"))
     metrics.observe("/collections", "GET", 200, 0.001)
     operator.not_ready.labels("Pending").set(0)

@@ -38,7 +38,7 @@ def check_kubectl(words: list[str], rendered: Rendered) -> None:
         assert container(rendered.engine_pod, words[words.index("--container") + 1])
     if words[1] == "port-forward":
         port = rendered.one("Service")["spec"]["ports"][0]["port"]
-        assert words[-1] == f"3030:{port}"
+        assert words[-2:] == [f"3030:{port}", "&"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -80,7 +80,7 @@ def test_the_collection_of_the_notes_can_be_applied(strict: ControlPlane, helm: 
     path = f"{strict.programs}:{os.environ['PATH']}"
     subprocess.run(["sh", "-euc", pasted], check=True, env=os.environ | strict.environment | {"PATH": path})
     spec = strict.kubectl(
-        "get", "vcol", "app-notes", f"--namespace={NAMESPACE}", "--output=jsonpath={.spec.engine}"
+        "get", "vcol", "app-first", f"--namespace={NAMESPACE}", "--output=jsonpath={.spec.engine}"
     )
     assert spec == "1e3"
 

@@ -37,6 +37,10 @@ SECURED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+UNTIL_IT_LISTENS = ("env", "--block-signal=TERM")
+"""SIGTERM waits until the program handles it."""
+START_SECONDS = 180
+"""What Python's imports may take on a busy node."""
 every_case = pytest.mark.parametrize("case", CASES)
 serving = pytest.mark.parametrize("case", SERVING)
 
@@ -235,7 +239,7 @@ def test_the_claim_is_what_was_asked_for(render: Render, case: str, wanted: Obje
 def test_the_engine_is_probed_and_ends_in_order(render: Render, case: str) -> None:
     pod = render(case).engine_pod
     engine = container(pod, "engine")
-    assert engine["command"] == ["vecstow", "serve"]
+    assert engine["command"] == [*UNTIL_IT_LISTENS, "vecstow", "serve"]
     paths = {probe: engine[probe]["httpGet"]["path"] for probe in engine if probe.endswith("Probe")}
     assert paths == {
         "startupProbe": "/health/live", "livenessProbe": "/health/live", "readinessProbe": "/ready",
@@ -250,9 +254,25 @@ def test_the_engine_is_probed_and_ends_in_order(render: Render, case: str) -> No
 def test_the_sidecar_is_native_and_never_makes_the_engine_unready(render: Render, case: str) -> None:
     [sidecar] = render(case).engine_pod["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["command"] == ["vecstow-operator", "sidecar"]
+    assert sidecar["command"] == [*UNTIL_IT_LISTENS, "vecstow-operator", "sidecar"]
     assert sidecar["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert not {"readinessProbe", "startupProbe"} & sidecar.keys()
+    assert _seconds(sidecar["livenessProbe"]) >= START_SECONDS
+
+
+def test_manager_has_minutes_to_start(render: Render) -> None:
+    manager = container(
+        render("default").one("Deployment", "-manager")["spec"]["template"]["spec"], "manager"
+    )
+    probes = {name: probe for name, probe in manager.items() if name.endswith("Probe")}
+    assert probes.keys() == {"startupProbe", "livenessProbe", "readinessProbe"}
+    assert {probe["httpGet"]["path"] for probe in probes.values()} == {"/healthz"}
+    assert _seconds(probes["startupProbe"]) >= START_SECONDS
+
+
+def _seconds(probe: Object) -> int:
+    """How long the kubelet waits for the first answer."""
+    return int(probe["periodSeconds"]) * int(probe.get("failureThreshold", 3))
 
 
 @serving
@@ -277,7 +297,7 @@ def test_every_program_listens_where_it_was_told(render: Render, case: str, host
 def test_in_maintenance_nothing_serves_and_nothing_is_waited_for(render: Render, case: str) -> None:
     pod = render(case).engine_pod
     [engine] = containers(pod)
-    assert engine["command"] == ["vecstow", "maintenance"]
+    assert engine["command"] == [*UNTIL_IT_LISTENS, "vecstow", "maintenance"]
     assert "args" not in engine
     assert not {"startupProbe", "livenessProbe", "readinessProbe", "lifecycle"} & engine.keys()
     assert "VECSTOW_URL" not in environment(engine)
@@ -564,9 +584,9 @@ def test_the_roles_for_people_are_the_cluster_s_own(helm: Helm) -> None:
     assert "CustomResourceDefinition" not in kinds
     made = helm.render({}, "crds", CRD_CHART).objects
     assert sorted(found["kind"] for found in made) == [
-        "ClusterRole", "ClusterRole", "CustomResourceDefinition",
+        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition",
     ]  # fmt: skip
     for role in made:
-        if role["kind"] == "ClusterRole":
+        if role["kind"] == "ClusterRole" and role["metadata"]["name"] != "vecstow-definition-reader":
             [label] = role["metadata"]["labels"]
             assert re.fullmatch(r"rbac\.authorization\.k8s\.io/aggregate-to-(view|edit)", label)

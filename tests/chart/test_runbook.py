@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.chart.matrix import KEYS
 from tests.chart.site import Site
 from vecstow_engine.api.key_file import KeyFile
 from vecstow_engine.api.keys import Role
-from vecstow_engine.cli.main import app as vecstow
+from vecstow_engine.cli.commands import app as vecstow
 from vecstow_operator.plugin.cli import app as plugin
 from vecstow_operator.round_trip import NAME_PREFIX
 
@@ -113,13 +114,14 @@ def test_values_that_are_named_exist() -> None:
 
 def test_the_keys_of_the_page_are_those_that_the_chart_asks_for(site: Site, tmp_path: Path) -> None:
     """Typed as it stands."""
-    [block] = FENCE.findall(PAGE[PAGE.index("## Keys") : PAGE.index("## States")])
-    script = block.replace("kubectl create", f"kubectl --namespace={site.namespace} create")
-    path = {"PATH": f"{site.cluster.programs}:/usr/bin:/bin"}
+    commands = "".join(FENCE.findall(PAGE[PAGE.index("## Keys") : PAGE.index("## States")]))
+    script = commands.replace("kubectl ", f"kubectl --namespace={site.namespace} ")
+    path = {"PATH": f"{Path(sys.executable).parent}:{site.cluster.programs}:/usr/bin:/bin"}
     subprocess.run(["sh", "-euc", script], cwd=tmp_path, check=True, env=site.cluster.environment | path)
     keys = {key.name: key for key in KeyFile(tmp_path / "keys" / "keys.yaml").ring.keys}
     assert {name: keys[name].role for name in ("sidecar", "manager", "test")} == {
         "sidecar": Role.SIDECAR, "manager": Role.MONITOR, "test": Role.WRITE,
     }  # fmt: skip
     assert keys["test"].patterns == (f"{NAME_PREFIX}*",)
+    assert keys["shop"].patterns == ("shop-*",)
     site.ask(KEYS)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.engine_process import EngineProcess
+from tests.waiting import SECONDS_MAX
 from vecstow_engine.api.point_routes import POINT_ROUTES
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -42,7 +43,7 @@ def run_curl(command: str, url: str, variables: dict[str, str]) -> httpx.Respons
         elif word != "-s":
             assert word.startswith(ADDRESS), word
             address = word.replace(ADDRESS, url)
-    return httpx.request(method, address, headers=headers, content=body, timeout=30)
+    return httpx.request(method, address, headers=headers, content=body, timeout=SECONDS_MAX)
 
 
 def matches(shown: Any, answered: Any) -> bool:

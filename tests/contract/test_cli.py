@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.engine_process import VECSTOW, EngineProcess
+from tests.waiting import SECONDS_MAX, wait_for
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "packages"
 ROWS = 1000
@@ -27,7 +27,9 @@ def vecstow(*arguments, url=None, data=None, check=True):
     if data is not None:
         environment["VECSTOW_DATA"] = str(data)
     command = [str(VECSTOW), *(str(argument) for argument in arguments), *(["--json"] if check else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=SECONDS_MAX
+    )
     assert "Traceback" not in done.stderr, done.stderr
     if not check:
         return done
@@ -97,9 +99,9 @@ def test_a_collection_applied_beside_a_running_engine_is_served(engine, data, tm
     text = (SAMPLE / "collection.yaml").read_text().replace("name: packages", "name: beside")
     (tmp_path / "beside.yaml").write_text(text)
     assert vecstow("apply", "-f", tmp_path / "beside.yaml", "--data", data)[0]["outcome"] == "created"
-    deadline = time.monotonic() + 20
-    while (shown := vecstow("show", "beside", url=engine.url, check=False)).returncode != 0:
-        assert time.monotonic() < deadline, shown.stderr
+    wait_for(
+        lambda: vecstow("show", "beside", url=engine.url, check=False).returncode == 0, engine.log.read_text
+    )
     assert count(engine, "beside") == 0
 
 
@@ -115,12 +117,10 @@ def test_an_import_goes_on_after_the_engine_was_killed_and_came_back(engine, dat
     vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)
     command = [VECSTOW, "import", "more", sample / "rows.npy", "--batch", "10", "--url", engine.url, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as importing:
-        deadline = time.monotonic() + 20
-        while count(engine, "more") == 0:
-            assert time.monotonic() < deadline
+        wait_for(lambda: count(engine, "more"), engine.log.read_text)
         engine.kill()
         engine.start()
-        report = json.loads(importing.communicate(timeout=60)[0])
+        report = json.loads(importing.communicate(timeout=SECONDS_MAX)[0])
     assert importing.returncode == 0
     assert report["acknowledged"] == ROWS
     assert count(engine, "more") == ROWS
@@ -179,7 +179,7 @@ def test_a_second_engine_on_the_volume_is_refused(engine, data):
 def test_ctrl_c_and_sigterm_end_the_server_with_zero(engine):
     assert engine.process is not None
     engine.process.send_signal(signal.SIGINT)
-    assert engine.process.wait(timeout=30) == 0
+    assert engine.process.wait(timeout=SECONDS_MAX) == 0
     engine.process = None
     engine.start()
     assert engine.stop() == 0
@@ -187,7 +187,9 @@ def test_ctrl_c_and_sigterm_end_the_server_with_zero(engine):
 
 def test_a_stopped_volume_gets_back_what_was_dropped_and_what_was_copied(engine, data):
     copied = vecstow("backup", "packages", url=engine.url)["backup_path"]
-    httpx.delete(f"{engine.url}/collections/packages", trust_env=False).raise_for_status()
+    httpx.delete(
+        f"{engine.url}/collections/packages", timeout=SECONDS_MAX, trust_env=False
+    ).raise_for_status()
     refused = vecstow("restore", copied, data=data, check=False)
     assert refused.returncode == 1
     assert "an engine serves this volume" in refused.stderr
@@ -211,6 +213,6 @@ def test_maintenance_touches_nothing_until_a_signal_ends_it(data):
     assert "is not served" in process.stdout.readline()
     assert vecstow("check", data=data)["clean"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(SECONDS_MAX) == 0
     process.stdout.close()
     assert sorted(data.rglob("*")) == before

@@ -18,6 +18,7 @@ from vectordb_client.exceptions import InvalidParameterError, ValidationError
 from vectordb_client.types import CollectionConfig, DistanceMetric, IndexConfig, Vector, VectorType
 
 from tests.engine_process import EngineProcess
+from tests.waiting import SECONDS_MAX
 
 DIMENSION = 8
 UUID_CHARACTERS = 36
@@ -28,7 +29,7 @@ class Synchronous:
     """Drives the blocking client by the same calls as the asynchronous one."""
 
     def __init__(self, port: int) -> None:
-        self._client = VectorDBClient("127.0.0.1", port)
+        self._client = VectorDBClient("127.0.0.1", port, timeout=SECONDS_MAX)
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
@@ -46,7 +47,7 @@ class Asynchronous:
     """The asynchronous client, connected at its first call."""
 
     def __init__(self, port: int) -> None:
-        self._client = AsyncVectorDBClient("127.0.0.1", port)
+        self._client = AsyncVectorDBClient("127.0.0.1", port, timeout=SECONDS_MAX)
 
     def __getattr__(self, name):
         async def call(*values, **named):
@@ -273,7 +274,7 @@ async def test_search_is_done_simply(client, name):
 
 
 async def test_batches_are_inserted_one_after_the_other(port, name):
-    with VectorDBClient("127.0.0.1", port) as client:
+    with VectorDBClient("127.0.0.1", port, timeout=SECONDS_MAX) as client:
         rows = [(str(index), np.array(unit(index % 8)), {"n": index}) for index in range(25)]
         responses = client.batch_insert_simple(name, rows, batch_size=10)
         assert [response.inserted_count for response in responses] == [10, 10, 5]
@@ -281,7 +282,7 @@ async def test_batches_are_inserted_one_after_the_other(port, name):
 
 
 async def test_batches_are_inserted_side_by_side(port, name):
-    async with AsyncVectorDBClient("127.0.0.1", port) as client:
+    async with AsyncVectorDBClient("127.0.0.1", port, timeout=SECONDS_MAX) as client:
         rows = [(str(index), unit(index % 8)) for index in range(25)]
         responses = await client.batch_insert_concurrent(name, rows, batch_size=5, max_concurrent_batches=3)
         assert [response.inserted_count for response in responses] == [5] * 5
@@ -364,7 +365,7 @@ async def test_dots_for_an_id_drop_the_collection_and_the_drop_loses_nothing(cli
 
 
 async def test_many_clients_at_once_lose_nothing(port, name):
-    async with AsyncVectorDBClient("127.0.0.1", port, connection_pool_size=20) as client:
+    async with AsyncVectorDBClient("127.0.0.1", port, timeout=SECONDS_MAX, connection_pool_size=20) as client:
         answers = await asyncio.gather(*(client.insert_simple(name, str(i), unit(i % 8)) for i in range(100)))
         assert len({answer.vector_id for answer in answers}) == 100
         assert (await client.get_collection_stats(name)).vector_count == 100

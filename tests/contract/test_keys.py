@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 
 import httpx
 import pytest
@@ -13,9 +12,9 @@ from vectordb_client import AsyncVectorDBClient, VectorDBClient
 from vectordb_client.exceptions import AuthenticationError, AuthorizationError
 
 from tests.engine_process import VECSTOW, EngineProcess
+from tests.waiting import SECONDS_MAX, wait_for
 
 READ, WRITE, ADMIN = "the-key-that-reads-0000", "the-key-that-writes-000", "the-key-of-the-admin-00"
-WAIT_SECONDS_MAX = 60.0
 
 
 def write_keys(path, *entries):
@@ -46,7 +45,7 @@ def vecstow(engine, *arguments, **environment):
 def test_the_published_client_brings_a_key_as_a_header(engine, header):
     def client(key):
         value = f"Bearer {key}" if header == "Authorization" else key
-        return VectorDBClient("127.0.0.1", engine.port, headers={header: value})
+        return VectorDBClient("127.0.0.1", engine.port, timeout=SECONDS_MAX, headers={header: value})
 
     name = f"with-{header}"
     with client(WRITE) as writing:
@@ -69,14 +68,16 @@ def test_the_published_client_brings_a_key_as_a_header(engine, header):
 
 
 def test_the_published_client_without_a_key_is_told_so(engine):
-    with VectorDBClient("127.0.0.1", engine.port) as client:
+    with VectorDBClient("127.0.0.1", engine.port, timeout=SECONDS_MAX) as client:
         with pytest.raises(AuthenticationError, match="a key is needed"):
             client.list_collections()
         assert client.ping()
 
 
 async def test_the_asynchronous_client_brings_it_likewise(engine):
-    async with AsyncVectorDBClient("127.0.0.1", engine.port, headers={"api-key": ADMIN}) as client:
+    async with AsyncVectorDBClient(
+        "127.0.0.1", engine.port, timeout=SECONDS_MAX, headers={"api-key": ADMIN}
+    ) as client:
         await client.create_collection_simple("async", 3, "cosine")
         assert (await client.delete_collection("async")).success
 
@@ -113,10 +114,10 @@ def test_a_changed_file_is_followed_and_a_bad_one_is_not(tmp_path):
 
         assert (status(READ), status(WRITE)) == (200, 401)
         write_keys(file, ("write", WRITE))
-        wait_until(lambda: status(WRITE) == 200)
+        wait_for(lambda: status(WRITE) == 200, engine.log.read_text)
         assert status(READ) == 401
         file.write_text("keys: []")
-        wait_until(lambda: "those before stay in force" in engine.log.read_text())
+        wait_for(lambda: "those before stay in force" in engine.log.read_text(), engine.log.read_text)
         assert status(WRITE) == 200
         engine.kill()
         engine.launch()
@@ -131,10 +132,3 @@ def test_other_machines_are_not_let_in_unasked(tmp_path):
     assert refused.returncode == 1
     assert "no API keys are asked for" in refused.stderr
     assert not (tmp_path / "data").exists()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.05)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine_process import VECSTOW, EngineProcess
 from tests.ports import free_port
-from tests.waiting import wait_for
+from tests.waiting import SECONDS_MAX, wait_for
 
 
 def refused(*flags: object) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def refused(*flags: object) -> subprocess.CompletedProcess[str]:
 def test_a_signal_ends_it_in_order_and_with_zero(tmp_path, number):
     with EngineProcess(tmp_path / "data") as engine:
         engine.process.send_signal(number)
-        assert engine.process.wait(30) == 0
+        assert engine.process.wait(SECONDS_MAX) == 0
         engine.process = None
     assert "stopped" in engine.log.read_text()
 
@@ -47,21 +47,24 @@ def waiting(tmp_path):
         ending.callback(second.kill)
         second.start("/health/live")
         wait_for(lambda: "waiting for the volume" in second.log.read_text(), second.log.read_text)
-        assert httpx.get(f"{second.url}/ready", trust_env=False).status_code == 503
+        assert httpx.get(f"{second.url}/ready", timeout=SECONDS_MAX, trust_env=False).status_code == 503
         yield first, second
 
 
 def test_an_engine_that_waits_for_the_volume_takes_it_when_it_is_free(waiting):
     first, second = waiting
     assert first.stop() == 0
-    wait_for(lambda: httpx.get(f"{second.url}/ready", trust_env=False).is_success, second.log.read_text)
+    wait_for(
+        lambda: httpx.get(f"{second.url}/ready", timeout=SECONDS_MAX, trust_env=False).is_success,
+        second.log.read_text,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_the_volume(waiting, number):
     _, second = waiting
     second.process.send_signal(number)
-    assert second.process.wait(30) == 0
+    assert second.process.wait(SECONDS_MAX) == 0
     second.process = None
 
 
@@ -78,7 +81,7 @@ def test_on_all_addresses_of_ipv6_it_answers_ipv4_too(tmp_path):
     """Its sidecar asks 127.0.0.1, wherever the pod's own address is."""
     with EngineProcess(tmp_path / "data", "--host", "::", "--without-keys") as engine:
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{engine.port}/ready").status_code == 200
+            assert httpx.get(f"http://{host}:{engine.port}/ready", timeout=SECONDS_MAX).status_code == 200
         answer = refused("--data", tmp_path / "other", "--port", engine.port)
     assert "cannot listen" in answer.stderr
 
@@ -86,16 +89,18 @@ def test_on_all_addresses_of_ipv6_it_answers_ipv4_too(tmp_path):
 def test_a_write_in_flight_at_sigterm_is_answered_and_kept(tmp_path):
     with EngineProcess(tmp_path / "data") as engine:
         httpx.post(
-            f"{engine.url}/collections", json={"name": "docs", "dimension": 3, "distance_metric": "Cosine"}
+            f"{engine.url}/collections",
+            timeout=SECONDS_MAX,
+            json={"name": "docs", "dimension": 3, "distance_metric": "Cosine"},
         )
         body = b'{"vectors": [' + b",".join([b'{"data": [1, 2, 3]}'] * 2000) + b"]}"
         head = (
             f"POST /collections/docs/vectors/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", engine.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", engine.port), SECONDS_MAX) as connection:
             connection.sendall(head.encode() + body[:-10])
             # Answered after the server read what was sent before.
-            httpx.get(f"{engine.url}/health/live")
+            httpx.get(f"{engine.url}/health/live", timeout=SECONDS_MAX)
             engine.process.send_signal(signal.SIGTERM)
             while accepts(engine.port):
                 pass
@@ -106,15 +111,15 @@ def test_a_write_in_flight_at_sigterm_is_answered_and_kept(tmp_path):
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer.lower()
         engine.start()
-        stats = httpx.get(f"{engine.url}/collections/docs/stats").json()["data"]
+        stats = httpx.get(f"{engine.url}/collections/docs/stats", timeout=SECONDS_MAX).json()["data"]
         assert stats["vector_count"] == 2000
 
 
 def test_a_request_that_outlives_the_grace_is_told_so(tmp_path):
     with EngineProcess(tmp_path / "data", "--shutdown-grace-seconds", 1) as engine:
-        with socket.create_connection(("127.0.0.1", engine.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", engine.port), SECONDS_MAX) as connection:
             connection.sendall(b"POST /collections HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
-            httpx.get(f"{engine.url}/health/live")
+            httpx.get(f"{engine.url}/health/live", timeout=SECONDS_MAX)
             engine.process.send_signal(signal.SIGTERM)
             answer = connection.makefile("rb").read()
         assert engine.process.wait(60) == 0
@@ -135,11 +140,13 @@ def test_findings_in_ten_thousand_collections_are_taken_and_told(tmp_path):
         for number in range(10_000)
     ]
     with EngineProcess(tmp_path / "data") as engine:
-        told = httpx.post(f"{engine.url}/state/refresh", json={"resources": findings}, timeout=30)
+        told = httpx.post(f"{engine.url}/state/refresh", json={"resources": findings}, timeout=SECONDS_MAX)
         assert (told.status_code, len(told.request.content) > 4_000_000) == (200, True)
-        state = httpx.get(f"{engine.url}/state", timeout=30).json()["data"]
+        state = httpx.get(f"{engine.url}/state", timeout=SECONDS_MAX).json()["data"]
         assert state["findings"]["resources"] == findings
-        more = httpx.post(f"{engine.url}/state/refresh", json={"resources": 4 * findings}, timeout=30)
+        more = httpx.post(
+            f"{engine.url}/state/refresh", json={"resources": 4 * findings}, timeout=SECONDS_MAX
+        )
         assert (more.status_code, more.json()["details"]["limit"]) == (413, 16 * 1024 * 1024)
 
 
@@ -154,7 +161,10 @@ def accepts(port: int) -> bool:
 
 def test_a_drain_answers_each_connection_once_more_until_a_second_signal(tmp_path):
     with EngineProcess(tmp_path / "data", "--drain-seconds", 60) as engine:
-        with httpx.Client(base_url=engine.url, trust_env=False) as kept, socket.socket() as silent:
+        with (
+            httpx.Client(base_url=engine.url, timeout=SECONDS_MAX, trust_env=False) as kept,
+            socket.socket() as silent,
+        ):
             assert "connection" not in kept.get("/health/live").headers
             silent.connect(("127.0.0.1", engine.port))
             engine.process.send_signal(signal.SIGTERM)
@@ -166,5 +176,5 @@ def test_a_drain_answers_each_connection_once_more_until_a_second_signal(tmp_pat
             silent.sendall(b"GET /collections HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"connection: close" in silent.makefile("rb").read().lower()
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(30) == 0
+        assert engine.process.wait(SECONDS_MAX) == 0
         engine.process = None

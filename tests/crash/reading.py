@@ -23,7 +23,8 @@ from vecstow_engine.storage.store import Store
 SERVED = (State.READY, State.DEGRADED, State.READ_ONLY)
 SEARCHED_MAX = 8
 """Points of a collection that are looked for by their own vectors."""
-HOLD_SECONDS = 60.0
+HOLD_SECONDS = 3600.0
+"""The longest that an engine grants: a hold must not end while an example still counts on it."""
 
 
 @dataclass

@@ -1,11 +1,15 @@
 """The part "model" sees what it is there to see, and its oracle is right."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from tests.crash.model.part import Examples
+from tests.crash.model.site import CALLS_OF_A_START, Site
 from tests.crash.nearest import wrong_hits
 from vecstow_engine.model.batch import Hit
+from vecstow_engine.model.errors import DiskFull
 from vecstow_engine.storage.store import Store
 
 DISTANCES = {
@@ -61,3 +65,20 @@ def test_replay_that_forgets_what_the_table_has_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "replay", forgetful)
     [finding] = Examples(1, 60).run(tmp_path).findings
     assert "state.kill" in finding.what
+
+
+@pytest.mark.parametrize("call", CALLS_OF_A_START)
+def test_start_is_killed_at_each_call(tmp_path, call):
+    """A call that recovery makes no more would leave its kill out, unseen."""
+    site = Site(tmp_path)
+    try:
+        site.engine.declare()
+        site.do(site.engine.put(a=1))
+        with site.without_room(), contextlib.suppress(DiskFull):
+            site.engine.checkpoint("notes")
+        site.do(site.engine.put(b=2))  # in a second segment
+        site.kill_in_start(call)
+        assert site.did["kills in a start"] == 1
+        assert site.do(site.engine.values("notes", "a", "b")) == [1, 2]
+    finally:
+        site.close()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.crash.rest import Refused, Rest, Stored
 from tests.engine_process import EngineProcess
+from tests.waiting import SECONDS_MAX
 
 FIVE_KEYS = ["name", "dimension", "distance_metric", "vector_type", "index_config"]
 INDEX_CONFIG = {"max_connections": 16, "ef_construction": 200, "ef_search": 50, "max_layer": 16}
@@ -270,7 +271,7 @@ def test_the_id_of_two_dots_drops_the_collection_and_restore_brings_everything_b
     content = fill(engine, "notes", "neighbour")
     url = httpx.URL(f"{engine.url}/collections/notes/vectors/").join("..")
     assert url.path.rstrip("/") == "/collections/notes"
-    answer = httpx.delete(str(url).rstrip("/"))
+    answer = httpx.delete(str(url).rstrip("/"), timeout=SECONDS_MAX)
     assert answer.status_code == 200
     assert listed(engine) == ["neighbour"]
     engine.kill()

@@ -213,5 +213,5 @@ def make_namespace(node: Node, name: str | None = None) -> str:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     # Made by a controller, and without it no pod is admitted.
-    node.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
+    node.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=110s")
     return name

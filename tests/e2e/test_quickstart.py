@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "quickstart-kubernetes.md"
 def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_path: Path) -> None:
     node.tag_image(IMAGE, DOCUMENTED_IMAGE)
     node.add_volume(namespace, "10Gi")
-    for name in ("charts", "examples"):
+    for name in ("charts", "examples", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
     here = Release(node, namespace)
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -30,4 +30,4 @@ def test_the_page_leads_from_nothing_to_a_hit(node: Node, namespace: str, tmp_pa
     assert told is not None
     assert printed[2].endswith(told[0].removesuffix("```"))
     assert '"id":"note-0"' in printed[3]
-    assert re.search(r"app-notes +True +Served +False +256 +Cosine +4 ", printed[4])
+    assert re.search(r"app-notes +True +Served +False +false +\S+ +256 +Cosine +4 ", printed[4])

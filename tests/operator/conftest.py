@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.site import CRD, Site, running
+from tests.operator.site import CRD, CRD_READER, Site, running
 
 
 @pytest.fixture(scope="session", autouse=True)
 def definition(cluster: ControlPlane) -> None:
-    """The API server knows the resource."""
-    cluster.kubectl("apply", "-f", str(CRD))
+    """The API server knows the resource, and lets the roles read its definition."""
+    cluster.kubectl("apply", "-f", str(CRD), "-f", str(CRD_READER))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRD))
 
 

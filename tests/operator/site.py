@@ -24,6 +24,8 @@ from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD = REPOSITORY / "crds" / "vecstow.dev_vectorcollections.yaml"
+CRD_READER = REPOSITORY / "charts" / "vecstow-crds" / "templates" / "definition-reader.yaml"
+"""The right of every service account to read the definition."""
 RULES = REPOSITORY / "charts" / "vecstow" / "rbac"
 OPERATOR = Path(sys.executable).with_name("vecstow-operator")
 ENGINE = "vecstow"
@@ -98,7 +100,15 @@ class EngineOnCluster(EngineProcess):
     def adopt_pod(self) -> str:
         """Be what runs in the pod; returns its uid."""
         pod = wait_for(self._pod, "the pod of the StatefulSet")
-        patch = {"status": {"podIP": self._site.address, "podIPs": [{"ip": self._site.address}]}}
+        ready = {"type": "Ready", "status": "True"}
+        patch = {
+            "status": {
+                "phase": "Running",
+                "podIP": self._site.address,
+                "podIPs": [{"ip": self._site.address}],
+                "conditions": [ready],
+            }
+        }
         self._site.kubectl("patch", "pod", f"{self.name}-0", "--subresource=status", "-p", json.dumps(patch))
         uid: str = pod["metadata"]["uid"]
         if "--pod-uid" in self.flags:
@@ -154,11 +164,16 @@ class Site:
         self.engine.start("/ready")
 
     def end(self) -> None:
-        """Kill what runs."""
+        """Kill what runs, and take finalizers away: a held resource would keep the definition for ever."""
         for role in (self.sidecar, self.manager):
             if role.is_running:
                 role.end()
         self.engine.kill()
+        for resource in self.resources():
+            metadata = resource["metadata"]
+            if metadata.get("finalizers"):
+                without = json.dumps({"metadata": {"finalizers": None}})
+                self.kubectl("patch", "vcol", metadata["name"], "--type=merge", "-p", without)
 
     # What a person does -----------------------------------------------------------------------------------
 

@@ -39,6 +39,12 @@ def in_conflict(site, name):
     )  # fmt: skip
 
 
+def annotations(site, name):
+    """Of Vecstow, by their names."""
+    found = site.resource(name)["metadata"].get("annotations", {})
+    return [name for name in found if name.startswith("vecstow.dev/")]
+
+
 def remove(site, name):
     site.kubectl("delete", "vcol", name)
 
@@ -114,7 +120,8 @@ def test_loser_begins_anew_when_the_winner_takes_its_data_along(shared):
 def test_leave_to_replace_does_not_reach_what_a_living_resource_owns(shared):
     served_with_points(shared, "owned")
     robber = rival("robber", "owned", dimension=5)
-    robber["metadata"]["annotations"] = {"vecstow.dev/replace": "true"}
+    uid = collection_uid(shared, "owned")
+    robber["metadata"]["annotations"] = {"vecstow.dev/replace": uid}
     shared.apply(robber)
     shared.wait_reason("Conflict", "robber")
     assert serves(shared, "owned")
@@ -137,6 +144,21 @@ def test_resource_of_another_shape_waits_for_leave_and_then_replaces(shared):
     [rest] = deleted(shared, "old")
     assert json.loads((rest / "metadata.json").read_text())["dimension"] == 4
     assert shared.condition("Conflict", "old")["status"] == "False"
+    wait_for(lambda: "Replaced" in events(shared, "old"), "the event")
+    wait_for(lambda: not annotations(shared, "old"), "the end of the leave")
+
+
+def test_leave_of_before_replaces_no_later_collection(shared):
+    """A manifest in git may keep the annotation, and somebody restores what it replaced under another uid."""
+    uid = served_with_points(shared, "kept")
+    remove(shared, "kept")
+    shared.apply(collection("kept", dimension=5))
+    shared.wait_reason("Conflict", "kept")
+    shared.kubectl("annotate", "vcol", "kept", "vecstow.dev/replace=true")
+    ticks(shared, 6)
+    assert shared.reason("kept") == "Conflict"
+    assert serves(shared, "kept")
+    assert f"vecstow.dev/replace={uid}" in shared.condition("Ready", "kept")["message"]
 
 
 # Events ----------------------------------------------------------------------------------------------------

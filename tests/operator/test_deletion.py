@@ -22,8 +22,6 @@ from tests.operator.points import (
 from tests.operator.site import collection
 from tests.waiting import wait_for
 
-NAMESPACE_SECONDS_MAX = 90.0
-
 
 def remove(site, name):
     """Ask for it; do not wait."""
@@ -327,7 +325,7 @@ def test_namespace_goes_away_by_itself_while_the_manager_runs(site):
     declare_both(site)
     end_pod(site)
     site.kubectl("delete", "namespace", site.namespace, "--wait=false")
-    wait_for(lambda: namespace_is_gone(site), "the end of the namespace", NAMESPACE_SECONDS_MAX)
+    wait_for(lambda: namespace_is_gone(site), "the end of the namespace")
     assert (deleted(site, "notes"), deleted(site, "kept")) == ([], [])
 
 
@@ -338,7 +336,7 @@ def test_namespace_without_a_manager_goes_away_when_its_resources_are_released(s
     site.kubectl("delete", "namespace", site.namespace, "--wait=false")
     wait_for(lambda: [r["metadata"]["name"] for r in site.resources()] == ["notes"], "only the held one")
     assert plugin(site, "release", "--all") == "vectorcollection/notes released\n"
-    wait_for(lambda: namespace_is_gone(site), "the end of the namespace", NAMESPACE_SECONDS_MAX)
+    wait_for(lambda: namespace_is_gone(site), "the end of the namespace")
     assert manifest(site, "notes").get("dropped_at") is None
 
 
@@ -348,4 +346,4 @@ def test_manager_that_ends_with_its_namespace_releases_what_it_held(site):
     end_pod(site)
     site.kubectl("delete", "namespace", site.namespace, "--wait=false")
     assert site.manager.end(15) == 0
-    wait_for(lambda: namespace_is_gone(site), "the end of the namespace", NAMESPACE_SECONDS_MAX)
+    wait_for(lambda: namespace_is_gone(site), "the end of the namespace")

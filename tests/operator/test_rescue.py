@@ -148,3 +148,31 @@ def test_printed_resources_are_what_was_declared_and_can_be_applied(rescued):
 def test_sound_collections_are_found_sound_through_the_proxy(rescued):
     wait_for(lambda: is_whole(rescued), "all collections")
     assert plugin(rescued, "check", "notes").endswith("notes: 0 findings\n")
+
+
+def test_copies_are_made_listed_brought_back_and_removed_through_the_proxy(rescued):
+    wait_for(lambda: is_whole(rescued), "all collections")
+    made = plugin(rescued, "backup", "notes")
+    assert made.startswith("notes is copied to ")
+    path = made.split()[-1]
+    assert plugin(rescued, "restore", path, "--new-name", "again") == "again: restored\n"
+    wait_for(lambda: serves(rescued, "again"), "the restored collection")
+    with rescued.rest() as rest:
+        rest.call("DELETE", "/collections/again")
+    assert plugin(rescued, "deleted").splitlines()[1].startswith("again ")
+    assert plugin(rescued, "cleanup", "--retention-hours", "0") == "again is removed\n"
+    assert deleted(rescued, "again") == []
+    assert plugin(rescued, "compact", "notes").startswith("notes: ")
+
+
+def test_pod_that_only_carries_the_label_is_not_asked(rescued):
+    """Its address is another's, which would be sent the key."""
+    impostor = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "a-0", "labels": {"vecstow.dev/engine": "vecstow"}},
+        "spec": {"containers": [{"name": "engine", "image": "x"}]},
+    }  # fmt: skip
+    rescued.apply(impostor)
+    wait_for(lambda: is_whole(rescued), "all collections")
+    assert plugin(rescued, "status").count("Orphan") == len(NAMES)
+    wait_for(lambda: counts_orphans(rescued, len(NAMES)), "the orphans")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from tests.operator.declaring import Document, Resources, declaring
 from tests.operator.site import Site, collection
 
 DEFAULTS = {"maxConnections": 16, "efConstruction": 200, "efSearch": 50, "maxLayer": 16}
-COLUMNS = ["NAME", "READY", "REASON", "DEGRADED", "DIMENSION", "METRIC", "VECTORS", "ENGINE", "AGE"]
+COLUMNS = [
+    "NAME", "READY", "REASON", "DEGRADED", "PAUSED", "OBSERVED", "DIMENSION", "METRIC", "VECTORS", "ENGINE",
+    "AGE",
+]  # fmt: skip
 FULL = {
     "vectorType": "Float16",
     "index": {"maxConnections": 8, "efSearch": 10},
@@ -102,7 +106,8 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
         condition("Served", "served by vecstow"),
         condition("PointsWithheld", "rows fail their checks", kind="Degraded"),
     ]
-    resources.apply_status("shown", {"vectorCount": 7, "conditions": conditions})
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    resources.apply_status("shown", {"vectorCount": 7, "observedAt": now, "conditions": conditions})
 
     def table(*arguments: str) -> list[list[str]]:
         text = cluster.kubectl("get", "--namespace", resources.namespace, *arguments)
@@ -110,7 +115,9 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
 
     head, row = table("vcol", "shown")
     assert head == COLUMNS
-    assert row[:-1] == ["shown", "True", "Served", "True", "4", "Cosine", "7", "vecstow"]
+    assert row[:5] == ["shown", "True", "Served", "True", "false"]
+    assert re.fullmatch(r"[0-9]+s", row[5])
+    assert row[6:-1] == ["4", "Cosine", "7", "vecstow"]
     head, row = table("vcol", "shown", "-o", "wide")
     assert (head[-1], row[-1]) == ("MESSAGE", "served by vecstow")
     assert head[:-1] == COLUMNS

@@ -56,7 +56,7 @@ class AsgiClient:
         path, _, query = target.partition("?")
         if value is not None:
             body = json.dumps(value).encode()
-        sent = {name.lower(): text for name, text in (headers or {}).items()}
+        sent = {"host": "test"} | {name.lower(): text for name, text in (headers or {}).items()}
         if body is not None:
             chunks = [body]
             sent.setdefault("content-length", str(len(body)))
@@ -96,9 +96,13 @@ class AsgiClient:
 
 
 def docs_service(
-    metric: str = "Euclidean", dimension: int = 3, keys: KeyFile | None = None, **settings: Any
+    metric: str = "Euclidean",
+    dimension: int = 3,
+    keys: KeyFile | None = None,
+    body_bytes_max: int = 2_000_000,
+    **settings: Any,
 ) -> tuple[AsgiClient, FakeEngine]:
     """A client of an application over a fake engine that has one empty collection, `docs`."""
-    engine = FakeEngine()
+    engine = FakeEngine(body_bytes_max)
     engine.create(Manifest(name="docs", dimension=dimension, distance_metric=DistanceMetric(metric)))
     return AsgiClient(Application(engine, HttpSettings(**settings), keys=keys)), engine

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tests.unit.running_engine import RunningEngine, fill
 from vecstow_engine.model.errors import Unavailable, VecstowError
 from vecstow_engine.storage.check import CheckReport, Finding, check_volume
@@ -156,7 +158,7 @@ def rewrite_point(volume: CheckedVolume, point_id: str, **changes: Any) -> None:
         meta = table.meta()
         point = table.by_ids([point_id])[point_id]
     assert point is not None
-    changed = dataclasses.replace(point, **changes)
+    changed = msgspec.structs.replace(point, **changes)
     write_points(volume.table, [point.slot], [changed], meta.applied + 1, meta.checkpoints)
 
 

@@ -15,6 +15,10 @@ from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service.attempts import Attempts
+from vecstow_engine.service.memory import plan
+from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.storage.volume import Room
 
 
@@ -26,16 +30,23 @@ class FakeCollection:
     points: dict[str, Point] = field(default_factory=dict)
     changed_at: float | None = None
 
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
 
 class FakeEngine:
     """The facade's methods over dictionaries; `fails` makes the next search raise."""
 
-    def __init__(self) -> None:
-        limits = SimpleNamespace(body_bytes_max=2_000_000, batch_points_max=1000)
+    def __init__(self, body_bytes_max: int = 2_000_000) -> None:
+        limits = SimpleNamespace(body_bytes_max=body_bytes_max, batch_points_max=1000)
+        self.requests = RequestMemory(512 << 20)
+        self.accounts = Accounts(plan(4 << 30))
         self.settings: Any = SimpleNamespace(limits=limits)
         self.collections: dict[str, FakeCollection] = {}
         self.dropped: dict[str, FakeCollection] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.attempts = Attempts()
         self.ready = True
         self.all_ready = True
         self.live = True
@@ -57,7 +68,8 @@ class FakeEngine:
     def not_ready(self) -> dict[str, str]:
         return {} if self.all_ready else {"docs": "recovering"}
 
-    def collection(self, name: str) -> FakeCollection:
+    def collection(self, name: str | FakeCollection) -> FakeCollection:
+        name = name if isinstance(name, str) else name.name
         if name not in self.collections:
             raise NotFound(f"no collection {name!r}", collection=name)
         return self.collections[name]
@@ -104,6 +116,9 @@ class FakeEngine:
             for name in self.dropped
         ]
 
+    def remarks_on(self, name: str) -> str | None:
+        return None
+
     def restore(self, backup_path: str, new_name: str | None) -> str:
         for name in list(self.dropped):
             if backup_path == f".deleted/{name}-1-u":
@@ -124,7 +139,7 @@ class FakeEngine:
         self.collection(name)
         return {"progress": 1.0}
 
-    def check(self, name: str) -> dict[str, object]:
+    def check(self, name: str, *, recall: bool = False) -> dict[str, object]:
         self.collection(name)
         return {"problems": []}
 
@@ -166,22 +181,22 @@ class FakeEngine:
     def refresh(self, findings: dict[str, Any]) -> None:
         self.calls.append(("refresh", findings))
 
-    async def upsert(self, name: str, points: PointBatch) -> list[str]:
+    async def upsert(self, name: str | FakeCollection, points: PointBatch) -> list[str]:
         collection = self.collection(name)
         vectors = decode_rows(points.rows, collection.manifest.vector_type)
         for point_id, vector, payload in zip(points.ids, vectors, points.payloads, strict=True):
             collection.points[point_id] = Point(point_id, vector, payload)
         return points.ids
 
-    async def delete_points(self, name: str, ids: list[str]) -> list[bool]:
+    async def delete_points(self, name: str | FakeCollection, ids: list[str]) -> list[bool]:
         points = self.collection(name).points
         return [points.pop(point_id, None) is not None for point_id in ids]
 
-    async def get_points(self, name: str, ids: list[str]) -> list[Point | None]:
+    async def get_points(self, name: str | FakeCollection, ids: list[str]) -> list[Point | None]:
         points = self.collection(name).points
         return [points.get(point_id) for point_id in ids]
 
-    async def search(self, name: str, query: SearchQuery) -> list[Hit]:
+    async def search(self, name: str | FakeCollection, query: SearchQuery) -> list[Hit]:
         if self.fails is not None:
             raise self.fails
         self.calls.append(("search", query))

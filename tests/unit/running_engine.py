@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 
 from tests.unit.store_on_disk import MANIFEST, vector
+from tests.waiting import SECONDS_MAX
 from vecstow_engine.model.batch import PointBatch, SearchQuery
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.engine import Engine
 from vecstow_engine.service.settings import IndexSettings, LimitSettings, Settings, StorageSettings
 
-WAIT_SECONDS_MAX = 20.0
-
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Poll until it holds."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    deadline = time.monotonic() + SECONDS_MAX
     while not condition():
         assert time.monotonic() < deadline, "it did not come to hold"
         time.sleep(0.002)
@@ -38,7 +37,7 @@ class RunningEngine(Engine):
                 data=data,
                 storage=StorageSettings(**(never | storage)),
                 index=IndexSettings(index_threads=1, rebuild_deleted_ratio=1.0),
-                limits=LimitSettings(write_wait_seconds=WAIT_SECONDS_MAX),
+                limits=LimitSettings(write_wait_seconds=SECONDS_MAX),
             )
         )
 

@@ -12,18 +12,20 @@ from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api import access, collection_routes, server_routes
-from vecstow_engine.api.access import ACCESS, find_route, presented_key
+from vecstow_engine.api.access import ACCESS, Place, find_place, presented_key
 from vecstow_engine.api.fastapi_app import create_fastapi
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.key_file import KeyFile
 from vecstow_engine.api.keys import Role
-from vecstow_engine.api.point_routes import POINT_ROUTES
+from vecstow_engine.api.point_routes import BY_WORD, POINT_ROUTES
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 REFUSALS = (401, 403)
 LIMITED = "limited-admin-key-0000"
+ALIKE = set(HEALTH_ROUTES) | {f"/collections/{{collection}}/vectors/{word}" for word in BY_WORD}
+"""Paths that need no key, and those that are an id's as well."""
 
 
 def key_of(role: Role) -> str:
@@ -152,13 +154,13 @@ def test_nor_with_a_point_route_that_has_none(monkeypatch):
 
 async def test_nobody_reaches_a_route_by_the_role_of_another(keys, monkeypatch):
     """What is held against the table and what FastAPI takes the path for are one route."""
-    monkeypatch.setattr("vecstow_engine.api.dispatch.find_route", lambda method, path: ("/collections", ""))
+    monkeypatch.setattr("vecstow_engine.api.dispatch.find_place", lambda path: Place(("/collections",)))
     client, engine = docs_service(keys=keys)
     reply = await client.call("GET", "/collections/docs", headers=bearer(key_of(Role.ADMIN)))
     assert (reply.status, reply.json["details"]["kind"]) == (403, "Forbidden")
-    monkeypatch.setattr("vecstow_engine.api.dispatch.find_route", lambda method, path: None)
+    monkeypatch.setattr("vecstow_engine.api.dispatch.find_place", lambda path: None)
     reply = await client.call("POST", "/hold", headers=bearer(key_of(Role.READ)))
-    assert (reply.status, engine.calls) == (403, [])
+    assert (reply.status, engine.calls) == (404, [])
 
 
 @pytest.mark.parametrize(
@@ -187,11 +189,49 @@ async def test_a_path_that_only_looks_like_a_route_does_nothing(keys, path):
     assert list(engine.collections) == ["docs"]
 
 
-def test_words_of_a_collection_are_no_names_of_routes():
-    assert find_route("GET", "/collections/restore") == ("/collections/{collection}", "restore")
-    assert find_route("POST", "/collections/restore") == ("/collections/restore", "")
-    assert find_route("DELETE", "/collections/deleted") == ("/collections/{collection}", "deleted")
-    assert find_route("PATCH", "/collections") is None
+def test_a_word_of_a_route_is_no_collection_but_may_be_an_id():
+    assert find_place("/collections/restore").template("GET") is None
+    assert find_place("/collections/restore").template("POST") == "/collections/restore"
+    batch = find_place("/collections/docs/vectors/batch")
+    assert (batch.template("GET"), batch.collection) == ("/collections/{collection}/vectors/{id}", "docs")
+    assert batch.template("POST") == "/collections/{collection}/vectors/batch"
+    assert batch.allow == "DELETE, GET, HEAD, POST, PUT"
+
+
+def place_of(template: str, name: str) -> str:
+    return template.replace("{collection}", name).replace("{id}", "a")
+
+
+@pytest.mark.parametrize("template", sorted(template for method, template in served() if method == "GET"))
+async def test_head_is_answered_like_get_to_every_key(keys, template):
+    client, _ = docs_service(keys=keys)
+    for headers in ({}, *(bearer(key) for key in (LIMITED, *map(key_of, Role)))):
+        for name in ("docs", "other"):
+            path = place_of(template, name)
+            got = await client.call("GET", path, headers=headers)
+            asked = await client.call("HEAD", path, headers=headers)
+            assert asked.status == got.status
+            if template not in ("/metrics", "/stats"):
+                assert asked.headers == got.headers
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH"])
+@pytest.mark.parametrize("template", sorted({template for _, template in served()} - ALIKE))
+async def test_a_method_that_is_not_served_needs_the_key_of_one_that_is(keys, method, template):
+    """GET's, or where none is served that of the route that needs least."""
+    rows = [(served_by, cells) for (served_by, known), cells in documented().items() if known == template]
+    methods = {served_by for served_by, _ in rows}
+    methods |= {"HEAD"} if "GET" in methods else set()
+    needed = dict(rows).get("GET") or max((cells for _, cells in rows), key=lambda cells: cells.count("yes"))
+    client, _ = docs_service(keys=keys)
+    for role, cell in zip(Role, needed, strict=False):
+        reply = await client.call(method, place_of(template, "docs"), headers=bearer(key_of(role)))
+        assert reply.status == (405 if cell == "yes" else 403), (role, reply.body)
+        if reply.status == 405:
+            assert reply.headers["allow"] == ", ".join(sorted(methods))
+    others = await client.call(method, place_of(template, "other"), headers=bearer(LIMITED))
+    assert others.status == (405 if needed[-1] in ("yes", "filtered") else 403)
+    assert (await client.call(method, place_of(template, "docs"))).status == 401
 
 
 # What a limited key is shown
@@ -315,7 +355,7 @@ async def test_the_body_of_a_stranger_is_not_kept(keys):
         )
         assert (reply.status, reply.headers["connection"]) == (403 if headers else 401, "close")
         metrics = await client.call("GET", "/metrics", headers=bearer(key_of(Role.MONITOR)))
-        assert b"vecstow_http_body_memory_bytes 0.0" in metrics.body
+        assert b'vecstow_request_memory_bytes{part="bodies"} 0.0' in metrics.body
 
 
 async def test_refusals_are_counted_by_route(keys):

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
-from vecstow_engine.api.bodies import FREE_BYTES, Bodies, Disconnected
+from vecstow_engine.api.bodies import Disconnected, read_body
+from vecstow_engine.api.body_limits import BodyLimit
 from vecstow_engine.api.errors import SlowBody
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, TooLarge
+from vecstow_engine.service.request_memory import Part, RequestMemory
 
 
 class Sender:
@@ -35,51 +37,64 @@ class Sender:
         raise AssertionError
 
 
-def bodies(**settings) -> Bodies:
-    return Bodies(HttpSettings(**settings))
+class Reader:
+    """Reads bodies into one account."""
+
+    def __init__(self, memory_bytes: int = 1 << 20, **settings) -> None:
+        self.memory = RequestMemory(memory_bytes)
+        self.settings = HttpSettings(**settings)
+        self.lease = self.memory.lease()
+
+    async def read(self, sender: Sender, declared: int | None, limit: int) -> bytes | bytearray:
+        return await read_body(sender, declared, BodyLimit(limit), self.lease, self.settings)
+
+    @property
+    def held_bytes(self) -> int:
+        return self.memory.held_bytes[Part.BODIES]
 
 
-async def test_chunks_are_joined():
-    assert await bodies().read(Sender(b"ab", b"", b"c"), None, 10) == b"abc"
+async def test_chunks_are_joined_and_held():
+    reader = Reader()
+    assert await reader.read(Sender(b"ab", b"", b"c"), None, 10) == b"abc"
+    assert reader.held_bytes == 3
+    reader.lease.release()
+    assert reader.held_bytes == 0
 
 
 async def test_a_declared_length_over_the_limit_is_refused_unread():
     sender = Sender(b"x" * 11)
     with pytest.raises(TooLarge, match="11 bytes"):
-        await bodies().read(sender, 11, 10)
+        await Reader().read(sender, 11, 10)
     assert sender.asked == 0
 
 
 async def test_chunks_over_the_limit_are_refused_as_soon_as_they_pass_it():
     sender = Sender(*[b"x" * 4] * 100)
     with pytest.raises(TooLarge, match="the limit is 10"):
-        await bodies().read(sender, None, 10)
+        await Reader().read(sender, None, 10)
     assert sender.asked == 3
 
 
 async def test_a_body_of_exactly_the_limit_is_read():
-    assert len(await bodies().read(Sender(b"x" * 10), 10, 10)) == 10
+    assert len(await Reader().read(Sender(b"x" * 10), 10, 10)) == 10
 
 
-async def test_large_bodies_share_a_budget_that_small_ones_do_not_touch():
-    reader = bodies(body_memory_bytes_max=2 * FREE_BYTES)
-    held = await reader.read(Sender(bytes(2 * FREE_BYTES)), None, 10 * FREE_BYTES)
-    assert reader.held_bytes == 2 * FREE_BYTES
+async def test_a_body_that_does_not_fit_the_account_is_refused():
+    reader = Reader()
+    other = reader.memory.lease()
+    other.hold(Part.DECODED, reader.memory.bytes_max - 5)
     with pytest.raises(Busy) as refusal:
-        await reader.read(Sender(bytes(FREE_BYTES), b"x"), None, 10 * FREE_BYTES)
+        await reader.read(Sender(b"abc", b"def"), None, 10)
     assert refusal.value.retry_after_seconds == 1
-    assert len(await reader.read(Sender(bytes(FREE_BYTES - 1), b"x"), None, 10 * FREE_BYTES)) == FREE_BYTES
-    reader.release(held)
     assert reader.held_bytes == 0
+    assert len(await reader.read(Sender(b"abc", b"de"), None, 10)) == 5
 
 
 @pytest.mark.parametrize("error", [TooLarge, SlowBody, Disconnected])
 async def test_a_refused_body_holds_nothing(error):
-    reader = bodies(body_seconds_max=0.01, body_bytes_per_second_min=1)
-    limit = 2 * FREE_BYTES if error is TooLarge else 10 * FREE_BYTES
-    sender = Sender(
-        bytes(2 * FREE_BYTES), b"xy", ends={TooLarge: "well", SlowBody: "hangs"}.get(error, "leaves")
-    )
+    reader = Reader(body_seconds_max=0.01, body_bytes_per_second_min=1)
+    limit = 2000 if error is TooLarge else 10_000
+    sender = Sender(bytes(2000), b"xy", ends={TooLarge: "well", SlowBody: "hangs"}.get(error, "leaves"))
     with pytest.raises(error):
         await reader.read(sender, None, limit)
     assert reader.held_bytes == 0
@@ -87,4 +102,4 @@ async def test_a_refused_body_holds_nothing(error):
 
 async def test_a_body_that_never_comes_is_given_up():
     with pytest.raises(SlowBody):
-        await bodies(body_seconds_max=0.01).read(Sender(ends="hangs"), 5, 10)
+        await Reader(body_seconds_max=0.01).read(Sender(ends="hangs"), 5, 10)

@@ -185,10 +185,10 @@ async def test_an_error_of_the_engine_keeps_its_own_retry_after():
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        pytest.param("PATCH", "/collections", "GET, POST", id="FastAPI's"),
-        pytest.param("PUT", "/collections/docs", "DELETE, GET", id="two routes of one path"),
+        pytest.param("PATCH", "/collections", "GET, HEAD, POST", id="FastAPI's"),
+        pytest.param("PUT", "/collections/docs", "DELETE, GET, HEAD", id="two routes of one path"),
         pytest.param("GET", "/collections/docs/search", "POST", id="hot"),
-        pytest.param("POST", "/collections/docs/vectors/a", "GET, PUT, DELETE", id="by id"),
+        pytest.param("POST", "/collections/docs/vectors/a", "DELETE, GET, HEAD, PUT", id="by id"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(method, path, allow):

@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api.bodies import FREE_BYTES
+from vecstow_engine.service.request_memory import Part
 
+MIB = 1 << 20
 SEARCH = "/collections/docs/search"
 QUERY = {"vector": [1, 2, 3]}
 
@@ -57,39 +58,45 @@ async def test_a_body_over_the_limit_is_413_and_ends_the_connection():
 )
 async def test_what_a_large_body_took_is_given_back(method, path):
     client, _ = docs_service()
-    assert (await client.call(method, path, body=b" " * 100_000)).status == 400
+    assert (await client.call(method, path, body=b" " * 60_000)).status == 400
     metrics = (await client.call("GET", "/metrics")).body
-    assert b"vecstow_http_body_memory_bytes 0.0" in metrics
+    for part in (b"bodies", b"decoded", b"answers"):
+        assert b'vecstow_request_memory_bytes{part="%s"} 0.0' % part in metrics
 
 
-async def test_a_route_without_vectors_takes_small_bodies_only():
-    client, _ = docs_service(small_body_bytes_max=100)
-    reply = await client.call("POST", "/collections", body=b" " * 101)
-    assert (reply.status, reply.json["details"]["limit"]) == (413, 100)
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        pytest.param("POST", SEARCH, 4 * MIB, id="search"),
+        pytest.param("POST", "/collections/docs/vectors", 4 * MIB, id="insert"),
+        pytest.param("PUT", "/collections/docs/vectors/a", 4 * MIB, id="replace"),
+        pytest.param("POST", "/collections/docs/vectors/get", 12 * MIB, id="get"),
+        pytest.param("POST", "/collections/docs/vectors/delete", 12 * MIB, id="delete"),
+        pytest.param("POST", "/collections/docs/vectors/batch", 20 * MIB, id="batch"),
+        pytest.param("POST", "/collections", 512 * 1024, id="create"),
+        pytest.param("POST", "/collections/restore", 64 * 1024, id="small"),
+        pytest.param("DELETE", "/collections/docs", 64 * 1024, id="without body"),
+        pytest.param("POST", "/state/refresh", 16 * MIB, id="findings"),
+    ],
+)
+async def test_each_route_has_a_body_limit_of_its_own(method, path, limit):
+    client, _ = docs_service(body_bytes_max=20 * MIB)
+    headers = {"content-length": str(limit + 1)}
+    reply = await client.call(method, path, chunks=[b""], headers=headers)
+    assert (reply.status, reply.json["details"]["limit"]) == (413, limit)
 
 
-async def test_findings_have_a_limit_and_memory_of_their_own():
-    """Uploads that take all the memory there is for bodies keep no finding from being told."""
-    client, engine = docs_service(
-        small_body_bytes_max=10, body_memory_bytes_max=0, findings_bytes_max=2 * FREE_BYTES
-    )
-    asked, go_on = threading.Event(), threading.Event()
-
-    def wait(findings):
-        asked.set()
-        assert go_on.wait(20)
-
-    engine.refresh = wait
-    body = b'{"a": 1' + b" " * FREE_BYTES + b"}"
-    first = asyncio.create_task(client.call("POST", "/state/refresh", body=body))
-    await asyncio.to_thread(asked.wait, 20)
-    assert (await client.call("POST", "/state/refresh", body=2 * body)).status == 413
-    assert (await client.call("POST", "/state/refresh", body=body)).status == 429
-    assert (await client.call("POST", SEARCH, body=body)).status == 429
-    go_on.set()
-    assert (await first).status == 200
-    assert (await client.call("POST", "/state/refresh", body=body)).status == 200
-    assert b"vecstow_http_body_memory_bytes 0.0" in (await client.call("GET", "/metrics")).body
+async def test_while_large_requests_fill_the_account_small_ones_and_findings_are_answered():
+    client, engine = docs_service()
+    large = engine.requests.lease()
+    large.hold(Part.BODIES, engine.requests.large_bytes_max)
+    assert (await client.call("POST", SEARCH, {"vector": [1, 2, 3]})).status == 200
+    refused = await client.call("POST", SEARCH, body=b'{"vector": [1, 2, 3]' + b" " * 200_000 + b"}")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    findings = b'{"a": 1' + b" " * 200_000 + b"}"
+    assert (await client.call("POST", "/state/refresh", body=findings)).status == 200
+    large.release()
+    assert engine.requests.held_bytes == [0, 0, 0]
 
 
 async def test_a_wrong_content_type_is_refused_before_its_body_is_read():
@@ -183,8 +190,7 @@ async def test_a_cancelled_request_is_told_that_the_server_stops():
 
 
 async def test_large_json_batches_let_others_in_between():
-    client, engine = docs_service(dimension=512)
-    engine.settings.limits.body_bytes_max = 100_000_000
+    client, _ = docs_service(dimension=512, body_bytes_max=100_000_000)
     points = [{"data": [0.123456789] * 512} for _ in range(200)]
     turns = 0
 
@@ -201,8 +207,7 @@ async def test_large_json_batches_let_others_in_between():
 
 
 async def test_a_vector_far_too_long_is_refused_unparsed():
-    client, engine = docs_service()
-    engine.settings.limits.body_bytes_max = 100_000_000
+    client, _ = docs_service(body_bytes_max=100_000_000)
     body = b'{"data": [' + b"0," * 1_000_000 + b"0]}"
     reply = await client.call("POST", "/collections/docs/vectors", body=body)
     assert (reply.status, reply.json["details"]["value"]) == (400, 1_000_001)
@@ -213,7 +218,7 @@ async def test_a_vector_far_too_long_is_refused_unparsed():
     [
         pytest.param("POST", SEARCH, 200, "debug", id="hot"),
         pytest.param("GET", "/collections", 200, "debug", id="reading"),
-        pytest.param("HEAD", "/collections", 405, "debug", id="asking for no body"),
+        pytest.param("HEAD", "/collections", 200, "debug", id="asking for no body"),
         pytest.param("DELETE", "/collections/docs", 200, "info", id="changing"),
         pytest.param("POST", "/state/refresh", 200, "debug", id="by the clock"),
         pytest.param("POST", SEARCH, 500, "warning", id="failing"),

@@ -117,3 +117,15 @@ async def test_before_discovery_only_the_readiness_is_known():
 )
 def test_the_largest_values_keep_their_name(bound, expected):
     assert bounded({"a": 1, "b": 5, "c": 5}, bound) == expected
+
+
+async def test_the_memory_limit_its_parts_and_what_they_take_are_told():
+    client, engine = docs_service()
+    samples = await scrape(client)
+    assert samples["vecstow_memory_limit_bytes", ()] == 4 << 30
+    shares = ("base", "requests", "changes", "work", "data")
+    assert sum(samples["vecstow_memory_plan_bytes", (("part", part),)] for part in shares) == 4 << 30
+    for part in ("overlays", "tails", "graphs", "growth", "rebuilds", "tables"):
+        assert samples["vecstow_memory_bytes", (("part", part),)] == 0
+    assert samples["vecstow_memory_bytes", (("part", "base"),)] == engine.accounts.plan.base_bytes
+    assert samples["vecstow_memory_postponed_collections", ()] == 0

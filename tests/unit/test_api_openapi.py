@@ -35,7 +35,22 @@ async def test_every_operation_has_a_summary_and_its_errors():
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["summary"], (method, path)
-            assert {"200", "400", "404", "503"} <= set(operation["responses"])
+            assert {"200", "400", "404", "405", "500", "503"} <= set(operation["responses"])
+
+
+async def test_bounded_integers_have_their_bounds():
+    document = await fetch()
+    parameters = document["paths"]["/collections/{collection}/search"]["post"]["parameters"]
+    in_query = {each["name"]: each["schema"] for each in parameters if each["in"] == "query"}
+    for name, maximum in (("limit", 10_000), ("ef_search", 1_000)):
+        in_body = [
+            document["components"]["schemas"][body]["properties"] for body in ("Search", "PackedSearch")
+        ]
+        for schema in (in_query[name], *(properties[name] for properties in in_body)):
+            assert (schema["minimum"], schema["maximum"]) == (1, maximum)
+    for body in ("CreateBody", "ImportBody"):
+        dimension = document["components"]["schemas"][body]["properties"]["dimension"]
+        assert (dimension["minimum"], dimension["maximum"]) == (1, 65_536)
 
 
 async def test_every_reference_leads_somewhere():

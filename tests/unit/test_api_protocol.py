@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
+import weakref
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api.protocol import bounded_protocol
@@ -222,19 +225,46 @@ async def test_pipelined_requests_are_answered_in_order_up_to_a_bound():
         writer.write(LIVE * 3)
         assert [(await answer(reader))[0] for _ in range(3)] == [200, 200, 200]
         writer.write(LIVE * 50)
-        assert (await answer(reader))[0] == 400
+        # One is answered while three wait; the refusal of the fifth comes after their answers.
+        assert [(await answer(reader))[0] for _ in range(5)] == [200, 200, 200, 200, 400]
         assert await ends(reader)
+
+
+async def test_an_answered_request_is_freed_without_the_garbage_collector():
+    seen = []
+    finish = RequestResponseCycle.run_asgi
+
+    async def run_asgi(cycle, app):
+        seen.append(weakref.ref(cycle))
+        await finish(cycle, app)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RequestResponseCycle, "run_asgi", run_asgi)
+        gc.disable()
+        try:
+            async with server() as running, connect(running) as (reader, writer):
+                for _ in range(3):
+                    writer.write(request("POST", "/collections/docs/search", b'{"vector": [1, 2, 3]}'))
+                    assert (await answer(reader))[0] == 200
+        finally:
+            gc.enable()
+    assert [cycle() for cycle in seen[:2]] == [None, None]
+
+
+def ask_for_large_answer(running, writer, hits):
+    """Search for so many hits with 60 kB each."""
+    payload = b'{"x":"' + b"y" * 60_000 + b'"}'
+
+    async def search(name, query):
+        return [Hit("a", 0.0, payload)] * hits
+
+    running.engine.search = search
+    writer.write(request("POST", "/collections/docs/search", b'{"vector": [1, 2, 3]}'))
 
 
 async def test_an_answer_that_nobody_reads_is_dropped():
     async with server(write_stall_seconds_max=0.02) as running, connect(running) as (reader, writer):
-        payload = b'{"x":"' + b"y" * 60_000 + b'"}'
-
-        async def search(name, query):
-            return [Hit("a", 0.0, payload)] * 1000
-
-        running.engine.search = search
-        writer.write(request("POST", "/collections/docs/search", b'{"vector": [1, 2, 3]}'))
+        ask_for_large_answer(running, writer, 1000)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         writer.transport.pause_reading()
@@ -250,3 +280,18 @@ async def test_an_answer_that_nobody_reads_is_dropped():
             other_writer.write(LIVE)
             assert (await answer(other_reader))[0] == 200
         await lost.wait()
+
+
+async def test_client_that_reads_steadily_but_too_slowly_is_cut_off():
+    """It never stalls for long enough to be noticed by that alone."""
+    settings = {"write_stall_seconds_max": 2.0, "answer_bytes_per_second_min": 500_000_000}
+    async with server(**settings) as running, connect(running) as (reader, writer):
+        ask_for_large_answer(running, writer, 900)
+        head = await reader.readuntil(b"\r\n\r\n")
+        left = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        with suppress(ConnectionError):
+            while piece := await reader.read(65_536):
+                left -= len(piece)
+                await asyncio.sleep(0.005)
+        assert left > 0
+        assert running.engine.requests.held_bytes == [0, 0, 0]

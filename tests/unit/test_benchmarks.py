@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.harness.bodies import insert_requests, search_requests
-from benchmarks.harness.dataset import Mixture
+from benchmarks.harness.dataset import Mixture, with_equal
 from benchmarks.harness.figures import Figure, Target
 from benchmarks.harness.markdown import render
 from benchmarks.harness.truth import Truth
@@ -71,6 +71,18 @@ def test_rows_are_the_same_however_they_are_asked_for() -> None:
     """A part across two blocks equals that part of the whole."""
     mixture = Mixture(4)
     assert np.array_equal(mixture.rows(20, 99_990), Mixture(4).rows(100_020)[99_990:100_010])
+
+
+def test_share_of_the_rows_is_equal_or_nearly_equal() -> None:
+    """So many rows are the first one, or near it; the others stay, and the input does."""
+    rows = Mixture(8).rows(1000)
+    before = rows.copy()
+    equal = (with_equal(rows, 0.3) == rows[0]).all(axis=1)
+    assert 300 <= equal.sum() <= 301
+    assert np.array_equal(with_equal(rows, 0.3)[~equal], rows[~equal])
+    near = np.linalg.norm(with_equal(rows, 0.3, 1e-3) - rows[0], axis=1)[equal]
+    assert 0 < np.median(near) < 0.01
+    assert np.array_equal(rows, before)
 
 
 @pytest.mark.parametrize("media", [JSON, MSGPACK])

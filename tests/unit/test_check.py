@@ -28,8 +28,10 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
 from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.metrics import VectorType
-from vecstow_engine.storage.check import check_volume
+from vecstow_engine.storage.check import check_folder, check_volume
 from vecstow_engine.storage.check import volume as volume_check
+from vecstow_engine.storage.check.report import Link, NextStep
+from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.records import Upsert
@@ -65,7 +67,7 @@ class Damage:
 
 
 ROWS, TABLE, INDEX = "notes/vectors.bin", "notes/points.db", "notes/index.bin"
-RESTORE = r"vecstow restore \.backups/notes-\d{8}T\d{6}Z --new-name notes-restored"
+RESTORE = r"vecstow restore \.backups/notes-\d{8}T\d{6}Z --data \S+ --new-name notes-restored"
 INSERT = "PUT /collections/notes/vectors/p7"
 
 DAMAGES = {
@@ -168,9 +170,9 @@ def test_damage_is_found_and_a_start_makes_of_it_what_is_told(volume, name):
     assert (damage.severity, damage.file, offset) in told(matching), report.findings
     assert report.clean == (damage.severity != "error")
     assert {f.file for f in report.findings if f.severity == "error"} <= {damage.file}
-    assert all(f.next_command and f.collection == "notes" for f in report.findings if f.severity == "error")
+    assert all(f.next_steps and f.collection == "notes" for f in report.findings if f.severity == "error")
     if damage.next:
-        assert re.search(damage.next, matching[0].next_command)
+        assert re.search(damage.next, "\n".join(map(str, matching[0].next_steps)))
     assert report.collections["notes"]["state"] == damage.state == volume.state_when_started()
 
 
@@ -188,15 +190,41 @@ def test_restore_names_the_newest_backup_that_is_sound(volume):
     damaged = volume.row_offset("p700")
     flip(volume.rows, 40)
     [finding] = volume.check().findings
-    assert finding.next_command == (
-        f"vecstow check notes --data {volume.data} --repair --dry-run"
-        "  # tells what can be saved; for the rest, or instead: "
-        "vecstow restore .backups/notes-20990102T030405Z --new-name notes-restored"
-        "  # this backup is of 2099-01-02T03:04:05Z; later writes are not in it"
+    assert finding.next_steps == (
+        NextStep("print what a repair saves", f"vecstow check notes --data {volume.data} --repair --dry-run"),
+        NextStep(
+            "restore the backup of 2099-01-02T03:04:05Z, which lacks later writes",
+            f"vecstow restore .backups/notes-20990102T030405Z --data {volume.data} --new-name notes-restored",
+            Link.OR,
+        ),
     )
+    assert finding.next_command == finding.next_steps[0].command
     flip(sound.with_name("notes-20990102T030405Z") / "notes" / "vectors.bin", damaged)
     [finding] = volume.check().findings
-    assert f"instead: vecstow restore .backups/{sound.name} " in finding.next_command
+    assert finding.next_steps[1].command.startswith(f"vecstow restore .backups/{sound.name} ")
+
+
+def test_each_command_of_a_stopped_volume_is_one_line_that_runs_there(volume, vecstow):
+    """The name that a restored collection gets is free, however often it was typed."""
+    flip(volume.rows, 40)
+    for name in ("notes-restored", "notes-restored-2"):
+        code, out, _ = vecstow("check", "notes", "--data", volume.data)
+        assert code == 1
+        repair, restore = [line.split() for line in out.splitlines() if line.startswith("        vecstow ")]
+        assert vecstow(*repair[1:])[0] == 1
+        assert vecstow(*restore[1:])[0] == 0
+        assert restore[-1] == name
+        assert volume.check(name).clean
+
+
+def test_a_point_is_inserted_again_where_an_engine_runs(volume):
+    flip(volume.rows, volume.row_offset("p700") + 5)
+    [stopped] = volume.check().findings
+    [served] = check_folder(Layout(volume.data), "notes").findings
+    insert = "insert the point again: PUT /collections/notes/vectors/p700"
+    assert stopped.next_steps[-1] == NextStep(f"start the engine, and {insert}", link=Link.OR)
+    assert served.next_steps[0] == NextStep(insert)
+    assert served.next_command == "vecstow check notes --repair --dry-run"
 
 
 def test_backups_that_are_damaged_too_are_not_recommended(volume):
@@ -205,8 +233,11 @@ def test_backups_that_are_damaged_too_are_not_recommended(volume):
     flip(volume.rows, 40)
     before = trace(volume.data)
     [finding] = volume.check().findings
-    assert "instead: copy notes/ and its log back from a copy of the volume, then: " in finding.next_command
-    assert finding.next_command.endswith("# the newest backups fail their checks, too")
+    copy = "copy notes/ and its log back from a copy of the volume: the newest backups fail their checks, too"
+    assert finding.next_steps[1:] == (
+        NextStep(copy, link=Link.OR),
+        NextStep(command=f"vecstow check notes --data {volume.data}", link=Link.THEN),
+    )
     assert trace(volume.data) == before
 
 

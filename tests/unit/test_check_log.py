@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
+from io import BytesIO
 
 import pytest
 
@@ -21,8 +22,8 @@ from vecstow_engine.storage.segment import (
     decode_header,
     encode_header,
     encode_record,
-    iterate_records,
 )
+from vecstow_engine.storage.segment_reader import iterate_records
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def segment(notes):
 
 def records(notes):
     raw = segment(notes).read_bytes()
-    return list(iterate_records(raw, decode_header(raw, "").seed))
+    return list(iterate_records(BytesIO(raw), decode_header(raw, "").seed))
 
 
 def name_of(notes, path=None):
@@ -67,7 +68,7 @@ def checked(notes):
     report = check_volume(notes.data, ["notes"])
     assert trace(notes.data) == before
     state = report.collections["notes"]["state"]
-    assert all(f.next_command for f in report.findings if f.severity == "error")
+    assert all(f.next_steps for f in report.findings if f.severity == "error")
     try:
         again = StoreOnDisk(notes.data)
     except StorageError:
@@ -141,7 +142,7 @@ def test_what_is_typed_next_after_damage_keeps_what_table_and_log_still_prove(no
     """The first of three records is lost, the others are applied."""
     flip(segment(notes), records(notes)[0].offset + 2)
     [finding], _ = checked(notes)
-    command = finding.next_command.partition("  #")[0].removesuffix(" --dry-run").split()
+    command = finding.next_command.removesuffix(" --dry-run").split()
     place = name_of(notes)
     code, out, _ = vecstow(*command[1:])
     assert code == 0
@@ -156,7 +157,9 @@ def test_removed_log_is_told_with_what_is_lost(notes):
     """No backup has what only the log had."""
     shutil.rmtree(notes.log_folder)
     [finding], _ = checked(notes)
-    assert finding.next_command == (
+    [step] = finding.next_steps
+    assert finding.next_command is None
+    assert step.does == (
         "acknowledged writes after the last checkpoint (sequence 1) are lost unless a copy of the volume has "
         f"wal/{notes.log_folder.name}: copy that back while no engine runs, and before anything is written: "
         "a new log's segments have those names"
@@ -173,8 +176,12 @@ def test_records_that_wait_for_the_next_start_are_counted(notes, vecstow):
 def test_a_running_engine_repairs_by_itself_and_copies_are_put_back_while_it_is_stopped(notes):
     flip(segment(notes), records(notes)[0].offset + 2)
     [finding] = check_folder(Layout(notes.data), "notes").findings
-    assert finding.next_command.startswith("vecstow check notes --repair --dry-run  # ")
-    assert "instead: stop the engine, then: copy notes/ and its log back" in finding.next_command
+    assert [step.command for step in finding.next_steps] == [
+        "vecstow check notes --repair --dry-run", None, "vecstow check notes",
+    ]  # fmt: skip
+    assert finding.next_steps[1].does == (
+        "stop the engine, copy notes/ and its log back from a copy of the volume, and start the engine"
+    )
 
 
 def test_damaged_segment_header_is_damage(notes):

@@ -39,7 +39,7 @@ MANIFEST, ROWS = "notes/metadata.json", "notes/vectors.bin"
 @pytest.mark.parametrize(
     ("fields", "file", "offset", "message", "state"),
     [
-        ({"name": "other"}, MANIFEST, None, "its folder is 'notes'", "undeclared"),
+        ({"name": "other"}, MANIFEST, None, "its folder, 'notes'", "undeclared"),
         ({"dimension": "four"}, MANIFEST, None, "must be an integer", "undeclared"),
         ({"schema_version": 2}, MANIFEST, None, "it has schema_version 2", "undeclared"),
         ({"dimension": 5}, ROWS, 28, "but the manifest says dimension 5", "quarantined"),
@@ -52,7 +52,7 @@ def test_manifest_that_does_not_fit_is_an_error(volume, fields, file, offset, me
     report = volume.check("notes")
     [finding] = [f for f in report.findings if message in f.message]
     assert (finding.severity, finding.file, finding.offset) == ("error", file, offset)
-    assert finding.next_command
+    assert finding.next_steps
     assert not report.clean
     assert report.collections["notes"]["state"] == state == volume.state_when_started()
 
@@ -89,7 +89,7 @@ def test_copied_folder_is_an_error_and_its_origin_is_not(volume):
     report = volume.check()
     [finding] = report.findings
     assert (finding.severity, finding.collection) == ("error", "copy")
-    assert "the log belongs to 'notes'" in finding.message
+    assert "also claimed by another folder" in finding.message
     states = {name: facts["state"] for name, facts in report.collections.items()}
     assert states == {"copy": "quarantined", "empty": "empty", "notes": "ready"}
     with RunningEngine(volume.data) as engine:
@@ -191,7 +191,15 @@ def test_report_is_one_json_document(volume):
     document = json.loads(json.dumps(volume.check().document()))
     assert (document["clean"], document["errors"], document["warnings"]) == (False, 1, 0)
     [finding] = document["findings"]
-    assert set(finding) == {"severity", "collection", "file", "offset", "message", "next_command"}
+    assert set(finding) == {
+        "severity",
+        "collection",
+        "file",
+        "offset",
+        "message",
+        "next_command",
+        "next_steps",
+    }
     assert finding["severity"] == "error"
 
 

@@ -186,3 +186,42 @@ def test_a_refusal_that_says_nothing_of_coming_back_is_not_repeated():
         with pytest.raises(RequestRefused, match="outcome unknown"):
             client.get("stats")
         assert clock.slept == []
+
+
+# What else answers, and what lies between ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(b'{"success": true}', id="no data"),
+        pytest.param(b"\xff\xfe", id="no text"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_an_answer_that_is_no_envelope_is_named(body):
+    with (
+        connected((200, {}, body)) as (client, _, _),
+        pytest.raises(Unreachable, match="answered 200 OK, but"),
+    ):
+        client.get("collections")
+
+
+def test_an_answer_whose_compression_is_damaged_is_named():
+    answer = (200, {"Content-Encoding": "gzip"}, b"no gzip")
+    with connected(answer) as (client, _, _), pytest.raises(Unreachable, match="no answer from"):
+        client.get("collections")
+
+
+def test_a_redirect_is_not_followed_and_says_where_it_leads():
+    answer = (301, {"Location": "https://vectors.example/"}, b"")
+    with connected(answer) as (client, _, _), pytest.raises(Unreachable, match="301 Moved") as error:
+        client.get("collections")
+    assert error.value.hint == "it redirects to https://vectors.example/"
+
+
+def test_half_a_surrogate_pair_is_sent_for_the_engine_to_refuse():
+    with connected(done(None)) as (client, script, _):
+        client.post("collections", "a", "search", document={"filter": {"a": "\ud800"}})
+    assert script.asked[0][2] == b'{"filter": {"a": "\\ud800"}}'

@@ -1,8 +1,10 @@
 """The commands over HTTP, against the API with an engine in memory: what they ask, print and exit with."""
 
+import dataclasses
 import io
 import json
 import logging
+import os
 import socket
 import threading
 
@@ -85,12 +87,12 @@ def test_import_as_json_tells_what_was_done(engine, vecstow, embeddings):
 
 
 def test_import_resumes_where_it_was_interrupted(engine, vecstow, embeddings):
-    """Rows are acknowledged in order, so the last id of a batch stands for all before it."""
+    """Rows are acknowledged in order, so the last id that is there stands for all before it."""
     import_rows(vecstow, embeddings)
     for point_id in ("p3", "p4"):
         del engine.collections["docs"].points[point_id]
     report = json.loads(import_rows(vecstow, embeddings, "--batch", 2, "--resume", "--json")[1])
-    assert (report["skipped"], report["acknowledged"]) == (2, 3)
+    assert (report["skipped"], report["acknowledged"]) == (3, 2)
     assert len(engine.collections["docs"].points) == 5
 
 
@@ -102,6 +104,85 @@ def test_import_asks_no_more_once_a_row_was_missing(engine, vecstow, embeddings)
     assert (report["skipped"], report["acknowledged"]) == (1, 4)
 
 
+REPEATED = ["p0", "p1", "p2", "p0", "p1"]
+"""Two ids have two rows each."""
+
+
+@pytest.fixture
+def repeated(tmp_path, embeddings):
+    (tmp_path / "ids.txt").write_text("\n".join(REPEATED))
+    return "import", "docs", embeddings[0], "--ids", tmp_path / "ids.txt"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 1000])
+def test_import_says_how_many_ids_occurred_more_than_once(engine, vecstow, embeddings, repeated, batch):
+    """The last row of an id is stored, whether the rows are in one request or in several."""
+    code, out, _ = vecstow(*repeated, "--batch", batch)
+    assert code == 0
+    assert out.endswith("; 2 ids occurred more than once, and the last row of each won\n")
+    points = engine.collections["docs"].points
+    assert {name: point.vector[0] for name, point in points.items()} == {"p0": 9.0, "p1": 12.0, "p2": 6.0}
+    assert json.loads(vecstow(*repeated, "--batch", batch, "--json")[1])["repeated_ids"] == 2
+    assert json.loads(import_rows(vecstow, embeddings, "--json")[1])["repeated_ids"] == 0
+
+
+def test_import_stores_the_payload_of_the_last_row_of_an_id(engine, vecstow, embeddings):
+    embeddings[1].write_text(
+        "".join(json.dumps({"id": name, "n": n}) + "\n" for n, name in enumerate(REPEATED))
+    )
+    assert import_rows(vecstow, embeddings)[0] == 0
+    points = engine.collections["docs"].points
+    assert {name: json.loads(point.payload)["n"] for name, point in points.items()} == {
+        "p0": 3,
+        "p1": 4,
+        "p2": 2,
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("acknowledged", [0, 1, 2, 3, 4, 5])
+def test_import_with_repeated_ids_resumes_without_a_gap(
+    engine, vecstow, repeated, embeddings, tmp_path, acknowledged, batch
+):
+    """An id that an earlier row brought stands for no row, whatever the batches were before."""
+    vecstow(*repeated)
+    wanted = dict(engine.collections["docs"].points)
+    engine.collections["docs"].points.clear()
+    if acknowledged:
+        np.save(tmp_path / "part.npy", np.load(embeddings[0])[:acknowledged])
+        (tmp_path / "part.txt").write_text("\n".join(REPEATED[:acknowledged]))
+        vecstow("import", "docs", tmp_path / "part.npy", "--ids", tmp_path / "part.txt", "--batch", 2)
+    report = json.loads(vecstow(*repeated, "--batch", batch, "--resume", "--json")[1])
+    assert report["skipped"] <= min(acknowledged, 3)
+    assert (report["skipped"] + report["acknowledged"], report["repeated_ids"]) == (5, 2)
+    points = engine.collections["docs"].points
+    assert {n: p.vector.tolist() for n, p in points.items()} == {
+        n: p.vector.tolist() for n, p in wanted.items()
+    }
+
+
+def test_import_that_is_interrupted_twice_keeps_the_last_row_of_an_id(engine, vecstow, tmp_path, monkeypatch):
+    """Each of the three runs has other batches."""
+    np.save(tmp_path / "v.npy", np.repeat(np.arange(8, dtype=np.float32), 3).reshape(8, 3))
+    (tmp_path / "ids.txt").write_text("\n".join(["a"] * 6 + ["y", "z"]))
+    arguments = ("import", "docs", tmp_path / "v.npy", "--ids", tmp_path / "ids.txt")
+    send = ingest._send
+    for batch in (7, 4):
+        sent = iter([send])
+
+        def interrupted(*batch_to_send, sent=sent):
+            if (sends := next(sent, None)) is None:
+                raise KeyboardInterrupt
+            sends(*batch_to_send)
+
+        monkeypatch.setattr(ingest, "_send", interrupted)
+        vecstow(*arguments, "--batch", batch, "--resume")
+    monkeypatch.setattr(ingest, "_send", send)
+    assert vecstow(*arguments, "--batch", 7, "--resume")[0] == 0
+    points = engine.collections["docs"].points
+    assert {name: point.vector[0] for name, point in points.items()} == {"a": 5.0, "y": 6.0, "z": 7.0}
+
+
 def test_import_of_another_dimension_is_refused_before_anything_is_sent(engine, vecstow, tmp_path):
     np.save(tmp_path / "v.npy", np.ones((2, 4), np.float32))
     code, _, err = vecstow("import", "docs", tmp_path / "v.npy")
@@ -110,15 +191,63 @@ def test_import_of_another_dimension_is_refused_before_anything_is_sent(engine, 
     assert engine.collections["docs"].points == {}
 
 
-def test_import_names_the_rows_of_a_refused_batch_and_how_to_go_on(engine, vecstow, tmp_path):
+def test_import_names_the_row_that_the_engine_refuses(engine, vecstow, tmp_path):
     rows = np.ones((5, 3), np.float32)
     rows[3, 1] = np.nan
     np.save(tmp_path / "v.npy", rows)
     code, _, err = vecstow("import", "docs", tmp_path / "v.npy", "--batch", 2)
     assert code == 1
-    assert err.startswith("vecstow: rows 2 to 3: ")
-    assert "--resume" in err
+    assert err == (
+        "vecstow: row 3: data[1] is nan; values must be finite float32 numbers\n"
+        "hint: 2 of 5 rows are in; mend the file first; --resume goes on from there\n"
+    )
     assert sorted(engine.collections["docs"].points) == ["0", "1"]
+
+
+def test_import_names_the_line_of_a_refused_row_where_earlier_rows_of_its_batch_are_not_sent(
+    engine, vecstow, repeated, embeddings
+):
+    rows = np.load(embeddings[0])
+    rows[4] = 1e-30
+    np.save(embeddings[0], rows)
+    code, _, err = vecstow(*repeated)
+    assert code == 1
+    assert err.startswith(f"vecstow: row 4 ({repeated[4]} line 5): the largest magnitude in data is ")
+
+
+def test_import_takes_no_id_for_a_position_in_the_request(engine, vecstow, embeddings, monkeypatch):
+    async def upsert(name, points):
+        raise Quarantined("point 'vectors[99]' is withheld", collection="docs")
+
+    monkeypatch.setattr(engine, "upsert", upsert)
+    code, _, err = import_rows(vecstow, embeddings, "--batch", 2, "--patience", 0)
+    assert code == 1
+    assert err.startswith("vecstow: rows 0 to 1: point 'vectors[99]' is withheld")
+
+
+def test_import_of_a_payload_that_is_too_large_says_to_mend_the_file(engine, vecstow, embeddings):
+    lines = embeddings[1].read_text().splitlines()
+    lines[3] = json.dumps({"id": "p3", "text": "x" * 2_000_000})
+    embeddings[1].write_text("\n".join(lines))
+    code, _, err = import_rows(vecstow, embeddings, "--batch", 2)
+    assert code == 1
+    assert err.startswith(f"vecstow: {embeddings[1]} line 4: payload ")
+    assert err.endswith("hint: 2 of 5 rows are in; mend the file first; --resume goes on from there\n")
+
+
+def test_import_that_the_engine_cannot_take_now_goes_on_without_a_change_of_the_file(
+    engine, vecstow, embeddings, monkeypatch
+):
+    async def upsert(name, points):
+        raise Quarantined("collection 'docs' is damaged", collection="docs")
+
+    monkeypatch.setattr(engine, "upsert", upsert)
+    code, _, err = import_rows(vecstow, embeddings, "--batch", 2, "--patience", 0)
+    assert code == 1
+    assert err == (
+        "vecstow: rows 0 to 1: collection 'docs' is damaged\n"
+        "hint: 0 of 5 rows are in; --resume goes on from there\n"
+    )
 
 
 def test_import_that_is_interrupted_tells_what_is_in_and_how_to_go_on(
@@ -126,16 +255,40 @@ def test_import_that_is_interrupted_tells_what_is_in_and_how_to_go_on(
 ):
     send = ingest._send
 
-    def interrupted(client, collection, batch, body):
+    def interrupted(client, collection, source, batch, body):
         if batch.start == 4:
             raise KeyboardInterrupt
-        send(client, collection, batch, body)
+        send(client, collection, source, batch, body)
 
     monkeypatch.setattr(ingest, "_send", interrupted)
     code, out, err = import_rows(vecstow, embeddings, "--batch", 2)
     assert (code, out) == (130, "")
     assert err == ("interrupted; 4 of 5 rows were acknowledged. Go on with the same command and --resume\n")
     assert len(engine.collections["docs"].points) == 4
+
+
+@pytest.mark.parametrize("uid", [None, "1" * 32], ids=["empty", "with data"])
+def test_import_into_a_collection_that_is_replaced_meanwhile_is_no_success(
+    engine, vecstow, embeddings, monkeypatch, uid
+):
+    def give_uid(uid):
+        engine.collections["docs"].manifest = dataclasses.replace(DOCS, collection_uid=uid)
+
+    send = ingest._send
+
+    def overtaken(client, collection, source, batch, body):
+        if batch.start == 2:
+            engine.drop("docs")
+            engine.create(DOCS)
+        send(client, collection, source, batch, body)
+        give_uid(("2" if batch.start >= 2 else "1") * 32)
+
+    give_uid(uid)
+    monkeypatch.setattr(ingest, "_send", overtaken)
+    code, out, err = import_rows(vecstow, embeddings, "--batch", 2)
+    assert (code, out) == (1, "")
+    assert "'docs' was dropped and created again during the import" in err
+    assert "without --resume" in err
 
 
 def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
@@ -186,7 +339,7 @@ def test_search_takes_its_vector_from_a_file_a_point_or_stdin(
     engine, vecstow, embeddings, source, monkeypatch
 ):
     import_rows(vecstow, embeddings)
-    monkeypatch.setattr("sys.stdin", io.StringIO("[6, 7, 8]"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[6, 7, 8]")))
     options = {"row": ["--npy", embeddings[0], "--row", 2], "id": ["--id", "p2"], "stdin": ["--vector", "-"]}
     code, out, _ = vecstow("search", "docs", *options[source], "--json")
     assert code == 0
@@ -303,7 +456,8 @@ def test_restore_of_a_path_that_is_gone_tells_where_to_look(engine, vecstow):
     code, _, err = vecstow("restore", "data/.deleted/docs-1-u")
     assert code == 1
     assert err.splitlines()[1] == (
-        "hint: vecstow ls --deleted lists what was dropped; a relative path is taken from the data directory"
+        "hint: vecstow ls --deleted lists what was dropped; backups lie in .backups of the data directory; "
+        "a relative path is taken from the data directory"
     )
 
 
@@ -333,6 +487,14 @@ def test_an_illegal_name_is_refused_before_the_engine_is_asked(engine, vecstow, 
 def test_backup_and_compact_print_what_the_engine_says(engine, vecstow):
     assert vecstow("backup", "docs")[:2] == (0, "docs is copied to .backups/docs-1\n")
     assert json.loads(vecstow("compact", "docs", "--json")[1]) == {"progress": 1.0}
+
+
+def test_backup_of_a_damaged_collection_warns_of_what_it_lacks(engine, vecstow, monkeypatch):
+    monkeypatch.setattr(engine, "remarks_on", lambda name: "2 points are withheld")
+    code, out, err = vecstow("backup", "docs")
+    assert (code, out) == (0, "docs is copied to .backups/docs-1\n")
+    assert err == "warning: 2 points are withheld\n"
+    assert json.loads(vecstow("backup", "docs", "--json")[1])["message"] == "backed up; 2 points are withheld"
 
 
 def test_hold_and_its_release(engine, vecstow):
@@ -374,6 +536,7 @@ def damaged(name):
         "offset": 4096,
         "message": "the row of point 'a' fails its checksum",
         "next_command": f"vecstow import {name}",
+        "next_steps": [{"does": None, "command": f"vecstow import {name}", "link": "next"}],
     }
     return checked(
         clean=False, errors=2, findings=[finding], omitted={f"{name}/vectors.bin": 1},
@@ -381,10 +544,39 @@ def damaged(name):
     )  # fmt: skip
 
 
+def answering(reports):
+    """An engine's check that has a report for each collection, and is not asked to measure recall."""
+
+    def check(name, recall):
+        assert not recall
+        return reports[name]
+
+    return check
+
+
+def test_commands_after_a_check_ask_the_engine_that_was_checked(engine, vecstow, monkeypatch):
+    url = os.environ["VECSTOW_URL"]
+    monkeypatch.setattr(engine, "check", answering({"docs": damaged("docs")}))
+    assert f"    next: vecstow import docs --url {url}\n" in vecstow("check", "docs", "--url", url)[1]
+    monkeypatch.setattr(engine, "check", answering({"docs": damaged("docs")}))
+    [finding] = json.loads(vecstow("check", "docs", "--url", url, "--json")[1])["findings"]
+    assert (
+        finding["next_command"] == finding["next_steps"][0]["command"] == f"vecstow import docs --url {url}"
+    )
+
+
+def test_commands_after_a_check_have_its_key_file(engine, vecstow, monkeypatch, tmp_path):
+    key = tmp_path / "the key"
+    key.write_text("0" * 64)
+    monkeypatch.setattr(engine, "check", answering({"docs": damaged("docs")}))
+    out = vecstow("check", "docs", "--key-file", key)[1]
+    assert f"    next: vecstow import docs --key-file '{key}'\n" in out
+
+
 def test_check_of_an_engine_puts_the_reports_together(engine, vecstow, monkeypatch):
     engine.create(Manifest(name="more", dimension=8, distance_metric=DistanceMetric.COSINE))
     sound = checked(warnings=1, collections={"more": {"points": 1000}})
-    monkeypatch.setattr(engine, "check", {"docs": damaged("docs"), "more": sound}.__getitem__)
+    monkeypatch.setattr(engine, "check", answering({"docs": damaged("docs"), "more": sound}))
     code, out, _ = vecstow("check")
     assert code == 1
     assert out.splitlines() == [
@@ -400,7 +592,7 @@ def test_check_of_an_engine_puts_the_reports_together(engine, vecstow, monkeypat
 def test_check_of_an_engine_asks_for_collections_whose_manifest_is_broken(
     engine, broken, vecstow, monkeypatch
 ):
-    monkeypatch.setattr(engine, "check", {"docs": checked(), "notes": damaged("notes")}.__getitem__)
+    monkeypatch.setattr(engine, "check", answering({"docs": checked(), "notes": damaged("notes")}))
     code, out, _ = vecstow("check")
     assert code == 1
     assert out.startswith("error: notes/vectors.bin")

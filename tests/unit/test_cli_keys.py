@@ -12,7 +12,7 @@ from tests.unit.test_cli_client import scripted
 from vecstow_engine.cli.address import address
 from vecstow_engine.cli.client import Client, RequestRefused
 from vecstow_engine.cli.serving import KeySettings, _keys
-from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.errors import InvalidInput, TooLarge
 
 URL = "http://127.0.0.1:3030"
 KEY = "5f0c7d1e9b2a4c6d8e3f"
@@ -53,6 +53,12 @@ def test_others_are_let_in_with_keys_or_by_a_flag(host, file):
     assert len(_keys(host, KeySettings(keys=file)).ring.keys) == 1
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "\udcff"])
+def test_a_host_whose_name_cannot_be_one_is_refused(host):
+    with pytest.raises(InvalidInput, match="is no name of a host"):
+        _keys(host, KeySettings())
+
+
 def test_keys_and_none_at_once_are_refused(file):
     with pytest.raises(InvalidInput, match="exclude each other"):
         _keys("127.0.0.1", KeySettings(keys=file, without_keys=True))
@@ -77,6 +83,20 @@ def test_a_file_wins_over_the_environment_and_the_key_there_over_its_file(monkey
     assert address(URL, None).key == "variable"
     assert address(URL, one).key == "one"
     assert "variable" not in repr(address(URL, None))
+
+
+@pytest.mark.parametrize("content", [b"%s", b"%s\n", b"%s\r\n", b"\xef\xbb\xbf%s\r\n", b"\n  %s  \n"])
+def test_what_editors_add_around_a_key_is_not_sent(tmp_path, content):
+    path = tmp_path / "key"
+    path.write_bytes(content % KEY.encode())
+    assert address("http://127.0.0.1:1", path).key == KEY
+
+
+def test_a_key_file_that_holds_more_than_keys_have_is_refused(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(b"k" * 5000)
+    with pytest.raises(TooLarge, match=f"^key file {path} has more than 4096 bytes"):
+        address("http://127.0.0.1:1", path)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"two keys", b"a\nb", b"k\xff", b"k\x00"])

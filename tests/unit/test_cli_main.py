@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from vecstow_engine import __version__
-from vecstow_engine.cli import main as entry
+from vecstow_engine.cli import commands as entry
 
 HEAVY = ("numpy", "httpx", "msgspec", "hnswlib", "fastapi", "uvicorn", "pydantic", "rich", "yaml", "sqlite3")
 

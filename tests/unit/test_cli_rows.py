@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import os
 
 import msgspec
 import numpy as np
 import pytest
 
-from vecstow_engine.cli.rows import BATCH_BYTES_MAX, batch_rows, batches, open_source, open_vectors
+from vecstow_engine.cli.input_files import InputFileError
+from vecstow_engine.cli.rows import BATCH_BYTES_MAX, batch_rows, batches, open_source
+from vecstow_engine.cli.vector_files import open_vectors
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 
 
@@ -95,16 +98,47 @@ def test_an_array_of_another_form_is_refused(tmp_path, array, message):
         open_vectors(tmp_path / "v.npy")
 
 
-def test_a_pickle_is_refused_unread(tmp_path):
-    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InvalidInput, match=r"no \.npy file that can be mapped"):
-        open_vectors(tmp_path / "v.npy")
+def header(text, version=b"\x01\x00"):
+    raw = text.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY" + version + len(raw).to_bytes(2, "little") + raw
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello", b"\x93NUMPY\x01\x00"])
-def test_a_file_that_is_no_npy_is_refused(tmp_path, content):
+def npy_header(**changes):
+    fields = {"descr": "<f4", "fortran_order": False, "shape": (2, 4)} | changes
+    return header(repr(fields))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", "v.npy is empty", id="empty"),
+        pytest.param(b"PK\x03\x04", "is an archive of arrays (.npz)", id="archive"),
+        pytest.param(b"hello", "is no .npy file; vectors come as .npy", id="text"),
+        pytest.param(b'{"id": "a"}\n', "is JSON; vectors come as .npy", id="JSON lines"),
+        pytest.param(gzip.compress(b"\x93NUMPY"), "is compressed with gzip; vectors are", id="gzip"),
+        pytest.param(b"\x93NUMPY\x01\x00", "is no .npy file", id="cut header"),
+        pytest.param(npy_header(), "is cut off: it has 129 bytes, but its header says 161", id="no rows"),
+        pytest.param(npy_header() + b"\0" * 31, "is cut off: it has 160 bytes, but its", id="cut row"),
+        pytest.param(npy_header(shape=(2**40, 2**40)), "is no .npy file", id="shape beyond any file"),
+        pytest.param(npy_header(shape=(-2, 4)), "v.npy ", id="negative shape"),
+        pytest.param(npy_header(descr="nonsense"), "is no .npy file", id="unknown type"),
+        pytest.param(npy_header(descr="|O") + b"\0" * 64, "holds Python objects", id="pickle"),
+        pytest.param(header("{[1]: 2}"), "is no .npy file", id="header that is no mapping"),
+        pytest.param(header("(" * 60), "is no .npy file", id="header that is no Python"),
+        pytest.param(header("{'descr': '<f4'}", b"\x09\x00"), "is no .npy file", id="later version"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_npy_is_refused_by_its_name(tmp_path, content, message):
     (tmp_path / "v.npy").write_bytes(content)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as refused:
+        open_vectors(tmp_path / "v.npy")
+    assert str(refused.value).startswith(f"{tmp_path / 'v.npy'} ")
+    assert message in str(refused.value)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "v.npy")
+    with pytest.raises(InputFileError, match=r"v.npy is no regular file"):
         open_vectors(tmp_path / "v.npy")
 
 
@@ -115,12 +149,40 @@ def test_another_number_of_lines_than_rows_is_refused_before_anything_is_sent(np
         open_source(npy, payload, None, "id")
 
 
+def test_an_empty_line_among_too_many_is_named(npy, tmp_path):
+    payload = write_lines(tmp_path / "p.jsonl", [*payload_lines(), ""])
+    with pytest.raises(InvalidInput, match=r"has 6 lines, but .* has 5 rows") as refused:
+        open_source(npy, payload, None, "id")
+    assert refused.value.hint == "line 6 is empty"
+
+
+def test_another_encoding_is_named_before_lines_are_counted(npy, tmp_path):
+    payload = tmp_path / "p.jsonl"
+    payload.write_bytes("".join(line + "\n" for line in payload_lines()).encode("utf-16"))
+    with pytest.raises(InputFileError, match=r"p.jsonl is UTF-16; it must be UTF-8"):
+        open_source(npy, payload, None, "id")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         pytest.param("{", "p.jsonl line 2 is no valid JSON", id="broken"),
         pytest.param("[1]", "p.jsonl line 2 must be a JSON object", id="a list"),
+        pytest.param("", "p.jsonl line 2 is empty", id="empty line"),
+        pytest.param(" ", "p.jsonl line 2 is empty", id="blank line"),
+        pytest.param('{"id": "x"}\0', "p.jsonl line 2 is no valid JSON", id="zero byte"),
+        pytest.param('{"id": "x", "n": NaN}', "p.jsonl line 2 is no valid JSON", id="not a number"),
+        pytest.param('{"id": "x", "n": 1e999}', "p.jsonl line 2 is no valid JSON", id="infinite"),
+        pytest.param('{"id": "x", "n": ' + "9" * 5000 + "}", "p.jsonl line 2 is no", id="endless number"),
+        pytest.param(
+            '{"id": "x", "n": ' + "9" * 30 + "}", r"p.jsonl line 2: payload\.n is", id="beyond 64 bits"
+        ),
+        pytest.param('{"id": "\\ud800"}', "p.jsonl line 2 is no valid JSON", id="half a character"),
+        pytest.param(
+            '{"id": "x", "t": ' + "[" * 5000 + "]" * 5000 + "}", "p.jsonl line 2 is nested too", id="deep"
+        ),
         pytest.param('{"size": 1}', "p.jsonl line 2 has no 'id'", id="no id"),
+        pytest.param('{"id": "x", "n": 1, "n": 2}', "p.jsonl line 2 .*'n'", id="repeated key"),
         pytest.param('{"id": 7}', "p.jsonl line 2: id is int; ids are strings", id="id a number"),
         pytest.param('{"id": "a/../b"}', "path segment", id="id that no URL carries"),
     ],

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ spec:
   dimension: 4
   distanceMetric: Cosine
 """
+SAMPLE = Path(__file__).parents[2] / "examples" / "packages"
 UID = "0123456789abcdef" * 2
 
 
@@ -152,6 +154,39 @@ def test_a_damaged_point_table_has_an_unknown_count_and_a_reason(data, apply, ve
     [entry] = json.loads(vecstow("ls", "--json")[1])
     assert entry["vector_count"] is None
     assert "points.db" in entry["reason"]
+
+
+@pytest.mark.parametrize("path", [".backups/nope", "elsewhere"])
+def test_restore_on_a_volume_names_the_places_of_what_it_takes(data, apply, vecstow, path):
+    apply()
+    code, _, err = vecstow("restore", path, "--data", data)
+    assert code == 1
+    assert err.splitlines()[1] == (
+        f"hint: vecstow ls --deleted --data {data} lists what was dropped; "
+        f"backups lie in {data}/.backups; a relative path is taken from {data}"
+    )
+
+
+FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {}}
+
+
+def test_another_kind_is_named_before_its_fields(data, apply):
+    code, _, err = apply(json.dumps(FOREIGN))
+    assert code == 1
+    assert "apiVersion 'v1' with kind 'ConfigMap' is not known; it must be apiVersion vecstow.dev" in err
+
+
+def test_the_sample_folder_is_applied_whole(data, vecstow):
+    """It also has a list in JSON, which is no resource."""
+    code, out, err = vecstow("apply", "-f", SAMPLE)
+    assert (code, out) == (0, "vectorcollection/packages created\n")
+    assert err == f"{SAMPLE / 'questions.json'} is skipped: it is no resource but a list\n"
+
+
+def test_a_list_that_is_named_is_refused(data, vecstow):
+    code, out, err = vecstow("apply", "-f", SAMPLE / "questions.json")
+    assert (code, out) == (1, "")
+    assert "the document is list; it must be a mapping" in err
 
 
 def test_broken_dropped_and_foreign_folders_are_told_apart(data, apply, vecstow):

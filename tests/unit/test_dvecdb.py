@@ -101,8 +101,9 @@ def test_offsets_and_end_are_those_of_the_file(release, tmp_path):
 
 def test_another_dimension_is_refused_by_name(release, tmp_path):
     write(tmp_path / "f", make(2, DIMENSION), release)
-    with pytest.raises(InvalidInput, match="dimension 4, not 7"):
+    with pytest.raises(InvalidInput, match="dimension 4, not 7") as refusal:
         read(tmp_path / "f", 7)
+    assert refusal.value.details == {"field": "dimension", "value": 7, "limit": 4}
 
 
 def test_a_missing_file_is_a_storage_error(tmp_path):

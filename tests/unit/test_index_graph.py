@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from vecstow_engine.index import exact
-from vecstow_engine.index import graph as graph_module
+from vecstow_engine.index import hnsw as hnsw_module
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hits import NO_LABEL
+from vecstow_engine.index.hnsw import Hnsw
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
@@ -32,6 +33,33 @@ def built(metric, rows, config=CONFIG, capacity=0, generation=1):
     for start in range(0, len(rows), 500):
         graph.add(prepared[start : start + 500], labels[start : start + 500], 1)
     return graph, prepared, labels
+
+
+class AddsSome:
+    """hnswlib's index, which raises when it has added three rows."""
+
+    COUNT = 3
+
+    def __init__(self, index):
+        self._index = index
+
+    def add_items(self, rows, labels, **options):
+        self._index.add_items(rows[: self.COUNT], labels[: self.COUNT], **options)
+        raise RuntimeError("Not enough memory: addPoint failed to allocate linklist")
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+
+def with_equal_rows_of_their_own(metric, folder):
+    """A graph in which 400 equal rows have a node each, as earlier releases made them."""
+    equal = np.repeat(clustered(1), 400, axis=0)
+    rows = exact.prepare(metric, np.concatenate((clustered(400, seed=5), equal)))
+    labels = make_labels(np.arange(800), np.ones(800))
+    hnsw = Hnsw(metric, DIMENSION, CONFIG, 800)
+    hnsw.add(rows, labels, 1)
+    hnsw.save(str(folder / "index.bin"))
+    return HnswGraph.load(str(folder / "index.bin"), metric, DIMENSION, CONFIG, 800), rows, labels
 
 
 def recall(found, expected):
@@ -107,6 +135,25 @@ def test_capacity_grows_as_rows_come():
     assert graph.memory_bytes > 2000 * (4 * DIMENSION + 64)
 
 
+def test_rows_that_could_not_be_added_are_added_by_the_next_attempt(monkeypatch):
+    """hnswlib raises when memory is short, before it took a row or in between."""
+    graph, rows, _ = built(DistanceMetric.EUCLIDEAN, clustered(100))
+    more = np.concatenate((rows[:1], np.repeat(clustered(1, seed=9), 2, axis=0), clustered(20, seed=8)))
+    added = make_labels(np.arange(200, 223), np.ones(23))
+    with monkeypatch.context() as patch:
+        patch.setattr(graph._hnsw, "_index", AddsSome(graph._hnsw._index))
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="Not enough memory"):
+                graph.add(more, added, 1)
+            assert not np.isin(graph.search(more, 10, 50, 1).labels, added).any()
+    assert graph.live_count == 100
+    assert graph.deleted_count == AddsSome.COUNT
+    graph.add(more, added, 1)
+    assert (graph.live_count, graph.deleted_count) == (123, 0)
+    for label, row in zip(added, more, strict=True):
+        assert label in graph.search(row[None], 3, 50, 1).labels
+
+
 def test_a_slot_holds_one_live_label():
     graph, rows, labels = built(DistanceMetric.EUCLIDEAN, clustered(50))
     newer = make_labels([4], [2])
@@ -138,10 +185,10 @@ def test_rows_come_back_as_they_were_added(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly(metric):
-    """Equal rows link to one another alone, so hnswlib leads no further than to them."""
-    equal = np.repeat(clustered(1), 400, axis=0)
-    graph, rows, labels = built(metric, np.concatenate((clustered(400, seed=5), equal)))
+def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly(metric, tmp_path):
+    """Equal rows in a file of an earlier release link to one another alone."""
+    graph, rows, labels = with_equal_rows_of_their_own(metric, tmp_path)
+    assert graph.is_outdated
     found = graph.search(np.concatenate((rows[-1:], rows[:1])), 750, 10, 2)
     short = graph.short(found)
     assert 0 in short
@@ -151,7 +198,7 @@ def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly
     reached = found.labels[0, found.labels[0] != NO_LABEL]
     assert 0 < len(reached) < 750
     with pytest.raises(RuntimeError, match="contiguous 2D array"):
-        graph._index.knn_query(rows[-1:], len(reached) + 1)
+        graph._hnsw._index.knn_query(rows[-1:], len(reached) + 1)
     assert len(set(reached.tolist())) == len(reached)
 
 
@@ -230,15 +277,15 @@ def test_a_graph_of_another_dimension_is_refused(tmp_path):
 def test_rows_are_read_in_parts_between_which_other_threads_run(monkeypatch):
     """hnswlib holds the interpreter while it gives rows back; 1,000 reranked hits need 3,000 of them."""
     graph, rows, labels = built(DistanceMetric.MANHATTAN, clustered(300))
-    monkeypatch.setattr(graph_module, "_READ_VALUES_MAX", 7 * DIMENSION)
-    real, calls = graph._index, []
+    monkeypatch.setattr(hnsw_module, "_READ_VALUES_MAX", 7 * DIMENSION)
+    real, calls = graph._hnsw._index, []
 
     class Counting:
         def get_items(self, part, return_type):
             calls.append(len(part))
             return real.get_items(part, return_type=return_type)
 
-    graph._index = Counting()
+    graph._hnsw._index = Counting()
     assert np.array_equal(graph.rows(labels), rows)
     assert max(calls) == 7
     assert sum(calls) == 300

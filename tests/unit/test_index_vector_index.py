@@ -24,7 +24,9 @@ def fetch(labels):
 
 def index(metric=DistanceMetric.EUCLIDEAN, *, fetch=fetch, flat_rows_max=0):
     # With two threads hnswlib makes another graph each time.
-    return VectorIndex(metric, DIMENSION, CONFIG, fetch, threads=1, flat_rows_max=flat_rows_max)
+    return VectorIndex(
+        metric, DIMENSION, CONFIG, fetch, threads=1, slice_seconds=60, flat_rows_max=flat_rows_max
+    )
 
 
 def advance_fully(vectors):
@@ -339,6 +341,7 @@ def test_a_label_that_is_removed_while_its_slice_is_inserted_is_not_found(source
 def test_a_loaded_graph_leaves_what_is_known_already_where_it_is():
     graph = HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG)
     graph.add(ROWS[:100], LABELS[:100], 1)
+    graph.check(100, 1)
     vectors = index()
     vectors.add(ROWS[90:110], LABELS[90:110])
     vectors.adopt(graph)
@@ -352,6 +355,7 @@ def test_a_loaded_graph_does_not_take_back_slots_that_the_replay_has_used_again(
     """Else their labels would be forgotten in the tail, fetched once more, and found twice."""
     graph = HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG)
     graph.add(ROWS[1000:1100], LABELS[:100], 1)
+    graph.check(100, 1)
     vectors = index()
     reused = make_labels(np.arange(90, 100), np.full(10, 2))
     vectors.add(ROWS[90:100], reused)

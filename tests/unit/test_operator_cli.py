@@ -1,13 +1,14 @@
 """The operator's commands: a bad flag is named before anything is done; a release ends when all is let go."""
 
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from vecstow_operator import cli, start
+from vecstow_operator import cli
 from vecstow_operator.kube import Away, Undefined
 from vecstow_operator.manager.lease import Lease
 from vecstow_operator.manager.passes import Manager
@@ -19,6 +20,25 @@ def test_unknown_log_format_is_named_with_the_known_ones(role):
     result = CliRunner().invoke(cli.app, [role, *needed, "--log-format", "xml"])
     assert result.exit_code == 2
     assert "'xml' is not one of 'text', 'json'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        pytest.param("sidecar", ["--engine-url", "127.0.0.1:3030"], "is no address", id="no scheme"),
+        pytest.param("sidecar", ["--engine-url", "http://127.0.0.1:tcp"], "is no address", id="port of text"),
+        pytest.param("sidecar", ["--engine-url", "unix:///run/x"], "is no address", id="socket"),
+        pytest.param("round-trip", ["--engine-url", "http://"], "is no address", id="no host"),
+        pytest.param("round-trip", ["--engine-url", "http://a:b@c"], "is no address", id="password"),
+        pytest.param("sidecar", ["--health-port", "99999"], "or equal to 65535", id="port too high"),
+        pytest.param("sidecar", ["--tick-seconds", "0"], "or equal to 0.1", id="no pause"),
+    ],
+)
+def test_flag_that_could_never_work_is_named_before_anything_is_done(command, arguments, said):
+    needed = {"sidecar": ["--data", "."], "round-trip": []}[command]
+    result = CliRunner().invoke(cli.app, [command, "--engine", "vecstow", *needed, *arguments])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -51,19 +71,13 @@ def test_release_goes_on_until_nobody_is_held(monkeypatch, answers, code, said):
     assert (result.exit_code, result.stdout, answers) == (code, said, [])
 
 
-def test_signal_is_heard_before_anything_is_imported(monkeypatch):
+def test_signal_is_heard_before_anything_is_imported():
     """The first process of a container hears none that it has no handler for."""
-    heard = []
-
-    def run():
-        with pytest.raises(SystemExit) as ended:
-            signal.raise_signal(signal.SIGTERM)
-        heard.append(ended.value.code)
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(sys.modules, "vecstow_operator.cli", SimpleNamespace(main=run))
-    try:
-        start.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert heard == [128 + signal.SIGTERM]
+    program = (
+        "import signal, sys, types\n"
+        "fake = types.SimpleNamespace(main=lambda: signal.raise_signal(signal.SIGTERM))\n"
+        "sys.modules['vecstow_operator.cli'] = fake\n"
+        "from vecstow_operator.start import main\n"
+        "main()"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 128 + signal.SIGTERM

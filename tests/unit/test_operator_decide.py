@@ -18,7 +18,8 @@ FILLED = manifest_of(NEW, UID)
 ANEW = replace(EMPTY, created_at=NEW.created_at)
 """Written where one was lost beside its data: the collection is no younger than its resource."""
 RETAINED = replace(FILLED, managed_by=ManagedBy.API, resource_uid=None, generation=None)
-REPLACE = {"vecstow.dev/replace": "true"}
+REPLACE = {"vecstow.dev/replace": UID}
+SHAPE = "5-Euclidean-Float32"
 DROPPED_AT = "2026-02-02T00:00:00.000Z"
 DAMAGED = Folder(problem="not valid JSON", has_data=True)
 NEWER = Folder(problem="schema_version 2", is_newer=True, has_data=True)
@@ -288,10 +289,50 @@ CASES = [
         dropped(),
     ),
     Case(
-        "leave is the word true alone",
-        [claim(annotations={"vecstow.dev/replace": "yes"})],
+        "an empty one is named by its shape",
+        [claim(annotations={"vecstow.dev/replace": SHAPE})],
+        Folder(replace(RETAINED, collection_uid=None, dimension=5)),
+        dropped(),
+    ),
+    *(
+        Case(
+            f"leave for {fact} replaces nothing",
+            [claim(annotations={"vecstow.dev/replace": value})],
+            holds(RETAINED, dimension=5),
+            left(told(Reason.CONFLICT)),
+        )
+        for fact, value in {
+            "whatever there is": "true",
+            "another collection": OTHER_UID,
+            "an empty collection of the shape": SHAPE,
+        }.items()
+    ),
+    *(
+        Case(
+            f"nothing is replaced {fact}",
+            [claim(annotations={"vecstow.dev/replace": OTHER_UID}, status=HAD)],
+            holds(RETAINED, dimension=5, collection_uid=OTHER_UID),
+            left(told(reason)),
+            volume_id=volume_id,
+        )
+        for fact, volume_id, reason in [
+            ("on another volume than the resource's own data was on", OTHER_VOLUME, Reason.VOLUME_REPLACED),
+            ("while the resource's own data is missing", VOLUME, Reason.DATA_MISSING),
+        ]
+    ),
+    Case(
+        "nothing is replaced on a volume without an id",
+        [claim(annotations=REPLACE)],
         holds(RETAINED, dimension=5),
         left(told(Reason.CONFLICT)),
+        volume_id=None,
+    ),
+    Case(
+        "on another volume the loss is accepted first, and then it is replaced",
+        [claim(annotations={"vecstow.dev/replace": OTHER_UID} | accepts(UID), status=HAD)],
+        holds(RETAINED, dimension=5, collection_uid=OTHER_UID),
+        dropped(),
+        volume_id=OTHER_VOLUME,
     ),
     Case(
         "of the same shape nothing is dropped",
@@ -504,7 +545,8 @@ def message_of(resource, folder, volume_id=VOLUME):
 def test_missing_data_says_how_much_it_was_and_what_to_type():
     assert message_of(SERVED, Folder()) == (
         "the data of collection 'notes' (7 vectors) is not on this volume",
-        "bring the volume back; or, to begin without the vectors: kubectl annotate vcol --overwrite notes "
+        'bring the volume back (docs/operations.md, "The volume of before"); '
+        "or, to begin without the vectors: kubectl annotate vcol --overwrite notes "
         f"vecstow.dev/accept-empty={UID}",
     )
 
@@ -525,7 +567,7 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
     assert message_of(NEW, holds(RETAINED, dimension=5)) == (
         "collection 'notes' is there with another shape: 5, Euclidean, Float32; "
         "wanted is 4, Euclidean, Float32",
-        "to have it moved to .deleted/: kubectl annotate vcol notes vecstow.dev/replace=true",
+        f"to have it moved to .deleted/: kubectl annotate vcol --overwrite notes vecstow.dev/replace={UID}",
     )
 
 
@@ -545,3 +587,21 @@ def test_loser_is_told_who_has_the_name():
         "message": "collection 'notes' belongs to the resource 'notes'",
         "hint": "delete one of the two: kubectl delete vcol rival",
     }
+
+
+@pytest.mark.parametrize(
+    ("resource", "folder", "told"),
+    [
+        pytest.param(SERVED, holds(FILLED, owner="x", dimension=9), "dimension, owner", id="edited"),
+        pytest.param(SERVED, holds(FILLED, resource_uid=None), "resource_uid", id="of nobody"),
+        pytest.param(SERVED, Folder(has_data=True), "was gone beside its data", id="removed"),
+        pytest.param(SERVED, holds(FILLED), None, id="as it should be"),
+        pytest.param(NEW, Folder(), None, id="new"),
+        pytest.param(SERVED, DAMAGED, None, id="damaged: that is told otherwise"),
+        pytest.param(claim(generation=2, owner="me", status=HAD), holds(FILLED), None, id="a changed spec"),
+        pytest.param(claim(uid="r-2"), holds(RETAINED, owner="x"), None, id="taken over"),
+    ],
+)
+def test_drift_that_is_put_right_is_reported(resource, folder, told):
+    reverted = decide("notes", [resource], folder, VOLUME).reverted
+    assert (reverted is None) if told is None else (told in reverted.message)

@@ -71,7 +71,7 @@ def test_the_sidecar_pokes_with_its_key_and_with_the_next_one_when_that_changes(
 def test_the_manager_asks_with_its_key(engine, tmp_path):
     file = tmp_path / "manager"
     asking = Asking(EngineKey(file))
-    address = Address("p", UID, "vecstow", "127.0.0.1", engine.port)
+    address = Address("p", UID, "vecstow", "127.0.0.1", engine.port, is_owned=True)
     try:
         assert "cannot be read" in asking._ask(address).problem
         file.write_text(SIDECAR)

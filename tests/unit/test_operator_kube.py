@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import kube_config
 from urllib3.util import retry
 
-from vecstow_operator import kube
-from vecstow_operator.kube import Away, Changed, Cluster, Undefined, client_of, load_configuration
+from vecstow_operator import kube, kubeconfig
+from vecstow_operator.kube import Away, Changed, Cluster, Undefined
+from vecstow_operator.kubeconfig import client_of, load_configuration
 from vecstow_operator.manager import lease as lease_module
 from vecstow_operator.manager.lease import Lease
 
@@ -63,8 +63,7 @@ def tokens():
 def write(tmp_path, monkeypatch):
     """Write the kubeconfig, and load it the first time."""
     path = tmp_path / "kubeconfig"
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    monkeypatch.setattr(kube, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setattr(kubeconfig, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     monkeypatch.setattr(client.Configuration, "_default", None)
     written = []
 
@@ -131,7 +130,7 @@ def test_answer_that_asks_for_an_hour_holds_nobody(write, tokens, monkeypatch, s
     monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=sleep))
     tokens.status = status
     write(tokens.port, "old")
-    for cluster in (Cluster(load_configuration()), Cluster("apps", client_of("it"))):
+    for cluster in (Cluster(load_configuration()), Cluster("apps", client_of("it")[0])):
         with pytest.raises(Away, match=f"says {status}"):
             list(cluster.resources())
     assert not Lease("vecstow-manager", "apps").is_held()
@@ -198,3 +197,18 @@ def test_refusal_of_one_change_is_no_unexpected_error(monkeypatch, status, raise
 def test_without_any_configuration_it_says_so(write, tmp_path):
     with pytest.raises(config.ConfigException):
         load_configuration()
+
+
+@pytest.mark.parametrize(
+    ("status", "metadata", "ends"),
+    [
+        pytest.param(200, {}, False, id="it stays"),
+        pytest.param(200, {"deletionTimestamp": "2026-01-01T00:00:00Z"}, True, id="it goes"),
+        pytest.param(403, {}, False, id="nobody may tell"),
+        pytest.param(404, {}, False, id="it is gone"),
+    ],
+)
+def test_definition_that_is_being_deleted_is_seen_where_it_may_be_read(tokens, status, metadata, ends):
+    tokens.status, tokens.document = status, {"metadata": metadata}
+    configuration = client.Configuration(host=f"http://127.0.0.1:{tokens.port}")
+    assert Cluster("apps", client.ApiClient(configuration)).definition_ends() is ends

@@ -10,7 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from vecstow_operator.manager import lease as lease_module
-from vecstow_operator.manager.lease import DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Lease
+from vecstow_operator.manager.lease import DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Lease, owner_of
 
 BEGUN = 1000.0
 
@@ -57,9 +57,13 @@ def site(monkeypatch):
     monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     now.server = Leases(now)
 
-    def lease(identity="manager"):
-        made = Lease("vecstow-manager", "apps")
-        made._lock.identity, made._lock.api_instance = identity, now.server
+    def lease(identity="manager", pod=None):
+        made = Lease("vecstow-manager", "apps", pod)
+        made._lock.identity = identity
+        instance = made._lock.api_instance
+        instance.read_namespaced_lease = now.server.read_namespaced_lease
+        instance._create = now.server.create_namespaced_lease
+        instance._replace = now.server.replace_namespaced_lease
         return made
 
     now.lease, now.sleep = lease, sleep
@@ -139,6 +143,26 @@ def test_lease_that_is_seized_is_nobody_elses_for_as_long_as_was_asked(site):
 def test_lease_is_seized_where_there_was_none(site):
     site.lease("hook").seize(60)
     assert site.server.held == ("hook", 60)
+
+
+def test_lease_goes_with_the_pod_of_the_manager_that_held_it_last(site):
+    """Kubernetes removes it with its owner: an uninstall leaves none, and the hook before it is no owner."""
+    first, second = owner_of("manager-a", "p-1"), owner_of("manager-b", "p-2")
+    assert site.lease("a", first).is_held()
+    assert site.server.lease.metadata.owner_references == [first]
+    site.seconds += 2 * DURATION_SECONDS
+    other = site.lease("b", second)
+    assert not other.is_held()
+    site.seconds += 2 * DURATION_SECONDS
+    assert other.is_held()
+    assert site.server.lease.metadata.owner_references == [second]
+    site.lease("hook").seize(60)
+    assert site.server.lease.metadata.owner_references == [second]
+
+
+@pytest.mark.parametrize(("name", "uid"), [(None, None), ("manager", None), ("", "p-1")])
+def test_process_outside_of_a_pod_makes_a_lease_without_an_owner(name, uid):
+    assert owner_of(name, uid) is None
 
 
 # The end ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import structlog
 
-from tests.unit.running_engine import WAIT_SECONDS_MAX
+from tests.waiting import SECONDS_MAX
 from vecstow_operator import loop as loop_module
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.loop import Loop
@@ -29,7 +29,7 @@ class Passes:
         self.during()
 
     def next(self):
-        return self.queue.get(timeout=WAIT_SECONDS_MAX)
+        return self.queue.get(timeout=SECONDS_MAX)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def running(passes, tick_seconds=NEVER, heartbeat=None):
         yield loop
     finally:
         loop.stop()
-        thread.join(WAIT_SECONDS_MAX)
+        thread.join(SECONDS_MAX)
     assert not thread.is_alive()
 
 
@@ -86,11 +86,11 @@ def test_wakes_that_come_together_are_one_pass():
 
     def during():
         inside.set()
-        go_on.wait(WAIT_SECONDS_MAX)
+        go_on.wait(SECONDS_MAX)
 
     passes.during = during
     with running(passes) as loop:
-        assert inside.wait(WAIT_SECONDS_MAX)
+        assert inside.wait(SECONDS_MAX)
         for _ in range(100):
             loop.wake()
         go_on.set()
@@ -117,7 +117,7 @@ def test_wake_just_after_the_time_was_up_counts_for_a_later_pass():
     thread.start()
     assert [passes.next() for _ in range(3)] == [True, False, True]
     loop.stop()
-    thread.join(WAIT_SECONDS_MAX)
+    thread.join(SECONDS_MAX)
 
 
 def test_exception_ends_the_pass_and_not_the_loop():

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import datetime
 import itertools
 import threading
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import passes
 from vecstow_operator.manager.absences import ABSENCE_SECONDS
 from vecstow_operator.manager.engines import Told, orphans
-from vecstow_operator.manager.passes import PATCHES_AT_ONCE, PENDING_SECONDS, Manager
+from vecstow_operator.manager.passes import LOOKS_PER_SECOND_MAX, PATCHES_AT_ONCE, PENDING_SECONDS, Manager
 from vecstow_operator.manager.patience import LASTING_SECONDS
 from vecstow_operator.manager.refusals import AGAIN_SECONDS
 from vecstow_operator.manager.status import COUNT_SECONDS_MIN
@@ -33,6 +34,7 @@ class Cluster:
         self.documents = {}
         self.lists = 0
         self.ends = False
+        self.definition_goes = False
         self.is_away = False
         self.foreign = {}
         """Of a status, under another name than the manager's."""
@@ -73,6 +75,9 @@ class Cluster:
         if self.is_away:
             raise Away("the API server says 503")
         return self.ends
+
+    def definition_ends(self):
+        return self.definition_goes
 
     def apply_status(self, name, resource_version, status):
         self._write("status", name)
@@ -123,7 +128,13 @@ def clock(monkeypatch):
     def sleep(seconds):
         now.seconds += seconds
 
+    def rfc3339(seconds=0.0):
+        begun = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+        moment = begun + datetime.timedelta(seconds=now.seconds + seconds)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
     monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    monkeypatch.setattr(passes, "_rfc3339", rfc3339)
     return now
 
 
@@ -208,6 +219,39 @@ def test_steady_writes_are_one_patch_a_minute(manager):
         serve(manager, vector_count=7 + second, indexed=7)
         manager.run_pass()
     assert manager.cluster.log == [("status", "notes")] * 3
+
+
+def test_time_of_the_look_is_refreshed_about_once_a_minute(manager):
+    manager.cluster.declare(document())
+    serve(manager)
+    manager.run_pass()
+    first = manager.cluster.documents["notes"]["status"]["observedAt"]
+    pass_for(manager, COUNT_SECONDS_MIN)
+    assert manager.cluster.log == [("status", "notes")]
+    pass_for(manager, 4 * COUNT_SECONDS_MIN)
+    assert 4 <= len(manager.cluster.log) <= 5
+    assert manager.cluster.documents["notes"]["status"]["observedAt"] > first
+
+
+def test_time_of_the_look_is_refreshed_less_often_with_many_resources(manager):
+    count = int(2 * COUNT_SECONDS_MIN * LOOKS_PER_SECOND_MAX)
+    manager.cluster.declare(*(document(f"notes-{n}", f"r-{n}") for n in range(count)))
+    serve(manager)
+    manager.run_pass()
+    pass_for(manager, 2 * COUNT_SECONDS_MIN)
+    assert len(manager.cluster.log) == count
+    pass_for(manager, 2 * TICK_SECONDS)
+    assert len(manager.cluster.log) == 2 * count
+
+
+def test_time_of_the_look_at_a_paused_resource_is_refreshed(manager):
+    manager.cluster.declare(document(generation=1))
+    serve(manager)
+    manager.run_pass()
+    manager.cluster.edit()["spec"]["paused"] = True
+    manager.run_pass()
+    pass_for(manager, 2 * COUNT_SECONDS_MIN)
+    assert 2 <= len(manager.cluster.log) <= 4
 
 
 def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
@@ -413,6 +457,59 @@ def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
     assert manager.cluster.events == [("rival", "Released")]
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        pytest.param(
+            HAD, "collection 'notes' is served no more; what it still had is in .deleted/", id="with vectors"
+        ),
+        pytest.param(None, "collection 'notes' is served no more", id="empty"),
+    ],
+)
+def test_drop_is_told_though_a_rival_has_the_name_by_now(manager, status, message):
+    manager.cluster.declare(document(status=status, **LEAVING))
+    serve(manager, collection_uid=None)
+    manager.run_pass()
+    gone = {"r-1": (Told(Reason.DELETING, "another resource has the collection, and keeps it"),)}
+    rival = row_of(claim("rival", "r-2", collectionName="notes"), collection_uid=OTHER_UID)
+    manager.asking.engine = engine_of(pod(rival, told=gone))
+    manager.run_pass()
+    assert manager.cluster.events == [("notes", "Dropped")]
+    assert manager.cluster.messages == [message]
+
+
+def test_heir_of_a_retained_collection_is_no_drop(manager):
+    manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
+    gone = {"r-1": (Told(Reason.DELETING, "the collection is retained"),)}
+    heir = row_of(claim("heir", "r-2", collectionName="notes"))
+    manager.asking.engine = engine_of(pod(heir, told=gone))
+    manager.run_pass()
+    assert manager.cluster.events == [("notes", "Released")]
+
+
+def test_leave_to_replace_is_removed_and_told_once_it_was_used(manager):
+    manager.cluster.declare(document(annotations={Annotation.REPLACE.value: OTHER_UID}))
+    told = {"r-1": (Told(Reason.REPLACED, "collection 'notes' moved to .deleted/notes-1"),)}
+    manager.asking.engine = engine_of(pod(row_of(claim()), told=told))
+    for _ in range(3):
+        manager.run_pass()
+    assert manager.cluster.documents["notes"]["metadata"]["annotations"] == {Annotation.REPLACE.value: None}
+    assert manager.cluster.events == [("notes", "Replaced"), ("notes", "Ready")]
+    assert manager.cluster.messages[0] == "collection 'notes' moved to .deleted/notes-1"
+
+
+def test_drift_is_an_event_once_for_each_report(manager):
+    manager.cluster.declare(document())
+    for message in ("first", "first", "second"):
+        told = {"r-1": (Told(Reason.DRIFT_REVERTED, message),)}
+        manager.asking.engine = engine_of(pod(row_of(claim()), told=told))
+        manager.run_pass()
+        manager.run_pass()
+    assert manager.cluster.events == [
+        ("notes", "DriftReverted"), ("notes", "Ready"), ("notes", "DriftReverted"),
+    ]  # fmt: skip
+
+
 def test_deleted_resource_of_no_engine_is_released(manager):
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
@@ -539,6 +636,15 @@ def test_namespace_that_ends_lets_go_of_all_and_takes_hold_of_none(manager):
         manager.run_pass()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([], [])
     assert manager.cluster.log == [("finalizers", "a")]
+
+
+def test_definition_that_ends_lets_go_of_all_and_says_nothing_of_a_drop(manager):
+    manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
+    manager.cluster.definition_goes = True
+    serve(manager)
+    manager.run_pass()
+    assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([], [])
+    assert manager.cluster.events == []
 
 
 def test_resource_that_changed_meanwhile_holds_no_other(manager):

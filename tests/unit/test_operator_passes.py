@@ -13,19 +13,21 @@ import structlog
 import uvicorn
 from structlog.testing import capture_logs
 
-from tests.unit.declared import HAD, UID, document
+from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, document
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.api.app import Application
 from vecstow_engine.model.manifest import ManagedBy
+from vecstow_engine.service.engine import FINDINGS_SECONDS_MAX
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
+from vecstow_engine.storage.trash import move_to_deleted
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.sidecar import passes
 from vecstow_operator.sidecar.beside import EngineBeside, EngineRefuses
-from vecstow_operator.sidecar.passes import Sidecar
+from vecstow_operator.sidecar.passes import REVERTED_SECONDS, Sidecar
 from vecstow_operator.sidecar.volume import VolumeFolders
 
 BORN = "2025-11-11T11:11:11.000Z"
@@ -38,6 +40,10 @@ class Cluster:
         self.documents = []
         self.is_away = False
         self.asked_for = []
+        self.definition_goes = False
+
+    def definition_ends(self):
+        return self.definition_goes
 
     def resources(self, engine):
         self.asked_for.append(engine)
@@ -219,6 +225,16 @@ def test_what_the_sidecar_found_comes_out_of_the_engine_again(served):
     }
 
 
+def test_engine_says_when_no_sidecar_has_reported_for_a_while(served):
+    engine, pod = served
+    pod.run_pass()
+    assert engine.state_document()["findings_stale"] is False
+    engine._refreshed_at -= FINDINGS_SECONDS_MAX + 1
+    assert engine.state_document()["findings_stale"] is True
+    pod.run_pass()
+    assert engine.state_document()["findings_stale"] is False
+
+
 def test_engine_that_is_away_holds_nothing_up(tmp_path):
     away = Pod(tmp_path, EngineBeside("http://127.0.0.1:9"))
     away.declare(document())
@@ -284,6 +300,19 @@ def test_absence_is_not_concluded_while_the_api_server_is_away(pod):
     pod.cluster.is_away = False
     pod.run_pass()
     assert pod.manifest().managed_by is ManagedBy.API
+
+
+def test_resource_that_goes_with_its_definition_drops_nothing(pod):
+    pod.declare(document(deletionPolicy="Delete"))
+    pod.run_pass()
+    pod.put_data()
+    pod.declare(document(deletionPolicy="Delete", is_deleting=True, has_finalizer=True))
+    pod.cluster.definition_goes = True
+    pod.run_pass()
+    assert pod.manifest().dropped_at is None
+    pod.cluster.definition_goes = False
+    pod.run_pass()
+    assert pod.manifest().dropped_at is not None
 
 
 def test_while_the_api_server_is_away_drift_is_put_right_by_the_last_list(pod):
@@ -459,6 +488,64 @@ def test_evidence_that_is_older_than_the_resource_is_not_of_its_manifest(pod):
     pod.declare(document(uid="r-2", created_at="2999-01-01T00:00:00Z"))
     pod.run_pass()
     assert pod.reasons == []
+
+
+def test_drift_is_told_for_a_while_and_each_time_in_other_words(pod, clock):
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(owner="somebody")
+    for _ in range(2):
+        pod.run_pass()
+        assert pod.reasons == ["DriftReverted"]
+    assert "by somebody else (owner)" in pod.told[-1][0].message
+    clock.seconds += REVERTED_SECONDS
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def replaces(pod, **resource):
+    """Another collection moves to `.deleted/` for the resource; returns the annotations that ask for it."""
+    pod.layout.volume_id.write_text(VOLUME)
+    pod.declare(document())
+    pod.run_pass()
+    pod.put_data()
+    leave = {"vecstow.dev/replace": UID}
+    pod.declare(document(uid="r-2", dimension=5, annotations=leave, **resource))
+    pod.run_pass()
+    assert pod.manifest().dropped_at is not None
+    move_to_deleted(pod.layout, "notes", UID)
+    return leave
+
+
+def test_replaced_collection_is_told_while_the_leave_stands(pod):
+    leave = replaces(pod)
+    pod.run_pass()
+    assert pod.manifest().dimension == 5
+    assert pod.reasons == ["Replaced"]
+    [folder] = pod.layout.deleted.iterdir()
+    assert f"(4, Euclidean, Float32) moved to .deleted/{folder.name}" in pod.told[-1][0].message
+    pod.declare(document(uid="r-2", dimension=5))
+    pod.run_pass()
+    assert (leave, pod.reasons) == ({"vecstow.dev/replace": UID}, [])
+
+
+def test_what_was_dropped_before_the_resource_came_it_has_not_replaced(pod):
+    leave = replaces(pod)
+    pod.declare(document(uid="r-3", dimension=5, annotations=leave, created_at="2999-01-01T00:00:00Z"))
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def test_leave_that_was_used_does_not_reach_the_next_collection_of_the_name(pod):
+    leave = replaces(pod)
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(collection_uid=OTHER_UID)
+    (pod.layout.collection("notes") / "vectors.bin").write_bytes(b"x")
+    pod.declare(document(uid="r-4", dimension=5, annotations=leave))
+    pod.run_pass()
+    assert pod.reasons == ["Conflict"]
+    assert pod.manifest().dropped_at is None
 
 
 def test_evidence_that_somebody_took_away_is_told_no_more(pod):

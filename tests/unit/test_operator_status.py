@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, claim, engine_of, pod, row_of
 from vecstow_operator.kube import EVENT_CHARACTERS_MAX
-from vecstow_operator.manager.engines import EngineView, Told
+from vecstow_operator.manager.engines import EnginePod, EngineView, Told
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.status import (
     COUNT_SECONDS_MIN,
@@ -50,8 +50,12 @@ PENDING = status_of()
 CONFLICT = status_of(told={"r-1": (Told(Reason.CONFLICT, "taken"),)})
 QUARANTINED = status_of(row(state="quarantined", reason="damaged"))
 DEGRADED = status_of(row(state="degraded", reason="1 point is withheld"))
+FULL = status_of(SERVED, is_full=True)
+FULL_MESSAGE = conditions(FULL)["Degraded"]["message"]
 
 
+SILENT = EnginePod("vecstow-0", "p-0", problem="timed out")
+REFUSING = EnginePod("vecstow-0", "p-0", problem="it says 401", refuses_key=True)
 DEGRADED_UNHEARD = status_of(engine=engine_of(), before=DEGRADED, now=NOW)
 """The engine's pod is gone, and no other there yet."""
 
@@ -67,6 +71,7 @@ def test_whole_status_of_what_is_served():
         "collectionUid": UID,
         "volumeId": VOLUME,
         "vectorCount": 7,
+        "observedAt": THEN,
         "replicas": [
             {
                 "pod": "vecstow-0", "podUid": "uid of vecstow-0", "resourceUid": "r-1", "generation": 3,
@@ -163,6 +168,29 @@ def test_every_condition_is_there_whatever_happens():
             id="an engine scaled to zero is waited for",
         ),
         pytest.param(
+            status_of(engine=engine_of(SILENT)),
+            {"Ready": ("Unknown", "EngineUnreachable"), "Stalled": ("False", "None")},
+            id="of what cannot be asked nobody knows whether it is served",
+        ),
+        pytest.param(
+            status_of(engine=engine_of(REFUSING)),
+            {"Ready": ("Unknown", "KeyRefused"), "Stalled": ("True", "KeyRefused")},
+            id="a wrong key needs somebody",
+        ),
+        pytest.param(
+            status_of(SERVED, is_unsupervised=True),
+            {
+                "Ready": ("True", "Served"), "Conflict": ("Unknown", "SidecarSilent"),
+                "Degraded": ("True", "SidecarSilent"),
+            },
+            id="without a sidecar nobody knows of a rival",
+        ),
+        pytest.param(
+            status_of(row(generation=2), is_unsupervised=True),
+            {"Ready": ("False", "SidecarSilent"), "Stalled": ("True", "SidecarSilent")},
+            id="without a sidecar nothing is followed",
+        ),
+        pytest.param(
             DEGRADED,
             {
                 "Ready": ("True", "Served"), "Degraded": ("True", "PointsWithheld"),
@@ -237,7 +265,7 @@ PAUSED = claim(generation=4, status=HAD, paused=True)
 
 def test_paused_resource_keeps_all_but_one_condition():
     status = status_of(row(state="quarantined"), resource=PAUSED, before=READY, now=NOW)
-    assert status | {"conditions": None} == READY | {"conditions": None}
+    assert status | {"conditions": None} == READY | {"conditions": None, "observedAt": NOW}
     found = conditions(status)
     assert found["Paused"] == {
         "type": "Paused",
@@ -269,7 +297,7 @@ def test_pause_changes_no_order():
     """A list that comes in another order than it was written would be patched for ever."""
     status = status_of(resource=PAUSED, before=READY, now=NOW)
     assert list(conditions(status)) == list(conditions(READY))
-    assert build(PAUSED, judge(PAUSED, engine_of()), status, "later") == status
+    assert build(PAUSED, judge(PAUSED, engine_of()), status, NOW) == status
 
 
 def test_resource_paused_from_its_beginning_is_never_called_ready():
@@ -291,6 +319,7 @@ def test_after_the_pause_everything_is_told_again():
 
 # When a patch is worth it ----------------------------------------------------------------------------------
 
+LATER = READY | {"observedAt": NOW}
 MORE = status_of(row(vector_count=8, indexed=8), before=READY)
 MORE_TO_INDEX = status_of(row(vector_count=1000, indexed=7), before=READY)
 STILL_TO_INDEX = status_of(row(vector_count=1000, indexed=700), before=READY)
@@ -301,6 +330,8 @@ STILL_TO_INDEX = status_of(row(vector_count=1000, indexed=700), before=READY)
     [
         pytest.param(READY, READY, 1e9, False, id="nothing changed"),
         pytest.param(READY, FRESH, 0, True, id="the first one"),
+        pytest.param(LATER, READY, COUNT_SECONDS_MIN - 1, False, id="a later look, soon"),
+        pytest.param(LATER, READY, COUNT_SECONDS_MIN, True, id="a later look, after a minute"),
         pytest.param(MORE, READY, COUNT_SECONDS_MIN - 1, False, id="the count alone, soon"),
         pytest.param(MORE, READY, COUNT_SECONDS_MIN, True, id="the count alone, after a minute"),
         pytest.param(MORE_TO_INDEX, READY, COUNT_SECONDS_MIN - 1, False, id="steady writes, soon"),
@@ -381,6 +412,9 @@ NOT_READY = EventReason.NOT_READY
                 normal(EventReason.RECOVERED, "nothing is withheld"),
             ],
             id="sound since it came back",
+        ),
+        pytest.param(
+            DEGRADED, FULL, [warning(EventReason.DEGRADED, FULL_MESSAGE)], id="degraded for another reason",
         ),
         pytest.param(
             DEGRADED, READY, [normal(EventReason.RECOVERED, "nothing is withheld")], id="sound again"

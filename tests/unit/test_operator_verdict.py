@@ -8,7 +8,7 @@ from tests.unit.declared import HAD, OTHER_UID, OTHER_VOLUME, UID, VOLUME, claim
 from vecstow_operator.kube import NOT_UNDERSTOOD
 from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told, parse_state
 from vecstow_operator.manager.verdict import Replica, is_released, judge
-from vecstow_operator.observed import Known
+from vecstow_operator.observed import Known, Loss
 from vecstow_operator.vocabulary import Reason
 
 RESOURCE = claim(generation=3, status=HAD)
@@ -75,6 +75,23 @@ def extra(*rows):
         pytest.param(
             engine_of(pod(row(resource_uid=None))), Reason.PENDING,
             "pod vecstow-0 does not follow generation 3 yet", id="one of REST",
+        ),
+        pytest.param(
+            engine_of(EnginePod("vecstow-0", "p-0", problem="it says 401", refuses_key=True)),
+            Reason.KEY_REFUSED,
+            "pod vecstow-0 cannot be asked: it says 401; the engine must know it with the role monitor: "
+            'docs/operations.md, "Keys"', id="a wrong key",
+        ),
+        pytest.param(
+            engine_of(pod(row(generation=2), is_unsupervised=True)), Reason.SIDECAR_SILENT,
+            "no sidecar reports to the engine of pod vecstow-0: conflicts, drift and lost data are not "
+            "found; "
+            "kubectl logs vecstow-0 --container sidecar says why; a key of the role sidecar may be wrong",
+            id="no sidecar",
+        ),
+        pytest.param(
+            engine_of(dataclasses.replace(pod(SERVED), is_routed=False)), Reason.ENGINE_NOT_READY,
+            "pod vecstow-0 serves it, and no Service sends to the pod yet", id="a pod that is not ready",
         ),
         pytest.param(
             engine_of(pod(row(state="recovering", reason=None))), Reason.RECOVERING,
@@ -222,11 +239,16 @@ def test_deletion_that_the_engine_cannot_do_says_so():
     [
         pytest.param({"vector_count": 9}, Known(UID, VOLUME, 9), id="what is served is what it has"),
         pytest.param({"collection_uid": OTHER_UID}, Known(OTHER_UID, VOLUME, 7), id="repaired"),
+        pytest.param(
+            {"collection_uid": OTHER_UID, "vector_count": 2},
+            Known(OTHER_UID, VOLUME, 2, Loss(OTHER_UID, 7, 5)),
+            id="repaired in part",
+        ),
         pytest.param({"state": "quarantined", "vector_count": 0}, RESOURCE.known, id="quarantined"),
         pytest.param({"state": "recovering", "vector_count": 0}, RESOURCE.known, id="recovering"),
         pytest.param(
             {"state": "quarantined", "vector_count": 0, "collection_uid": OTHER_UID},
-            Known(OTHER_UID, VOLUME, 7),
+            Known(OTHER_UID, VOLUME, 7, Loss(OTHER_UID, 7)),
             id="repaired, and lost before anybody saw it",
         ),
         pytest.param(
@@ -259,6 +281,48 @@ def test_accepted_loss_is_forgotten():
     assert (verdict.reason, verdict.known) == (Reason.SERVED, Known(None, VOLUME, 0))
 
 
+def served_with(status, count, **fields):
+    """The verdict on a repaired collection of which so many vectors are served."""
+    resource = claim(generation=3, status=status, **fields)
+    return judge(resource, engine_of(pod(row(collection_uid=OTHER_UID, vector_count=count))))
+
+
+REPAIRED = {"collectionUid": OTHER_UID, "volumeId": VOLUME, "vectorCount": 2}
+LOST = {"collectionUid": OTHER_UID, "counted": 7, "missing": 5}
+
+
+def test_loss_is_counted_once_the_repaired_collection_is_served():
+    status = REPAIRED | {"vectorCount": 7, "loss": {"collectionUid": OTHER_UID, "counted": 7}}
+    assert served_with(status, 2).known.loss == Loss(OTHER_UID, 7, 5)
+
+
+def test_loss_stays_degraded_until_it_is_acknowledged():
+    verdict = served_with(REPAIRED | {"loss": LOST}, 9)
+    assert (verdict.reason, verdict.degraded.reason) == (Reason.SERVED, Reason.POINTS_LOST)
+    assert verdict.degraded.message.startswith("5 of the 7 vectors that were counted last are missing")
+    command, _, annotation = verdict.degraded.hint.rpartition(" ")
+    key, _, value = annotation.partition("=")
+    assert command.endswith("kubectl annotate --overwrite vcol notes")
+    acknowledged = served_with(REPAIRED | {"loss": LOST}, 9, annotations={key: value})
+    assert (acknowledged.degraded, acknowledged.known.loss) == (None, None)
+
+
+def test_acknowledgement_of_a_loss_keeps_the_others():
+    seen = {"vecstow.dev/acknowledged": "notes-20260101T000000Z"}
+    verdict = served_with(REPAIRED | {"loss": LOST}, 9, annotations=seen)
+    assert verdict.degraded.hint.endswith(f"notes-20260101T000000Z,{OTHER_UID}")
+
+
+def test_second_repair_adds_to_the_loss():
+    status = REPAIRED | {"collectionUid": UID, "loss": LOST | {"collectionUid": UID}}
+    assert served_with(status, 2).known.loss == Loss(OTHER_UID, 7, 5)
+    assert served_with(status, 1).known.loss == Loss(OTHER_UID, 7, 6)
+
+
+def test_loss_that_was_accepted_is_none():
+    assert served_with(HAD, 2, annotations={"vecstow.dev/accept-empty": UID}).known.loss is None
+
+
 def test_acceptance_of_another_loss_does_not_count():
     resource = claim(generation=3, status=HAD, annotations={"vecstow.dev/accept-empty": OTHER_UID})
     verdict = judge(resource, engine_of(pod(row(collection_uid=None, vector_count=0))))
@@ -287,6 +351,11 @@ def test_each_pod_is_a_replica_in_its_own_words():
         pytest.param(
             engine_of(pod(row(state="degraded", reason="1 point is withheld"))),
             Reason.POINTS_WITHHELD, "1 point is withheld; kubectl vecstow repair notes", id="withheld points",
+        ),
+        pytest.param(
+            engine_of(pod(SERVED, is_full=True)), Reason.VOLUME_FULL,
+            "the volume of pod vecstow-0 is full: writes get 507, reads are answered; "
+            "kubectl vecstow cleanup frees the room of dropped collections", id="a full volume",
         ),
         pytest.param(
             telling(Reason.MANIFEST_SET_ASIDE), Reason.MANIFEST_SET_ASIDE,

@@ -145,7 +145,7 @@ def test_data_that_is_not_ours_tells_no_shape(volume):
 
 def test_manifest_of_another_name_is_a_problem(volume):
     place(volume).rename(volume.layout.data / "copy")
-    assert "its name is 'notes', but its folder is 'copy'" in volume.look()["copy"].problem
+    assert "it names another collection than its folder, 'copy'" in volume.look()["copy"].problem
 
 
 def test_manifest_is_read_again_only_when_it_changed(volume, reads):

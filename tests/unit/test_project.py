@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CITATION = re.compile(r"\b(?:test_)?(rule|promise)s?[ _](\d+(?:(?:, | and | to |_)\d+)*)")
 LOCKS = ["requirements.lock", "requirements-build.lock", "tests/chart/checkov.lock"]
 
 
@@ -100,3 +101,35 @@ def test_operator_folder_is_no_package() -> None:
 def test_package_is_typed(package: str) -> None:
     """Type checkers of other projects may use the annotations."""
     assert (ROOT / package / "py.typed").exists()
+
+
+def test_every_rule_and_promise_that_is_cited_is_in_the_design() -> None:
+    design = (ROOT / "docs" / "design.md").read_text()
+    known = {
+        "rule": set(re.findall(r"^\| \*\*Rule (\d+)\.\*\*", design, re.MULTILINE)),
+        "promise": set(re.findall(r"^(\d+)\. \*\*", design, re.MULTILINE)),
+    }
+    cited = [
+        (path.name, kind, number.lstrip("0"))
+        for path in tracked_files()
+        if path.suffix in (".py", ".md") and path.name != "test_project.py"
+        for kind, numbers in CITATION.findall(path.read_text(encoding="utf-8"))
+        for number in re.findall(r"\d+", numbers)
+    ]
+    assert len(cited) > 100
+    assert [each for each in cited if each[2] not in known[each[1]]] == []
+
+
+def test_the_glossary_has_each_term_once_and_names_code_that_is_there() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| (operator )?`([\w/]+\.py)`(?: `(\w+)`)? \|$",
+        (ROOT / "docs" / "glossary.md").read_text(),
+        re.MULTILINE,
+    )
+    terms = [term for term, *_ in rows]
+    assert len(terms) > 50
+    assert sorted(terms) == sorted(set(terms))
+    packages = {"": ROOT / "engine" / "vecstow_engine", "operator ": ROOT / "operator" / "vecstow_operator"}
+    for _, package, path, name in rows:
+        code = (packages[package] / path).read_text()
+        assert not name or re.search(rf"^(class {name}\b|{name} ?[:=])", code, re.MULTILINE), (path, name)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from io import BytesIO
 
 import pytest
 
@@ -14,8 +15,8 @@ from vecstow_engine.storage.segment import (
     UPSERT,
     decode_header,
     encode_record,
-    iterate_records,
 )
+from vecstow_engine.storage.segment_reader import iterate_records
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def store(tmp_path):
 
 def records(store):
     raw = store.segment.read_bytes()
-    return list(iterate_records(raw, decode_header(raw, "").seed))
+    return list(iterate_records(BytesIO(raw), decode_header(raw, "").seed))
 
 
 def sequences(done):

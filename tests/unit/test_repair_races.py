@@ -23,6 +23,8 @@ from vecstow_engine.model.errors import (
     VecstowError,
 )
 from vecstow_engine.model.manifest import DistanceMetric, VectorType
+from vecstow_engine.service import attempts
+from vecstow_engine.service.attempts import Work
 from vecstow_engine.service.collection import State
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
@@ -355,7 +357,8 @@ def test_backup_that_waited_while_a_repair_began_is_refused(store):
         assert not engine.layout.backups.exists()
 
 
-def test_no_collection_is_opened_after_a_failed_sync_of_names(store):
+def test_no_collection_is_opened_after_a_failed_sync_of_names(store, monkeypatch):
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
     with RunningEngine(store.data) as engine:
         engine._catalog.changes.failure = "a sync failed during create"
         copied(store, rename=True)
@@ -373,5 +376,5 @@ def test_upkeep_that_waited_while_a_repair_began_leaves_the_files_alone(store):
         engine.repair("notes")
         assert engine.collection("notes") is not taken_out
         snapshots = []
-        engine._upkeep._attempt(taken_out, lambda: snapshots.append("written"))
+        engine._upkeep._attempt(taken_out, Work.SNAPSHOT, lambda: snapshots.append("written"))
         assert snapshots == []

@@ -1,13 +1,17 @@
 """The sample data holds what its README says."""
 
 import gzip
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+
+from vecstow_engine.cli.searching import search_command
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "packages"
 SIZE_BYTES_MAX = 10_000_000
@@ -42,6 +46,12 @@ def test_each_row_has_its_own_id_and_a_summary(payloads: list[dict[str, Any]]) -
     assert len(payloads) == 10_000
     assert len({payload["id"] for payload in payloads}) == 10_000
     assert all(payload["summary"] for payload in payloads)
+
+
+def test_the_point_that_the_help_of_search_asks_for_is_in_the_sample(payloads: list[dict[str, Any]]) -> None:
+    found = re.search(r"vecstow search packages --id (\S+)", inspect.getdoc(search_command) or "")
+    assert found is not None
+    assert found[1] in {payload["id"] for payload in payloads}
 
 
 def test_each_question_is_in_plain_words_about_a_package_of_the_sample(

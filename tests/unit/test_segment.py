@@ -2,6 +2,7 @@
 
 import re
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ from vecstow_engine.storage.segment import (
     decode_header,
     encode_header,
     encode_record,
-    iterate_records,
 )
+from vecstow_engine.storage.segment_reader import iterate_records
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "storage-format.md"
 IDENTITY = Identity("00112233445566778899aabbccddeeff", "notes", 4, DistanceMetric.MANHATTAN, VectorType.INT8)
@@ -49,7 +50,7 @@ def crc32c_by_definition(raw: bytes) -> int:
 
 
 def records_of(*parts: bytes, seed: int = 1) -> list[Record]:
-    return list(iterate_records(b"".join(parts), seed, 0))
+    return list(iterate_records(BytesIO(b"".join(parts)), seed, 0))
 
 
 def record_bytes(sequence: int, payload: bytes, seed: int = 1) -> bytes:
@@ -72,7 +73,7 @@ def test_worked_example_stands_in_the_format_document():
 
 
 def test_worked_example_reads_back():
-    [record] = iterate_records(EXAMPLE, 0, 0)
+    [record] = iterate_records(BytesIO(EXAMPLE), 0, 0)
     assert record == Record(7, 6, 6, DELETE, EXAMPLE[40:], 0)
     assert decode_effect(record) == Delete(["a"])
 
@@ -184,4 +185,4 @@ def test_empty_payload_differs_from_none():
 @pytest.mark.parametrize("previous", [7, 8], ids=["itself", "a later one"])
 def test_record_that_follows_what_is_not_before_it_is_none(previous):
     raw = encode_record(0, 7, previous, 0, DELETE, b"x") + b"x"
-    assert list(iterate_records(raw, 0, 0)) == []
+    assert list(iterate_records(BytesIO(raw), 0, 0)) == []

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from tests.unit.running_engine import wait_until
 from vecstow_engine.model.errors import DiskFull, NotFound, OutcomeUnknown, ReadOnly, StorageError
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.service import attempts
 from vecstow_engine.storage import files, point_commits
 from vecstow_engine.storage.layout import MANIFEST
 
@@ -162,8 +163,9 @@ async def test_collection_whose_drop_may_have_happened_takes_no_writes_before_th
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 async def test_drop_that_cannot_move_the_folder_says_so_and_is_finished_by_the_next_look(
-    engine, disk, number
+    engine, disk, number, monkeypatch
 ):
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
     await engine.put(a=1)
     disk.fail("rename notes -> *", number, times=2)
     with pytest.raises((StorageError, DiskFull), match="is dropped, but its folder could not be moved away"):

@@ -14,31 +14,17 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST, upsert
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, InvalidInput, Recovering
 from vecstow_engine.model.filters import parse_filter
-from vecstow_engine.service import background, catalog, committer, gate, loading, searcher
+from vecstow_engine.service import attempts, catalog, committer, gate, loading, searcher
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage import restoring
 from vecstow_engine.storage.manifests import drops_wait, manifests_locked, update_manifest
-
-
-class Slowed:
-    """A function that waits, once it is called, until the test lets it go on."""
-
-    def __init__(self, monkeypatch, module, name):
-        self.entered = threading.Event()
-        self.goes_on = threading.Event()
-        self._real = getattr(module, name)
-        monkeypatch.setattr(module, name, self)
-
-    def __call__(self, *values, **options):
-        self.entered.set()
-        assert self.goes_on.wait(20)
-        return self._real(*values, **options)
 
 
 async def test_hold_waits_until_every_collection_is_opened(engine, monkeypatch):
@@ -294,15 +280,6 @@ async def test_folder_that_appears_during_a_hold_is_opened_after_it(engine):
         assert await source.values("notes", "a") == [1]
 
 
-def test_errors_in_upkeep_are_tried_again_later_each_time():
-    pause = None
-    seconds = []
-    for _ in range(9):
-        pause = background._longer(pause)
-        seconds.append(pause.seconds)
-    assert seconds == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-
-
 async def test_graph_that_cannot_grow_is_tried_again_and_keeps_no_other_waiting(engine, monkeypatch):
     """The tail would be full for ever, and each further insert refused, while nothing says why."""
     engine.declare("other")
@@ -316,12 +293,12 @@ async def test_graph_that_cannot_grow_is_tried_again_and_keeps_no_other_waiting(
         add(graph, rows, labels, threads)
 
     tries = []
-    monkeypatch.setattr(background, "ERROR_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(HnswGraph, "add", add_or_fail)
     with capture_logs() as logs:
         await engine.put(**fill("p", 1200))
         wait_until(lambda: len(tries) >= 2)
-    assert {line["event"] for line in logs} == {"rows could not be moved to the graph"}
+    assert {line["event"] for line in logs} == {"work for a collection failed"}
     assert logs[0]["exc_info"].args == ("Not enough memory: resizeIndex failed to allocate base layer",)
     await engine.put("other", **fill("q", 1200, 5000))
     wait_until(lambda: engine.collection("other").index.indexed == 1200)

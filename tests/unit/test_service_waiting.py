@@ -112,29 +112,35 @@ async def test_poke_while_names_change_is_answered_and_followed_after_it(tmp_pat
         await asyncio.to_thread(wait_until, lambda: engine.collection_names() == ["notes"])
 
 
-async def test_drops_over_rest_wait_for_work_on_the_files_and_nobody_else_does(engine):
+async def test_drop_over_rest_waits_for_work_on_the_files_and_nobody_else_does(engine):
+    """Not even the drops of others, nor creations."""
     names = [f"c{number}" for number in range(POKES)]
     for name in names:
         engine.declare(name)
     client = client_of(engine)
     with engine.collection("notes").upkeep:
         drop = asyncio.create_task(status(client, "DELETE", "/collections/notes"))
-        await asyncio.to_thread(wait_until, lambda: engine.collection("notes").dropping)
         drops = [asyncio.create_task(status(client, "DELETE", f"/collections/{name}")) for name in names]
         await poke(client)
         await assert_all_is_answered(client)
-        assert not any(task.done() for task in (drop, *drops))
-    assert await asyncio.gather(drop, *drops) == [200] * (1 + POKES)
+        assert await asyncio.gather(*drops) == [200] * POKES
+        await asyncio.to_thread(engine.declare, "created")
+        await asyncio.to_thread(engine.hard_delete, "created")
+        assert not drop.done()
+    assert await drop == 200
     assert engine.collection_names() == ["other"]
 
 
 async def test_purge_waits_for_its_turn_and_not_in_the_upkeep_thread(engine, monkeypatch):
     engine.drop("other")
-    moments = []
-    monkeypatch.setattr(engine, "_purge", lambda now, purge=engine._purge: moments.append(purge(now)))
+    moments, purges = [], []
+    monkeypatch.setattr(engine._catalog, "cleanup", lambda hours: purges.append(hours))
+    locked = engine.registry.changing_now
+    monkeypatch.setattr(engine.registry, "changing_now", lambda: moments.append(1) or locked())
     with names_change(engine):
         engine._purged_at = float("-inf")
         await asyncio.to_thread(wait_until, lambda: len(moments) >= 2)
+        assert not purges
     await asyncio.to_thread(wait_until, lambda: engine._purged_at > 0)
 
 

@@ -60,12 +60,21 @@ async def test_dropped_collection_keeps_its_log_until_the_purge(engine):
     assert not engine.layout.log(uid).exists()
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "\U0001f600" * 64, "a\n"])
+def test_a_path_that_no_file_system_holds_is_not_found(tmp_path, name):
+    layout = Layout(tmp_path)
+    with pytest.raises(NotFound, match="is no folder"):
+        path_below(layout, f".deleted/{name}", (layout.deleted,))
+
+
 async def test_restore_to_a_name_that_is_taken_is_a_conflict(engine):
     engine.drop("notes")
     engine.declare()
     [gone] = engine.deleted()
-    with pytest.raises(Conflict, match="exists"):
+    with pytest.raises(Conflict, match="exists") as refused:
         engine.restore(gone["path"], None)
+    assert "new_name" in refused.value.hint
+    assert "--new-name" in refused.value.hint
     assert engine.restore(gone["path"], "old") == "old"
 
 
@@ -98,7 +107,7 @@ async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restore
     """Who asked first is served first."""
     engine.drop("notes")
     [gone] = engine.deleted()
-    real = trash._is_claimed
+    real = trash.is_claimed
     restorers = []
 
     def claimed(layout, uid):
@@ -116,7 +125,7 @@ async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restore
             return "not found"
 
     outcomes = []
-    monkeypatch.setattr(trash, "_is_claimed", claimed)
+    monkeypatch.setattr(trash, "is_claimed", claimed)
     engine.cleanup(0)
     restorers[0].join()
     assert outcomes == ["not found"]
@@ -314,8 +323,9 @@ async def test_orphan_is_imported_in_its_place_and_the_files_set_aside(engine):
 
 async def test_orphan_of_another_shape_is_refused(engine):
     make_orphan(engine, "orphan")
-    with pytest.raises(InvalidInput, match="holds 4, Euclidean"):
+    with pytest.raises(InvalidInput, match="holds 4, Euclidean") as refusal:
         engine.import_orphan(orphaned_path="orphan", collection_name="found", **(SHAPE | {"dimension": 5}))
+    assert refusal.value.details == {"field": "dimension", "value": 5, "limit": 4}
     assert engine.collection_names() == ["notes"]
 
 

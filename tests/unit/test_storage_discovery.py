@@ -58,7 +58,7 @@ def test_folder_without_a_manifest_is_bare_and_a_broken_one_has_a_problem(data):
     assert found["bare"].bare
     assert "dimension is 0" in found["broken"].problem
     assert "schema_version 99" in found["newer"].problem
-    assert "its name is 'notes', but its folder is 'twin'" in found["twin"].problem
+    assert "it names another collection than its folder, 'twin'" in found["twin"].problem
     assert not any(item.manifest for item in found.values())
 
 

@@ -35,9 +35,13 @@ WRITING_METHODS = {
 }  # fmt: skip
 WRITING_MODULES = {"mmap", "shutil", "tempfile"}
 ALLOWED = {
-    "index/graph.py": {"save_index"},  # hnswlib's own: to a temporary file, in a forked child
+    # The standard streams: no file of the volume may get the descriptor of one that is closed.
+    "cli/streams.py": {
+        "os.open(os.devnull, os.O_RDWR)", "os.open(os.devnull, os.O_WRONLY)", "os.fdopen", "flush",
+    },
+    "index/hnsw.py": {"save_index"},  # hnswlib's own: to a temporary file, in a forked child
     "storage/peek.py": {"import tempfile"},  # a private copy outside the volume, to look into SQLite's log
-}
+}  # fmt: skip
 """What each module but storage/files.py may do besides reading."""
 
 
@@ -88,7 +92,7 @@ def test_rule_01_only_one_module_writes(module):
 def test_rule_01_the_test_above_sees_writes():
     """What looks for writes must find those of the one module that has them."""
     found = writings("storage/files.py")
-    assert {"os.pwritev", "os.fsync", "os.fdatasync", "os.rename", "os.unlink", "import shutil"} <= found
+    assert {"os.pwritev", "os.fsync", "os.fdatasync", "os.rename", "os.unlink"} <= found
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("storage/")])

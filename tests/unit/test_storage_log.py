@@ -1,6 +1,7 @@
 """Rules 3 to 5 and 7: what a segment is, when a write is acknowledged, and what a failed sync means."""
 
 import errno
+from io import BytesIO
 
 import pytest
 
@@ -9,8 +10,9 @@ from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import DamagedFile, DiskFull, OutcomeUnknown, ReadOnly, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.log import Log
-from vecstow_engine.storage.replay import follow, read_log
-from vecstow_engine.storage.segment import DELETE, decode_header, iterate_records
+from vecstow_engine.storage.replay import follow, read_log, records_of
+from vecstow_engine.storage.segment import DELETE, decode_header
+from vecstow_engine.storage.segment_reader import iterate_records
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_rule_03_record_says_what_was_durable_when_it_was_written(notes):
     """Two of one group share a sync, so the first is not known durable when the second is written."""
     notes.store.commit([upsert(b=2), upsert(c=3)])
     raw = notes.segment(1).read_bytes()
-    found = [(r.sequence, r.previous, r.synced) for r in iterate_records(raw, decode_header(raw, "").seed)]
+    found = [
+        (r.sequence, r.previous, r.synced) for r in iterate_records(BytesIO(raw), decode_header(raw, "").seed)
+    ]
     assert found == [(1, 0, 0), (2, 1, 1), (3, 2, 1)]
 
 
@@ -226,7 +230,11 @@ def test_rule_07_carried_records_are_synced_as_a_whole_before_the_new_segment_is
         f"create {name}.tmp", f"write {name}.tmp", f"sync {name}.tmp", f"rename {name}.tmp -> {name}",
     ]  # fmt: skip
     verdict = follow(read_log(copy.log_folder), 0)
-    assert [(record.sequence, record.previous) for record in verdict.records] == [(1, 0), (2, 1), (3, 2)]
+    assert [(record.sequence, record.previous) for record in records_of(verdict.extents)] == [
+        (1, 0),
+        (2, 1),
+        (3, 2),
+    ]
     copy.close()
 
 

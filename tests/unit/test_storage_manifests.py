@@ -289,7 +289,7 @@ def test_of_two_folders_with_one_uid_the_one_that_the_newest_segment_names_serve
     shutil.copytree(notes.folder, notes.data / "twin")
     twin = dataclasses.replace(notes.manifest, name="twin")
     write_manifest(notes.data / "twin", twin)
-    with pytest.raises(DamagedFile, match="also claimed by another folder, and the log belongs to 'notes'"):
+    with pytest.raises(DamagedFile, match="also claimed by another folder, to which the log belongs"):
         StoreOnDisk(notes.data, twin, is_rival=True)
     again = StoreOnDisk(notes.data, notes.manifest, is_rival=True)
     assert again.points() == {"a": 1}

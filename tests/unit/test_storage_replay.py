@@ -1,14 +1,14 @@
 """Rule 6 as a table: which records of a log count, what is a torn tail, and what is damage."""
 
+import tracemalloc
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage.identity import Identity
-from vecstow_engine.storage.replay import FoundSegment, follow, read_log
+from vecstow_engine.storage.replay import LogChanged, follow, read_log, records_of
 from vecstow_engine.storage.segment import (
     DELETE,
     HEADER_BYTES,
@@ -18,6 +18,7 @@ from vecstow_engine.storage.segment import (
     encode_header,
     encode_record,
 )
+from vecstow_engine.storage.segment_reader import BLOCK_BYTES
 
 IDENTITY = Identity("0" * 32, "notes", 4, DistanceMetric.COSINE, VectorType.FLOAT32)
 SEED = 77
@@ -28,16 +29,24 @@ def record(sequence, previous=None, synced=None, payload=b""):
     return Record(sequence, previous, previous if synced is None else synced, UPSERT, payload)
 
 
+@dataclass
+class Segment:
+    """A segment that begins with `first`, to be written; by default all before it was durable."""
+
+    first: int
+    records: tuple[Record, ...]
+    synced: int
+    tail: bytes
+    headless: bool
+
+
 def segment(first, *records, synced=None, tail=b"", headless=False):
-    """A segment that begins with `first`; by default all before it was durable."""
-    header = SegmentHeader(IDENTITY, first, first - 1 if synced is None else synced, SEED)
-    path = Path(f"{first:020d}.log")
-    return FoundSegment(path, None if headless else header, () if headless else records, HEADER_BYTES, tail)
+    return Segment(first, records, first - 1 if synced is None else synced, tail, headless)
 
 
 @dataclass
 class Case:
-    segments: list[FoundSegment]
+    segments: list[Segment]
     applied: int = 0
     chain: list[int] = field(default_factory=list)
     damage: str | None = None
@@ -105,29 +114,66 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
-def test_rule_06_torn_or_damaged(case):
+def test_rule_06_torn_or_damaged(case, on_disk):
+    segments = on_disk.found(*case.segments)
     if case.damage is not None:
         with pytest.raises(DamagedFile, match=case.damage):
-            follow(case.segments, case.applied)
+            follow(segments, case.applied)
         return
-    verdict = follow(case.segments, case.applied)
-    assert [found.sequence for found in verdict.records] == case.chain
+    verdict = follow(segments, case.applied)
+    assert [found.sequence for found in records_of(verdict.extents)] == case.chain
+    assert verdict.count == len(case.chain)
     assert verdict.last == (case.chain[-1] if case.chain else case.applied)
     assert len(verdict.torn) == case.torn
     assert len(verdict.warnings) == case.warnings
 
 
-def test_rule_06_of_two_records_with_one_previous_the_later_segments_counts():
+def test_rule_06_of_two_records_with_one_previous_the_later_segments_counts(on_disk):
     old, new = record(2, payload=b"old"), record(2, payload=b"new")
-    verdict = follow([segment(1, record(1), old, synced=0), segment(2, new)], 0)
-    assert [found.payload for found in verdict.records] == [b"", b"new"]
+    verdict = follow(on_disk.found(segment(1, record(1), old, synced=0), segment(2, new)), 0)
+    assert [found.payload for found in records_of(verdict.extents)] == [b"", b"new"]
 
 
-def test_rule_06_damage_names_file_and_offset():
+OLD, NEW = b"old", b"new"
+
+
+@pytest.mark.parametrize("applied", range(8))
+@pytest.mark.parametrize(("begins", "ends"), [(1, 6), (3, 6), (3, 4), (5, 9), (6, 8)])
+def test_rule_06_newer_segment_counts_as_far_as_it_reaches(on_disk, applied, begins, ends):
+    """Of records that stand in two segments those of the newer one are read, from any sequence on."""
+    old = segment(1, *[record(n, synced=0, payload=OLD) for n in range(1, 7)], synced=0)
+    newer = [record(n, synced=min(n - 1, 6), payload=NEW) for n in range(begins, ends + 1)]
+    verdict = follow(on_disk.found(old, segment(begins, *newer, synced=1)), applied)
+    last = max(applied, 6, ends if applied >= begins - 1 or begins <= 7 else 0)
+    wanted = [(n, NEW if begins <= n <= ends else OLD) for n in range(applied + 1, last + 1)]
+    assert [(found.sequence, found.payload) for found in records_of(verdict.extents)] == wanted
+    assert verdict.count == len(wanted)
+
+
+def test_rule_06_damage_names_file_and_offset(on_disk):
     with pytest.raises(DamagedFile) as raised:
-        follow([segment(1, record(1), record(3, 2, synced=2), tail=b"x")], 0)
-    assert raised.value.file == "00000000000000000001.log"
+        follow(on_disk.found(segment(1, record(1), record(3, 2, synced=2), tail=b"x")), 0)
+    assert raised.value.file.endswith("00000000000000000001.log")
     assert raised.value.offset is not None
+
+
+def test_records_that_are_no_longer_there_are_not_passed_over(on_disk):
+    verdict = follow(on_disk.found(segment(1, record(1), record(2, payload=b"x"))), 0)
+    path = verdict.extents[0].segment.path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LogChanged, match="after sequence 1"):
+        list(records_of(verdict.extents))
+
+
+def test_reading_a_log_keeps_no_payload_and_one_run_for_any_number_of_records(on_disk):
+    on_disk.write(1, *[record(number, payload=bytes(100_000)) for number in range(1, 101)])
+    tracemalloc.start()
+    [found] = read_log(on_disk.folder)
+    assert sum(1 for _ in records_of(follow([found], 0).extents)) == 100
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * BLOCK_BYTES < found.size
+    assert len(found.runs) == 1
 
 
 class OnDisk:
@@ -135,6 +181,14 @@ class OnDisk:
 
     def __init__(self, folder):
         self.folder = folder
+
+    def found(self, *segments):
+        """Write these, and read them back."""
+        for s in segments:
+            header = SegmentHeader(IDENTITY, s.first, s.synced, SEED)
+            raw = bytes(HEADER_BYTES) if s.headless else encode_header(header)
+            self.write(s.first, *s.records, tail=s.tail, header=raw)
+        return read_log(self.folder)
 
     def write(self, first, *records, tail=b"", header=None):
         raw = header or encode_header(SegmentHeader(IDENTITY, first, first - 1, SEED))
@@ -171,8 +225,8 @@ def test_rule_06_torn_tail_of_any_length_is_normal(on_disk, length):
 def test_read_segment_says_where_its_good_records_end(on_disk):
     on_disk.write(1, record(1, payload=b"abc"), tail=b"torn")
     [found] = read_log(on_disk.folder)
-    assert (found.valid_bytes, found.tail) == (HEADER_BYTES + 43, b"torn")
-    assert [r.sequence for r in found.records] == [1]
+    assert (found.valid_bytes, found.tail_bytes, found.is_torn) == (HEADER_BYTES + 43, 4, True)
+    assert [r.sequence for r in found.records()] == [1]
 
 
 @pytest.mark.parametrize("length", range(1, 17), ids=lambda n: f"{n} bytes of payload")
@@ -183,7 +237,7 @@ def test_rule_06_records_beyond_a_bad_one_are_found_wherever_they_begin(on_disk,
     raw[HEADER_BYTES + 40 + 40] ^= 1  # the first byte of the payload of record 2
     path.write_bytes(raw)
     [found] = read_log(on_disk.folder)
-    assert [r.sequence for r in found.records] == [1, 3, 4]
+    assert [r.sequence for r in found.records()] == [1, 3, 4]
     with pytest.raises(DamagedFile, match="though"):
         follow([found], 0)
 
@@ -202,5 +256,5 @@ def test_payload_that_looks_like_records_is_no_record(on_disk):
     fake = encode_record(SEED + 1, 3, 2, 2, DELETE, b"")
     on_disk.write(1, record(1), tail=b"bad" + fake)
     [found] = read_log(on_disk.folder)
-    assert [r.sequence for r in found.records] == [1]
+    assert [r.sequence for r in found.records()] == [1]
     assert follow([found], 0).last == 1

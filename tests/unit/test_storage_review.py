@@ -35,7 +35,7 @@ def tear_second_segment(notes, disk):
         notes.store.checkpoint()
     notes.put(b=2)
     notes.store.commit([upsert(cut=3), upsert(ghost=4)])
-    [cut] = [record for record in read_log(notes.log_folder)[1].records if record.sequence == 3]
+    [cut] = [record for record in read_log(notes.log_folder)[1].records() if record.sequence == 3]
     raw = bytearray(notes.segment(2).read_bytes())
     raw[cut.offset + 50] ^= 0xFF
     notes.segment(2).write_bytes(raw)
@@ -211,10 +211,10 @@ def test_opening_that_fails_while_it_follows_the_log_leaves_nothing_open(notes):
     notes.close()
     handles = HandleCache(8)
 
-    def fail(_applied):
+    def fail(_done, _total):
         assert len(handles) == 1
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        open_store(notes.layout, notes.manifest, handles, on_applied=fail)
+        open_store(notes.layout, notes.manifest, handles, progress=fail)
     assert len(handles) == 0

@@ -37,6 +37,7 @@ from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage import files, recovery
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest, update_manifest, write_manifest
+from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 
 class SlowSync:
@@ -209,6 +210,19 @@ async def test_damage_that_comes_while_it_is_served_is_told_and_a_check_reports_
         assert "points.db" in facts["reason"]
         assert not engine.check("notes")["clean"]
         assert await engine.values("other", "a") == [1]
+
+
+@pytest.mark.parametrize("file", ["vectors.bin", "points.db"])
+async def test_what_a_check_finds_damaged_is_withheld_at_once(engine, file):
+    await engine.put(**fill("p", 3))
+    engine.checkpoint()
+    path = engine.layout.collection("notes") / file
+    raw = bytearray(path.read_bytes())
+    raw[HEADER_BYTES + 1 if file == "vectors.bin" else raw.index(b'{"v"')] ^= 1
+    path.write_bytes(raw)
+    assert not engine.check("notes")["clean"]
+    assert engine.describe("notes")["state"] == "degraded"
+    assert len(engine.describe("notes")["withheld"]) == 1
 
 
 async def test_log_that_is_removed_under_a_running_engine_ends_its_writes(tmp_path):
@@ -391,7 +405,8 @@ async def test_first_writes_that_wait_together_all_hear_that_there_is_no_room(en
     with collection.upkeep:
         first = asyncio.create_task(engine.put(a=1))
         others = []
-        await asyncio.to_thread(wait_until, lambda: engine._committer._waiting_bytes > 0)
+        queues = engine._committer._queues
+        await asyncio.to_thread(wait_until, lambda: collection in queues and not queues[collection].waiting)
         for number in range(1, 6):
             others.append(asyncio.create_task(engine.put(**{f"p{number}": number})))
         await asyncio.sleep(0)

@@ -7,14 +7,21 @@
 {{- include "vecstow.checkAccounts" . -}}
 {{- include "vecstow.checkEnd" . -}}
 {{- include "vecstow.checkOpen" . -}}
+{{- include "vecstow.checkValues" . -}}
+{{- include "vecstow.checkMemory" . -}}
 {{- $stored := lookup "apps/v1" "StatefulSet" .Release.Namespace "" -}}
+{{- $own := dict -}}
 {{- range $stored.items -}}
 {{- if eq .metadata.name $fullname -}}
+{{- $own = . -}}
 {{- include "vecstow.checkEngine" (list $ .) -}}
 {{- include "vecstow.checkVolume" (list $ .) -}}
 {{- else if eq (dig "labels" "vecstow.dev/engine" "" .metadata) $.Values.engine.name -}}
 {{- fail (printf "engine.name: %q is the engine of StatefulSet %s in this namespace already; choose another, or set back what names this release's objects" $.Values.engine.name .metadata.name) -}}
 {{- end -}}
+{{- end -}}
+{{- if $stored -}}
+{{- include "vecstow.checkCluster" (list . $own) -}}
 {{- end -}}
 {{- if .Values.manager.enabled -}}
 {{- include "vecstow.checkManager" . -}}
@@ -44,6 +51,25 @@
 {{- $least := addf $engine.preStopSeconds $drain $requests 10 -}}
 {{- if lt (float64 $engine.terminationGracePeriodSeconds) $least -}}
 {{- fail (printf "engine.terminationGracePeriodSeconds: %v is less than %v: preStopSeconds, drain-seconds, shutdown-grace-seconds (%v), and 10 for the checkpoint" $engine.terminationGracePeriodSeconds $least $requests) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* docs/sizing.md: the engine does not start below 256 MiB. */ -}}
+{{- define "vecstow.checkMemory" -}}
+{{- $engine := .Values.engine -}}
+{{- $limit := dig "limits" "memory" "" $engine.resources -}}
+{{- $setting := index $engine.settings "memory-limit" | default "" | toString -}}
+{{- if and $limit (lt (include "vecstow.quantity" $limit | float64) 268435456.0) -}}
+{{- fail (printf "engine.resources.limits.memory: %v is less than the engine's minimum of 256Mi (docs/sizing.md)" $limit) -}}
+{{- end -}}
+{{- if $setting -}}
+{{- $bytes := include "vecstow.quantity" ($setting | replace "B" "" | replace "b" "" | replace " " "") | float64 -}}
+{{- if lt $bytes 268435456.0 -}}
+{{- fail (printf "engine.settings.memory-limit: %s is less than the engine's minimum of 256Mi (docs/sizing.md)" $setting) -}}
+{{- end -}}
+{{- if and $limit (gt $bytes (include "vecstow.quantity" $limit | float64)) -}}
+{{- fail (printf "engine.settings.memory-limit: %s is more than engine.resources.limits.memory, %v: the kernel would end the engine first" $setting $limit) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -110,41 +136,49 @@ on a StatefulSet that is there, which was made with %s, %s and %s. Set them back
 and run this command again: the volume that is there stays as it is.
 ` (ternary "the default class" (toJson $class) (eq $class "?")) (toJson .spec.accessModes) $annotations $delete) -}}
 {{- end -}}
-{{- $size := .spec.resources.requests.storage -}}
-{{- if ne (include "vecstow.bytes" $size) (include "vecstow.bytes" $wanted.size) -}}
+{{- include "vecstow.checkSize" (list $root .spec.resources.requests.storage $delete) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Called with a list: root, the size that the StatefulSet was made with, the command that deletes it alone. */ -}}
+{{- define "vecstow.checkSize" -}}
+{{- $root := index . 0 -}}
+{{- $size := index . 1 -}}
+{{- $wanted := $root.Values.persistence.size -}}
+{{- $claim := printf "data-%s-0" (include "vecstow.fullname" $root) -}}
+{{- $is := include "vecstow.quantity" $size | float64 -}}
+{{- $grows := include "vecstow.quantity" $wanted | float64 -}}
+{{- if lt $grows $is -}}
+{{- fail (printf "persistence.size is %s and the StatefulSet was made with %s: a volume never shrinks; set it back" $wanted $size) -}}
+{{- end -}}
+{{- if gt $grows $is -}}
+{{- with include "vecstow.notExpandable" (list $root $claim) -}}
+{{- fail (printf "persistence.size is %s and the StatefulSet was made with %s: the storage class of claim %s (%s) does not allow expansion; set it back, or take a new volume: docs/operations.md, \"A larger volume\"" $wanted $size $claim .) -}}
+{{- end -}}
 {{- fail (printf `
 
 persistence.size is %s and the StatefulSet was made with %s, which Kubernetes does not change in place. Type
 
-  kubectl patch pvc data-%s-0 --namespace %s --patch '{"spec": {"resources": {"requests": {"storage": "%s"}}}}'
-  %s
+  kubectl patch pvc %s --namespace %s --patch '{"spec": {"resources": {"requests": {"storage": "%s"}}}}' && %s
 
-and run this command again. The first needs a storage class that allows expansion, and a volume never shrinks; the pod goes on
-serving.
-` $wanted.size $size $fullname $root.Release.Namespace $wanted.size $delete) -}}
+and run this command again. The second part is typed only when the first was taken: it needs a storage class that allows
+expansion. The pod goes on serving.
+` $wanted $size $claim $root.Release.Namespace $wanted (index . 2)) -}}
 {{- end -}}
-{{- end -}}
-{{- end -}}
-
-{{- /* A quantity in bytes: 1024Mi is kept as 1Gi, and 0.5Ti as 512Gi. */ -}}
-{{- define "vecstow.bytes" -}}
-{{- $number := regexFind "^[0-9.]+" . -}}
-{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0
-  "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
-{{- printf "%.0f" (mulf (float64 $number) (get $units (trimPrefix $number .))) -}}
 {{- end -}}
 
 {{- /* Called with a list: root, whether an API server was asked. */ -}}
 {{- define "vecstow.checkKeys" -}}
 {{- $root := index . 0 -}}
 {{- $keys := $root.Values.keys -}}
-{{- if not $keys.existingSecret -}}
-{{- fail "keys.existingSecret: name the Secret with the API keys (docs/operations.md, \"Keys\", makes one), or set keys.enabled=false and let everybody in who reaches the port" -}}
+{{- if not (or $keys.existingSecret $keys.create) -}}
+{{- fail "keys.existingSecret: name the Secret with the API keys (docs/operations.md, \"Keys\", makes one), or set keys.create=true, or set keys.enabled=false and let everybody in who reaches the port" -}}
 {{- end -}}
-{{- if index . 1 -}}
-{{- $secret := lookup "v1" "Secret" $root.Release.Namespace $keys.existingSecret -}}
+{{- $name := include "vecstow.keysSecret" $root -}}
+{{- if and (index . 1) (not (include "vecstow.makesKeys" $root)) -}}
+{{- $secret := lookup "v1" "Secret" $root.Release.Namespace $name -}}
 {{- if not $secret -}}
-{{- fail (printf "keys.existingSecret: there is no Secret %s in namespace %s (docs/operations.md, \"Keys\", makes one)" $keys.existingSecret $root.Release.Namespace) -}}
+{{- fail (printf "keys.existingSecret: there is no Secret %s in namespace %s (docs/operations.md, \"Keys\", makes one)" $name $root.Release.Namespace) -}}
 {{- end -}}
 {{- $readers := list -}}
 {{- if not $root.Values.engine.maintenance -}}
@@ -161,7 +195,7 @@ serving.
 {{- range $readers -}}
 {{- $entry := index $keys.entries . -}}
 {{- if not (hasKey ($secret.data | default dict) $entry) -}}
-{{- fail (printf "keys.entries.%s: Secret %s has no entry %q, so the %s would not start (docs/operations.md, \"Keys\")" . $keys.existingSecret $entry .) -}}
+{{- fail (printf "keys.entries.%s: Secret %s has no entry %q, so the %s would not start (docs/operations.md, \"Keys\")" . $name $entry .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -112,6 +112,19 @@ priorityClassName: {{ . | quote }}
       - downwardAPI: {items: [{path: namespace, fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}]}
 {{- end -}}
 
+{{- define "vecstow.keysSecret" -}}
+{{ .Values.keys.existingSecret | default (printf "%s-keys" (include "vecstow.fullname" .)) }}
+{{- end -}}
+
+{{- /* Something when this release makes the Secret with the keys now. */ -}}
+{{- define "vecstow.makesKeys" -}}
+{{- if and .Values.keys.enabled .Values.keys.create -}}
+{{- if not (lookup "v1" "Secret" .Release.Namespace (include "vecstow.keysSecret" .)) -}}
+now
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* One entry of the keys' Secret as a volume: called with a list: root, entry. Without a key for the test, its
        pod starts and says so. */ -}}
 {{- define "vecstow.keyVolume" -}}
@@ -119,12 +132,32 @@ priorityClassName: {{ . | quote }}
 {{- $entry := index . 1 -}}
 - name: {{ $entry }}-key
   secret:
-    secretName: {{ $root.Values.keys.existingSecret | quote }}
+    secretName: {{ include "vecstow.keysSecret" $root | quote }}
     items: [{key: {{ index $root.Values.keys.entries $entry | quote }}, path: {{ $entry }}}]
     defaultMode: 0440
     {{- if eq $entry "test" }}
     optional: true
     {{- end }}
+{{- end -}}
+
+{{- /* The environment of sidecar or manager, which can say where its key comes from: called with a list: root, role. */ -}}
+{{- define "vecstow.operatorEnv" -}}
+{{- $values := (index . 0).Values -}}
+{{- $env := index $values (index . 1) "extraEnv" | default list -}}
+{{- if $values.keys.enabled -}}
+{{- $source := printf "entry %q of Secret %s" (index $values.keys.entries (index . 1)) (include "vecstow.keysSecret" (index . 0)) -}}
+{{- $env = prepend $env (dict "name" "VECSTOW_KEY_SOURCE" "value" $source) -}}
+{{- end -}}
+{{- if eq (index . 1) "manager" -}}
+{{- /* The Lease goes with the pod that holds it. */ -}}
+{{- range $name, $path := dict "VECSTOW_POD_NAME" "metadata.name" "VECSTOW_POD_UID" "metadata.uid" -}}
+{{- $source := dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" $path) -}}
+{{- $env = prepend $env (dict "name" $name "valueFrom" $source) -}}
+{{- end -}}
+{{- end -}}
+{{- with $env -}}
+env: {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- /* Where clients reach the engine. */ -}}

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from vecstow_engine.api.errors import Forbidden, Unauthenticated
 from vecstow_engine.api.keys import Key, KeyRing, Role
-from vecstow_engine.api.paths import unquote_segment
 
 
 class Reach(Enum):
@@ -80,7 +79,9 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/hold"): Access(Role.ADMIN),
     ("DELETE", "/hold"): Access(Role.ADMIN),
 }
-"""By method and template, as metrics and OpenAPI name it."""
+"""By method and template, as metrics and OpenAPI name it; HEAD is a GET. Those that need least come first."""
+
+_TEMPLATES: Final = frozenset(template for _, template in ACCESS)
 
 KEY_IN_SCOPE: Final = "vecstow.key"
 ROUTE_IN_SCOPE: Final = "vecstow.route"
@@ -95,20 +96,47 @@ def access_of(method: str, template: str) -> Access:
         raise LookupError(f"{method} {template} has no role: give it one in ACCESS") from None
 
 
-def find_route(method: str, path: str) -> tuple[str, str] | None:
-    """The template and the raw collection (or "") of a raw path, if it is a route's that is not points'.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What stands at a raw path: templates of the table, the most literal first, and the raw collection."""
 
-    What FastAPI takes the path for is compared with it by `hold_to_route`.
+    templates: tuple[str, ...]
+    collection: str = ""
+
+    def template(self, method: str) -> str | None:
+        """The template of the route that this method has here, None without one."""
+        return next((template for template in self.templates if (method, template) in ACCESS), None)
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Method and template of every route here, the one that needs least first."""
+        return [(method, template) for method, template in ACCESS if template in self.templates]
+
+    @property
+    def allow(self) -> str:
+        """The methods that are served here, as the header Allow lists them."""
+        methods = {method for method, _ in self.routes}
+        return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
+def find_place(path: str) -> Place | None:
+    """Return what stands at a raw path, None when nothing does.
+
+    A word of a route is no collection, but may be an id. What FastAPI takes the path for is compared with it
+    by `hold_to_route`.
     """
     if "{" in path:
         return None
-    if (method, path) in ACCESS:
-        return path, ""
-    segments = path.split("/")
-    if len(segments) not in (3, 4) or segments[1] != "collections":
-        return None
-    template = "/".join(["", "collections", "{collection}", *segments[3:]])
-    return (template, segments[2]) if (method, template) in ACCESS else None
+    if path in _TEMPLATES:
+        return Place((path,))
+    match path.split("/"):
+        case ["", "collections", collection, *rest] if collection:
+            candidates = ["/".join([_ROOT, *rest])]
+            if len(rest) == 2 and rest[1]:
+                candidates.append(f"{_ROOT}/{rest[0]}/{{id}}")
+            templates = tuple(template for template in candidates if template in _TEMPLATES)
+            return Place(templates, collection) if templates else None
+    return None
 
 
 def identify(ring: KeyRing, headers: Iterable[tuple[bytes, bytes]]) -> Key:
@@ -144,9 +172,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def authorise(key: Key, method: str, template: str, collection: str = "") -> None:
-    """Raise Forbidden when `key` has not the role that a route of the table asks for, or is not for the
-    collection, given as the raw segment of the path.
-    """
+    """Raise Forbidden when `key` has not the role that a route asks for, or is not for the collection."""
     access = ACCESS[method, template]
     if access.role is not None and key.role not in SUFFICIENT[access.role]:
         raise Forbidden(
@@ -156,7 +182,7 @@ def authorise(key: Key, method: str, template: str, collection: str = "") -> Non
     if not key.patterns or access.reach is Reach.OWN:
         return
     if access.reach is Reach.PATH:
-        authorise_collection(key, unquote_segment(collection))
+        authorise_collection(key, collection)
         return
     raise Forbidden(
         f"{method} {template} is about the whole volume; the key {key.name!r} is limited to "

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
 
 FASTAPI_AFTER_SECONDS: Final = 2.0
+UNSEEN_START_SECONDS: Final = 1.0
+"""A start that takes no longer answers nobody with a 503: the kernel holds the connections meanwhile."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,11 +74,12 @@ class Application:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        # The server listens only after this was sent, and /health/live answers from then on: so the volume is
-        # discovered beside it.
+        # The server answers only after this message. A start that takes longer than a moment goes on in the
+        # background, so that /health/live answers.
         starting = asyncio.create_task(self._start())
         later = asyncio.get_running_loop().call_later(FASTAPI_AFTER_SECONDS, self._load)
         following = None if self._keys is None else asyncio.create_task(self._keys.follow())
+        await asyncio.wait([starting], timeout=UNSEEN_START_SECONDS)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         later.cancel()

@@ -4,107 +4,82 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
+from vecstow_engine.api.body_limits import BodyLimit
 from vecstow_engine.api.errors import SlowBody
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.model.errors import Busy, TooLarge
+from vecstow_engine.service.request_memory import Lease, Part
 
 Receive = Callable[[], Awaitable[Any]]
-
-FREE_BYTES: Final = 65_536
-"""A body up to this size is not counted: searches go on while large uploads fill the budget."""
 
 
 class Disconnected(Exception):
     """Raised when the client left before its body was complete: nobody is there to be answered."""
 
 
-class Bodies:
-    """Reads bodies and keeps the account of the memory they take."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self._memory_bytes_max = settings.body_memory_bytes_max
-        self._seconds_max = settings.body_seconds_max
-        self._bytes_per_second_min = settings.body_bytes_per_second_min
-        self.held_bytes = 0
-
-    async def read(self, receive: Receive, declared_bytes: int | None, bytes_max: int) -> bytes | bytearray:
-        """The whole body; `release` it when the request is done.
-
-        Raises TooLarge as soon as more than `bytes_max` are declared or received, SlowBody, Busy when all
-        bodies together take too much memory, and Disconnected. After an error nothing is held.
-        """
-        if declared_bytes is not None and declared_bytes > bytes_max:
-            raise _too_large(declared_bytes, bytes_max)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(loop.time() + self._seconds_max) as clock:
-                message = await _next(receive)
-                body: bytes = message.get("body", b"")
-                if not message.get("more_body", False) and len(body) <= min(FREE_BYTES, bytes_max):
-                    return body
-                return await self._read_on(receive, message, bytes_max, clock)
-        except TimeoutError as late:
-            raise SlowBody(
-                f"the body did not arrive in time; at least {self._bytes_per_second_min} bytes/s are needed"
-            ) from late
-
-    def release(self, body: bytes | bytearray) -> None:
-        """Give back what `body` held."""
-        self._give(len(body))
-
-    async def _read_on(
-        self, receive: Receive, message: Any, bytes_max: int, clock: asyncio.Timeout
-    ) -> bytearray:
-        body = bytearray()
-        size = 0
-        started = clock.when() or 0.0
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                chunk = message.get("body", b"")
-                self._take(size, len(chunk))
-                size += len(chunk)
-                if size > bytes_max:
-                    raise _too_large(size, bytes_max)
-                body += chunk
-                if not message.get("more_body", False):
-                    return body
-                # Neither a client that stops nor one that trickles holds what it sent for long.
-                in_all = started + size / self._bytes_per_second_min
-                clock.reschedule(min(in_all, loop.time() + self._seconds_max))
-                message = await _next(receive)
-        except BaseException:
-            # The traceback keeps this frame alive for as long as the refusal takes.
-            body.clear()
-            self._give(size)
-            raise
-
-    def _take(self, size: int, more: int) -> None:
-        grown = _counted(size + more) - _counted(size)
-        if self.held_bytes + grown > self._memory_bytes_max:
-            raise Busy(
-                f"request bodies take {self.held_bytes} bytes; the limit is {self._memory_bytes_max}",
-                retry_after_seconds=1,
-                details={"limit": self._memory_bytes_max},
-            )
-        self.held_bytes += grown
-
-    def _give(self, size: int) -> None:
-        self.held_bytes -= _counted(size)
+async def read_arrived(receive: Receive, limit: BodyLimit, lease: Lease) -> bytes:
+    """A body that is there as a whole; raises as `read_body`."""
+    message = await _next(receive)
+    body: bytes = message.get("body", b"")
+    limit.check(len(body))
+    lease.grow(Part.BODIES, len(body))
+    return body
 
 
-def _counted(size: int) -> int:
-    return size if size > FREE_BYTES else 0
+async def read_body(
+    receive: Receive, declared_bytes: int | None, limit: BodyLimit, lease: Lease, settings: HttpSettings
+) -> bytes | bytearray:
+    """The whole body, held in `lease`.
+
+    Raises TooLarge as soon as more bytes than the limit are declared or received, SlowBody, Busy when the
+    lease gets no more, and Disconnected. After an error no part of the body is held.
+    """
+    if declared_bytes is not None:
+        limit.check(declared_bytes)
+    try:
+        async with asyncio.timeout(settings.body_seconds_max) as clock:
+            message = await _next(receive)
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False) or len(body) > limit.bytes_max:
+                return await _read_on(receive, message, limit, lease, settings, clock)
+            lease.grow(Part.BODIES, len(body))
+            return body
+    except TimeoutError as late:
+        rate = settings.body_bytes_per_second_min
+        raise SlowBody(f"the body did not arrive in time; at least {rate} bytes/s are needed") from late
 
 
-def _too_large(size: int, bytes_max: int) -> TooLarge:
-    return TooLarge(
-        f"the body has {size} bytes or more; the limit is {bytes_max}",
-        hint="send smaller batches",
-        details={"field": "body", "limit": bytes_max},
-    )
+async def _read_on(
+    receive: Receive,
+    message: Any,
+    limit: BodyLimit,
+    lease: Lease,
+    settings: HttpSettings,
+    clock: asyncio.Timeout,
+) -> bytearray:
+    body = bytearray()
+    size = 0
+    started = clock.when() or 0.0
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            limit.check(size)
+            lease.take(Part.BODIES, len(chunk))
+            body += chunk
+            if not message.get("more_body", False):
+                return body
+            # Neither a client that stops nor one that trickles holds what it sent for long.
+            in_all = started + size / settings.body_bytes_per_second_min
+            clock.reschedule(min(in_all, loop.time() + settings.body_seconds_max))
+            message = await _next(receive)
+    except BaseException:
+        # The traceback keeps this frame alive for as long as the refusal takes.
+        body.clear()
+        lease.hold(Part.BODIES, 0)
+        raise
 
 
 async def _next(receive: Receive) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Response
 
-from vecstow_engine.api.context import CollectionName, InContext
+from vecstow_engine.api.context import CollectionName, DecodedRoute, InContext
 from vecstow_engine.api.schemas import (
     BackedUp,
     CleanupBody,
@@ -29,7 +29,7 @@ from vecstow_engine.model.manifest import (
 )
 from vecstow_engine.model.names import check_collection_name
 
-router = APIRouter(prefix="/collections", tags=["collections"])
+router = APIRouter(prefix="/collections", tags=["collections"], route_class=DecodedRoute)
 
 
 @router.post("", response_model=Envelope[Named], summary="Create a collection")
@@ -45,7 +45,9 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
         payload_indexes=parse_payload_indexes(body.payload_indexes),
     )
     context.authorise(manifest.name)
-    made = await context.workers.waiting(context.engine.create, manifest, exist_ok=if_exists == "ok")
+    made = await context.workers.waiting(
+        manifest.name, context.engine.create, manifest, exist_ok=if_exists == "ok"
+    )
     message = "created" if made else "exists already, with the same shape"
     return context.reply({"name": body.name, "message": message})
 
@@ -68,30 +70,38 @@ async def deleted(context: InContext) -> Response:
 async def restore(context: InContext, body: RestoreBody) -> Response:
     """Everything that was acknowledged before the drop comes back; backups can be restored too."""
     if body.new_name is not None:
-        check_collection_name(body.new_name)
-    name = await context.workers.long(context.engine.restore, body.backup_path, body.new_name)
-    return context.reply({"name": name, "message": "restored"})
+        check_collection_name(body.new_name, "new_name")
+    name = await context.workers.long(body.new_name, context.engine.restore, body.backup_path, body.new_name)
+    return context.reply({"name": name, "message": _with_remarks(context, name, "restored")})
 
 
 @router.post("/cleanup", response_model=Envelope[list[str]], summary="Remove dropped collections for good")
 async def cleanup(context: InContext, body: Annotated[CleanupBody | None, Body()] = None) -> Response:
     """Those dropped longer ago than `retention_hours`; the answer lists them."""
     hours = (body or CleanupBody()).retention_hours
-    return context.reply(await context.workers.long(context.engine.cleanup, hours))
+    return context.reply(await context.workers.long(None, context.engine.cleanup, hours))
 
 
 @router.post("/import", response_model=Envelope[Named], summary="Import a folder that d-vecDB wrote")
 async def import_orphan(context: InContext, body: ImportBody) -> Response:
     """The path must lie under the data directory, or under a folder that the server allows imports from."""
     await context.workers.long(
+        body.collection_name,
         context.engine.import_orphan,
         orphaned_path=body.orphaned_path,
-        collection_name=check_collection_name(body.collection_name),
+        collection_name=check_collection_name(body.collection_name, "collection_name"),
         dimension=body.dimension,
         distance_metric=parse_metric(body.distance_metric),
         vector_type=parse_vector_type(body.vector_type),
     )
-    return context.reply({"name": body.collection_name, "message": "imported"})
+    name = body.collection_name
+    return context.reply({"name": name, "message": _with_remarks(context, name, "imported")})
+
+
+def _with_remarks(context: InContext, name: str, done: str) -> str:
+    """Say what was done, and what the collection lacks."""
+    remarks = context.engine.remarks_on(name)
+    return done if remarks is None else f"{done}; {remarks}"
 
 
 @router.get("/{collection}", response_model=Envelope[Description], summary="Describe a collection")
@@ -109,7 +119,7 @@ async def stats(context: InContext, name: CollectionName) -> Response:
 @router.delete("/{collection}", response_model=Envelope[Named], summary="Drop a collection")
 async def drop(context: InContext, name: CollectionName) -> Response:
     """It rests in `.deleted/` until its retention ends; the name is free at once."""
-    await context.workers.waiting(context.engine.drop, name)
+    await context.workers.waiting(name, context.engine.drop, name)
     return context.reply({"name": name, "message": "dropped; POST /collections/restore brings it back"})
 
 
@@ -118,27 +128,32 @@ async def drop(context: InContext, name: CollectionName) -> Response:
 )
 async def hard_delete(context: InContext, name: CollectionName) -> Response:
     """Nothing of it can be restored."""
-    await context.workers.waiting(context.engine.hard_delete, name)
+    await context.workers.waiting(name, context.engine.hard_delete, name)
     return context.reply({"name": name, "message": "deleted for good"})
 
 
 @router.post("/{collection}/backup", response_model=Envelope[BackedUp], summary="Back up a collection")
 async def backup(context: InContext, name: CollectionName) -> Response:
     """A copy on the same volume, with everything acknowledged before it began."""
-    path = await context.workers.long(context.engine.backup, name)
-    return context.reply({"collection": name, "backup_path": path, "message": "backed up"})
+    path = await context.workers.long(name, context.engine.backup, name)
+    message = _with_remarks(context, name, "backed up")
+    return context.reply({"collection": name, "backup_path": path, "message": message})
 
 
 @router.post("/{collection}/compact", response_model=Envelope[dict[str, Any]], summary="Give space back")
 async def compact(context: InContext, name: CollectionName) -> Response:
     """Rewrite the collection's files without the rows of deleted points."""
-    return context.reply(await context.workers.long(context.engine.compact, name))
+    return context.reply(await context.workers.long(name, context.engine.compact, name))
 
 
 @router.post("/{collection}/check", response_model=Envelope[dict[str, Any]], summary="Check a collection")
-async def check(context: InContext, name: CollectionName) -> Response:
-    """Read every file and every row, and list what is wrong."""
-    return context.reply(await context.workers.long(context.engine.check, name))
+async def check(context: InContext, name: CollectionName, recall: bool = False) -> Response:
+    """Read every file and every row, and list what is wrong.
+
+    With `?recall=true`, search for a sample of points by their own vectors as well: `recall` says how many
+    are found.
+    """
+    return context.reply(await context.workers.long(name, context.engine.check, name, recall=recall))
 
 
 @router.post("/{collection}/repair", response_model=Envelope[dict[str, Any]], summary="Repair a collection")
@@ -151,4 +166,4 @@ async def repair(
     `repaired` or `impossible`; `plan` has the steps, and the points and log records that are lost.
     """
     dry_run = (body or RepairBody()).dry_run
-    return context.reply(await context.workers.long(context.engine.repair, name, dry_run=dry_run))
+    return context.reply(await context.workers.long(name, context.engine.repair, name, dry_run=dry_run))

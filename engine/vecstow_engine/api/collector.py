@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from vecstow_engine.service.attempts import Work
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
@@ -39,7 +41,7 @@ class EngineCollector(Collector):
         """Nothing to check at registration: the engine may not have started yet."""
         return []
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """One pass over the collections' states."""
         yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.ready)
         if not self._engine.ready:
@@ -49,7 +51,10 @@ class EngineCollector(Collector):
         yield _by_state(rows)
         yield self._read_only(state)
         yield from self._volume()
+        yield from self._memory()
         yield from (self._per_collection(rows, *family) for family in PER_COLLECTION)
+        yield self._self_recall(rows)
+        yield self._failed_attempts()
         yield _gauge(
             "vecstow_checkpoint_lag_seconds",
             "Age of the oldest change that no checkpoint has; 0 when there is none.",
@@ -66,6 +71,23 @@ class EngineCollector(Collector):
         spent = "Whether the reserve is spent: writes are refused until there is room."
         yield _gauge("vecstow_volume_full", spent, volume.full)
 
+    def _memory(self) -> Iterator[GaugeMetricFamily]:
+        accounts = self._engine.accounts
+        plan = accounts.plan
+        yield _gauge("vecstow_memory_limit_bytes", "Memory that the engine may take.", plan.limit_bytes)
+        parts = accounts.parts() | {"requests": sum(self._engine.requests.held_bytes)}
+        yield _by_part("vecstow_memory_bytes", "Memory that the engine's parts take.", parts)
+        shares = {
+            "base": plan.base_bytes,
+            "requests": plan.request_bytes,
+            "changes": plan.change_bytes,
+            "work": plan.work_bytes,
+            "data": plan.data_bytes,
+        }
+        yield _by_part("vecstow_memory_plan_bytes", "How the memory limit is divided.", shares)
+        waiting = "Collections with a graph or a rebuild that waits for memory."
+        yield _gauge("vecstow_memory_postponed_collections", waiting, accounts.postponed())
+
     def _read_only(self, state: Any) -> GaugeMetricFamily:
         """Few at any time; a failed sync of the volume's own names is that of a collection `_names`."""
         family = GaugeMetricFamily(
@@ -78,11 +100,32 @@ class EngineCollector(Collector):
             family.add_metric([name], 1)
         return family
 
+    def _failed_attempts(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(
+            "vecstow_work_failures",
+            "Failed attempts at the engine's own work for a collection, by kind of work.",
+            labels=["work"],
+        )
+        for work in Work:
+            family.add_metric([work.value], self._engine.attempts.failures[work])
+        return family
+
     def _per_collection(self, rows: Any, name: str, text: str, key: str) -> GaugeMetricFamily:
         family = GaugeMetricFamily(name, text, labels=["collection"])
         values = {row["name"]: row.get(key, 0) for row in rows}
         for collection, value in bounded(values, self._collections_max).items():
             family.add_metric([collection], value)
+        return family
+
+    def _self_recall(self, rows: Any) -> GaugeMetricFamily:
+        """The least shares, which a sum of the others would hide."""
+        family = GaugeMetricFamily(
+            "vecstow_collection_self_recall",
+            "Share of a sample that found itself when `check` measured it last.", labels=["collection"],
+        )  # fmt: skip
+        measured = [(row["self_recall"], row["name"]) for row in rows if row.get("self_recall") is not None]
+        for share, name in sorted(measured)[: self._collections_max]:
+            family.add_metric([name], share)
         return family
 
     def _checkpoint_lag_seconds(self) -> float:
@@ -103,6 +146,13 @@ def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text)
     family.add_metric([], float(value))
+    return family
+
+
+def _by_part(name: str, text: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=["part"])
+    for part, value in values.items():
+        family.add_metric([part], float(value))
     return family
 
 

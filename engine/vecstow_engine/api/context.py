@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Response
 from fastapi import Request as FastRequest
+from fastapi.routing import APIRoute
 
 from vecstow_engine.api.access import KEY_IN_SCOPE, authorise_collection, hold_to_route
 from vecstow_engine.api.envelope import Answer, success
+from vecstow_engine.api.exchange import JSON_IN_SCOPE
 from vecstow_engine.api.keys import Key
 from vecstow_engine.api.media import Media, media_of_answer
 from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.api.workers import Workers
+from vecstow_engine.model.errors import WrongShape
 from vecstow_engine.model.names import check_collection_name
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
+
+
+class DecodedRoute(APIRoute):
+    """A route whose body the dispatcher has decoded, within the limits."""
+
+    def get_route_handler(self) -> Callable[[FastRequest], Coroutine[Any, Any, Response]]:
+        """The handler, with a request that decodes nothing."""
+        handler = super().get_route_handler()
+
+        async def handle(request: FastRequest) -> Response:
+            return await handler(_DecodedRequest(request.scope, request.receive))
+
+        return handle
+
+
+class _DecodedRequest(FastRequest):
+    async def json(self) -> Any:
+        return self.scope[JSON_IN_SCOPE]
 
 
 class Context:
@@ -65,7 +87,7 @@ async def _context(request: FastRequest) -> Context:
 
 
 async def _collection_name(collection: str) -> str:
-    return check_collection_name(unquote_segment(collection))
+    return check_collection_name(unquote_segment(collection), "collection")
 
 
 async def refuse_another_route(request: FastRequest) -> None:
@@ -77,6 +99,12 @@ async def refuse_unknown_query(request: FastRequest) -> None:
     """Raise InvalidInput for a query parameter that the route does not take."""
     known = tuple(field.alias for field in request.scope["route"].dependant.query_params)
     parse_query(request.scope["query_string"], known)
+
+
+async def refuse_unknown_body(request: FastRequest) -> None:
+    """Raise WrongShape for a body that the route does not read; an empty object and null say nothing."""
+    if request.scope["route"].body_field is None and request.scope.get(JSON_IN_SCOPE) not in (None, {}):
+        raise WrongShape("this route takes no body", details={"field": "body"})
 
 
 InContext = Annotated[Context, Depends(_context)]

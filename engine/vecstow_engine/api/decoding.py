@@ -1,15 +1,13 @@
 """From the bytes of a hot request to the service's values: PointBatch and SearchQuery.
 
-Limits that can be checked before numbers are parsed are checked before: a vector of ten million floats for a
-collection of 128 costs a scan of its bytes. Large batches are decoded in slices between which the event loop
-answers others.
+Limits that can be checked before objects are built are checked before: a vector of ten million floats for a
+collection of 128 costs a scan of its bytes. What decoding takes is held in the request's lease before.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,8 +16,8 @@ from msgspec import Raw
 from numpy.typing import NDArray
 
 from vecstow_engine.api.media import Media
+from vecstow_engine.api.repeated_keys import check_block, check_entries, check_members, check_text
 from vecstow_engine.api.shapes import (
-    Body,
     Decoder,
     IdList,
     JsonBatch,
@@ -30,31 +28,66 @@ from vecstow_engine.api.shapes import (
     PackedSearch,
     decode,
 )
-from vecstow_engine.model.batch import PointBatch, SearchQuery
-from vecstow_engine.model.errors import InvalidInput, TooLarge
-from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.api.weights import (
+    POINT_BYTES,
+    Text,
+    packed_entries,
+    weigh_json,
+    weigh_json_points,
+    weigh_packed,
+    weigh_packed_texts,
+)
+from vecstow_engine.model.batch import (
+    FLOAT32_MAX,
+    PointBatch,
+    SearchQuery,
+    beyond_limit,
+    wrong_entries,
+    wrong_length,
+)
+from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
+from vecstow_engine.model.filters import Filter, parse_filter
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.model.names import POINT_ID_CHARACTERS_MAX
+from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX, check_unpacked
+from vecstow_engine.service.request_memory import Lease, Part
 
-SLICE_BYTES: Final = 262_144
-"""Bytes of JSON decoded before others get their turn: about 2 ms."""
-INLINE_POINTS_MAX: Final = 500
-"""Points whose checks, 4 us each, keep nobody waiting."""
 LIMIT_DEFAULT: Final = 10
+ID_TEXT_BYTES_MAX: Final = 12 * POINT_ID_CHARACTERS_MAX + 2
+"""An id whose characters are all written as two escapes of six bytes, in quotes."""
+PAYLOAD_TEXT_BYTES_MAX: Final = 4 * PAYLOAD_BYTES_MAX
+"""A payload as it is sent: with spaces and escapes it is longer than it is stored."""
+FILTER_TEXT_BYTES_MAX: Final = 1024 * 1024
+_NOT_GIVEN: Final = (None, msgspec.UNSET)
+_NOTHING: Final = (b"null", b"\xc0")
+_VALUE_BYTES: Final = {VectorType.FLOAT32: 5, VectorType.FLOAT16: 12, VectorType.INT8: 16}
+"""What one value of a vector takes while it is checked and encoded."""
 
 Rows = NDArray[np.float32]
 PayloadDecoder = Decoder[dict[str, Any] | None]
+IdDecoder = Decoder[str | None]
 
+_json_any: Decoder[Any] = msgspec.json.Decoder()
 _json_point: Decoder[JsonPoint] = msgspec.json.Decoder(JsonPoint)
 _json_batch: Decoder[JsonBatch] = msgspec.json.Decoder(JsonBatch)
 _json_search: Decoder[JsonSearch] = msgspec.json.Decoder(JsonSearch)
-_json_ids: Decoder[IdList] = msgspec.json.Decoder(IdList)
+_json_id_list: Decoder[IdList] = msgspec.json.Decoder(IdList)
+_json_id: IdDecoder = msgspec.json.Decoder(str | None)
+_json_ids: Decoder[list[str]] = msgspec.json.Decoder(list[str])
 _json_floats: Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _json_payload: PayloadDecoder = msgspec.json.Decoder(dict[str, Any] | None)
+_json_filter: PayloadDecoder = msgspec.json.Decoder(dict[str, Any] | None)
 _packed_point: Decoder[PackedPoint] = msgspec.msgpack.Decoder(PackedPoint)
 _packed_batch: Decoder[PackedBatch] = msgspec.msgpack.Decoder(PackedBatch)
 _packed_search: Decoder[PackedSearch] = msgspec.msgpack.Decoder(PackedSearch)
-_packed_ids: Decoder[IdList] = msgspec.msgpack.Decoder(IdList)
+_packed_id_list: Decoder[IdList] = msgspec.msgpack.Decoder(IdList)
+_packed_id: IdDecoder = msgspec.msgpack.Decoder(str | None)
+_packed_ids: Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
+_packed_batch_ids: Decoder[list[str] | None] = msgspec.msgpack.Decoder(list[str] | None)
 _packed_payload: PayloadDecoder = msgspec.msgpack.Decoder(dict[str, Any] | None)
+_packed_payloads: Decoder[list[Raw] | None] = msgspec.msgpack.Decoder(list[Raw] | None)
+_packed_filter: PayloadDecoder = msgspec.msgpack.Decoder(dict[str, Any] | None)
 
 
 class Payloads(Sequence["dict[str, Any] | None"]):
@@ -72,123 +105,186 @@ class Payloads(Sequence["dict[str, Any] | None"]):
         return _payload(self._raws[position], self._decoder, self._field.format(position))
 
 
-def read_point(body: Body, media: Media, manifest: Manifest, path_id: str | None = None) -> PointBatch:
+def read_json(body: Text, media: Media, lease: Lease) -> Any:
+    """The value of a JSON body of no particular shape; raises Malformed, TooLarge and Busy."""
+    lease.take(Part.DECODED, weigh_json(body))
+    value = decode(_json_any, body)
+    check_text(body, value, "body")
+    return value
+
+
+def read_point(
+    body: Text, media: Media, lease: Lease, manifest: Manifest, path_id: str | None = None
+) -> PointBatch:
     """A batch of the one point in `body`, whose id must be `path_id` where the path gives one.
 
-    Raises InvalidInput, WrongShape, Malformed.
+    Raises InvalidInput, WrongShape, Malformed, TooLarge and Busy.
     """
-    point: JsonPoint | PackedPoint
+    lease.grow(Part.DECODED, POINT_BYTES + manifest.dimension * _VALUE_BYTES[manifest.vector_type])
     if media is Media.JSON:
         point = decode(_json_point, body)
+        point_id = _id(point.id, _json_id, "id")
         rows = _json_row(point.data, manifest, "data").reshape(1, -1)
+        check_members(body, point.given, (point.id, point.metadata))
         payload = _payload(point.metadata, _json_payload, "metadata")
     else:
-        point = decode(_packed_point, body)
-        rows = _packed_rows(point.data, manifest, "data", 1)
-        payload = _payload(point.metadata, _packed_payload, "metadata")
-    if path_id is not None and point.id not in (None, path_id):
+        packed = decode(_packed_point, body)
+        check_entries(body, packed.given)
+        point_id = _id(packed.id, _packed_id, "id")
+        rows = _packed_rows(packed.data, manifest, "data", 1)
+        payload = _payload(packed.metadata, _packed_payload, "metadata")
+    if path_id is not None and point_id not in (None, path_id):
         raise InvalidInput(
-            f"id is {point.id!r} in the body and {path_id!r} in the path; they must be equal",
+            f"id is {point_id!r} in the body and {path_id!r} in the path; they must be equal",
             collection=manifest.name,
-            details={"field": "id", "value": point.id},
+            details=refused("id", point_id, path_id),
         )
-    return PointBatch.build(manifest, [path_id or point.id], rows, [payload], place="")
+    return PointBatch.build(manifest, [path_id or point_id], rows, [payload], place="")
 
 
-async def read_batch(body: Body, media: Media, manifest: Manifest, points_max: int) -> PointBatch:
-    """The batch in `body`; raises TooLarge besides what `read_point` raises. Errors name the position."""
-    if media is Media.JSON:
-        return await _read_json_batch(body, manifest, points_max)
-    packed = decode(_packed_batch, body)
-    rows = _packed_rows(packed.vectors, manifest, "vectors")
-    _check_count(len(rows), points_max)
-    payloads = None
-    if packed.metadata is not None:
-        payloads = Payloads(packed.metadata, _packed_payload, "metadata[{}]")
-    return await _build(manifest, packed.ids, rows, payloads)
+def read_batch(body: Text, media: Media, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
+    """The batch in `body`; raises what `read_point` raises. Errors name the position."""
+    read = _read_json_batch if media is Media.JSON else _read_packed_batch
+    batch = read(body, lease, manifest, points_max)
+    payload_bytes = sum(len(payload) for payload in batch.payloads if payload is not None)
+    lease.hold(Part.DECODED, batch.rows.nbytes + len(batch.ids) * POINT_BYTES + payload_bytes)
+    return batch
 
 
-def read_search(body: Body, media: Media, manifest: Manifest, query: dict[str, int | None]) -> SearchQuery:
+def read_search(
+    body: Text, media: Media, lease: Lease, manifest: Manifest, query: dict[str, int | None]
+) -> SearchQuery:
     """The query in `body`, `query` (of the URL) giving what the body leaves out."""
     search: JsonSearch | PackedSearch
     if media is Media.JSON:
         search = decode(_json_search, body)
         vector = _json_row(search.vector, manifest, "vector")
+        check_members(body, search.given, (search.filter,))
     else:
         search = decode(_packed_search, body)
+        check_entries(body, search.given)
         vector = _packed_rows(search.vector, manifest, "vector", 1)[0]
-    limit = search.limit if search.limit is not None else query.get("limit")
-    ef_search = search.ef_search if search.ef_search is not None else query.get("ef_search")
-    condition = None if search.filter is None else parse_filter(search.filter)
+    limit = query.get("limit") if search.limit in _NOT_GIVEN else search.limit
+    ef_search = query.get("ef_search") if search.ef_search in _NOT_GIVEN else search.ef_search
     return SearchQuery.build(
-        manifest, vector, LIMIT_DEFAULT if limit is None else limit, ef_search, condition
+        manifest,
+        vector,
+        LIMIT_DEFAULT if limit is None else limit,
+        ef_search,
+        _filter(search.filter, media, lease),
+        functools.partial(lease.grow, Part.ANSWERS),
     )
 
 
-def read_ids(body: Body, media: Media, ids_max: int) -> list[str]:
-    """The ids in `body`; raises TooLarge for more than `ids_max`."""
-    ids = decode(_json_ids if media is Media.JSON else _packed_ids, body).ids
-    if len(ids) > ids_max:
-        raise TooLarge(
-            f"ids has {len(ids)} entries; at most {ids_max}", details={"field": "ids", "limit": ids_max}
-        )
+def read_ids(body: Text, media: Media, lease: Lease, ids_max: int) -> list[str]:
+    """The ids in `body`, unchecked; raises TooLarge for more than `ids_max`."""
+    if media is Media.JSON:
+        raw = bytes(decode(_json_id_list, body).ids)
+        lease.take(Part.DECODED, weigh_json(raw))
+        ids = decode(_json_ids, raw, "ids")
+        check_members(body, 1, [Raw(raw)])
+    else:
+        raw = bytes(decode(_packed_id_list, body).ids)
+        check_entries(body, 1)
+        entries = packed_entries(raw) or 0
+        _check_ids_count(entries, ids_max)
+        lease.take(Part.DECODED, weigh_packed_texts(raw, entries))
+        ids = decode(_packed_ids, raw, "ids")
+    _check_ids_count(len(ids), ids_max)
     return ids
 
 
-async def _read_json_batch(body: Body, manifest: Manifest, points_max: int) -> PointBatch:
-    raws = decode(_json_batch, body).vectors
-    _check_count(len(raws), points_max)
-    ids: list[str | None] = []
-    rows: list[Rows] = []
-    payloads: list[Raw] = []
-    undisturbed_bytes = 0
-    for position, raw in enumerate(raws):
-        point = decode(_json_point, raw, f"vectors[{position}]")
-        ids.append(point.id)
-        rows.append(_json_row(point.data, manifest, f"vectors[{position}].data"))
-        payloads.append(point.metadata)
-        undisturbed_bytes += len(memoryview(raw))
-        if undisturbed_bytes >= SLICE_BYTES:
-            undisturbed_bytes = 0
-            await asyncio.sleep(0)
-    lazy = Payloads(payloads, _json_payload, "vectors[{}].metadata")
-    return await _build(manifest, ids, np.stack(rows), lazy)
+def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
+    lease.take(Part.DECODED, weigh_json_points(body))
+    points = decode(_json_batch, body).vectors
+    _check_count(len(points), points_max)
+    for position, point in enumerate(points):
+        # The shortest text of so many values: a batch with a shorter one needs no memory for all.
+        if len(memoryview(point.data)) <= 2 * manifest.dimension:
+            _json_row(point.data, manifest, f"vectors[{position}].data")
+    lease.take(Part.DECODED, len(points) * manifest.dimension * _VALUE_BYTES[manifest.vector_type])
+    rows = np.empty((len(points), manifest.dimension), np.float32)
+    for position, point in enumerate(points):
+        rows[position] = _json_row(point.data, manifest, f"vectors[{position}].data")
+    ids = [_id(point.id, _json_id, f"vectors[{at}].id") for at, point in enumerate(points)]
+    given = 1 + sum(point.given for point in points)
+    check_members(body, given, (raw for point in points for raw in (point.id, point.metadata)))
+    payloads = Payloads([point.metadata for point in points], _json_payload, "vectors[{}].metadata")
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=_weigher(lease))
 
 
-async def _build(
-    manifest: Manifest, ids: Sequence[str | None] | None, rows: Rows, payloads: Payloads | None
-) -> PointBatch:
-    """Check and encode; a large batch in a thread, so that the event loop has its turns meanwhile."""
-    if len(rows) <= INLINE_POINTS_MAX:
-        return PointBatch.build(manifest, ids, rows, payloads)
-    return await asyncio.to_thread(PointBatch.build, manifest, ids, rows, payloads)
+def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
+    packed = decode(_packed_batch, body)
+    check_entries(body, packed.given)
+    row_bytes = 4 * manifest.dimension
+    count = packed.vectors.nbytes // row_bytes
+    if not packed.vectors.nbytes % row_bytes:
+        _check_count(count, points_max)
+    value_bytes = manifest.dimension * _VALUE_BYTES[manifest.vector_type]
+    lease.take(Part.DECODED, count * (POINT_BYTES + value_bytes) + weigh_packed_texts(packed.ids, 0))
+    rows = _packed_rows(packed.vectors, manifest, "vectors")
+    _check_entries("ids", packed.ids, count)
+    _check_entries("metadata", packed.metadata, count)
+    ids = decode(_packed_batch_ids, packed.ids, "ids")
+    raws = decode(_packed_payloads, packed.metadata, "metadata")
+    payloads = None if raws is None else Payloads(raws, _packed_payload, "metadata[{}]")
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=_weigher(lease))
+
+
+def _weigher(lease: Lease) -> Callable[[int], None]:
+    return functools.partial(lease.take, Part.DECODED)
+
+
+def _check_entries(field: str, raw: Raw, count: int) -> None:
+    entries = packed_entries(bytes(memoryview(raw)[:5]))
+    if entries not in (None, count):
+        raise wrong_entries(field, entries, count)
+
+
+def _id(raw: Raw, decoder: IdDecoder, field: str) -> str | None:
+    size = len(memoryview(raw))
+    if size > ID_TEXT_BYTES_MAX:
+        raise InvalidInput(
+            f"{field} has {size} bytes; ids have at most {POINT_ID_CHARACTERS_MAX} characters",
+            details=refused(field, size, POINT_ID_CHARACTERS_MAX),
+        )
+    return decode(decoder, raw, field)
+
+
+def _filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
+    text = bytes(raw)
+    if text in _NOTHING:
+        return None
+    _check_size("filter", len(text), FILTER_TEXT_BYTES_MAX)
+    is_json = media is Media.JSON
+    lease.take(Part.DECODED, weigh_json(text) if is_json else weigh_packed(text))
+    found = decode(_json_filter if is_json else _packed_filter, text, "filter")
+    (check_text if is_json else check_block)(text, found, "filter")
+    return parse_filter(found)
 
 
 def _payload(raw: Raw, decoder: PayloadDecoder, field: str) -> dict[str, Any] | None:
+    _check_size(field, len(memoryview(raw)), PAYLOAD_TEXT_BYTES_MAX)
     payload = decode(decoder, raw, field)
-    if decoder is _packed_payload:
-        try:
-            _check_json(payload, field)
-        except RecursionError:
-            raise InvalidInput(f"{field} is nested too deeply", details={"field": field}) from None
+    if payload and decoder is _packed_payload:
+        check_unpacked(payload, field)
+        check_block(bytes(raw), payload, field)
+    elif payload:
+        check_text(bytes(raw), payload, field)
     return payload
 
 
-def _check_json(value: Any, field: str) -> None:
-    """Raise InvalidInput for what MessagePack can carry and JSON cannot."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_json(inner, f"{field}.{key}")
-            if not isinstance(key, str):
-                raise InvalidInput(f"{field} has the key {key!r}; keys are strings", details={"field": field})
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            _check_json(inner, f"{field}[{position}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InvalidInput(f"{field} is {value}; JSON has no such number", details={"field": field})
-    elif value is not None and not isinstance(value, (str, int, float)):
-        kind = type(value).__name__
-        raise InvalidInput(f"{field} is of type {kind}, which JSON does not have", details={"field": field})
+def _check_size(field: str, size: int, bytes_max: int) -> None:
+    if size > bytes_max:
+        raise TooLarge(
+            f"{field} has {size} bytes; at most {bytes_max} are read",
+            details=refused(field, size, bytes_max),
+        )
+
+
+def _check_ids_count(count: int, ids_max: int) -> None:
+    if count > ids_max:
+        raise TooLarge(f"ids has {count} entries; at most {ids_max}", details=refused("ids", count, ids_max))
 
 
 def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
@@ -197,12 +293,16 @@ def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
         # Each value but the last is followed by a comma, so more commas mean too many values.
         commas = text.count(b",")
         if commas >= manifest.dimension:
-            raise _wrong_length(commas + 1, manifest, field)
+            raise wrong_length(commas + 1, manifest, field)
     values = decode(_json_floats, text, field)
     if len(values) != manifest.dimension:
-        raise _wrong_length(len(values), manifest, field)
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float32)
+        raise wrong_length(len(values), manifest, field)
+    try:
+        with np.errstate(over="raise"):
+            return np.array(values, np.float32)
+    except FloatingPointError:
+        at, value = next((at, value) for at, value in enumerate(values) if abs(value) > FLOAT32_MAX)
+        raise beyond_limit(f"{field}[{at}]", value, manifest.distance_metric, FLOAT32_MAX) from None
 
 
 def _packed_rows(block: memoryview, manifest: Manifest, field: str, count: int | None = None) -> Rows:
@@ -214,25 +314,17 @@ def _packed_rows(block: memoryview, manifest: Manifest, field: str, count: int |
             f"{field} has {block.nbytes} bytes; it must have {wanted}{row_bytes} bytes: "
             f"{manifest.dimension} little-endian float32 a vector",
             collection=manifest.name,
-            details={"field": field, "value": block.nbytes, "limit": row_bytes},
+            details=refused(field, block.nbytes, row_bytes),
         )
     return np.frombuffer(block, "<f4").reshape(-1, manifest.dimension).astype(np.float32, copy=True)
 
 
-def _wrong_length(values: int, manifest: Manifest, field: str) -> InvalidInput:
-    return InvalidInput(
-        f"{field} has {values} values; the dimension of collection {manifest.name!r} is {manifest.dimension}",
-        collection=manifest.name,
-        details={"field": field, "value": values, "limit": manifest.dimension},
-    )
-
-
 def _check_count(points: int, points_max: int) -> None:
     if points == 0:
-        raise InvalidInput("vectors is empty; at least one is needed", details={"field": "vectors"})
+        raise InvalidInput("vectors is empty; at least one is needed", details=refused("vectors", 0, 1))
     if points > points_max:
         raise TooLarge(
             f"vectors has {points} entries; at most {points_max} a batch",
             hint="send smaller batches",
-            details={"field": "vectors", "value": points, "limit": points_max},
+            details=refused("vectors", points, points_max),
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,25 +19,44 @@ from vecstow_engine.api.access import (
     ROUTE_IN_SCOPE,
     access_of,
     authorise,
-    find_route,
+    find_place,
     identify,
 )
-from vecstow_engine.api.bodies import Bodies, Disconnected, Receive
+from vecstow_engine.api.bodies import Disconnected, Receive, read_arrived, read_body
+from vecstow_engine.api.body_limits import (
+    BATCH,
+    BATCH_HINT,
+    BODY_LIMITS,
+    REFRESH,
+    REFRESH_HINT,
+    SMALL,
+    BodyLimit,
+)
+from vecstow_engine.api.decoding import read_json
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import Forbidden, Unauthenticated, UnsupportedMedia, unexpected_error
-from vecstow_engine.api.exchange import UNKNOWN_ROUTE, Exchange, Replay, Send
+from vecstow_engine.api.errors import (
+    Forbidden,
+    Malformed,
+    MethodNotAllowed,
+    Unauthenticated,
+    UnknownRoute,
+    UnsupportedMedia,
+    unexpected_error,
+)
+from vecstow_engine.api.exchange import JSON_IN_SCOPE, Exchange, Replay, Send
 from vecstow_engine.api.health_routes import HEALTH_ROUTES, check_ready, health_answer
 from vecstow_engine.api.media import Media
 from vecstow_engine.api.metrics import HttpMetrics
-from vecstow_engine.api.paths import raw_path
+from vecstow_engine.api.paths import raw_path, unquote_segment
 from vecstow_engine.api.point_routes import POINT_ROUTES, find_point_route
 from vecstow_engine.api.request import BODILESS_METHODS, Request
 from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.api.shares import Owner, Shares
 from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
+from vecstow_engine.service.fair_pool import TENANT
 
 if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile
-    from vecstow_engine.api.keys import Key
     from vecstow_engine.service.engine import Engine
 
 App = Callable[[Any, Receive, Send], Awaitable[None]]
@@ -52,6 +70,8 @@ _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
 """What somebody should look at; a 503 was logged by whoever changed the state."""
+_CLIENT_GONE: Final = 499
+"""Nobody is there to be answered: nginx's number, in metrics and log alone."""
 _STRANGERS_STATUS: Final = 401
 """Counted in the metrics: strangers do not fill the log."""
 _ASKED_BY_THE_CLOCK: Final = "/state/refresh"
@@ -84,31 +104,35 @@ class Dispatcher:
         self._settings = settings
         self._metrics = metrics
         self._keys = keys
-        self._bodies = Bodies(settings)
-        self._findings = Bodies(replace(settings, body_memory_bytes_max=settings.findings_bytes_max))
+        self._memory = engine.requests
+        largest = engine.settings.limits.body_bytes_max
+        self._body_limits = {route: limit.within(largest) for route, limit in BODY_LIMITS.items()}
+        self._body_limits[BATCH] = BodyLimit(largest, BATCH_HINT)
+        self._body_limits[REFRESH] = BodyLimit(settings.findings_bytes_max, REFRESH_HINT)
+        self._small = SMALL.within(largest)
         self._in_flight = 0
+        self._shares = Shares(settings.requests_in_flight_max)
         self._state_requests = 0
         self._discarding = 0
-        metrics.watch(in_flight=lambda: self._in_flight, body_bytes=self._body_bytes)
+        metrics.watch(lambda: self._in_flight)
+        metrics.watch_memory(self._memory)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._memory.lease(), self._settings)
         self._in_flight += 1
         try:
             await self._serve(exchange)
-        except Disconnected:
-            exchange.status = 499
         finally:
+            exchange.lease.release()
             self._in_flight -= 1
             self._record(exchange)
-
-    def _body_bytes(self) -> int:
-        return self._bodies.held_bytes + self._findings.held_bytes
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
             await self._route(exchange)
+        except Disconnected:
+            exchange.status = _CLIENT_GONE
         except VecstowError as error:
             await self._refuse(exchange, error)
         except asyncio.CancelledError:
@@ -121,7 +145,7 @@ class Dispatcher:
 
     async def _route(self, exchange: Exchange) -> None:
         exchange.path = path = raw_path(exchange.scope["raw_path"])
-        exchange.request = request = Request(exchange.scope, path)
+        exchange.request = request = Request(exchange.scope, path, exchange.lease)
         exchange.body_read = not request.has_body
         if path in HEALTH_ROUTES:
             exchange.route = path
@@ -130,29 +154,38 @@ class Dispatcher:
             return
         if self._keys is not None:
             exchange.key = identify(self._keys.ring, exchange.scope["headers"])
+            TENANT.set(exchange.key.name)
         exchange.match = match = find_point_route(request.method, path)
-        if match is not None:
+        # Before anything is read: what a stranger sends is not waited for.
+        if match is None:
+            self._choose_route(exchange, request)
+        else:
             exchange.route = match.route.template
-        if exchange.key is not None:
-            # Before anything is read: what a stranger sends is not waited for.
-            self._authorise(exchange, exchange.key)
+            if exchange.key is not None:
+                authorise(exchange.key, request.method, exchange.route, match.collection)
         if path in STATE_PATHS:
             await self._answer_state(exchange, request)
             return
-        if path not in ALWAYS_ANSWERED:
-            self._check_open()
-        body_bytes_max = self._settings.small_body_bytes_max
-        if match is not None:
-            body_bytes_max = self._engine.settings.limits.body_bytes_max
-        await self._read_body(exchange, request, body_bytes_max)
+        if path in ALWAYS_ANSWERED:
+            await self._answer_in_turn(exchange, request)
+            return
+        self._check_open()
+        owners = _owners(exchange)
+        self._shares.take(owners)
+        try:
+            await self._answer_in_turn(exchange, request)
+        finally:
+            self._shares.give(owners)
+
+    async def _answer_in_turn(self, exchange: Exchange, request: Request) -> None:
+        match = exchange.match
+        await self._read_body(exchange, request)
         if match is None:
             await self._hand_on(exchange, request)
             return
-        try:
-            answer = await match.answer(self._engine, request)
-        finally:
-            # Before it is sent: a client may take its time to read.
-            self._release(request)
+        answer = await match.answer(self._engine, request)
+        # Before it is sent: a client may take its time to read.
+        exchange.lease.release()
         await exchange.answer(answer)
 
     async def _answer_state(self, exchange: Exchange, request: Request) -> None:
@@ -162,11 +195,11 @@ class Dispatcher:
         check_ready(self._engine)
         self._state_requests += 1
         try:
-            await self._read_body(exchange, request, self._settings.findings_bytes_max)
+            # What the operator judges by neither waits for uploads nor leaves no room for the others.
+            exchange.lease.is_urgent = True
+            await self._read_body(exchange, request)
             await self._hand_on(exchange, request)
         finally:
-            # Only now: once parsed, findings take more memory, not less.
-            self._release(request)
             self._state_requests -= 1
 
     def _may_be_told_names(self, exchange: Exchange) -> bool:
@@ -180,24 +213,19 @@ class Dispatcher:
             return False
         return True
 
-    def _authorise(self, exchange: Exchange, key: Key) -> None:
-        method = exchange.scope["method"]
-        if (match := exchange.match) is not None:
-            authorise(key, method, match.route.template, match.collection)
-            return
-        exchange.scope[KEY_IN_SCOPE] = key
-        if (found := find_route(method, exchange.path)) is not None:
-            exchange.route, collection = found
+    def _choose_route(self, exchange: Exchange, request: Request) -> None:
+        """Choose a route that FastAPI serves; a method without one needs a key like one that has."""
+        place = find_place(request.path)
+        if place is None:
+            raise UnknownRoute(f"no route {request.path[:200]}", hint="GET /openapi.json lists them")
+        template = place.template(request.method)
+        method, exchange.route = place.routes[0] if template is None else (request.method, template)
+        if exchange.key is not None:
+            authorise(exchange.key, method, exchange.route, unquote_segment(place.collection))
+            exchange.scope[KEY_IN_SCOPE] = exchange.key
             exchange.scope[ROUTE_IN_SCOPE] = exchange.route
-            authorise(key, method, exchange.route, collection)
-
-    def _bodies_of(self, request: Request) -> Bodies:
-        """Findings have memory of their own: neither they nor uploads leave no room for the others."""
-        return self._findings if request.path in STATE_PATHS else self._bodies
-
-    def _release(self, request: Request) -> None:
-        self._bodies_of(request).release(request.body)
-        request.body = b""
+        if template is None:
+            raise MethodNotAllowed(request.method, request.path[:200], place.allow)
 
     def _check_open(self) -> None:
         if self._in_flight > self._settings.requests_in_flight_max:
@@ -205,29 +233,34 @@ class Dispatcher:
             raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
         check_ready(self._engine)
 
-    async def _read_body(self, exchange: Exchange, request: Request, bytes_max: int) -> None:
+    async def _read_body(self, exchange: Exchange, request: Request) -> None:
         if not request.has_body:
             return
         # A body in a format that nobody reads is not waited for.
+        request.check_encoding()
         bodiless = request.method in BODILESS_METHODS
         if not bodiless and request.body_media is not Media.JSON and exchange.match is None:
             raise UnsupportedMedia("this route reads application/json alone")
-        bodies = self._bodies_of(request)
-        request.body = await bodies.read(exchange.receive, request.declared_bytes, bytes_max)
+        limit = self._body_limits.get((request.method, exchange.route), self._small)
+        receive, lease = exchange.receive, exchange.lease
+        request.body = (
+            await read_arrived(receive, limit, lease)
+            if exchange.body_has_arrived
+            else await read_body(receive, request.declared_bytes, limit, lease, self._settings)
+        )
         exchange.body_read = True
+        if request.declared_bytes not in (None, len(request.body)):
+            raise Malformed(f"{request.declared_bytes} bytes of body are declared, others came")
         if request.body and bodiless:
-            self._release(request)
             raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
 
     async def _hand_on(self, exchange: Exchange, request: Request) -> None:
-        scope = exchange.scope
-        scope["path"] = request.path
-        replay = Replay(bytes(request.body), exchange.receive)
-        if request.path not in STATE_PATHS:
-            self._release(request)
-        await self._app(scope, replay, exchange.send)
-        route = scope.get("route")
-        exchange.route = getattr(route, "path", UNKNOWN_ROUTE)
+        # A copy: the server looks whether the request is a HEAD in its own.
+        scope = exchange.scope | {"path": request.path, "method": request.method}
+        has_body = bool(request.body)
+        if has_body:
+            scope[JSON_IN_SCOPE] = await request.decode(read_json)
+        await self._app(scope, Replay(has_body, exchange.receive), exchange.send)
 
     async def _refuse(self, exchange: Exchange, error: VecstowError) -> None:
         if exchange.started:
@@ -281,6 +314,14 @@ class Dispatcher:
             duration_ms=round(seconds * 1000, 3),
             **({} if exchange.key is None else {"key": exchange.key.name}),
         )
+
+
+def _owners(exchange: Exchange) -> list[Owner]:
+    """Whose share of the requests in flight one takes: its key's and its collection's."""
+    owners = [] if exchange.key is None else [("key", exchange.key.name)]
+    if exchange.match is not None:
+        owners.append(("collection", exchange.match.collection))
+    return owners
 
 
 def _changes(exchange: Exchange) -> bool:

@@ -12,8 +12,10 @@ from vecstow_engine.api.errors import error_document, error_headers, status_of
 from vecstow_engine.api.media import Headers, Media, encode
 from vecstow_engine.model.errors import VecstowError
 
-_JSON_HEAD: Final = b'{"success":true,"data":'
-_JSON_TAIL: Final = b',"error":null}'
+_JSON_HEAD: Final = b'{"success":true,"data":['
+_JSON_TAIL: Final = b'],"error":null}'
+_PACKED_HEAD: Final = b"\x83\xa7success\xc3\xa4data"
+_PACKED_TAIL: Final = b"\xa5error\xc0"
 
 
 @dataclass(slots=True)
@@ -21,7 +23,7 @@ class Answer:
     """A whole answer: status, body, and the headers beside its type and length."""
 
     status: int
-    body: bytes
+    body: bytes | bytearray
     media: bytes = Media.JSON.value
     headers: Headers | tuple[()] = ()
 
@@ -31,9 +33,21 @@ def success(data: Any, media: Media, status: int = 200) -> Answer:
     return Answer(status, encode({"success": True, "data": data, "error": None}, media), media.value)
 
 
-def success_json(data: bytes) -> Answer:
-    """`data`, which is JSON already, in the envelope."""
-    return Answer(200, _JSON_HEAD + data + _JSON_TAIL)
+def list_head(count: int, media: Media) -> bytes:
+    """The bytes of a successful answer whose data are a list, up to the first of its `count` values."""
+    return _JSON_HEAD if media is Media.JSON else _PACKED_HEAD + packed_array_head(count)
+
+
+def list_tail(media: Media) -> bytes:
+    """The bytes of such an answer behind the last value."""
+    return _JSON_TAIL if media is Media.JSON else _PACKED_TAIL
+
+
+def packed_array_head(count: int) -> bytes:
+    """The head of a MessagePack array (https://github.com/msgpack/msgpack/blob/master/spec.md)."""
+    if count < 16:
+        return bytes([0x90 | count])
+    return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
 
 
 def failure(error: VecstowError, media: Media) -> Answer:

@@ -8,6 +8,8 @@ Errors that only HTTP knows extend the model's tree:
     ├── Malformed            bytes that are no JSON, no MessagePack, no URL of ours
     ├── MethodNotAllowed     the path exists, not with this method
     ├── UnsupportedMedia     a content type that the route does not read
+    │   └── UnsupportedEncoding    a body that is compressed
+    ├── UnknownExpectation   an Expect header that is not met here
     ├── SlowBody             the body did not arrive in time
     └── NotFound
         └── UnknownRoute     no such path
@@ -24,6 +26,7 @@ from vecstow_engine.model.errors import (
     InvalidInput,
     NotFound,
     OutcomeUnknown,
+    OutOfMemory,
     Recovering,
     StorageError,
     TooLarge,
@@ -58,6 +61,14 @@ class UnsupportedMedia(VecstowError):
     """Raised when a body comes in a content type that the route does not read."""
 
 
+class UnsupportedEncoding(UnsupportedMedia):
+    """Raised when a body comes in a content coding."""
+
+
+class UnknownExpectation(VecstowError):
+    """Raised when a request expects anything but `100-continue`."""
+
+
 class SlowBody(VecstowError):
     """Raised when a body did not arrive in the time it had."""
 
@@ -77,6 +88,7 @@ STATUS: Final[dict[type[VecstowError], int]] = {
     Conflict: 409,
     TooLarge: 413,
     UnsupportedMedia: 415,
+    UnknownExpectation: 417,
     WrongShape: 422,
     Busy: 429,
     VecstowError: 500,
@@ -84,6 +96,7 @@ STATUS: Final[dict[type[VecstowError], int]] = {
     OutcomeUnknown: 503,
     Unavailable: 503,
     DiskFull: 507,
+    OutOfMemory: 507,
 }
 """The status of a class and of its subclasses that are not listed themselves."""
 
@@ -97,7 +110,7 @@ def status_of(error: VecstowError) -> int:
 
 def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
     """`Retry-After` for what passes by itself, `Allow` for a wrong method, `WWW-Authenticate` when a key is
-    missing; names in lower case.
+    missing, `Accept-Encoding` for a coded body; names in lower case.
     """
     headers = []
     seconds = error.retry_after_seconds
@@ -107,6 +120,8 @@ def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"%d" % seconds))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"identity"))
     if isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final
 
-from vecstow_engine.api.bodies import Receive
+from vecstow_engine.api.bodies import Disconnected, Receive
 from vecstow_engine.api.envelope import Answer
 from vecstow_engine.api.keys import Key
 from vecstow_engine.api.point_routes import Match
 from vecstow_engine.api.request import Request
+from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.service.request_memory import FREE_BYTES, Lease, Part
 
 Send = Callable[[Any], Awaitable[None]]
 
 UNKNOWN_ROUTE: Final = "unknown"
+ABORT_IN_SCOPE: Final = "vecstow.abort"
+"""What closes the connection at once, whatever is still to be sent."""
+ARRIVED_IN_SCOPE: Final = "vecstow.arrived"
+"""A function that returns whether the whole body has arrived: it is read without a clock then."""
+JSON_IN_SCOPE: Final = "vecstow.json"
+"""The decoded body of a request that FastAPI answers."""
+PIECE_BYTES: Final = 262_144
+"""Bytes of an answer that are handed to the connection at a time."""
 
 
 class Exchange:
@@ -22,9 +33,11 @@ class Exchange:
 
     __slots__ = (
         "_send",
+        "_settings",
         "began",
         "body_read",
         "key",
+        "lease",
         "match",
         "path",
         "receive",
@@ -35,10 +48,14 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Any, receive: Receive, send: Send, lease: Lease, settings: HttpSettings
+    ) -> None:
         self.scope = scope
         self.receive = receive
+        self.lease = lease
         self._send = send
+        self._settings = settings
         self.began = perf_counter()
         self.path = ""
         self.route = UNKNOWN_ROUTE
@@ -50,11 +67,13 @@ class Exchange:
         self.status = 500
 
     async def send(self, message: Any) -> None:
-        """Pass an ASGI message on, keeping the status."""
+        """Pass an ASGI message on, keeping the status; raises Disconnected for a client that reads slowly."""
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-        await self._send(message)
+            await self._send(message)
+        else:
+            await self._send_body(message.get("body", b""), last=not message.get("more_body", False))
 
     async def answer(self, answer: Answer, *, last: bool = True) -> None:
         """Send a whole answer; with `last` False the connection's fate stays open."""
@@ -71,14 +90,54 @@ class Exchange:
                 ],
             }
         )
-        await self._send({"type": "http.response.body", "body": answer.body, "more_body": not last})
+        await self._send_body(answer.body, last=last)
+
+    async def _send_body(self, body: bytes | bytearray, *, last: bool) -> None:
+        if len(body) > FREE_BYTES:
+            await self._send_large(body, last=last)
+        else:
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def _send_large(self, body: bytes | bytearray, *, last: bool) -> None:
+        """Send in pieces, each when the client has taken the one before it; the account holds the body.
+
+        The rate that is asked for is that of the whole body: trickling wins a client no time.
+        """
+        self.lease.hold(Part.ANSWERS, len(body))
+        seconds = self._settings.write_stall_seconds_max
+        seconds += len(body) / self._settings.answer_bytes_per_second_min
+        try:
+            async with asyncio.timeout(seconds):
+                for start in range(0, len(body), PIECE_BYTES):
+                    piece = memoryview(body)[start : start + PIECE_BYTES]
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                # The server waits for the client before it takes this message.
+                await self._send({"type": "http.response.body", "body": b"", "more_body": not last})
+        except TimeoutError:
+            self.scope.get(ABORT_IN_SCOPE, _nothing)()
+            raise Disconnected from None
+
+    @property
+    def body_has_arrived(self) -> bool:
+        """Whether reading the body waits for nobody."""
+        has_arrived: Callable[[], bool] = self.scope.get(ARRIVED_IN_SCOPE, _never)
+        return has_arrived()
+
+
+def _never() -> bool:
+    """The server does not say."""
+    return False
+
+
+def _nothing() -> None:
+    """Abort nothing: the server offers no way."""
 
 
 class Replay:
-    """A `receive` that gives the body that was read already, then what the client does next."""
+    """A `receive` after the body was read and decoded to `scope[JSON_IN_SCOPE]`: a sign of it stands here."""
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
+    def __init__(self, has_body: bool, receive: Receive) -> None:
+        self._body: bytes | None = b"{}" if has_body else b""
         self._receive = receive
 
     async def __call__(self) -> Any:

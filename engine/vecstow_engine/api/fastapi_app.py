@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import Depends, FastAPI, Response
 from fastapi import Request as FastRequest
@@ -15,19 +15,24 @@ from vecstow_engine.api import collection_routes, server_routes
 from vecstow_engine.api.access import access_of
 from vecstow_engine.api.context import (
     refuse_another_route,
+    refuse_unknown_body,
     refuse_unknown_query,
     response_of,
     wanted_media,
 )
 from vecstow_engine.api.envelope import failure
-from vecstow_engine.api.errors import Malformed, MethodNotAllowed, UnknownRoute, unexpected_error
+from vecstow_engine.api.errors import Malformed, unexpected_error
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.openapi import document
 from vecstow_engine.api.workers import Workers
-from vecstow_engine.model.errors import InvalidInput, VecstowError, WrongShape
+from vecstow_engine.model.errors import InvalidInput, VecstowError, WrongShape, refused
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
+
+
+_BOUNDS: Final = ("ge", "gt", "le", "lt", "expected")
+"""What Pydantic calls the limit that a value breaks."""
 
 
 def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> FastAPI:
@@ -40,7 +45,11 @@ def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> Fa
         redirect_slashes=False,
         # Figures are at /metrics; nothing is sent anywhere, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        dependencies=[Depends(refuse_another_route), Depends(refuse_unknown_query)],
+        dependencies=[
+            Depends(refuse_another_route),
+            Depends(refuse_unknown_query),
+            Depends(refuse_unknown_body),
+        ],
     )
     app.state.engine = engine
     app.state.workers = workers
@@ -76,25 +85,12 @@ async def _on_validation_error(request: FastRequest, error: Exception) -> Respon
 
 async def _on_http_exception(request: FastRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.scope["path"]
-    if error.status_code == 405:
-        return _failed(request, MethodNotAllowed(request.method, path, _allowed(request)))
-    if error.status_code == 404:
-        return _failed(request, UnknownRoute(f"no route {path[:200]}", hint="GET /openapi.json lists them"))
     return _failed(request, Malformed(str(error.detail)))
 
 
 async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
     # Starlette raises it again once this is sent; the dispatcher logs it.
     return _failed(request, unexpected_error(error))
-
-
-def _allowed(request: FastRequest) -> str:
-    """The methods of every route that has this path: Starlette names those of the first one only."""
-    path = request.scope["path"]
-    routes = [*collection_routes.router.routes, *server_routes.router.routes]
-    found = [route for route in routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
-    return ", ".join(sorted(method for route in found for method in route.methods or ()))
 
 
 def from_validation(errors: Any) -> VecstowError:
@@ -105,12 +101,13 @@ def from_validation(errors: Any) -> VecstowError:
     if first["type"] == "json_invalid":
         return Malformed("the body is not valid JSON", details={"field": "body"})
     message = f"{field}: {first['msg']}"
-    shape = first["type"] in ("missing", "extra_forbidden") or first["type"].endswith(
-        ("_type", "_from_float")
-    )
-    if shape and place[0] != "query":
+    if first["type"] == "missing":
         return WrongShape(message, details={"field": field})
-    return InvalidInput(message, details={"field": field})
+    bounds = first.get("ctx", {})
+    limit = next((bounds[name] for name in _BOUNDS if name in bounds), None)
+    is_shape = first["type"].endswith(("_type", "_from_float")) and place[0] != "query"
+    kind = WrongShape if is_shape else InvalidInput
+    return kind(message, details=refused(field, first["input"], limit))
 
 
 def _failed(request: FastRequest, error: VecstowError) -> Response:

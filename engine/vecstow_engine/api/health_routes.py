@@ -57,7 +57,7 @@ HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {
 def health_answer(engine: Engine, request: Request, *, names: bool = True) -> Answer:
     """`OK`, as d-vecDB says it; raises what the check of that path raises, which may tell `names`, or not."""
     if request.method != "GET":
-        raise MethodNotAllowed(request.method, request.path, "GET")
+        raise MethodNotAllowed(request.method, request.path, "GET, HEAD")
     parse_query(request.query, ())
     try:
         HEALTH_ROUTES[request.path](engine)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from vecstow_engine.api.errors import UnsupportedMedia
+from vecstow_engine.model.payloads import portable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,8 +34,10 @@ _to_msgpack = msgspec.msgpack.Encoder(enc_hook=str)
 
 def media_of_body(content_type: bytes | None) -> Media:
     """The format that a Content-Type names, JSON without one; raises UnsupportedMedia."""
-    if content_type is None or content_type == b"application/json":
+    if content_type is None:
         return Media.JSON
+    if (exact := _KNOWN.get(content_type)) is not None:
+        return exact
     kind, _, parameters = content_type.lower().partition(b";")
     media = _KNOWN.get(kind.strip())
     shown = content_type.decode("latin-1")[:80]
@@ -49,10 +52,17 @@ def media_of_answer(accept: bytes | None) -> Media:
     """MessagePack when the Accept header asks for it by name, else JSON."""
     if accept is None or b"msgpack" not in accept:
         return Media.JSON
+    if (exact := _KNOWN.get(accept)) is not None:
+        return exact
     kinds = (part.partition(b";")[0].strip().lower() for part in accept.split(b","))
     return next((_KNOWN[kind] for kind in kinds if kind in _KNOWN), Media.JSON)
 
 
 def encode(value: Any, media: Media) -> bytes:
-    """`value` in that format; what neither format knows becomes its string."""
-    return _to_json.encode(value) if media is Media.JSON else _to_msgpack.encode(value)
+    """`value` in that format; what the format does not know becomes its string."""
+    if media is Media.JSON:
+        return _to_json.encode(value)
+    try:
+        return _to_msgpack.encode(value)
+    except OverflowError:
+        return _to_msgpack.encode(portable(value))

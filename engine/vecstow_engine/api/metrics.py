@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
@@ -16,6 +16,11 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from vecstow_engine.service.request_memory import Part, RequestMemory
 
 if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile
@@ -62,14 +67,14 @@ class HttpMetrics:
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._histograms: dict[tuple[str, str], Histogram] = {}
 
-    def watch(self, *, in_flight: Callable[[], float], body_bytes: Callable[[], float]) -> None:
-        """Register the gauges that the dispatcher keeps by itself."""
+    def watch(self, in_flight: Callable[[], float]) -> None:
+        """Register the gauge that the dispatcher keeps by itself."""
         gauge = Gauge("vecstow_http_requests_in_flight", "Requests being answered.", registry=self.registry)
         gauge.set_function(in_flight)
-        gauge = Gauge(
-            "vecstow_http_body_memory_bytes", "Memory that large request bodies take.", registry=self.registry
-        )
-        gauge.set_function(body_bytes)
+
+    def watch_memory(self, memory: RequestMemory) -> None:
+        """Register the account of the memory of requests."""
+        self.registry.register(_MemoryCollector(memory))
 
     def watch_keys(self, keys: KeyFile) -> None:
         """Register what is known of the file of API keys, as Prometheus names such figures of its own."""
@@ -101,3 +106,33 @@ class HttpMetrics:
         if histogram is None:
             histogram = self._histograms[route, method] = self._durations.labels(route, method)
         histogram.observe(seconds)
+
+
+class _MemoryCollector(Collector):
+    """The account by parts, asked at scrape time."""
+
+    def __init__(self, memory: RequestMemory) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        """Gauges of what is held and of the limit; a counter of the requests that did not fit."""
+        held = GaugeMetricFamily(
+            "vecstow_request_memory_bytes",
+            "Memory of requests: bodies, what they are decoded to, answers that are not sent yet.",
+            labels=["part"],
+        )
+        refused = CounterMetricFamily(
+            "vecstow_request_memory_refused",
+            "Requests refused because a part of them did not fit.",
+            labels=["part"],
+        )
+        for part in Part:
+            held.add_metric([part.name.lower()], self._memory.held_bytes[part])
+            refused.add_metric([part.name.lower()], self._memory.refused[part])
+        yield held
+        yield refused
+        yield GaugeMetricFamily(
+            "vecstow_request_memory_limit_bytes",
+            "What all requests together may take.",
+            value=self._memory.bytes_max,
+        )

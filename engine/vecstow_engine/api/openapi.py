@@ -11,6 +11,7 @@ from vecstow_engine.api.access import Access, access_of
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schemas import ErrorEnvelope
+from vecstow_engine.model.batch import EF_SEARCH_MAX, LIMIT_MAX
 
 Schema = dict[str, Any]
 
@@ -23,13 +24,17 @@ Keys are asked for when the server was started with them; the least role stands 
 _ERRORS: Final = {
     "400": "A value breaks a limit, or the body cannot be read; nothing was changed",
     "404": "No such collection or point",
+    "405": "The path does not serve this method; the header Allow lists those that it serves",
+    "408": "The body did not arrive in time",
     "409": "It exists, or something else owns or holds it",
     "413": "The body or the batch is larger than the limit",
-    "415": "The content type is not read here",
+    "415": "The content type or coding is not read here",
+    "417": "The header Expect is not 100-continue",
     "422": "Missing, unknown or mistyped fields",
     "429": "Too busy: try again after Retry-After seconds",
+    "500": "A file is not what it must be, or the engine has a fault; the log has the reason",
     "503": "Not ready, read-only, quarantined or foreign",
-    "507": "The volume is full; nothing was changed",
+    "507": "The volume is full, or the memory limit is reached; nothing was changed",
 }
 
 _KEY_ERRORS: Final = {
@@ -47,7 +52,11 @@ _VECTOR: Final[Schema] = {"type": "array", "items": {"type": "number"}, "example
 _BIN: Final[Schema] = {"type": "string", "format": "binary"}
 _METADATA: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": 12}}
 _FILTER: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": {"$lt": 20}}}
-_INTEGER_OR_NULL: Final[Schema] = {"type": ["integer", "null"], "minimum": 1}
+_SEARCH_INTEGERS: Final[dict[str, Schema]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
+    "ef_search": {"type": "integer", "minimum": 1, "maximum": EF_SEARCH_MAX},
+}
+"""As the query of a search has them; its body may have null as well."""
 
 
 def _object(required: tuple[str, ...], **properties: Schema) -> Schema:
@@ -63,7 +72,10 @@ _NULL_OR_ID: Final[Schema] = {**_ID, "type": ["string", "null"]}
 _POINT_IN: Final = _object(("data",), id=_NULL_OR_ID, data=_VECTOR, metadata=_METADATA)
 _POINT_OUT: Final = _object(("id", "data", "metadata"), id=_ID, data=_VECTOR, metadata=_METADATA)
 _IDS: Final[Schema] = {"type": "array", "items": _ID}
-_SEARCH_OPTIONS: Final = {"limit": _INTEGER_OR_NULL, "ef_search": _INTEGER_OR_NULL, "filter": _FILTER}
+_SEARCH_OPTIONS: Final[dict[str, Schema]] = {
+    **{name: kind | {"type": ["integer", "null"]} for name, kind in _SEARCH_INTEGERS.items()},
+    "filter": _FILTER,
+}
 
 COMPONENTS: Final[dict[str, Schema]] = {
     "Point": _POINT_IN,
@@ -179,7 +191,7 @@ def _health_operation(path: str, description: str) -> Schema:
 
 
 def _parameter(place: str, name: str) -> Schema:
-    kind = {"type": "string"} if place == "path" else {"type": "integer", "minimum": 1}
+    kind = {"type": "string"} if place == "path" else _SEARCH_INTEGERS[name]
     return {"name": name, "in": place, "required": place == "path", "schema": kind}
 
 

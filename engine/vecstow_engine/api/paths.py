@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from vecstow_engine.api.errors import Malformed
-from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.errors import InvalidInput, refused
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _QUERY_FIELDS_MAX: Final = 32
@@ -22,7 +22,9 @@ def raw_path(scope_path: bytes) -> str:
     try:
         return scope_path.decode("ascii")
     except UnicodeDecodeError as broken:
-        raise Malformed("the path has bytes that are not ASCII", hint="percent-encode them") from broken
+        raise Malformed(
+            "the path has bytes that are not ASCII", hint="percent-encode them", details={"field": "path"}
+        ) from broken
 
 
 def unquote_segment(segment: str) -> str:
@@ -30,11 +32,15 @@ def unquote_segment(segment: str) -> str:
     if "%" not in segment:
         return segment
     if _BROKEN_ESCAPE.search(segment):
-        raise Malformed(f"path segment {segment[:80]!r} has a broken percent escape")
+        raise Malformed(
+            f"path segment {segment[:80]!r} has a broken percent escape", details=refused("path", segment)
+        )
     try:
         return unquote_to_bytes(segment).decode("utf-8")
     except UnicodeDecodeError as broken:
-        raise Malformed(f"path segment {segment[:80]!r} is not valid UTF-8") from broken
+        raise Malformed(
+            f"path segment {segment[:80]!r} is not valid UTF-8", details=refused("path", segment)
+        ) from broken
 
 
 def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
@@ -50,16 +56,17 @@ def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
             max_num_fields=_QUERY_FIELDS_MAX,
         )
     except ValueError as broken:
-        raise Malformed("the query string cannot be read") from broken
+        raise Malformed("the query string cannot be read", details={"field": "query"}) from broken
     values: dict[str, str] = {}
     for name, value in pairs:
         if name not in allowed:
             known = ", ".join(allowed) or "none"
             raise InvalidInput(
-                f"unknown query parameter {name[:80]!r}; known here: {known}", details={"field": name[:80]}
+                f"unknown query parameter {name[:80]!r}; known here: {known}",
+                details={"field": name, "known": list(allowed)},
             )
         if name in values:
-            raise InvalidInput(f"query parameter {name!r} is given twice", details={"field": name})
+            raise InvalidInput(f"query parameter {name!r} is given twice", details=refused(name, value))
         values[name] = value
     return values
 
@@ -71,6 +78,6 @@ def query_integer(values: dict[str, str], name: str) -> int | None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise InvalidInput(
-            f"query parameter {name} is {text[:80]!r}; it must be a whole number", details={"field": name}
+            f"query parameter {name} is {text[:80]!r}; it must be a whole number", details=refused(name, text)
         )
     return int(text)

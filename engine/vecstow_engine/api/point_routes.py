@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING, Final
 
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
 from vecstow_engine.api.envelope import Answer, success
-from vecstow_engine.api.errors import MethodNotAllowed
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
 from vecstow_engine.api.rendering import hits_answer, point_answer, points_answer
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.errors import NotFound, TooLarge
+from vecstow_engine.model.batch import check_ids
+from vecstow_engine.model.errors import NotFound, TooLarge, refused
 from vecstow_engine.model.names import check_collection_name, check_point_id
 
 if TYPE_CHECKING:
     from vecstow_engine.model.batch import Point
+    from vecstow_engine.service.collection import Collection
     from vecstow_engine.service.engine import Engine
 
-Handler = Callable[["Engine", Request, str, str], Awaitable[Answer]]
+Handler = Callable[["Engine", Request, "Collection", str], Awaitable[Answer]]
 SEARCH_QUERY: Final = ("limit", "ef_search")
 GET_VALUES_MAX: Final = 4_000_000
 """Numbers in one answer: about 80 MB of JSON."""
 GET_CHUNK_POINTS: Final = 128
-"""Points read and rendered before others get their turn."""
+"""Points read and rendered before others get their turn, unless their vectors are large."""
+GET_CHUNK_VALUES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,90 +46,95 @@ class PointRoute:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route and the raw segments that the path gave for it."""
+    """A route and what the path gave for it."""
 
     route: PointRoute
     collection: str
+    """Unquoted, not checked."""
     point_id: str
+    """The raw segment."""
 
     async def answer(self, engine: Engine, request: Request) -> Answer:
-        """Unquote, check the query, and hand over to the route's handler."""
-        name = check_collection_name(unquote_segment(self.collection))
+        """Check the name and the query, and hand over to the route's handler."""
+        name = check_collection_name(self.collection, "collection")
         if request.query and not self.route.query:
             parse_query(request.query, ())
-        return await self.route.handler(engine, request, name, self.point_id)
+        # Looked up once: no step of the request reaches another collection that gets the name meanwhile.
+        return await self.route.handler(engine, request, engine.collection(name), self.point_id)
 
 
-async def _insert(engine: Engine, request: Request, name: str, _: str) -> Answer:
-    manifest = engine.collection(name).manifest
-    ids = await engine.upsert(name, read_point(request.body, request.body_media, manifest))
+async def _insert(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
+    ids = await engine.upsert(collection, await request.decode(read_point, collection.manifest))
     return success(ids[0], request.answer_media)
 
 
-async def _insert_batch(engine: Engine, request: Request, name: str, _: str) -> Answer:
-    manifest = engine.collection(name).manifest
+async def _insert_batch(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
     points_max = engine.settings.limits.batch_points_max
-    batch = await read_batch(request.body, request.body_media, manifest, points_max)
-    return success(await engine.upsert(name, batch), request.answer_media)
+    batch = await request.decode(read_batch, collection.manifest, points_max)
+    return success(await engine.upsert(collection, batch), request.answer_media)
 
 
-async def _search(engine: Engine, request: Request, name: str, _: str) -> Answer:
-    manifest = engine.collection(name).manifest
+async def _search(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
     query: dict[str, int | None] = {}
     if request.query:
         values = parse_query(request.query, SEARCH_QUERY)
         query = {field: query_integer(values, field) for field in SEARCH_QUERY}
-    search = read_search(request.body, request.body_media, manifest, query)
-    return hits_answer(await engine.search(name, search), request.answer_media)
+    search = await request.decode(read_search, collection.manifest, query)
+    return await hits_answer(await engine.search(collection, search), request.answer_media, request.lease)
 
 
-async def _get(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+async def _get(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
-    [point] = await engine.get_points(name, [point_id])
+    [point] = await engine.get_points(collection, [point_id])
     if point is None:
-        raise _no_such_point(name, point_id)
+        raise _no_such_point(collection.name, point_id)
     return point_answer(point, request.answer_media)
 
 
-async def _put(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+async def _put(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
-    manifest = engine.collection(name).manifest
-    batch = read_point(request.body, request.body_media, manifest, path_id=point_id)
-    await engine.upsert(name, batch)
+    batch = await request.decode(read_point, collection.manifest, point_id)
+    await engine.upsert(collection, batch)
     return success({"id": point_id, "message": "stored"}, request.answer_media)
 
 
-async def _delete(engine: Engine, request: Request, name: str, raw_id: str) -> Answer:
+async def _delete(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
-    [was_there] = await engine.delete_points(name, [point_id])
+    [was_there] = await engine.delete_points(collection, [point_id])
     if not was_there:
-        raise _no_such_point(name, point_id)
+        raise _no_such_point(collection.name, point_id)
     return success({"id": point_id, "message": "deleted"}, request.answer_media)
 
 
-async def _get_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
-    ids = read_ids(request.body, request.body_media, engine.settings.limits.batch_points_max)
-    ids = [check_point_id(point_id, "ids") for point_id in ids]
-    values = len(ids) * engine.collection(name).manifest.dimension
+async def _get_many(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
+    ids = await request.decode(read_ids, engine.settings.limits.batch_points_max)
+    check_ids(ids, "ids[{}]")
+    values = len(ids) * collection.manifest.dimension
     if values > GET_VALUES_MAX:
         raise TooLarge(
             f"{len(ids)} vectors have {values} values; at most {GET_VALUES_MAX} are answered",
             hint="ask for fewer at a time",
-            collection=name,
-            details={"field": "ids", "value": values, "limit": GET_VALUES_MAX},
+            collection=collection.name,
+            details=refused("ids", values, GET_VALUES_MAX),
         )
-    return await points_answer(_points(engine, name, ids), request.answer_media)
+    chunks = _points(engine, collection, ids)
+    return await points_answer(chunks, len(ids), request.answer_media, request.lease)
 
 
-async def _points(engine: Engine, name: str, ids: list[str]) -> AsyncIterator[list[Point | None]]:
-    for start in range(0, len(ids), GET_CHUNK_POINTS):
-        yield await engine.get_points(name, ids[start : start + GET_CHUNK_POINTS])
+async def _points(
+    engine: Engine, collection: Collection, ids: list[str]
+) -> AsyncIterator[list[Point | None]]:
+    step = max(1, min(GET_CHUNK_POINTS, GET_CHUNK_VALUES // collection.manifest.dimension))
+    for start in range(0, len(ids), step):
+        yield await engine.get_points(collection, ids[start : start + step])
         await asyncio.sleep(0)
 
 
-async def _delete_many(engine: Engine, request: Request, name: str, _: str) -> Answer:
-    ids = read_ids(request.body, request.body_media, engine.settings.limits.batch_points_max)
-    there = await engine.delete_points(name, [check_point_id(point_id, "ids") for point_id in ids])
+async def _delete_many(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
+    ids = await request.decode(read_ids, engine.settings.limits.batch_points_max)
+    there = await engine.delete_points(
+        collection, [check_point_id(point_id, f"ids[{at}]") for at, point_id in enumerate(ids)]
+    )
     rows = [{"id": point_id, "deleted": was} for point_id, was in zip(ids, there, strict=True)]
     return success(rows, request.answer_media)
 
@@ -142,6 +149,7 @@ _ROOT: Final = "/collections/{collection}"
 _BY_ID: Final = f"{_ROOT}/vectors/{{id}}"
 SEARCH: Final = PointRoute("POST", f"{_ROOT}/search", _search, query=SEARCH_QUERY)
 INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)
+BY_LAST: Final = {"search": SEARCH, "vectors": INSERT}
 BY_WORD: Final = {
     "batch": PointRoute("POST", f"{_ROOT}/vectors/batch", _insert_batch),
     "get": PointRoute("POST", f"{_ROOT}/vectors/get", _get_many),
@@ -156,20 +164,12 @@ POINT_ROUTES: Final = (SEARCH, INSERT, *BY_WORD.values(), *BY_METHOD.values())
 
 
 def find_point_route(method: str, path: str) -> Match | None:
-    """The route of a raw path, None when the path is no point route's; raises MethodNotAllowed."""
+    """The route of a raw path, None when no point route has this path and method; raises Malformed."""
     segments = path.split("/")
-    if len(segments) == 4 and segments[1] == "collections" and segments[3] in ("search", "vectors"):
-        route = SEARCH if segments[3] == "search" else INSERT
-        if method != "POST":
-            raise MethodNotAllowed(method, path, "POST")
-        return Match(route, segments[2], "")
+    if len(segments) == 4 and segments[1] == "collections" and method == "POST":
+        route = BY_LAST.get(segments[3])
+        return None if route is None else Match(route, unquote_segment(segments[2]), "")
     if len(segments) == 5 and segments[1] == "collections" and segments[3] == "vectors":
-        return _find_by_id(method, path, segments)
+        route = BY_WORD.get(segments[4]) if method == "POST" else BY_METHOD.get(method)
+        return None if route is None else Match(route, unquote_segment(segments[2]), segments[4])
     return None
-
-
-def _find_by_id(method: str, path: str, segments: list[str]) -> Match:
-    word = BY_WORD.get(segments[4]) if method == "POST" else BY_METHOD.get(method)
-    if word is None:
-        raise MethodNotAllowed(method, path, ", ".join(BY_METHOD))
-    return Match(word, segments[2], segments[4])

@@ -1,27 +1,38 @@
 """uvicorn's HTTP/1.1 protocol with bounds on what a connection may hold: uvicorn itself sets none of these.
 
+An answer never overtakes those of earlier requests, and no byte of a body is read as a request.
+
 Extends `HttpToolsProtocol` at its parser callbacks, which the locked version of uvicorn fixes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from vecstow_engine.api.envelope import Answer, failure
 from vecstow_engine.api.errors import Malformed
+from vecstow_engine.api.exchange import ABORT_IN_SCOPE, ARRIVED_IN_SCOPE
 from vecstow_engine.api.media import Media
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, VecstowError
+from vecstow_engine.service.request_memory import FREE_BYTES
 
 _BAD_REQUEST: Final = Malformed("not a valid HTTP/1.1 request, or one whose headers are too large")
 
 
-class _TooManyPipelined(Exception):
+_VERSIONS: Final = ("1.0", "1.1")
+
+
+class _Refused(Exception):
     """Raised inside the parser, which then refuses the request."""
 
 
@@ -47,10 +58,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection; over the limit, the one that is idle for longest makes room."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(FREE_BYTES)
         self._reading_headers = True
         self._header_bytes = 0
+        """What arrived since the last headers or the last piece of a body."""
         self._header_clock: asyncio.TimerHandle | None = None
         self._stall_clock: asyncio.TimerHandle | None = None
+        self._is_upgrade_offered = False
+        self._running: RequestResponseCycle | None = None
+        """The request that is answered now, or was last."""
+        self._refusal: VecstowError | None = None
+        """Why nothing more is read from this connection."""
         if len(self.connections) > self.settings.connections_max and not self._make_room():
             self._refuse(Busy(f"{self.settings.connections_max} connections are open, the limit"))
             return
@@ -58,52 +76,91 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start_header_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection and its clocks."""
+        """Forget the connection, its clocks and the requests that wait in it."""
         self.idle.pop(self, None)
         _cancel(self._header_clock)
         _cancel(self._stall_clock)
+        # uvicorn tells the request that was read last alone.
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what arrives outside of bodies: the parser keeps an unfinished header, however long."""
+        """Count what arrives outside of bodies: the parser keeps an unfinished line, however long."""
+        if self._refusal is not None:
+            return
+        if self._reading_headers and self._header_clock is None:
+            self._start_header_clock()
+        if self._header_bytes > self.settings.header_bytes_max:
+            self._refuse(_BAD_REQUEST)
+            return
+        self._header_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._refuse(_BAD_REQUEST)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to stay open: a client that sends no more still waits for the answers."""
+        if self._is_in_body() or not self._is_answering():
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer is none (RFC 9110, 6.5.1), and nobody here reads it."""
         if self._reading_headers:
-            self._header_bytes += len(data)
-            if self._header_clock is None:
-                self._start_header_clock()
-            if self._header_bytes - len(data) > self.settings.header_bytes_max:
-                self._refuse(_BAD_REQUEST)
-                return
-        super().data_received(data)
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Count what stands between pieces of a body from here on."""
+        self._header_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """From here on the request, not the connection, has the limits."""
+        """Give the limits from here on to the request."""
+        if self.parser.get_http_version() not in _VERSIONS or self.parser.get_method() == b"CONNECT":
+            raise _Refused
+        self._is_upgrade_offered = self.parser.should_upgrade()
+        if self._is_upgrade_offered:
+            return
         self._reading_headers = False
         self._header_bytes = 0
         _cancel(self._header_clock)
         self._header_clock = None
         if len(self.pipeline) >= self.settings.pipelined_max:
-            raise _TooManyPipelined
+            raise _Refused
         self.idle.pop(self, None)
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            # RFC 9110, 10.1.1: such a client does not know the interim answer.
+            self.cycle.waiting_for_100_continue = False
+        has_arrived = partial(_has_arrived, weakref.ref(self.cycle))
+        extras = {ABORT_IN_SCOPE: self.transport.abort, ARRIVED_IN_SCOPE: has_arrived}
+        self.scope.update(extras)  # type: ignore[typeddict-item]
         if self.is_draining():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """The next bytes are another request's headers."""
+        """Expect the headers of another request in the next bytes."""
+        if self._is_upgrade_offered:
+            return
         self._reading_headers = True
+        self._header_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The connection is idle again unless more requests wait in it."""
         super().on_response_complete()
-        if self.pipeline or not self.cycle.response_complete:
+        if self.pipeline or self._is_answering():
             self.flow.pause_reading()
+        elif self._refusal is not None:
+            self._write_refusal(self._refusal)
         elif not self.transport.is_closing():
             self.idle[self] = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what the parser refused, in the envelope."""
-        self._refuse(_BAD_REQUEST)
 
     def pause_writing(self) -> None:
         """The client reads slower than it is written to: watch that it reads at all."""
@@ -114,6 +171,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client caught up."""
         _cancel(self._stall_clock)
         super().resume_writing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _start_header_clock(self) -> None:
         self._header_clock = self.loop.call_later(self.settings.header_seconds_max, self._headers_late)
@@ -144,9 +205,58 @@ class BoundedProtocol(HttpToolsProtocol):
         oldest.transport.close()
         return True
 
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as stopped:
+                data = self._decline_upgrade() + data[stopped.args[0] :]
+
+    def _decline_upgrade(self) -> bytes:
+        """Return the head of the request without its offer, for a new parser.
+
+        A server may ignore an offer (RFC 9110, 7.8), but the parser takes it and drops the declared body.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _is_in_body(self) -> bool:
+        """Whether more of the last request's body is to come."""
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
     def _refuse(self, error: VecstowError) -> None:
+        """Read no more, answer the requests that arrived whole, then refuse what came after them."""
+        self._refusal = error
+        if not self._is_in_body():
+            if not self._is_answering():
+                self._write_refusal(error)
+        elif self.pipeline:
+            self.pipeline.popleft()
+        elif self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._write_refusal(error)
+
+    def _write_refusal(self, error: VecstowError) -> None:
         self.transport.write(_wire(failure(error, Media.JSON)))
         self.transport.close()
+
+
+def _has_arrived(cycle: weakref.ref[RequestResponseCycle]) -> bool:
+    """Whether the whole body of a request is there.
+
+    A strong reference would tie the request to its own scope: only the garbage collector would free it.
+    """
+    request = cycle()
+    return request is not None and not request.more_body
 
 
 def _cancel(clock: asyncio.TimerHandle | None) -> None:

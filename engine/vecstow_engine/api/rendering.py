@@ -1,4 +1,7 @@
-"""From points and hits to answers: payloads are spliced in as the JSON that they are stored as."""
+"""From points and hits to answers: payloads are spliced in as the JSON that they are stored as.
+
+An answer grows in one buffer, which the request's lease weighs: it is refused before it is complete.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,23 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from vecstow_engine.api.envelope import Answer, success, success_json
+from vecstow_engine.api.coding import run_coding
+from vecstow_engine.api.envelope import Answer, list_head, list_tail, packed_array_head, success
 from vecstow_engine.api.media import Media
-from vecstow_engine.model.batch import PAYLOAD_BYTES_MAX, Hit, Point
-from vecstow_engine.model.errors import TooLarge
+from vecstow_engine.model.batch import Hit, Point
+from vecstow_engine.model.payloads import pack_payload
+from vecstow_engine.service.request_memory import Lease, Part
 
-ANSWER_PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
-UNWEIGHED_HITS_MAX: Final = ANSWER_PAYLOAD_BYTES_MAX // PAYLOAD_BYTES_MAX
-"""Hits that cannot have more than that."""
+HITS_PER_STEP: Final = 128
+"""Hits rendered before they are weighed: 8 MiB of payloads."""
 
 _NULL: Final = Raw(b"null")
+_NIL: Final = Raw(b"\xc0")
 _json = msgspec.json.Encoder()
+_packed = msgspec.msgpack.Encoder()
 
 
-class _JsonHit(msgspec.Struct):
+class _Hit(msgspec.Struct):
     id: str
     distance: float
     metadata: Raw
@@ -34,61 +40,94 @@ class _JsonPoint(msgspec.Struct):
     metadata: Raw
 
 
-def hits_answer(hits: Sequence[Hit], media: Media) -> Answer:
-    """`[{id, distance, metadata}]`, nearest first; raises TooLarge for too much payload."""
-    if len(hits) > UNWEIGHED_HITS_MAX:
-        _weigh(hits)
-    if media is Media.JSON:
-        return success_json(_json.encode([_JsonHit(hit.id, hit.distance, _raw(hit.payload)) for hit in hits]))
-    return success(
-        [{"id": hit.id, "distance": hit.distance, "metadata": _decoded(hit.payload)} for hit in hits], media
-    )
+class _PackedPoint(msgspec.Struct):
+    id: str
+    data: bytes
+    """As a vector has it on its way in: a bin of little-endian float32."""
+    metadata: Raw
+
+
+async def hits_answer(hits: list[Hit], media: Media, lease: Lease) -> Answer:
+    """`[{id, distance, metadata}]`, nearest first; takes the hits out of their list as they are rendered.
+
+    Raises TooLarge or Busy for too much payload.
+    """
+    return await run_coding(lease.parts[Part.ANSWERS], _hits_answer, hits, media, lease)
+
+
+def _hits_answer(hits: list[Hit], media: Media, lease: Lease) -> Answer:
+    growing = _Growing(media, len(hits), lease)
+    none, render = (_NULL, Raw) if media is Media.JSON else (_NIL, _packed_payload)
+    while hits:
+        growing.add(
+            [
+                _Hit(hit.id, hit.distance, none if hit.payload is None else render(hit.payload))
+                for hit in hits[:HITS_PER_STEP]
+            ]
+        )
+        del hits[:HITS_PER_STEP]
+    return growing.answer()
 
 
 def point_answer(point: Point, media: Media) -> Answer:
     """`{id, data, metadata}`."""
-    if media is Media.JSON:
-        return success_json(_json.encode(_json_point(point)))
-    return success(_packed_point(point), media)
+    return success(_point(point, media), media)
 
 
-async def points_answer(chunks: AsyncIterable[Sequence[Point | None]], media: Media) -> Answer:
-    """A list of points in the order of the ids asked for, null where there is none.
+async def points_answer(
+    chunks: AsyncIterable[Sequence[Point | None]], count: int, media: Media, lease: Lease
+) -> Answer:
+    """A list of `count` points in the order of the ids asked for, null where there is none.
 
-    Each chunk is rendered as it comes: numbers in JSON take many times the room of the vectors.
+    Each chunk is rendered as it comes: numbers in JSON take many times the room of the vectors. Raises
+    TooLarge or Busy when that takes too much.
     """
+    growing = _Growing(media, count, lease)
+    async for chunk in chunks:
+        size = sum(4 * point.vector.nbytes + len(point.payload or b"") for point in chunk if point)
+        await run_coding(size, _add_points, growing, chunk, media)
+    return growing.answer()
+
+
+def _add_points(growing: _Growing, points: Sequence[Point | None], media: Media) -> None:
+    growing.add([point and _point(point, media) for point in points])
+
+
+class _Growing:
+    """An answer that is a list, rendered in steps."""
+
+    def __init__(self, media: Media, count: int, lease: Lease) -> None:
+        self._media = media
+        self._lease = lease
+        self._body = bytearray(list_head(count, media))
+        self._separator = b""
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Render more, and weigh what there is by now."""
+        if self._media is Media.JSON:
+            self._body += self._separator
+            self._body += memoryview(_json.encode(values))[1:-1]
+            self._separator = b","
+        else:
+            self._body += memoryview(_packed.encode(values))[len(packed_array_head(len(values))) :]
+        self._lease.grow(Part.ANSWERS, len(self._body))
+
+    def answer(self) -> Answer:
+        """The whole answer."""
+        self._body += list_tail(self._media)
+        return Answer(200, self._body, self._media.value)
+
+
+def _point(point: Point, media: Media) -> _JsonPoint | _PackedPoint:
     if media is Media.JSON:
-        texts = [
-            _json.encode([point and _json_point(point) for point in chunk])[1:-1] async for chunk in chunks
-        ]
-        return success_json(b"[" + b",".join(texts) + b"]")
-    return success([point and _packed_point(point) async for chunk in chunks for point in chunk], media)
-
-
-def _json_point(point: Point) -> _JsonPoint:
-    return _JsonPoint(point.id, point.vector.tolist(), _raw(point.payload))
-
-
-def _packed_point(point: Point) -> dict[str, Any]:
-    # The same form as a vector has on its way in: a bin of little-endian float32.
+        return _JsonPoint(point.id, point.vector.tolist(), _json_payload(point.payload))
     data = np.ascontiguousarray(point.vector, "<f4").tobytes()
-    return {"id": point.id, "data": data, "metadata": _decoded(point.payload)}
+    return _PackedPoint(point.id, data, _packed_payload(point.payload))
 
 
-def _weigh(hits: Sequence[Hit]) -> None:
-    payload_bytes = sum(len(hit.payload or b"") for hit in hits)
-    if payload_bytes > ANSWER_PAYLOAD_BYTES_MAX:
-        raise TooLarge(
-            f"the payloads of {len(hits)} hits have {payload_bytes} bytes; "
-            f"at most {ANSWER_PAYLOAD_BYTES_MAX} are answered",
-            hint="ask with a lower limit",
-            details={"field": "limit", "value": payload_bytes, "limit": ANSWER_PAYLOAD_BYTES_MAX},
-        )
-
-
-def _raw(payload: bytes | None) -> Raw:
+def _json_payload(payload: bytes | None) -> Raw:
     return _NULL if payload is None else Raw(payload)
 
 
-def _decoded(payload: bytes | None) -> Any:
-    return None if payload is None else msgspec.json.decode(payload)
+def _packed_payload(payload: bytes | None) -> Raw:
+    return _NIL if payload is None else Raw(pack_payload(payload))

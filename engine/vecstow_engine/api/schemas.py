@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from vecstow_engine.model.fields import refuse_unknown
+from vecstow_engine.model.manifest import DIMENSION_MAX
 
 T = TypeVar("T")
 
@@ -21,12 +24,23 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            refuse_unknown(value, cls.model_fields)
+        return value
+
 
 class CreateBody(Body):
     """A collection to create."""
 
     name: str = Field(examples=["docs"], description="1 to 64 of A-Z a-z 0-9 _ -")
-    dimension: int = Field(examples=[3], description="1 to 65536; fixed for good")
+    dimension: int = Field(
+        examples=[3],
+        description="1 to 65536; fixed for good",
+        json_schema_extra={"minimum": 1, "maximum": DIMENSION_MAX},
+    )
     distance_metric: str = Field(examples=["Cosine"], json_schema_extra={"enum": DISTANCE_METRICS})
     vector_type: str | None = Field(default="Float32", json_schema_extra={"enum": [*VECTOR_TYPES, None]})
     index_config: dict[str, Any] | None = Field(
@@ -59,7 +73,7 @@ class ImportBody(Body):
 
     orphaned_path: str
     collection_name: str
-    dimension: int
+    dimension: int = Field(json_schema_extra={"minimum": 1, "maximum": DIMENSION_MAX})
     distance_metric: str = Field(json_schema_extra={"enum": DISTANCE_METRICS})
     vector_type: str = Field(default="Float32", json_schema_extra={"enum": VECTOR_TYPES})
 
@@ -91,7 +105,9 @@ class ErrorEnvelope(BaseModel):
     data: None = None
     error: str = Field(examples=["dimension is 0; it must be from 1 to 65536"])
     message: str
-    details: dict[str, Any] = Field(examples=[{"kind": "InvalidInput", "field": "dimension"}])
+    details: dict[str, Any] = Field(
+        examples=[{"kind": "InvalidInput", "field": "dimension", "value": 0, "limit": 1}]
+    )
 
 
 class Named(BaseModel):

@@ -54,9 +54,9 @@ def serve(
     run = _Run()
     app = Application(engine, settings, on_failure=run.fail, keys=keys)
     run.server = server = _Server(app, engine, settings)
-    # uvicorn raises the signal that stopped it once more when it is done: the process shall end with 0.
+    # uvicorn takes them later, once its loop runs, and gives them back when it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     log.info("listening", host=host, port=listener.getsockname()[1], keys=keys and len(keys.ring.keys))
     server.run(sockets=[listener])
     log.info("stopped", exit_code=run.exit_code)
@@ -75,12 +75,17 @@ class _Server(uvicorn.Server):
         self._ends_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first SIGTERM begins the drain; any other signal ends it."""
+        """Begin the drain at the first SIGTERM, end it at any other signal; one more SIGINT waits for nobody.
+
+        uvicorn's own would raise the signal once more at the end: the process shall end with 0.
+        """
         was_leaving, self._engine.leaving = self._engine.leaving, True
         if sig == signal.SIGTERM and not was_leaving:
             self._ends_at = time.monotonic() + self._drain_seconds
+        elif sig == signal.SIGINT and self.should_exit:
+            self.force_exit = True
         else:
-            super().handle_exit(sig, frame)
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to end."""

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Body, Response
 from fastapi import Request as FastRequest
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from vecstow_engine.api.context import InContext
+from vecstow_engine.api.context import DecodedRoute, InContext
 from vecstow_engine.api.media import Media, encode
 from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
+from vecstow_engine.service.changes import UNKNOWN_NAMES
 
-router = APIRouter()
+router = APIRouter(route_class=DecodedRoute)
 
 
 @router.get("/stats", response_model=Envelope[ServerStats], tags=["server"], summary="Totals of the server")
@@ -23,8 +24,9 @@ async def stats(context: InContext) -> Response:
 
 
 @router.get(
-    "/state", response_model=Envelope[dict[str, Any]], tags=["server"], summary="State for the operator"
-)
+    "/state", response_model=Envelope[dict[str, Any]], tags=["server"], summary="State for the operator",
+    responses={304: {"description": "The ETag is the client's"}},
+)  # fmt: skip
 async def state(context: InContext, request: FastRequest) -> Response:
     """Identity of the engine and state of each collection; 304 while the ETag is the client's.
 
@@ -33,7 +35,8 @@ async def state(context: InContext, request: FastRequest) -> Response:
     document: Any = await context.workers.quick(context.engine.state_document)
     if context.is_limited:
         rows = [row for row in document["collections"] if context.reaches(row["name"])]
-        document = document | {"collections": rows, "findings": {}}
+        failure = document["failure"] and UNKNOWN_NAMES
+        document = document | {"collections": rows, "findings": {}, "failure": failure}
     digest = hashlib.blake2b(encode(document, Media.JSON), digest_size=16)
     etag = f'"{digest.hexdigest()}"'
     if etag in _tags(request.headers.get("if-none-match", "")):
@@ -57,7 +60,7 @@ async def refresh(context: InContext, findings: Annotated[dict[str, Any] | None,
 )
 async def hold(context: InContext, body: Annotated[HoldBody | None, Body()] = None) -> Response:
     """Writes go on; only the log changes until the hold ends or is released."""
-    until = await context.workers.long(context.engine.hold, (body or HoldBody()).seconds)
+    until = await context.workers.long(None, context.engine.hold, (body or HoldBody()).seconds)
     return context.reply({"until": until, "message": "holding"})
 
 

@@ -30,15 +30,13 @@ class HttpSettings:
     """Time for the next piece of a body, and the grace that a slow one has."""
     body_bytes_per_second_min: int = 65_536
     """Rate that a body must keep up on the whole, its first seconds apart."""
-    body_memory_bytes_max: int = 256 * 1024 * 1024
-    """Bytes of all request bodies in memory; beyond it large bodies are answered 429."""
-    small_body_bytes_max: int = 1024 * 1024
-    """Largest body of a route that takes no vectors."""
     findings_bytes_max: int = 16 * 1024 * 1024
-    """Largest body of POST /state/refresh, and all of these together: what the sidecar finds in 10,000
-    collections takes 4 MiB."""
+    """Largest body of POST /state/refresh: what the sidecar finds in 10,000 collections takes 4 MiB."""
+    answer_bytes_per_second_min: int = 262_144
+    """Rate at which a client must take an answer on the whole, else it is disconnected."""
     write_stall_seconds_max: float = 60.0
-    """Time without progress after which an answer that nobody reads is dropped."""
+    """Grace that an answer has on top of that, and time without progress after which a client is
+    disconnected."""
     drain_seconds: float = 0.0
     """Time after SIGTERM in which requests still come in, each the last of its connection, and `/ready` says
     no: longer than it takes whoever sends requests here to notice."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from vecstow_engine.cli.input_files import read_bytes
 from vecstow_engine.model.errors import InvalidInput
 
 KEY_VARIABLE: Final = "VECSTOW_API_KEY"
@@ -43,12 +44,9 @@ def _key(key_file: Path | None) -> str | None:
 
 
 def _from_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX)
-    except OSError as error:
-        raise InvalidInput(f"key file {path} cannot be read: {error.strerror or error}") from None
-    return _sendable(raw.decode("utf-8", "replace").strip(), f"key file {path}")
+    name = f"key file {path}"
+    # Not decoded strictly: an error would quote what may be a part of the key.
+    return _sendable(read_bytes(path, FILE_BYTES_MAX, name).decode("utf-8-sig", "replace").strip(), name)
 
 
 def _sendable(key: str, place: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vecstow_engine.storage.layout import Layout
 
 _MANIFEST_KEYS: Final = tuple(field.name for field in dataclasses.fields(Manifest))
+NAME_CHARACTERS_SHOWN: Final = 80
 Declare = Callable[[dict[str, Any]], "Outcome"]
 """Brings one valid resource about."""
 
@@ -122,7 +123,7 @@ def _name(content: Any) -> str:
     """What to call a resource that may be no valid one."""
     metadata = content.get("metadata") if isinstance(content, dict) else None
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) else "-"
+    return name[:NAME_CHARACTERS_SHOWN] if isinstance(name, str) else "-"
 
 
 def _print_result(result: Result) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from vecstow_engine.cli.address import KEY_VARIABLE
-from vecstow_engine.model.errors import InvalidInput, Unavailable, VecstowError
+from vecstow_engine.cli.transport import SHOWN_CHARACTERS_MAX, explain, open_http, route
+from vecstow_engine.model.errors import Unavailable, VecstowError
 
-CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 600.0
 """Compaction and imports answer when they are done."""
 MESSAGEPACK: Final = "application/msgpack"
 RETRY_SECONDS_DEFAULT: Final = 1.0
 UNAUTHENTICATED: Final = 401
 KEY_HINT: Final = f"put the key into the environment as {KEY_VARIABLE}, or into a file: --key-file FILE"
-
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Unreachable(Unavailable):
@@ -62,22 +61,12 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidInput(f"--url {url!r} is no address; it must be like http://127.0.0.1:3030")
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
         self._sleep = sleep
         self._now = now
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
-            # Reading the certificates takes longer than most requests.
-            verify=parts.scheme == "https",
-            # A proxy that is meant for the world cannot reach this machine's loopback.
-            trust_env=parts.hostname not in _LOOPBACK,
-        )
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = open_http(self.url, headers, answer_seconds)
 
     def __enter__(self) -> Client:
         return self
@@ -93,7 +82,10 @@ class Client:
 
     def post(self, *segments: str, document: object = None, **parameters: str | int) -> Any:
         """The data of a POST with `document` as its JSON body."""
-        return self._patiently("POST", segments, params=parameters, json=document)
+        # In ASCII: half a surrogate pair cannot be sent otherwise, and the engine says what is wrong with it.
+        body = None if document is None else json.dumps(document).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        return self._patiently("POST", segments, params=parameters, content=body, headers=headers)
 
     def post_messagepack(self, *segments: str, body: bytes) -> Any:
         """The data of a POST with a body that is MessagePack already."""
@@ -118,11 +110,9 @@ class Client:
     def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Any:
         try:
             response = self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise Unreachable(
-                f"no answer from {self.url}: {str(error) or type(error).__name__}",
-                hint="is an engine running there? Start one with: vecstow serve --data ./data",
-            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            problem, hint = explain(error)
+            raise Unreachable(f"no answer from {route(self.url)}: {problem}", hint=hint) from error
         return _data(self.url, response)
 
 
@@ -130,14 +120,14 @@ def _data(url: str, response: httpx.Response) -> Any:
     """The envelope's data; raises RequestRefused, or Unreachable when there is no envelope."""
     try:
         envelope = response.json()
-        success = envelope["success"]
-    except (ValueError, TypeError, KeyError):
+        if envelope["success"] and response.is_success:
+            return envelope["data"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        moved = response.headers.get("Location", "")[:SHOWN_CHARACTERS_MAX]
         raise Unreachable(
             f"{url} answered {response.status_code} {response.reason_phrase}, but not as a Vecstow engine",
-            hint="check --url and VECSTOW_URL",
+            hint=f"it redirects to {moved}" if moved else "check --url and VECSTOW_URL",
         ) from None
-    if success and response.is_success:
-        return envelope["data"]
     details = envelope.get("details")
     details = details if isinstance(details, dict) else {}
     raise RequestRefused(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from vecstow_engine.model.errors import InvalidInput, NotFound, TooLarge
+from vecstow_engine.cli.input_files import STDIN, InputFileError, read_text
+from vecstow_engine.cli.output import print_note
+from vecstow_engine.model.errors import InvalidInput, NotFound
+from vecstow_engine.model.fields import type_name
 
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SUFFIXES: Final = (".yaml", ".yml", ".json")
-STDIN: Final = Path("-")
+NODES_MAX: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +31,25 @@ class Document:
 def read_documents(paths: list[Path]) -> Iterator[Document]:
     """The documents of files, of the YAML and JSON files directly in folders, and of stdin (`-`).
 
-    Raises NotFound for a path that is not there or a folder without such a file, TooLarge, and InvalidInput
+    A folder may also hold data: a document there that is no mapping is skipped, and a note names it.
+    Raises NotFound for a path that is not there or a folder without such a file, TooLarge, and InputFileError
     with line and column for what is no YAML.
     """
     for path in paths:
         for file in _files(path):
-            yield from load_resources(_read(file), "stdin" if file == STDIN else str(file))
+            text = read_text(file, FILE_BYTES_MAX)
+            documents = load_resources(text, "stdin" if file == STDIN else str(file))
+            yield from documents if file == path else filter(_may_be_resource, documents)
 
 
 def load_resources(text: str, source: str) -> Iterator[Document]:
     """Each document of `text`, lists (`kind: List`) opened, empty ones left out; raises InvalidInput."""
     try:
-        documents = [content for content in yaml.load_all(text, _UniqueKeyLoader) if content is not None]
-    except (yaml.YAMLError, RecursionError, ValueError) as broken:
-        raise InvalidInput(f"{source} is no valid YAML: {_one_line(broken)}") from broken
+        documents = [content for content in yaml.load_all(text, _ResourceLoader) if content is not None]
+    except RecursionError:
+        raise InputFileError(source, "is nested too deeply") from None
+    except yaml.YAMLError as broken:
+        raise InputFileError(source, f"is no valid YAML: {_one_line(broken, text)}") from broken
     for number, content in enumerate(documents, start=1):
         where = source if len(documents) == 1 else f"{source}, document {number}"
         if isinstance(content, dict) and content.get("kind") == "List":
@@ -50,23 +58,58 @@ def load_resources(text: str, source: str) -> Iterator[Document]:
             yield Document(where, content)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """As SafeLoader, but a key that stands twice in a mapping is an error, not a silent loss of the first."""
+class _ResourceLoader(yaml.SafeLoader):
+    """As SafeLoader, but as kubectl reads YAML: a date is a string, and a repeated key is an error.
+
+    Aliases may make a document `NODES_MAX` nodes large at most: a small file could stand for billions.
+    """
+
+    def get_node(self) -> Any:
+        node = super().get_node()
+        if node is not None:
+            _check_size(node, {})
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as wrong:
+            raise _wrong(node, f"{node.tag.rpartition(':')[2]} is expected: {str(wrong)[:200]}") from wrong
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
             if isinstance(key_node, yaml.ScalarNode):
                 if key_node.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key_node.value!r} stands twice", key_node.start_mark
-                    )
+                    raise _wrong(key_node, f"key {key_node.value[:80]!r} stands twice")
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
+_ResourceLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """Return how many nodes `node` stands for; raise for too many, and for one that contains itself."""
+    if node not in sizes:
+        sizes[node] = NODES_MAX  # an alias that leads back here is too large
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
+        sizes[node] = 1 + sum(_check_size(part, sizes) for part in parts)
+        if sizes[node] > NODES_MAX:
+            raise _wrong(node, f"its aliases stand for more than {NODES_MAX} nodes")
+    return sizes[node]
+
+
+def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
 def _files(path: Path) -> list[Path]:
-    if path == STDIN or path.is_file():
+    if path == STDIN or (path.exists() and not path.is_dir()):
         return [path]
     if not path.is_dir():
         raise NotFound(f"{path} does not exist")
@@ -76,18 +119,12 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path) -> str:
-    if file == STDIN:
-        raw = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-    else:
-        with file.open("rb") as stream:
-            raw = stream.read(FILE_BYTES_MAX + 1)
-    if len(raw) > FILE_BYTES_MAX:
-        raise TooLarge(f"{file} has more than {FILE_BYTES_MAX} bytes")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as broken:
-        raise InvalidInput(f"{file} is not UTF-8: {broken.reason} at byte {broken.start}") from broken
+def _may_be_resource(document: Document) -> bool:
+    """Whether a document of a folder is a mapping; a note names what is skipped."""
+    if isinstance(document.content, dict):
+        return True
+    print_note(f"{document.source} is skipped: it is no resource but a {type_name(document.content)}")
+    return False
 
 
 def _list_items(content: dict[Any, Any], where: str) -> Iterator[Document]:
@@ -98,7 +135,10 @@ def _list_items(content: dict[Any, Any], where: str) -> Iterator[Document]:
         yield Document(f"{where}, item {number}", item)
 
 
-def _one_line(broken: Exception) -> str:
+def _one_line(broken: yaml.YAMLError, text: str) -> str:
+    if isinstance(broken, yaml.reader.ReaderError):
+        line = text.count("\n", 0, broken.position) + 1
+        return f"line {line}: {str(broken).splitlines()[0]}"
     mark = getattr(broken, "problem_mark", None)
     problem = getattr(broken, "problem", None) or str(broken).splitlines()[0]
     return problem if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

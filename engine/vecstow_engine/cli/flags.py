@@ -22,6 +22,7 @@ import typer
 from vecstow_engine.model.errors import InvalidInput
 
 PREFIX: Final = "VECSTOW_"
+_METAVARS: Final = {"keys": "FILE", "memory_limit": "SIZE"}
 _T = TypeVar("_T")
 
 
@@ -67,8 +68,8 @@ class Flag:
         return None if self.default is dataclasses.MISSING else self.default
 
     def _metavar(self) -> str | None:
-        if self.field == "keys":
-            return "FILE"
+        if self.field in _METAVARS:
+            return _METAVARS[self.field]
         names = {int: "N", float: "X", str: "TEXT", Path: "DIR", Path | None: "DIR"}
         return names.get(self.annotation)
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from vecstow_engine.cli.client import Client, RequestRefused
-from vecstow_engine.cli.output import console, print_note
-from vecstow_engine.cli.rows import Batch, Source, batch_rows, batches
-from vecstow_engine.model.errors import InvalidInput, VecstowError
+from vecstow_engine.cli.output import console, counted, print_note
+from vecstow_engine.cli.rows import Batch, Source, batch_rows, batches, ids
+from vecstow_engine.model.errors import Conflict, InvalidInput, TooLarge, VecstowError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+GET_POINTS: Final = 100
+GET_VALUES: Final = 100_000
+"""Points, and numbers in their vectors, that one request asks for."""
+CONTENT_STATUSES: Final = (400, 413, 422)
+_POSITION: Final = re.compile(r"(?:vectors|(?<=metadata)|(?<=ids))\[(\d+)\]\.?")
+"""A point's position in a request, as the engine's messages name it."""
 
 
 @dataclass(slots=True)
@@ -28,7 +39,14 @@ class Report:
     skipped: int = 0
     """Rows that the engine had already."""
     acknowledged: int = 0
+    repeated_ids: int = 0
+    """Ids that several rows of the file have; the last of these rows is stored."""
     seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Rows that the engine has."""
+        return self.skipped + self.acknowledged
 
     @property
     def vectors_per_second(self) -> float:
@@ -42,6 +60,7 @@ class Report:
             "rows": self.rows,
             "skipped": self.skipped,
             "acknowledged": self.acknowledged,
+            "repeated_ids": self.repeated_ids,
             "seconds": round(self.seconds, 3),
             "vectors_per_second": round(self.vectors_per_second),
         }
@@ -49,69 +68,164 @@ class Report:
     def summary(self) -> str:
         """The report in one line."""
         skipped = f", {self.skipped:,} were there already" if self.skipped else ""
+        repeated = (
+            f"; {counted(self.repeated_ids, 'id')} occurred more than once, and the last row of each won"
+            if self.repeated_ids
+            else ""
+        )
         return (
             f"{self.collection}: {self.acknowledged:,} vectors acknowledged in {self.seconds:.2f} s "
-            f"({self.vectors_per_second:,.0f} vectors/s){skipped}"
+            f"({self.vectors_per_second:,.0f} vectors/s){skipped}{repeated}"
         )
+
+
+def hashes(ids: Iterable[str]) -> np.ndarray:
+    """A hash of each id: 8 bytes a row, however long the ids are.
+
+    Two of 10 million different ids share a hash with a probability of 3 in a million.
+    """
+    return np.fromiter(map(hash, ids), np.int64)
+
+
+def count_repeated(hashed: np.ndarray) -> int:
+    """How many different ids occur more than once."""
+    _, counts = np.unique(hashed, return_counts=True)
+    return int(np.count_nonzero(counts > 1))
+
+
+def first_rows(hashed: np.ndarray) -> np.ndarray:
+    """Whether each row is the first with its id."""
+    is_first = np.zeros(len(hashed), bool)
+    is_first[np.unique(hashed, return_index=True)[1]] = True
+    return is_first
 
 
 def send_rows(client: Client, collection: str, source: Source, *, rows: int, resume: bool) -> Report:
     """Bring every row of `source` into `collection`; with `resume`, skip the rows it has already.
 
     One request is on its way at a time, so what was acknowledged is always the file's beginning. Raises
-    InvalidInput for another dimension, and the engine's or the file's error with a hint how to go on. Ctrl-C
-    is told with what was acknowledged, and goes on as KeyboardInterrupt.
+    InvalidInput for another dimension, and the engine's or the file's error with a hint how to go on. After
+    Ctrl-C a note says how many rows were acknowledged, and KeyboardInterrupt goes on.
     """
-    _check_dimension(client, collection, source)
-    report = Report(collection, rows=len(source))
-    started = time.perf_counter()
-    prepared = _ahead((batch, batch.body()) for batch in batches(source, batch_rows(source.dimension, rows)))
+    uid = _check_dimension(client, collection, source)
+    report, hashed = Report(collection, rows=len(source)), np.zeros(len(source), np.int64)
+    rows = batch_rows(source.dimension, rows)
+    if resume:
+        hashed = hashes(ids(source))
+        report.skipped = _stored_rows(client, collection, source, rows, first_rows(hashed))
     try:
         with _progress(len(source)) as advance:
-            for batch, body in prepared:
-                resume = resume and _has_row(client, collection, batch.ids[-1])
-                if resume:
-                    report.skipped += len(batch.ids)
-                else:
-                    _send(client, collection, batch, body)
-                    report.acknowledged += len(batch.ids)
-                    report.seconds = time.perf_counter() - started
+            advance(report.skipped)
+            started = time.perf_counter()
+            for batch, body in _ahead((b, b.body()) for b in batches(source, rows, report.skipped)):
+                _send(client, collection, source, batch, body)
+                hashed[batch.start : batch.start + len(batch.ids)] = hashes(batch.ids)
+                report.acknowledged += len(batch.ids)
+                report.seconds = time.perf_counter() - started
+                uid = uid or _uid_of(client, collection)
                 advance(len(batch.ids))
+        _refuse_replaced(client, collection, uid)
     except KeyboardInterrupt:
-        done = report.skipped + report.acknowledged
         print_note(
-            f"interrupted; {done:,} of {report.rows:,} rows were acknowledged. "
+            f"interrupted; {report.done:,} of {report.rows:,} rows were acknowledged. "
             "Go on with the same command and --resume"
         )
         raise
     except VecstowError as error:
-        done = report.skipped + report.acknowledged
-        error.hint = error.hint or f"{done:,} of {report.rows:,} rows are in; --resume goes on from there"
+        first = "mend the file first; " if _is_about_content(error) else ""
+        error.hint = error.hint or (
+            f"{report.done:,} of {report.rows:,} rows are in; {first}--resume goes on from there"
+        )
         raise
+    report.repeated_ids = count_repeated(hashed)
     return report
 
 
-def _check_dimension(client: Client, collection: str, source: Source) -> None:
-    expected = client.get("collections", collection)["dimension"]
+def _is_about_content(error: VecstowError) -> bool:
+    """Whether the same rows would be refused again."""
+    if isinstance(error, RequestRefused):
+        return error.status in CONTENT_STATUSES
+    return isinstance(error, InvalidInput | TooLarge)
+
+
+def _check_dimension(client: Client, collection: str, source: Source) -> str | None:
+    """Return the collection's uid; it has none before its first write."""
+    described = client.get("collections", collection)
+    expected = described["dimension"]
     if expected != source.dimension:
         raise InvalidInput(
             f"the file's rows have {source.dimension} values, but collection {collection!r} has "
             f"dimension {expected}"
         )
+    uid: str | None = described["collection_uid"]
+    return uid
 
 
-def _send(client: Client, collection: str, batch: Batch, body: bytes) -> None:
+def _uid_of(client: Client, collection: str) -> str | None:
+    uid: str | None = client.get("collections", collection)["collection_uid"]
+    return uid
+
+
+def _refuse_replaced(client: Client, collection: str, uid: str | None) -> None:
+    """Raise Conflict when the rows went into two collections, one after the other of the same name."""
+    if _uid_of(client, collection) != uid:
+        raise Conflict(
+            f"collection {collection!r} was dropped and created again during the import: "
+            "the one that is served now has a part of the rows",
+            collection=collection, hint="import the whole file again, without --resume",
+        )  # fmt: skip
+
+
+def _send(client: Client, collection: str, source: Source, batch: Batch, body: bytes) -> None:
     try:
         client.post_messagepack("collections", collection, "vectors", "batch", body=body)
     except RequestRefused as refused:
-        last = batch.start + len(batch.ids) - 1
-        refused.message = f"rows {batch.start} to {last}: {refused.message}"
+        refused.message = _named(refused.message, source, batch)
         raise
 
 
-def _has_row(client: Client, collection: str, point_id: str) -> bool:
-    found = client.post("collections", collection, "vectors", "get", document={"ids": [point_id]})
-    return any(point is not None for point in found)
+def _named(message: str, source: Source, batch: Batch) -> str:
+    """The engine's message with the file's row in place of a position in the request."""
+    positions, sent = {int(found[1]) for found in _POSITION.finditer(message)}, batch.positions()
+    # An id or a key may read like a position.
+    if len(positions) != 1 or not (position := positions.pop()) < len(sent):
+        return f"rows {batch.start} to {batch.start + len(batch.ids) - 1}: {message}"
+    row = batch.start + sent[position]
+    return f"{source.name_row(row)}: {_POSITION.sub('', message)}"
+
+
+def _stored_rows(client: Client, collection: str, source: Source, step: int, is_first: np.ndarray) -> int:
+    """How many rows at the file's beginning an interrupted import surely brought.
+
+    A row with an id that no earlier row has stands for all rows before it. One of `step` rows is asked for,
+    and where it is missing, the rows before it until one is missing: the answer is the same for every `step`.
+    Were it less, older rows would replace the newest of their ids until all are sent. After another
+    interruption, a larger answer would then skip the newest.
+    """
+    stored, points = 0, ids(source)
+    for start in range(0, len(source), step):
+        part = list(islice(points, step))
+        rows = np.flatnonzero(is_first[start : start + step]).tolist()
+        there = _count_there(client, collection, source, [part[row] for row in rows[-1:]])
+        if there < len(rows[-1:]):
+            there = _count_there(client, collection, source, [part[row] for row in rows])
+            return start + rows[there - 1] + 1 if there else stored
+        if rows:
+            stored = start + rows[-1] + 1
+    return stored
+
+
+def _count_there(client: Client, collection: str, source: Source, wanted: list[str]) -> int:
+    """How many points of these ids the collection has before the first one that is missing."""
+    step = max(1, min(GET_POINTS, GET_VALUES // source.dimension))
+    for start in range(0, len(wanted), step):
+        document = {"ids": wanted[start : start + step]}
+        for at, point in enumerate(
+            client.post("collections", collection, "vectors", "get", document=document)
+        ):
+            if point is None:
+                return start + at
+    return len(wanted)
 
 
 def _ahead(items: Iterator[tuple[Batch, bytes]]) -> Iterator[tuple[Batch, bytes]]:

@@ -20,12 +20,12 @@ PIPE_WIDTH: Final = 4096
 
 def print_json(document: object) -> None:
     """Write one JSON document and a newline to stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    _write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_line(text: str) -> None:
     """Write one line to stdout."""
-    sys.stdout.write(printable(text) + "\n")
+    _write(printable(text) + "\n")
 
 
 def print_note(text: str) -> None:
@@ -60,7 +60,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_row(*(Text(text, overflow="ellipsis") for text in row))
     with out.capture() as captured:
         out.print(table)
-    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+    _write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
@@ -72,7 +72,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
     ]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        sys.stdout.write(f"{name + ':':<{width + 1}} {value}\n")
+        _write(f"{name + ':':<{width + 1}} {value}\n")
 
 
 def print_error(error: VecstowError) -> None:
@@ -119,6 +119,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise VecstowError(f"stdout cannot be written: {error.strerror or error}") from error
 
 
 def _settings(value: Mapping[str, object]) -> str:

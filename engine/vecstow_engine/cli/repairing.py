@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
 
 LOSSES_PRINTED_MAX: Final = 20
-RUNS_PRINTED_MAX: Final = 5
 WATCH_SECONDS: Final = 0.5
 
 Document = Mapping[str, Any]
@@ -102,7 +101,7 @@ def _of_plan(name: str, plan: Document) -> Iterator[str]:
         yield f"{name}: to be repaired{_summary(plan)}"
     if plan["hint"]:
         yield f"    what is lost may be in a backup: {plan['hint']}"
-    yield f"{name}: nothing was done; without --dry-run it is"
+    yield f"{name}: nothing was changed; the same command without --dry-run repairs it"
 
 
 def _of_repair(name: str, repair: Document, data: Path) -> Iterator[str]:
@@ -120,30 +119,7 @@ def _loses(plan: Document) -> bool:
 
 def _summary(plan: Document) -> str:
     """What is kept and what is lost; nothing where no point was touched."""
-    if not (plan["kept"] or plan["restored"]):
-        return ""
-    parts = [f"{counted(plan['kept'], 'point')} kept", f"{plan['restored']:,} from the log"]
-    if plan["lost"] or not plan.get("lost_records"):
-        parts.append(f"{'up to ' if plan.get('lost_rows') else ''}{plan['lost']:,} lost")
-    if plan.get("lost_records"):
-        parts.append(_lost_records(plan))
-    return f" ({', '.join(parts)})"
-
-
-def _lost_records(plan: Document) -> str:
-    """`1 log record lost (sequence 7)`."""
-    runs = [loss["records"] for loss in plan["losses"] if "records" in loss]
-    told = [_sequences(first, last) for first, last in runs[:RUNS_PRINTED_MAX]]
-    more = ["more"] if len(runs) > RUNS_PRINTED_MAX else []
-    if all(last is None for _, last in runs):
-        return f"whatever log records there were lost ({', '.join(told)})"
-    return f"{counted(plan['lost_records'], 'log record')} lost ({', '.join(told + more)})"
-
-
-def _sequences(first: int, last: int | None) -> str:
-    if last is None:
-        return f"any from sequence {first} on"
-    return f"sequence {first}" if first == last else f"sequences {first} to {last}"
+    return f" ({plan['summary']})" if plan.get("summary") else ""
 
 
 def _print_plan(name: str, plan: Document) -> None:

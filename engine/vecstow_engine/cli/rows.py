@@ -5,18 +5,21 @@ Vectors are mapped, not loaded, and payloads are read line by line: a file large
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from vecstow_engine.api.repeated_keys import check_text
+from vecstow_engine.cli.input_files import InputFileError, count_lines, lines
+from vecstow_engine.cli.vector_files import as_float32, open_vectors
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.names import check_point_id
+from vecstow_engine.model.payloads import encode_payload
 
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """Of vectors in one request, well below the engine's limit on a body."""
@@ -35,9 +38,18 @@ class Batch:
     """float32, (len(ids), dimension), C order."""
     payloads: list[dict[str, Any]] | None
 
+    def positions(self) -> list[int]:
+        """The positions of the rows that are sent: the last row of each id. An engine takes no id twice."""
+        last = {point_id: position for position, point_id in enumerate(self.ids)}
+        return sorted(last.values())
+
     def body(self) -> bytes:
         """The MessagePack form of a batch insert."""
-        return _encode.encode({"ids": self.ids, "vectors": self.vectors.tobytes(), "metadata": self.payloads})
+        ids, vectors, payloads = self.ids, self.vectors, self.payloads
+        if len(sent := self.positions()) < len(ids):
+            ids, vectors = [ids[position] for position in sent], vectors[sent]
+            payloads = payloads and [payloads[position] for position in sent]
+        return _encode.encode({"ids": ids, "vectors": vectors.tobytes(), "metadata": payloads})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,11 @@ class Source:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def name_row(self, row: int) -> str:
+        """`row 27`, and where its payload or else its id stands."""
+        file = self.payload_file or self.ids_file
+        return f"row {row}" if file is None else f"row {row} ({file} line {row + 1})"
+
 
 def open_source(npy: Path, payload_file: Path | None, ids_file: Path | None, id_field: str | None) -> Source:
     """The files, mapped and with equal numbers of rows.
@@ -69,28 +86,13 @@ def open_source(npy: Path, payload_file: Path | None, ids_file: Path | None, id_
         vectors=open_vectors(npy), payload_file=payload_file, ids_file=ids_file, id_field=id_field
     )
     for file in (payload_file, ids_file):
-        if file is not None and (lines := _count_lines(file)) != len(source):
-            raise InvalidInput(f"{file} has {lines} lines, but {npy} has {len(source)} rows")
+        if file is not None and (count := count_lines(file)) != len(source):
+            empty = next((number for number, line in lines(file) if not line.strip()), None)
+            raise InvalidInput(
+                f"{file} has {count} lines, but {npy} has {len(source)} rows",
+                hint=None if empty is None else f"line {empty} is empty",
+            )
     return source
-
-
-def open_vectors(npy: Path) -> np.ndarray:
-    """The array of a .npy file, memory-mapped: (n, d) of float16, float32 or float64."""
-    try:
-        array = np.lib.format.open_memmap(npy, mode="r")
-    except (ValueError, EOFError) as broken:
-        raise InvalidInput(f"{npy} is no .npy file that can be mapped: {broken}") from broken
-    if array.ndim != 2 or 0 in array.shape:
-        raise WrongShape(f"{npy} must hold an array of rows and columns, none of them empty")
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (2, 4, 8):
-        raise WrongShape(f"{npy} has dtype {array.dtype}; it must be float16, float32 or float64")
-    return array
-
-
-def as_float32(rows: np.ndarray) -> np.ndarray:
-    """A copy in little-endian float32, C order; what is too large becomes infinite and is refused later."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(rows, dtype="<f4")
 
 
 def batch_rows(dimension: int, wanted: int) -> int:
@@ -98,24 +100,29 @@ def batch_rows(dimension: int, wanted: int) -> int:
     return max(1, min(wanted, BATCH_BYTES_MAX // (4 * dimension)))
 
 
-def batches(source: Source, rows: int) -> Iterator[Batch]:
-    """The whole source in batches of `rows`; raises InvalidInput naming file and line."""
-    points = _points(source)
-    for start in range(0, len(source), rows):
+def batches(source: Source, rows: int, first: int = 0) -> Iterator[Batch]:
+    """The source from row `first` on in batches of `rows`; raises InvalidInput naming file and line."""
+    points = islice(_points(source), first, None)
+    for start in range(first, len(source), rows):
         vectors = as_float32(source.vectors[start : start + rows])
         pairs = list(islice(points, len(vectors)))
         payloads = [payload for _, payload in pairs if payload is not None]
         yield Batch(start, [point_id for point_id, _ in pairs], vectors, payloads or None)
 
 
+def ids(source: Source) -> Iterator[str]:
+    """The id of each row; raises InvalidInput naming file and line."""
+    return (point_id for point_id, _ in _points(source))
+
+
 def _points(source: Source) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """The id and the payload of each row, in order."""
-    ids = None if source.ids_file is None else _ids(source.ids_file)
+    given = None if source.ids_file is None else _ids(source.ids_file)
     payloads = None if source.payload_file is None else _payloads(source.payload_file)
     for row in range(len(source)):
         payload = None if payloads is None else next(payloads)
-        if ids is not None:
-            yield next(ids), payload
+        if given is not None:
+            yield next(given), payload
         elif payload is not None and source.id_field is not None:
             yield _take_id(payload, source.id_field, f"{source.payload_file} line {row + 1}"), payload
         else:
@@ -132,36 +139,26 @@ def _take_id(payload: dict[str, Any], field: str, where: str) -> str:
 
 
 def _ids(file: Path) -> Iterator[str]:
-    with _open_text(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            yield check_point_id(_text(line, file, number).rstrip("\r\n"), f"{file} line {number}: id")
+    for number, line in lines(file):
+        yield check_point_id(line, f"{file} line {number}: id")
 
 
 def _payloads(file: Path) -> Iterator[dict[str, Any]]:
-    with _open_text(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                payload = _decode.decode(line)
-            except msgspec.DecodeError as broken:
-                raise InvalidInput(f"{file} line {number} is no valid JSON: {broken}") from broken
-            if not isinstance(payload, dict):
-                raise WrongShape(f"{file} line {number} must be a JSON object")
-            yield payload
+    for number, line in lines(file):
+        yield _payload(line, file, number)
 
 
-def _count_lines(file: Path) -> int:
-    with _open_text(file) as stream:
-        return sum(1 for _ in stream)
-
-
-def _open_text(file: Path) -> BinaryIO | gzip.GzipFile:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rb")
-    return file.open("rb")
-
-
-def _text(line: bytes, file: Path, number: int) -> str:
+def _payload(line: str, file: Path, number: int) -> dict[str, Any]:
+    if not line.strip():
+        raise InputFileError(file, "is empty", line=number)
     try:
-        return line.decode()
-    except UnicodeDecodeError as broken:
-        raise InvalidInput(f"{file} line {number} is not UTF-8") from broken
+        payload = _decode.decode(line)
+    except RecursionError:
+        raise InputFileError(file, "is nested too deeply", line=number) from None
+    except (msgspec.MsgspecError, ValueError) as broken:
+        raise InputFileError(file, f"is no valid JSON: {broken}", line=number) from None
+    if not isinstance(payload, dict):
+        raise WrongShape(f"{file} line {number} must be a JSON object")
+    check_text(line.encode(), payload, f"{file} line {number}")
+    encode_payload(payload, f"{file} line {number}: payload")
+    return payload

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.address import address
+from vecstow_engine.cli.input_files import STDIN, read_text
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
 from vecstow_engine.cli.output import print_json, print_table
 from vecstow_engine.model.errors import InvalidInput, NotFound
@@ -19,28 +19,35 @@ from vecstow_engine.model.names import check_collection_name
 if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
 
+VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
+"""More than the longest vector takes as JSON."""
+
+
+Vector = Annotated[
+    str | None, typer.Option(metavar="JSON", help="The vector as a JSON list, or - to read it from stdin.")
+]
+Npy = Annotated[Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")]
+Row = Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")]
+PointId = Annotated[str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")]
+Ef = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
+]
+Filter = Annotated[
+    str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
+]
+
 
 def search_command(
     name: Collection,
-    vector: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="The vector as a JSON list, or - to read it from stdin."),
-    ] = None,
-    npy: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")
-    ] = None,
-    row: Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")] = 0,
-    point_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")] = 10,
-    ef: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
-    ] = None,
-    filter_json: Annotated[
-        str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
-    ] = None,
+    vector: Vector = None,
+    npy: Npy = None,
+    row: Row = 0,
+    point_id: PointId = None,
+    limit: Limit = 10,
+    ef: Ef = None,
+    filter_json: Filter = None,
     url: Url = URL_DEFAULT,
     key_file: KeyFile = None,
     as_json: Json = False,
@@ -52,7 +59,7 @@ def search_command(
 
     \b
     Examples:
-      vecstow search packages --id borgbackup-doc --limit 5
+      vecstow search packages --id rrep --limit 5
       vecstow search packages --npy questions.npy --row 7 --filter '{"section": "net"}'
     """
     check_collection_name(name)
@@ -82,7 +89,7 @@ def _vector(
     client: Client, name: str, text: str | None, npy: Path | None, row: int, point_id: str | None
 ) -> list[float]:
     if text is not None:
-        return _json_vector(sys.stdin.read() if text == "-" else text)
+        return _json_vector(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text)
     if npy is not None:
         return _row(npy, row)
     found = client.post("collections", name, "vectors", "get", document={"ids": [point_id]})
@@ -104,11 +111,13 @@ def _filter(text: str) -> Any:
         json.dumps(condition, allow_nan=False)
     except ValueError:
         raise InvalidInput("--filter holds a number that is not finite") from None
+    except RecursionError:
+        raise InvalidInput("--filter is nested too deeply") from None
     return condition
 
 
 def _row(npy: Path, row: int) -> list[float]:
-    from vecstow_engine.cli.rows import as_float32, open_vectors
+    from vecstow_engine.cli.vector_files import as_float32, open_vectors
 
     rows = open_vectors(npy)
     if row >= len(rows):

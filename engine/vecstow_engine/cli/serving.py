@@ -16,6 +16,7 @@ import typer
 
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.cli.flags import flags, gather, takes_flags
+from vecstow_engine.cli.main import SIGNALS, end_at_once
 from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.service.settings import Settings
 
@@ -76,13 +77,15 @@ def serve_command(**values: Any) -> None:
     """Serve the collections of a data directory.
 
     One engine at a time opens a volume. It comes back from the volume alone, whatever ended the one before.
-    SIGTERM and Ctrl-C end it in order: what is in flight is answered, a checkpoint is made.
+    SIGTERM and Ctrl-C end it in order: what is in flight is answered, a checkpoint is made. Before it
+    listens it has nothing to finish, and ends at once.
 
     \b
     Examples:
       vecstow serve --data ./data
       VECSTOW_DATA=/data vecstow serve --host 0.0.0.0 --keys keys.yaml --log-format json
     """
+    end_at_once(*SIGNALS)
     process = gather(ProcessSettings, values)
     # Without a fixed threshold glibc raises it, and keeps what the tail of an index gives back.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
@@ -121,6 +124,8 @@ def _keys(host: str, settings: KeySettings) -> KeyFile | None:
 def _admits_others(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise InvalidInput(f"--host {host[:80]!r} is no name of a host") from None
     except OSError:
         return False  # nobody can listen there, which is said when it is tried
     return not all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)

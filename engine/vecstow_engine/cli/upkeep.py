@@ -5,6 +5,7 @@ A stopped volume can be restored to, and kept for whoever repairs it (`vecstow m
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,13 +23,11 @@ from vecstow_engine.cli.options import (
     UrlOrNone,
     choose_place,
 )
-from vecstow_engine.cli.output import print_facts, print_json, print_line
+from vecstow_engine.cli.output import print_facts, print_json, print_line, print_note
+from vecstow_engine.model.errors import InvalidInput, NotFound, VecstowError
 from vecstow_engine.model.names import check_collection_name
 
 WRONG_PATH: Final = (400, 404)
-RESTORE_HINT: Final = (
-    "vecstow ls --deleted lists what was dropped; a relative path is taken from the data directory"
-)
 
 
 def compact_command(
@@ -63,6 +62,9 @@ def backup_command(
         print_json(answer)
     else:
         print_line(f"{answer['collection']} is copied to {answer['backup_path']}")
+        _, _, lack = str(answer["message"]).partition("; ")
+        if lack:
+            print_note(f"warning: {lack}")
 
 
 def restore_command(
@@ -92,28 +94,39 @@ def restore_command(
     if new_name is not None:
         check_collection_name(new_name)
     place = choose_place(data, url, key_file)
-    if isinstance(place, Path):
-        from vecstow_engine.storage.restoring import restore_on_volume
-
-        restored = restore_on_volume(place, path, new_name)
-        answer: dict[str, object] = {"name": restored.name, "message": "restored"}
-    else:
-        answer = _restore(place, {"backup_path": path} | ({"new_name": new_name} if new_name else {}))
+    try:
+        answer = _restore(place, path, new_name)
+    except VecstowError as error:
+        if getattr(error, "status", None) in WRONG_PATH or isinstance(error, InvalidInput | NotFound):
+            error.hint = error.hint or _restore_hint(place)
+        raise
     if as_json:
         print_json(answer)
     else:
         print_line(f"{answer['name']}: {answer['message']}")
 
 
-def _restore(engine: Address, document: dict[str, str]) -> dict[str, object]:
-    from vecstow_engine.cli.client import RequestRefused
+def _restore(place: Path | Address, path: str, new_name: str | None) -> dict[str, object]:
+    """Restore on a stopped volume, or ask an engine."""
+    if isinstance(place, Path):
+        from vecstow_engine.storage.restoring import restore_on_volume
 
-    try:
-        return _ask(engine, "POST", "collections", "restore", document=document)
-    except RequestRefused as refused:
-        if refused.status in WRONG_PATH:
-            refused.hint = refused.hint or RESTORE_HINT
-        raise
+        restored = restore_on_volume(place, path, new_name)
+        message = "; ".join(["restored", *restored.remarks])
+        return {"name": restored.manifest.name, "message": message}
+    document = {"backup_path": path} | ({"new_name": new_name} if new_name else {})
+    return _ask(place, "POST", "collections", "restore", document=document)
+
+
+def _restore_hint(place: Path | Address) -> str:
+    """Where the paths are that can be restored."""
+    is_volume = isinstance(place, Path)
+    option = f" --data {shlex.quote(str(place))}" if is_volume else ""
+    backups = f"{place}/.backups" if is_volume else ".backups of the data directory"
+    return (
+        f"vecstow ls --deleted{option} lists what was dropped; backups lie in {backups}; "
+        f"a relative path is taken from {place if is_volume else 'the data directory'}"
+    )
 
 
 def maintenance_command(

@@ -14,11 +14,14 @@ class Backlog:
 
     def __init__(self) -> None:
         self._batches: deque[Labels] = deque()
+        self.count = 0
+        """Labels in the queue, removed ones included; any thread may read it."""
 
     def add(self, labels: Labels) -> None:
         """Append labels, of which the backlog keeps the array."""
         if len(labels):
             self._batches.append(labels)
+            self.count += len(labels)
 
     def peek(self, count: int) -> Labels:
         """The first labels, at most `count`, and of one batch."""
@@ -26,6 +29,7 @@ class Backlog:
 
     def skip(self, count: int) -> None:
         """Drop the first `count` labels, of one batch, as `peek` returned them."""
+        self.count -= count
         if count:
             rest = self._batches.popleft()[count:]
             if len(rest):
@@ -34,6 +38,11 @@ class Backlog:
     def snapshot(self) -> list[Labels]:
         """The labels of this moment, batch by batch."""
         return list(self._batches)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory."""
+        return 8 * self.count
 
     def __bool__(self) -> bool:
         return bool(self._batches)

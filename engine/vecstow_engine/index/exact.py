@@ -17,12 +17,14 @@ from vecstow_engine.model.metrics import DistanceMetric
 
 _Positions: TypeAlias = npt.NDArray[np.intp]
 _Doubles: TypeAlias = npt.NDArray[np.float64]
+_Scale = TypeVar("_Scale", float, _Doubles)
 
 _SCORE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of one block's scores (queries x rows)."""
 _CACHE_BYTES: Final = 256 * 1024
 """Bytes of rows that are subtracted at a time, so that the difference stays in the processor's cache."""
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_FLOAT32_TINY: Final = float(np.finfo(np.float32).tiny)
 _SQUARES_TRUSTED: Final = (1e-30, 1e37)
 """Sums of float32 squares outside this range may have lost terms to underflow or overflow."""
 
@@ -53,6 +55,12 @@ def distances(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
     return result
 
 
+def distances_of_pairs(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
+    """The distance (n,) of each query (n, dimension) to the row in the same place."""
+    places = np.arange(len(rows))
+    return _paired(metric, queries, places, rows, places)
+
+
 def nearest(
     metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, hits: Hits | None = None
 ) -> Hits:
@@ -64,34 +72,44 @@ def nearest(
         hits = Hits.none(len(queries), k)
     for part in _parts(len(rows), _SCORE_BYTES // (4 * max(1, len(queries)))):
         found = _nearest_in_block(metric, queries, rows[part], labels[part], k, hits.distances[:, -1])
-        hits = merge(hits, found, k)
+        if found is not None:
+            hits = merge(hits, found, k)
     return hits
 
 
 def _nearest_in_block(
     metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, bounds: Rows
-) -> Hits:
+) -> Hits | None:
     """As `nearest`, for few enough rows; those beyond each query's bound (q,) may be left out.
+
+    None when all of them are beyond.
 
     A matrix product shortlists, and the pairs that are left are measured one by one: equal rows are then
     equally far whatever their place in the matrix, and near ones are not lost in the rounding of far ones.
     """
-    limits = bounds.astype(np.float64)
+    slacks: float | _Doubles = 0.0
+    power = 1
     if metric is DistanceMetric.MANHATTAN:
         scores = distances(metric, queries, rows)
-        of_query, of_row = _shortlist(scores, k, limits, np.zeros(len(queries)))
-        return _first_of_each(len(queries), k, of_query, labels[of_row], scores[of_query, of_row])
-    if metric is DistanceMetric.EUCLIDEAN:
+    elif metric is DistanceMetric.EUCLIDEAN:
         scores, slacks = _squares_by_product(queries, rows)
-        limits = limits**2
+        power = 2
     else:
         scores, slacks = _dots_by_product(metric, queries, rows)
-    of_query, of_row = _shortlist(scores, k, limits + slacks, slacks)
-    measured = _paired(metric, queries, of_query, rows, of_row)
+    # First with two numbers alone: a search asks for the few rows beside its graph each time.
+    if scores.min(initial=np.inf) > float(bounds.max(initial=-np.inf)) ** power + np.max(slacks, initial=0):
+        return None
+    of_query, of_row = _shortlist(scores, k, bounds.astype(np.float64) ** power + slacks, slacks)
+    if metric is DistanceMetric.MANHATTAN:
+        measured = scores[of_query, of_row]
+    else:
+        measured = _paired(metric, queries, of_query, rows, of_row)
     return _first_of_each(len(queries), k, of_query, labels[of_row], measured)
 
 
-def _shortlist(scores: Rows, k: int, limits: _Doubles, slacks: _Doubles) -> tuple[_Positions, _Positions]:
+def _shortlist(
+    scores: Rows, k: int, limits: _Doubles, slacks: float | _Doubles
+) -> tuple[_Positions, _Positions]:
     """Pairs of a query and a row, by query, that may belong to its k least scores within its limit.
 
     Scores are off by half of the query's slack at most.
@@ -99,7 +117,7 @@ def _shortlist(scores: Rows, k: int, limits: _Doubles, slacks: _Doubles) -> tupl
     within = scores <= _rounded_up(limits)
     if scores.shape[1] > k and np.count_nonzero(within) > 4 * k * len(scores):
         kth = np.partition(scores, k - 1, axis=1)[:, k - 1]
-        within &= scores <= _rounded_up(kth + slacks)
+        within &= scores <= _rounded_up(kth.astype(np.float64) + slacks)
     of_query, of_row = np.nonzero(within)
     return of_query, of_row
 
@@ -132,28 +150,36 @@ def _squares_by_product(queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
     return _without_overflow(scores, scale, queries.shape[1])
 
 
-def _dots_by_product(metric: DistanceMetric, queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
-    """1 - q.r (q, n), and per query twice the error bound of it (q,)."""
+def _dots_by_product(metric: DistanceMetric, queries: Rows, rows: Rows) -> tuple[Rows, float | _Doubles]:
+    """1 - q.r (q, n), and twice the error bound of it, one or per query (q,)."""
+    if metric is DistanceMetric.COSINE:  # of unit length: nothing overflows
+        return 1 - queries @ rows.T, _slack(2.0, queries.shape[1])
     with np.errstate(all="ignore"):
         scores = 1 - queries @ rows.T
-        scale = np.full(len(queries), 2.0)
-        if metric is DistanceMetric.DOT_PRODUCT:
-            longest = _roots(np.einsum("ij,ij->i", rows, rows)).max(initial=0)
-            scale = 1 + longest * _roots(np.einsum("ij,ij->i", queries, queries))
+        longest = _roots(np.einsum("ij,ij->i", rows, rows)).max(initial=0)
+        scale = 1 + longest * _roots(np.einsum("ij,ij->i", queries, queries))
     return _without_overflow(scores, scale, queries.shape[1])
 
 
 def _without_overflow(scores: Rows, scale: _Doubles, terms: int) -> tuple[Rows, _Doubles]:
-    """Scores with twice their error bound; infinite, and then any score will do, where one has overflowed.
-
-    A float32 dot product of n terms errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of
-    Numerical Algorithms, 3.1), besides underflow.
-    """
-    slacks = 2 * (terms + 8) * (2.0**-24 * scale + float(np.finfo(np.float32).tiny))
-    lost = ~np.isfinite(scores)
+    """Scores with twice their error bound; infinite, and then any score will do, where one has overflowed."""
+    slacks = _slack(scale, terms)
+    finite = np.isfinite(scores)
+    if finite.all() and np.isfinite(slacks).all():
+        return scores, slacks
+    lost = ~finite
     slacks[lost.any(axis=1) | ~np.isfinite(slacks)] = np.inf
     scores[lost] = 0
     return scores, slacks
+
+
+def _slack(scale: _Scale, terms: int) -> _Scale:
+    """Twice the error bound of a float32 dot product of n terms, whose factors' norms multiply to `scale`.
+
+    It errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1),
+    besides underflow.
+    """
+    return 2 * (terms + 8) * (2.0**-24 * scale + _FLOAT32_TINY)
 
 
 def _roots(squares: Rows) -> _Doubles:

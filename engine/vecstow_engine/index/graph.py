@@ -1,46 +1,52 @@
-"""The HNSW graph (Malkov and Yashunin, arXiv:1603.09320): hnswlib 0.8.0 behind a small interface.
+"""Approximate nearest neighbours of many rows, equal ones included.
 
-Not thread-safe, as hnswlib is not: the caller lets one call in at a time (two searches included, since
-hnswlib keeps one `ef` for the whole index). What hnswlib leaves to its caller is done here: growing, labels
-that are deleted twice, fewer results than k, Manhattan distances.
+hnswlib's graph isolates points next to many equal or nearly equal ones: their neighbours' links lead to one
+another alone. So equal rows share one node, and nodes that the graph does not lead to stand apart, where they
+are searched exactly. A search for what was inserted finds them.
+
+Not thread-safe: the caller lets one call in at a time, two searches included.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
-import hnswlib
 import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows, ordered
+from vecstow_engine.index.checking import Checking
+from vecstow_engine.index.groups import Groups
+from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows
+from vecstow_engine.index.hnsw import SPACES, Hnsw, hnsw_bytes
 from vecstow_engine.index.label_table import LabelTable
-from vecstow_engine.index.snapshot_format import element_size, read_content
+from vecstow_engine.index.row_table import ROW_TABLE_BYTES, Hashes, RowTable
+from vecstow_engine.index.tail import Tail
+from vecstow_engine.model.labels import slots_of
 from vecstow_engine.model.manifest import IndexConfig
-from vecstow_engine.model.metrics import DistanceMetric
-
-HNSWLIB_VERSION: Final = "0.8.0"
-"""Stands in the record of a saved graph: another version may read it otherwise."""
+from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric
 
 _LIVE: Final = 1
-_GROWTH: Final = 1.5
-_CAPACITY_MIN: Final = 256
-_READ_VALUES_MAX: Final = 256 * 1024
-"""Values that hnswlib gives back in one call: 6 ms with the GIL held."""
-_OVERFETCH: Final = 3
-"""Candidates per answer from the L2 graph for Manhattan: recall 0.981 at ef 50 on 384-dimensional text."""
-SPACES: Final = {
-    DistanceMetric.COSINE: "ip",
-    DistanceMetric.DOT_PRODUCT: "ip",
-    DistanceMetric.EUCLIDEAN: "l2",
-    DistanceMetric.MANHATTAN: "l2",
-}
-_ELEMENT_OVERHEAD_BYTES: Final = 48 + 48
-"""Per element beside its row: a mutex (40), level and list pointer; a node of hnswlib's label map."""
-_INDEX_OVERHEAD_BYTES: Final = 65_536 * 40
-"""hnswlib's label mutexes, in every index however small."""
+_CHECK_COSTS: Final = {1: 1.0, 8: 3.0, 64: 15.0}
+"""By ef, in greedy searches: most nodes are found at once, and what the last one does not find is lost."""
+_CHECK_COSTS_IN_DOUBT: Final = {1: 1.0, 8: 3.0, 16: 5.0}
+"""Among nearly equal rows a search happens upon an isolated node at one ef, and misses it at the next."""
+_SWEEP_GROWTH: Final = 2
+"""Growth after which all nodes are checked again, since later ones take the links of earlier ones."""
+EQUAL_SHARE_MAX: Final = 0.01
+"""Share of nodes with equal rows above which a loaded graph is worth a rebuild."""
+APART_ROWS_MAX: Final = 2000
+APART_BYTES_MAX: Final = 4 * 1024 * 1024
+_LABEL_BYTES: Final = 5
+"""A label's place in the table."""
+_CHECK_BYTES: Final = 8
+"""A node's place in the queue of checks: after a start all nodes wait there."""
+
+
+def graph_bytes(rows: int, dimension: int, max_connections: int) -> int:
+    """Bytes of memory that a graph of so many distinct rows takes, about, without nodes that stand apart."""
+    tables = rows * (ROW_TABLE_BYTES + _LABEL_BYTES + _CHECK_BYTES)
+    return hnsw_bytes(rows, dimension, max_connections) + tables
 
 
 class HnswGraph:
@@ -49,22 +55,26 @@ class HnswGraph:
     def __init__(
         self, metric: DistanceMetric, dimension: int, config: IndexConfig, capacity: int = 0
     ) -> None:
-        self._prepare_fields(metric, dimension, config.max_connections, config.ef_construction)
-        self._index.init_index(
-            max_elements=max(capacity, _CAPACITY_MIN),
-            M=config.max_connections,
-            ef_construction=config.ef_construction,
-        )
+        self._prepare_fields(metric, dimension, Hnsw(metric, dimension, config, capacity))
 
-    def _prepare_fields(self, metric: DistanceMetric, dimension: int, m: int, ef_construction: int) -> None:
+    def _prepare_fields(self, metric: DistanceMetric, dimension: int, hnsw: Hnsw) -> None:
         self._metric = metric
         self._dimension = dimension
-        self.max_connections = m
-        self.ef_construction = max(ef_construction, m)
-        self._index = hnswlib.Index(SPACES[metric], dimension)
+        self._hnsw = hnsw
         self._table = LabelTable()
-        self._deleted = 0
-        self._row = struct.Struct(f"{dimension}f")
+        self._rows = RowTable(dimension)
+        self._groups = Groups()
+        self._apart = Tail(metric, dimension)
+        self._apart_max = min(APART_ROWS_MAX, max(1, APART_BYTES_MAX // (4 * dimension)))
+        self.checking = Checking()
+        self._outside: set[int] = set()
+        """Nodes apart that are not in hnswlib's graph."""
+        self._swept_rows = 0
+        self.unreached_count = 0
+        """Nodes that the graph does not lead to and for which there was no room apart."""
+        self.is_outdated = False
+        """Whether nodes of a loaded graph hold equal rows, or rows that hnswlib cannot measure, as those of
+        earlier releases may."""
 
     def add(self, rows: Rows, labels: Labels, threads: int) -> None:
         """Insert prepared rows (n, dimension) under distinct labels (n,); grows when full.
@@ -74,19 +84,93 @@ class HnswGraph:
         if not len(labels):
             return
         self.mark_deleted(self._table.occupants(labels))
-        self._reserve(len(labels))
-        known = self.row_count
-        self._index.add_items(rows, labels, num_threads=threads)
-        self._deleted -= known + len(labels) - self.row_count
+        beyond = self._beyond(rows)
+        self._insert(rows[~beyond], labels[~beyond], threads)
+        self._set_apart(rows[beyond], labels[beyond])
+
+    def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
+        nodes, new, hashes, first = self._nodes_for(rows, labels)
+        self._hnsw.add(rows[new], labels[new], threads)
+        # Only now: what hnswlib failed to take is no node that equal rows could join.
+        self._rows.put(hashes, labels[first])
+        self.checking.note(labels[new])
+        self._table.put(labels[new], _LIVE)
+        if not new.all():
+            self._join(labels[~new], nodes[~new])
+            self._table.put(labels[~new], _LIVE)
+        self._sweep_when_grown()
+
+    def _set_apart(self, rows: Rows, labels: Labels) -> None:
+        """Let rows that hnswlib cannot measure stand apart, under their own labels."""
+        self._apart.add(rows, labels)
         self._table.put(labels, _LIVE)
+        self._outside.update(labels.tolist())
+
+    def _beyond(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Whether float32 sums of squares of each row (n,) may overflow or vanish, as hnswlib computes them.
+
+        Earlier releases took such rows. They are searched exactly.
+        """
+        if self._metric is DistanceMetric.COSINE:
+            return np.zeros(len(rows), dtype=np.bool_)
+        # Without a copy: `load` asks for all rows of a file.
+        peaks = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
+        inside = (peaks >= MAGNITUDE_MIN) & (peaks <= MAGNITUDE_MAX)
+        beyond: npt.NDArray[np.bool_] = ~(inside | (peaks == 0))
+        return beyond
+
+    def _nodes_for(
+        self, rows: Rows, labels: Labels
+    ) -> tuple[Labels, npt.NDArray[np.bool_], Hashes, npt.NDArray[np.intp]]:
+        """Return the node of each row (n,), whether the row gets its own new one, and the hashes and the
+        lines of the rows that no node held before, each once.
+        """
+        hashes, first, inverse = np.unique(self._rows.hashes(rows), return_index=True, return_inverse=True)
+        nodes = self._rows.find(hashes)
+        known = nodes != NO_LABEL
+        if len(first) == len(rows) and not known.any():
+            return labels, np.ones(len(rows), dtype=np.bool_), hashes, first
+        held = rows[first]
+        held[known] = self._node_rows(nodes[known])
+        nodes[~known] = labels[first[~known]]
+        new = (held[inverse] != rows).any(axis=1)
+        new[first[~known]] = True
+        return np.where(new, labels, nodes[inverse]), new, hashes[~known], first[~known]
+
+    def _node_rows(self, nodes: Labels) -> Rows:
+        """Rows of nodes, hidden ones included."""
+        rows = np.empty((len(nodes), self._dimension), dtype=np.float32)
+        apart = self._apart.holds(nodes)
+        rows[apart] = self._apart.rows(nodes[apart])
+        dead = nodes[~self._is_live(nodes)]
+        self._hnsw.show(dead)
+        rows[~apart] = self._hnsw.rows(nodes[~apart])
+        self._hnsw.hide(dead)
+        return rows
+
+    def _join(self, labels: Labels, nodes: Labels) -> None:
+        """Labels (n,) join nodes (n,) that are there; dead ones come back."""
+        distinct = np.unique(nodes)
+        alone = distinct[self._table.known(distinct) & ~self._groups.lists(distinct)]
+        dead = distinct[~self._is_live(distinct)]
+        self._hnsw.show(dead)
+        self.checking.note(dead)
+        self._groups.join(labels, nodes, alone)
+
+    def _is_live(self, nodes: Labels) -> npt.NDArray[np.bool_]:
+        return self._table.known(nodes) | self._groups.lists(nodes)
 
     def mark_deleted(self, labels: Labels) -> None:
         """Never return these labels again; unknown and deleted ones are passed over."""
+        if not len(labels):
+            return
         live = labels[self.contains(labels)]
-        for label in live.tolist():
-            self._index.mark_deleted(label)
-        self._deleted += len(live)
+        dead = self._groups.leave(live)
         self._table.discard(live)
+        self._hnsw.hide(dead[~self._apart.holds(dead)])
+        self._apart.remove(dead)
+        if self._outside:
+            self._outside.difference_update(dead.tolist())
 
     def contains(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Which of the labels are in the graph and live; shape (n,)."""
@@ -97,36 +181,21 @@ class HnswGraph:
         return self._table.labels_at(_LIVE)
 
     def rows(self, labels: Labels) -> Rows:
-        """The prepared rows (n, dimension) of live labels, at about 25 ns a value.
-
-        hnswlib holds the GIL, so they are read in parts: other threads run in between.
-        """
-        rows = np.empty((len(labels), self._dimension), dtype=np.float32)
-        part = max(1, _READ_VALUES_MAX // self._dimension)
-        for start in range(0, len(labels), part):
-            # hnswlib makes its own numpy array from the same lists, at twice the time.
-            lists = self._index.get_items(labels[start : start + part], return_type="list")
-            packed = b"".join([self._row.pack(*values) for values in lists])
-            rows[start : start + part] = np.frombuffer(packed, dtype=np.float32).reshape(-1, self._dimension)
-        return rows
+        """The prepared rows (n, dimension) of live labels, at about 25 ns a value."""
+        nodes, inverse = np.unique(self._groups.nodes_of(labels), return_inverse=True)
+        return self._node_rows(nodes)[inverse]
 
     def search(self, queries: Rows, k: int, ef: int, threads: int) -> Hits:
         """The k nearest live labels of prepared queries (q, dimension), padded to k places.
 
         `ef` is the size of the candidate list for this call alone, at least k. An answer has fewer than
-        min(k, live_count) labels where the graph leads to no more, as it may among many equal or deleted
-        rows: `short` finds these queries, `search_among` completes them.
+        min(k, live_count) labels where the graph leads to no more, as it may among many nearly equal or
+        deleted rows: `short` finds these queries, `search_among` completes them.
         """
-        wanted = min(k, self.live_count)
-        if wanted == 0 or len(queries) == 0:
-            return Hits.none(len(queries), k)
-        if self._metric is DistanceMetric.MANHATTAN:
-            wanted = min(_OVERFETCH * wanted, self.live_count)
-        self._index.set_ef(max(ef, wanted))
-        found = self._reached(queries, wanted, threads)
-        if self._metric is DistanceMetric.MANHATTAN:
-            found = self._reranked(queries, found)
-        return ordered(found, k)
+        hits = self._hnsw.search(queries, k, ef, threads)
+        if self._apart.count:
+            hits = self._apart.snapshot().search(queries, k, hits)
+        return self._groups.expand(hits)
 
     def short(self, hits: Hits) -> npt.NDArray[np.intp]:
         """The queries whose answer has fewer labels than there are to find."""
@@ -140,51 +209,44 @@ class HnswGraph:
         live = labels[self.contains(labels)]
         return exact.nearest(self._metric, queries, self.rows(live), live, k)
 
-    def _reached(self, queries: Rows, k: int, threads: int) -> Hits:
-        try:
-            return self._measured(*self._index.knn_query(queries, k, num_threads=threads))
-        except RuntimeError:
-            # Some query reaches fewer than k rows, and hnswlib says neither which nor how many.
-            if len(queries) == 1:
-                return self._reached_by_one(queries, k)
-        parts = [self._reached(queries[i : i + 1], k, 1) for i in range(len(queries))]
-        return Hits(np.concatenate([p.labels for p in parts]), np.concatenate([p.distances for p in parts]))
+    def check(self, count: int, threads: int) -> int:
+        """Search for `count` nodes that were inserted, and let those that are not found stand apart.
 
-    def _reached_by_one(self, query: Rows, k: int) -> Hits:
-        """All that one query reaches, fewer than k, padded: by bisection."""
-        low, high = 0, k - 1
-        reached = Hits.none(1, 0)
-        while low < high:
-            middle = (low + high + 1) // 2
-            try:
-                reached = self._measured(*self._index.knn_query(query, middle, num_threads=1))
-                low = middle
-            except RuntimeError:
-                high = middle - 1
-        return ordered(reached, k)
+        Returns how many were dealt with, 0 when all are.
+        """
+        nodes = self.checking.take(count)
+        shown = np.unique(nodes)
+        shown = shown[self._is_live(shown) & ~self._apart.holds(shown)]
+        lost, cost = self._lost(shown, threads)
+        room = lost[: max(0, self._apart_max - self._apart.count)]
+        self.unreached_count += len(lost) - len(room)
+        self._apart.add(self._hnsw.rows(room), room)
+        self._hnsw.hide(room)
+        self.checking.report(len(shown), len(lost), cost)
+        if not self.checking.urgent and not self._swept_rows:
+            self._swept_rows = self.row_count
+        return len(nodes)
 
-    def _measured(self, labels: Labels, raw: Rows) -> Hits:
-        """hnswlib's results as ours: it gives 1 - dot, or the square of the L2 norm."""
-        if self._metric is DistanceMetric.DOT_PRODUCT:
-            return Hits(labels, raw)
-        raw = np.maximum(raw, 0)
-        return Hits(labels, raw if self._metric is DistanceMetric.COSINE else np.sqrt(raw))
+    def _lost(self, nodes: Labels, threads: int) -> tuple[Labels, float]:
+        """Those of the shown nodes that the search for their own rows does not find, and its cost."""
+        rows, cost = self._hnsw.rows(nodes), 0.0
+        for ef, weight in (_CHECK_COSTS_IN_DOUBT if self.checking.is_doubtful else _CHECK_COSTS).items():
+            if len(nodes):
+                cost += weight * len(nodes)
+                found = self._hnsw.leads_to(rows, nodes, ef, threads)
+                rows, nodes = rows[~found], nodes[~found]
+        return nodes, cost
 
-    def _reranked(self, queries: Rows, found: Hits) -> Hits:
-        """The same labels with Manhattan distances."""
-        labels, positions = np.unique(found.labels, return_inverse=True)
-        positions = positions.reshape(found.labels.shape)
-        rows = self.rows(labels[labels != NO_LABEL])
-        distances = np.full_like(found.distances, np.inf)
-        for i, query in enumerate(queries):
-            real = positions[i] < len(rows)
-            distances[i, real] = exact.distances(self._metric, query[None], rows[positions[i, real]])[0]
-        return Hits(found.labels, distances)
+    def _sweep_when_grown(self) -> None:
+        if self._swept_rows and self.row_count >= _SWEEP_GROWTH * self._swept_rows:
+            self._swept_rows = self.row_count
+            self.unreached_count = 0
+            self.checking.start_over(np.unique(self._groups.nodes_of(self.live_labels())))
 
-    def _reserve(self, added: int) -> None:
-        needed = self.row_count + added
-        if needed > self._index.max_elements:
-            self._index.resize_index(max(needed, int(self._index.max_elements * _GROWTH)))
+    @property
+    def apart_count(self) -> int:
+        """Nodes that are searched exactly, because the graph does not lead to them."""
+        return self._apart.count
 
     @property
     def space(self) -> str:
@@ -193,8 +255,8 @@ class HnswGraph:
 
     @property
     def row_count(self) -> int:
-        """Rows, deleted ones included."""
-        return int(self._index.element_count)
+        """Nodes, deleted ones included."""
+        return self._hnsw.row_count
 
     @property
     def live_count(self) -> int:
@@ -203,35 +265,40 @@ class HnswGraph:
 
     @property
     def deleted_count(self) -> int:
-        """Rows that are still in the graph though their labels are marked deleted."""
-        return self._deleted
+        """Nodes that are still in the graph though no live label is theirs."""
+        return self._hnsw.hidden_count - self._apart.count + len(self._outside)
 
     @property
     def deleted_share(self) -> float:
-        """Deleted rows among all rows, 0 to 1."""
-        return self._deleted / max(1, self._deleted + self.live_count)
+        """Deleted nodes among all nodes, 0 to 1."""
+        return self.deleted_count / max(1, self.row_count)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory, about: what is touched, not what is reserved."""
-        links_above = (4 * self.max_connections + 20) // max(1, self.max_connections - 1)
-        element = element_size(self.max_connections, self._dimension) + _ELEMENT_OVERHEAD_BYTES + links_above
-        return self.row_count * element + _INDEX_OVERHEAD_BYTES + self._table.bytes
+        own = graph_bytes(self.row_count, self._dimension, self.max_connections)
+        return own + self._groups.bytes + self._apart.bytes
 
     def built_with(self, config: IndexConfig) -> bool:
         """Whether these settings would make the same graph."""
-        return (self.max_connections, self.ef_construction) == (
-            config.max_connections,
-            max(config.ef_construction, config.max_connections),
-        )
+        return self._hnsw.built_with(config)
+
+    @property
+    def max_connections(self) -> int:
+        """hnswlib's M."""
+        return self._hnsw.max_connections
 
     def file_size(self) -> int:
         """Bytes that `save` writes; hnswlib reports no error on a full disk, so the caller compares."""
-        return int(self._index.index_file_size())
+        return self._hnsw.file_size()
 
     def save(self, path: str) -> None:
-        """Write the graph in hnswlib's format, holding the GIL; syncs nothing and reports no error."""
-        self._index.save_index(path)
+        """Write the graph in hnswlib's format, holding the GIL; syncs nothing and reports no error.
+
+        Labels that share another one's node and nodes that stand apart are not live in the file. The
+        loader adds them again, and they find their nodes by their rows.
+        """
+        self._hnsw.save(path)
 
     @classmethod
     def load(
@@ -247,13 +314,27 @@ class HnswGraph:
         The file must be verified before: damage inside rows or links crashes the process. Raises DamagedFile
         when its sizes contradict. Its own settings win over `config`; `built_with` tells.
         """
-        content = read_content(path, dimension)
-        if not len(content.labels):
-            # hnswlib takes an empty loaded index for one that has an entry point.
-            return cls(metric, dimension, config, element_count_max)
+        hnsw, content = Hnsw.load(path, metric, dimension, config, element_count_max)
         graph = cls.__new__(cls)
-        graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)
-        graph._index.load_index(path, max_elements=element_count_max)
-        graph._deleted = int(content.deleted.sum())
-        graph._table.put(content.labels[~content.deleted], _LIVE)
+        graph._prepare_fields(metric, dimension, hnsw)
+        beyond = graph._beyond(content.rows)
+        hnsw.hide(content.labels[beyond & ~content.deleted])
+        live, outlived = _newest_of_slots(content.labels[~beyond & ~content.deleted])
+        hnsw.hide(outlived)
+        graph._table.put(live, _LIVE)
+        graph.checking.look_through(live)
+        hashes, first = np.unique(graph._rows.hashes(content.rows), return_index=True)
+        graph._rows.put(hashes, content.labels[first])
+        equal = len(content.labels) - len(first)
+        graph.is_outdated = bool(beyond.any()) or equal > EQUAL_SHARE_MAX * len(content.labels)
         return graph
+
+
+def _newest_of_slots(labels: Labels) -> tuple[Labels, Labels]:
+    """Return the newest label of each slot, and the others.
+
+    A removed label stays the name of a node that other labels share, while its slot has another label.
+    """
+    newest_first = np.sort(labels)[::-1]
+    _, first = np.unique(slots_of(newest_first), return_index=True)
+    return newest_first[first], np.delete(newest_first, first)

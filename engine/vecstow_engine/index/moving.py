@@ -15,8 +15,14 @@ from vecstow_engine.index.slices import SliceMeter
 from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 
+_CHECK_EF: Final = 8
+"""What checking a row costs beside inserting it, in `ef_construction`."""
+_LEISURE: Final = 4
+"""Part of a slice that is used while nothing is urgent."""
 PRELOAD_BYTES: Final = 32 * 1024 * 1024
 """Of tail, up to which rows are read from disk ahead of the graph."""
+LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of rows that are read from disk in one slice."""
 
 
 class Mover:
@@ -24,7 +30,8 @@ class Mover:
 
     def __init__(self, state: IndexState, slice_seconds: float) -> None:
         self._state = state
-        self._meter = SliceMeter(slice_seconds)
+        self._meter = SliceMeter(slice_seconds, state.dimension * state.config.ef_construction)
+        self._check_meter = SliceMeter(slice_seconds, state.dimension * _CHECK_EF)
         self._moving = threading.Lock()
         """Taken before the locks of the state."""
         self._rebuild_is_next = False
@@ -41,16 +48,21 @@ class Mover:
             if state.backlog and (state.flat or self._load_is_next or not state.tail.count):
                 self._load_is_next = False
                 if state.flat or state.tail.bytes < PRELOAD_BYTES:
-                    return self._load_backlog(rows_max)
+                    return self._load_backlog(min(rows_max, max(1, LOAD_BYTES_MAX // (4 * state.dimension))))
             self._load_is_next = True
             if state.flat:
                 return 0
+            if state.unchecked and not state.outside_graph:
+                return self._check(min(rows_max, self._check_meter.rows(threads)), threads)
             rows = min(rows_max, self._meter.rows(threads))
             if state.rebuild is not None and (self._rebuild_is_next or not state.outside_graph):
                 self._rebuild_is_next = False
                 return self._advance_rebuild(state.rebuild, rows, threads)
             self._rebuild_is_next = True
-            return self._move_tail(rows, threads)
+            if state.outside_graph or state.graph is None:
+                return self._move_tail(rows, threads)
+            checked = self._check(self._check_meter.rows(threads) // _LEISURE, threads)
+            return checked if state.graph.checking.is_doubtful else 0
 
     def adopt(self, graph: HnswGraph) -> None:
         """Serve a loaded graph; raises RuntimeError when there is one already.
@@ -67,7 +79,10 @@ class Mover:
             state.graph = graph
 
     def start_rebuild(self, config: IndexConfig) -> None:
-        """Build the graph anew in later slices, instead of a rebuild that is under way."""
+        """Build a new graph in later slices, instead of a rebuild that is under way.
+
+        In random order: rows that come cluster by cluster make a graph that does not lead to all of them.
+        """
         state = self._state
         with self._moving, state.turn, state.lock:
             state.config = config
@@ -76,7 +91,19 @@ class Mover:
             state.apply_removals()
             labels = state.graph.live_labels()
             graph = HnswGraph(state.metric, state.dimension, config, len(labels) * 9 // 8)
-            state.rebuild = Rebuild(graph, labels)
+            state.rebuild = Rebuild(graph, np.random.default_rng().permutation(labels))
+
+    def start_over(self, config: IndexConfig) -> None:
+        """Give the graph up, and build another one from the rows on disk."""
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            state.config = config
+            state.apply_removals()
+            labels = state.table.labels_at(GRAPH)
+            state.table.put(labels, BACKLOG)
+            state.backlog.add(labels)
+            old, state.graph, state.rebuild = (state.graph, state.rebuild), None, None
+        del old  # a large graph takes a while to free: without a lock
 
     def _load_backlog(self, rows_max: int) -> int:
         """Rows from disk join the tail."""
@@ -99,6 +126,16 @@ class Mover:
                 state.settle(labels)
                 state.tail.remove(labels)
         return len(labels)
+
+    def _check(self, rows: int, threads: int) -> int:
+        """Search for what was inserted; when the tail is empty, so that a large import is checked once."""
+        state = self._state
+        with state.turn:
+            with state.lock:
+                state.apply_removals()
+            assert state.graph is not None
+            with self._check_meter.measure(rows):
+                return state.graph.check(rows, threads)
 
     def _take_backlog(self, rows_max: int) -> tuple[int, Labels, Rows]:
         """How many labels to skip afterwards, the live ones of them, and their prepared rows. No locks."""

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vecstow_engine.index.hits import Labels
+from vecstow_engine.index.hits import Labels, Rows
 from vecstow_engine.model.errors import DamagedFile
 
 _HEADER: Final = struct.Struct("<6QiI3QdQ")
@@ -39,6 +39,8 @@ class SnapshotContent:
     """Every label, deleted ones included, in the order of insertion."""
     deleted: npt.NDArray[np.bool_]
     """Which of them are marked deleted."""
+    rows: Rows
+    """Their rows (n, dimension), mapped from the file."""
 
 
 def read_content(path: str, dimension: int) -> SnapshotContent:
@@ -64,10 +66,12 @@ def read_content(path: str, dimension: int) -> SnapshotContent:
     if Path(path).stat().st_size < _HEADER.size + count * (element_bytes + 4):
         raise DamagedFile(f"too short for its {count} elements", file=path)
     if count == 0:
-        return SnapshotContent(m, ef, np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.bool_))
+        none = np.empty((0, dimension), dtype=np.float32)
+        return SnapshotContent(m, ef, np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.bool_), none)
     elements = np.memmap(path, np.uint8, "r", _HEADER.size, (count, element_bytes))
     labels = np.ascontiguousarray(elements[:, label_offset:]).view("<u8").astype(np.uint64).ravel()
-    return SnapshotContent(m, ef, labels, (elements[:, _FLAGS_OFFSET] & _DELETED).astype(np.bool_))
+    deleted = (elements[:, _FLAGS_OFFSET] & _DELETED).astype(np.bool_)
+    return SnapshotContent(m, ef, labels, deleted, elements[:, data_offset:label_offset].view("<f4"))
 
 
 def element_size(max_connections: int, dimension: int) -> int:

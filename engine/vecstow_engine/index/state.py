@@ -57,17 +57,22 @@ class IndexState:
         self.graph: HnswGraph | None = None
         self.rebuild: Rebuild | None = None
         self._removed: list[Labels] = []
-        self._flat_rows_max = min(flat_rows_max, FLAT_BYTES_MAX // (4 * dimension))
+        self.flat_rows_max = min(flat_rows_max, FLAT_BYTES_MAX // (4 * dimension))
 
     @property
     def flat(self) -> bool:
         """Whether there are too few rows for a graph, so that the tail is where they belong. Any locks."""
-        return self.graph is None and self.outside_graph <= self._flat_rows_max
+        return self.graph is None and self.outside_graph <= self.flat_rows_max
 
     @property
     def outside_graph(self) -> int:
         """Labels in the tail and the backlog. Any locks."""
         return self.table.count(TAIL) + self.table.count(BACKLOG)
+
+    @property
+    def unchecked(self) -> int:
+        """Nodes of the graph that are to be searched for before it counts as complete. Any locks."""
+        return self.graph.checking.urgent if self.graph is not None else 0
 
     @property
     def removals_noted(self) -> int:
@@ -89,13 +94,12 @@ class IndexState:
 
     def apply_removals(self) -> None:
         """Mark in the graph what was removed from it since the last time. Both locks."""
-        removed, self._removed = self._removed, []
-        if not removed or self.graph is None:
-            return
-        labels = np.concatenate(removed)
-        self.graph.mark_deleted(labels)
-        if self.rebuild is not None:
-            self.rebuild.note_removed(labels)
+        if self._removed and self.graph is not None:
+            labels = np.concatenate(self._removed)
+            self.graph.mark_deleted(labels)
+            if self.rebuild is not None:
+                self.rebuild.note_removed(labels)
+        self._removed = []
 
     def settle(self, labels: Labels) -> None:
         """A slice of the tail has been inserted: what was not removed meanwhile has moved. Both locks."""

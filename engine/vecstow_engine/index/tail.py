@@ -15,8 +15,15 @@ from vecstow_engine.model.metrics import DistanceMetric
 _CHUNK_BYTES_MAX: Final = 2 * 1024 * 1024
 """Memory is freed chunk by chunk. From 4 MiB on numpy asks for huge pages, and untouched ones would cost."""
 _CHUNK_ROWS_MIN: Final = 32
+ROW_OVERHEAD_BYTES: Final = 9 + 120
+"""Per row: label and mark (9), an entry of the map of labels with its two integers (measured)."""
 _INDEX_BITS: Final = 32
 _INDEX_MASK: Final = 2**32 - 1
+
+
+def row_bytes(dimension: int) -> int:
+    """Bytes of memory that one row takes in a tail."""
+    return 4 * dimension + ROW_OVERHEAD_BYTES
 
 
 class _Chunk:
@@ -112,6 +119,18 @@ class Tail:
                 del self._chunks[number]
         return removed
 
+    def rows(self, labels: Labels) -> Rows:
+        """Copies of the rows (n, dimension) of labels that are in the tail."""
+        rows = np.empty((len(labels), self._dimension), dtype=np.float32)
+        for i, label in enumerate(labels.tolist()):
+            position = self._positions[label]
+            rows[i] = self._chunks[position >> _INDEX_BITS].rows[position & _INDEX_MASK]
+        return rows
+
+    def holds(self, labels: Labels) -> npt.NDArray[np.bool_]:
+        """Whether each label (n,) is in the tail."""
+        return np.fromiter((label in self._positions for label in labels.tolist()), np.bool_, len(labels))
+
     def peek(self, count: int) -> tuple[Rows, Labels]:
         """Copies of the oldest `count` rows (fewer when there are fewer), and their labels."""
         rows: list[Rows] = [np.empty((0, self._dimension), dtype=np.float32)]
@@ -151,4 +170,4 @@ class Tail:
     @property
     def bytes(self) -> int:
         """Bytes of the rows written to chunks that are still held."""
-        return sum(chunk.filled for chunk in self._chunks.values()) * (4 * self._dimension + 9)
+        return sum(chunk.filled for chunk in self._chunks.values()) * row_bytes(self._dimension)

@@ -5,16 +5,19 @@ A graph takes 2.6 MB at least, so an index of few rows is flat: all of them stay
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from vecstow_engine.index import exact, searching
-from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.graph import HnswGraph, graph_bytes
 from vecstow_engine.index.hits import Hits, Labels, Rows
 from vecstow_engine.index.label_table import LabelTable
 from vecstow_engine.index.moving import Mover
 from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, Fetch, IndexState
+from vecstow_engine.index.tail import row_bytes
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
@@ -43,6 +46,8 @@ class VectorIndex:
         self._threads = threads
         self._state = IndexState(metric, dimension, config, fetch, flat_rows_max)
         self._mover = Mover(self._state, slice_seconds)
+        self.searched_at = -math.inf
+        """time.monotonic() of the last search."""
 
     def add(self, rows: Rows, labels: Labels) -> None:
         """Rows (n, dimension) under distinct labels (n,), searchable at once; known ones are passed over.
@@ -75,6 +80,7 @@ class VectorIndex:
 
         Raises what `fetch` raises while there is a backlog.
         """
+        self.searched_at = time.monotonic()
         prepared = exact.prepare(self._state.metric, queries)
         return searching.search(self._state, prepared, k, ef, self._threads)
 
@@ -109,6 +115,10 @@ class VectorIndex:
         """
         self._mover.start_rebuild(config)
 
+    def start_over(self, config: IndexConfig) -> None:
+        """Give the graph up, and build another one with these settings from the rows that `fetch` reads."""
+        self._mover.start_over(config)
+
     @contextmanager
     def fork_point(self) -> Iterator[HnswGraph | None]:
         """Nothing changes or searches the graph meanwhile: fork here, and save the graph in the child."""
@@ -126,10 +136,10 @@ class VectorIndex:
 
     @property
     def pending(self) -> int:
-        """Labels that `advance` has yet to move; while the index is flat, the tail is where they belong."""
+        """Labels that `advance` has yet to move or check; in a flat index the tail is where they belong."""
         state = self._state
         with state.lock:
-            return state.table.count(BACKLOG) if state.flat else state.outside_graph
+            return state.table.count(BACKLOG) if state.flat else state.outside_graph + state.unchecked
 
     @property
     def indexed(self) -> int:
@@ -157,7 +167,7 @@ class VectorIndex:
 
     @property
     def graph_rows(self) -> int:
-        """Rows in the graph, deleted ones included: each update adds one, a rebuild drops the deleted."""
+        """Distinct rows in the graph, deleted ones included; a rebuild drops the deleted."""
         graph = self._state.graph
         return 0 if graph is None else graph.row_count
 
@@ -166,15 +176,74 @@ class VectorIndex:
         """Deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
         state = self._state
         with state.lock:
-            if state.graph is None:
-                return 0.0
-            marked, live = state.graph.deleted_count, state.graph.live_count
-            return (marked + state.removals_noted) / max(1, marked + live)
+            noted = state.removals_noted
+        if noted:  # labels that may share nodes with others
+            with state.turn, state.lock:
+                state.apply_removals()
+        graph = state.graph
+        return graph.deleted_share if graph is not None else 0.0
+
+    @property
+    def unchecked(self) -> int:
+        """Nodes of the graph that nobody has searched for yet."""
+        graph = self._state.graph
+        return graph.checking.count if graph is not None else 0
+
+    @property
+    def unreached(self) -> int:
+        """Nodes that searches may not find: the graph does not lead to them, and there was no room apart."""
+        graph = self._state.graph
+        return graph.unreached_count if graph is not None else 0
+
+    @property
+    def apart(self) -> int:
+        """Nodes of the graph that are searched exactly, because the graph does not lead to them."""
+        graph = self._state.graph
+        return graph.apart_count if graph is not None else 0
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory, about."""
+        rebuild = self._state.rebuild
+        second = rebuild.graph.memory_bytes if rebuild is not None else 0
+        return self.graph_bytes + second + self.tail_bytes + self.table_bytes
+
+    @property
+    def graph_bytes(self) -> int:
+        """Bytes that the graph takes."""
+        graph = self._state.graph
+        return graph.memory_bytes if graph is not None else 0
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the table of labels."""
+        return self._state.table.bytes
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether there are too few rows for a graph, so that the tail is where they belong."""
+        return self._state.flat
+
+    def full_bytes(self, added: int = 0) -> int:
+        """Bytes that the graph takes once it holds every label and `added` more.
+
+        While so many rows are too few for a graph: the bytes that they take in memory.
+        """
         state = self._state
-        graphs = [state.graph, state.rebuild.graph if state.rebuild is not None else None]
-        held = sum(graph.memory_bytes for graph in graphs if graph is not None)
-        return held + self.tail_bytes + state.table.bytes
+        with state.lock:
+            outside = state.outside_graph + added
+            if state.graph is None and outside <= state.flat_rows_max:
+                return outside * row_bytes(state.dimension)
+            held = self._size(0) if state.graph is None else state.graph.memory_bytes
+            return held + self._size(outside) - self._size(0)
+
+    @property
+    def rebuild_bytes(self) -> int:
+        """Bytes that a second graph of all rows takes; 0 where there is no first one."""
+        state = self._state
+        if state.graph is None:
+            return 0
+        return self._size(state.graph.row_count - state.graph.deleted_count + state.outside_graph)
+
+    def _size(self, rows: int) -> int:
+        return graph_bytes(rows, self._state.dimension, self._state.config.max_connections)

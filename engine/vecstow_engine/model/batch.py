@@ -5,7 +5,8 @@ Shapes: n points of dimension d. Every refusal names the place (`vectors[3].data
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,25 +14,30 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import InvalidInput, TooLarge
+from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.fields import integer
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest
-from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.model.names import check_point_id, new_point_id
+from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric, VectorType
+from vecstow_engine.model.names import are_plain_point_ids, check_point_id, new_point_id
+from vecstow_engine.model.payloads import encode_payload
 from vecstow_engine.model.vectors import decode_rows, encode_rows
 
-PAYLOAD_BYTES_MAX: Final = 64 * 1024
 BATCH_POINTS_MAX: Final = 10_000
+WEIGHED_BYTES: Final = 1024 * 1024
+"""Bytes of payloads that are encoded before they are weighed."""
 LIMIT_MAX: Final = 10_000
 EF_SEARCH_MAX: Final = INDEX_BOUNDS["ef_search"][1]
 FLOAT16_MAX: Final = 65_504.0
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBatch:
     """Points ready to be logged: ids made, rows encoded, payloads serialised."""
 
+    manifest: Manifest
+    """What they were checked against."""
     ids: list[str]
     rows: NDArray[np.uint8]
     """Stored bytes, shape (n, stride)."""
@@ -48,26 +54,29 @@ class PointBatch:
         vectors: NDArray[np.float32],
         payloads: Sequence[Mapping[str, Any] | None] | None,
         place: str = "vectors[{}].",
+        weigh: Callable[[int], None] | None = None,
     ) -> PointBatch:
         """Check and encode `vectors` of shape (n, d); raises InvalidInput, WrongShape or TooLarge.
 
-        `place` is what stands before a point's fields in messages, with {} for its position.
+        `place` is what stands before a point's fields in messages, with {} for its position. `weigh` gets the
+        bytes of encoded payloads while they become more, and raises to refuse them.
         """
         count = len(vectors)
         if count > BATCH_POINTS_MAX:
-            raise TooLarge(f"the batch has {count} points; at most {BATCH_POINTS_MAX} are allowed")
+            raise TooLarge(
+                f"the batch has {count} points; at most {BATCH_POINTS_MAX} are allowed",
+                details=refused("vectors", count, BATCH_POINTS_MAX),
+            )
         for name, column in (("ids", ids), ("metadata", payloads)):
             if column is not None and len(column) != count:
-                raise InvalidInput(f"{name} has {len(column)} entries for {count} vectors")
+                raise wrong_entries(name, len(column), count)
         rows = check_vectors(manifest, vectors, place + "data")
         all_new = ids is None or not any(ids)
-        checked = [new_point_id() for _ in range(count)] if ids is None else _check_ids(ids, place)
-        encoded: list[bytes | None] = (
-            [None] * count
-            if payloads is None
-            else [_encode_payload(p, place.format(i)) for i, p in enumerate(payloads)]
-        )
-        return cls(checked, rows, encoded, all_new)
+        checked = [new_point_id() for _ in range(count)] if ids is None else check_ids(ids, place + "id")
+        encoded: list[bytes | None] = [None] * count
+        if payloads is not None:
+            encoded = _encode_payloads(payloads, place, weigh)
+        return cls(manifest, checked, rows, encoded, all_new)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +89,7 @@ class Point:
     payload: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """One answer of a search; smaller distances come first."""
 
     id: str
@@ -93,12 +101,16 @@ class Hit:
 class SearchQuery:
     """One search, checked."""
 
+    manifest: Manifest
+    """What it was checked against."""
     vector: NDArray[np.float32]
     """Shape (d,)."""
     limit: int = 10
     ef_search: int | None = None
     """None: the collection's."""
     filter: Filter | None = None
+    weigh: Callable[[int], None] | None = None
+    """Called with the bytes of payloads found so far; raises when the answer may not have more."""
 
     @classmethod
     def build(
@@ -108,24 +120,28 @@ class SearchQuery:
         limit: int = 10,
         ef_search: int | None = None,
         filter: Filter | None = None,
+        weigh: Callable[[int], None] | None = None,
     ) -> SearchQuery:
         """Check a query; raises InvalidInput or WrongShape."""
         integer(limit, "limit", 1, LIMIT_MAX)
         if ef_search is not None:
             integer(ef_search, "ef_search", 1, EF_SEARCH_MAX)
         _check_shape(manifest, vector[None], "vector")
-        _check_finite(vector[None], "vector")
+        _check_values(vector[None], "vector", manifest.distance_metric, _largest(manifest.distance_metric))
         if manifest.distance_metric is DistanceMetric.COSINE and not vector.any():
-            raise InvalidInput("vector is all zeros, for which Cosine is not defined")
-        return cls(vector, limit, ef_search, filter)
+            raise InvalidInput(
+                "vector is all zeros, for which Cosine is not defined", details=refused("vector", 0)
+            )
+        return cls(manifest, vector, limit, ef_search, filter, weigh)
 
 
 def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> NDArray[np.uint8]:
     """Stored bytes, shape (n, stride), of vectors of shape (n, d); raises InvalidInput naming the place."""
     _check_shape(manifest, vectors, place)
-    _check_finite(vectors, place)
+    largest = _largest(manifest.distance_metric)
     if manifest.vector_type is VectorType.FLOAT16:
-        _check_float16(vectors, place)
+        largest = min(largest, FLOAT16_MAX)
+    _check_values(vectors, place, manifest.distance_metric, largest)
     rows = encode_rows(vectors, manifest.vector_type)
     if manifest.distance_metric is DistanceMetric.COSINE:
         stored = (
@@ -133,39 +149,49 @@ def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) 
         )
         zeros = np.flatnonzero(~stored.any(axis=1))
         if len(zeros):
+            field = place.format(zeros[0])
             raise InvalidInput(
-                f"{place.format(zeros[0])} is all zeros as {manifest.vector_type}: no Cosine distance"
+                f"{field} is all zeros as {manifest.vector_type}: no Cosine distance",
+                details=refused(field, 0),
             )
     return rows
 
 
-def encode_payload(payload: Mapping[str, Any], place: str = "metadata") -> bytes:
-    """A payload as compact JSON; raises InvalidInput or TooLarge."""
-    try:
-        raw = msgspec.json.encode(payload)
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise InvalidInput(f"{place} cannot be stored as JSON: {error}") from error
-    if len(raw) > PAYLOAD_BYTES_MAX:
-        raise TooLarge(f"{place} has {len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed")
-    return raw
+def _encode_payloads(
+    payloads: Sequence[Mapping[str, Any] | None], place: str, weigh: Callable[[int], None] | None
+) -> list[bytes | None]:
+    encoded: list[bytes | None] = []
+    unweighed_bytes = 0
+    for position, payload in enumerate(payloads):
+        raw = encode_payload(payload, f"{place.format(position)}metadata") if payload else None
+        encoded.append(raw)
+        unweighed_bytes += len(raw) if raw is not None else 0
+        if weigh is not None and unweighed_bytes >= WEIGHED_BYTES:
+            weigh(unweighed_bytes)
+            unweighed_bytes = 0
+    return encoded
 
 
-def _encode_payload(payload: Mapping[str, Any] | None, place: str) -> bytes | None:
-    return encode_payload(payload, f"{place}metadata") if payload else None
+def check_ids(ids: Sequence[str | None], place: str) -> list[str]:
+    """Return legal ids, none twice, with new ones for None; `place` has {} for the position.
 
-
-def _check_ids(ids: Sequence[str | None], place: str) -> list[str]:
+    Raises InvalidInput that names the place, or both places.
+    """
+    given = [point_id for point_id in ids if point_id is not None]
+    if are_plain_point_ids(given) and len(set(given)) == len(given):
+        return given if len(given) == len(ids) else [point_id or new_point_id() for point_id in ids]
     checked = []
     places: dict[str, int] = {}
     for index, point_id in enumerate(ids):
         if point_id is None:
             checked.append(new_point_id())
             continue
-        check_point_id(point_id, f"{place.format(index)}id")
+        check_point_id(point_id, place.format(index))
         first = places.setdefault(point_id, index)
         if first != index:
+            both = " and ".join(place.format(at).removesuffix(".id") for at in (first, index))
             raise InvalidInput(
-                f"id {point_id!r} stands twice in the batch: vectors[{first}] and vectors[{index}]"
+                f"id {point_id!r} stands twice: {both}", details=refused(place.format(index), point_id)
             )
         checked.append(point_id)
     return checked
@@ -173,26 +199,61 @@ def _check_ids(ids: Sequence[str | None], place: str) -> list[str]:
 
 def _check_shape(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != manifest.dimension:
+        raise wrong_length(vectors.shape[-1], manifest, place.format(0))
+
+
+def _check_values(vectors: NDArray[np.float32], place: str, metric: DistanceMetric, largest: float) -> None:
+    """Raise InvalidInput unless all distances between vectors (n, d) like these are finite and distinct."""
+    # One pass over all values: each numpy call on many values releases the GIL and waits for it again.
+    peaks = np.abs(vectors).max(axis=1, initial=0)
+    if not peaks.max(initial=0) <= largest:  # NaN is not
+        line, column = np.argwhere(~(np.abs(vectors) <= largest))[0]
+        raise beyond_limit(f"{place.format(line)}[{column}]", float(vectors[line, column]), metric, largest)
+    if metric is DistanceMetric.COSINE:
+        return
+    vanishing = (peaks > 0) & (peaks < MAGNITUDE_MIN)
+    if vanishing.any():
+        line = int(np.flatnonzero(vanishing)[0])
+        field = place.format(line)
         raise InvalidInput(
-            f"{place.format(0)} has {vectors.shape[-1]} values; "
-            f"collection {manifest.name!r} has dimension {manifest.dimension}"
+            f"the largest magnitude in {field} is {peaks[line]}; under {metric} it must be "
+            f"0 or at least {MAGNITUDE_MIN:g}, so that distances do not vanish",
+            details=refused(field, float(peaks[line]), MAGNITUDE_MIN),
         )
 
 
-def _check_finite(vectors: NDArray[np.float32], place: str) -> None:
-    finite = np.isfinite(vectors)
-    if finite.all():
-        return
-    line, column = np.argwhere(~finite)[0]
-    raise InvalidInput(
-        f"{place.format(line)}[{column}] is {vectors[line, column]}; values must be finite float32 numbers"
+def beyond_limit(field: str, value: float, metric: DistanceMetric, largest: float) -> InvalidInput:
+    """Return the error of a number in a vector that is not finite, or greater than `largest`."""
+    return InvalidInput(
+        f"{field} is {value:.9g}; {_limit(value, metric, largest)}", details=refused(field, value, largest)
     )
 
 
-def _check_float16(vectors: NDArray[np.float32], place: str) -> None:
-    large = np.abs(vectors) > FLOAT16_MAX
-    if large.any():
-        line, column = np.argwhere(large)[0]
-        raise InvalidInput(
-            f"{place.format(line)}[{column}] is {vectors[line, column]}; Float16 ends at {FLOAT16_MAX:g}"
-        )
+def wrong_length(values: int, manifest: Manifest, field: str) -> InvalidInput:
+    """Return the error of a vector with another number of values than its collection has dimensions."""
+    return InvalidInput(
+        f"{field} has {values} values; the dimension of collection {manifest.name!r} is {manifest.dimension}",
+        collection=manifest.name,
+        details=refused(field, values, manifest.dimension),
+    )
+
+
+def wrong_entries(field: str, entries: int, vectors: int) -> InvalidInput:
+    """Return the error of a column with another number of entries than there are vectors."""
+    return InvalidInput(
+        f"{field} has {entries} entries for {vectors} vectors", details=refused(field, entries, vectors)
+    )
+
+
+def _limit(value: float, metric: DistanceMetric, largest: float) -> str:
+    if not math.isfinite(value):
+        return "values must be finite float32 numbers"
+    if largest == FLOAT32_MAX:
+        return f"float32 ends at {FLOAT32_MAX:.9g}"
+    if largest == FLOAT16_MAX:
+        return f"Float16 ends at {FLOAT16_MAX:g}"
+    return f"under {metric} magnitudes end at {largest:g}, so that distances stay finite"
+
+
+def _largest(metric: DistanceMetric) -> float:
+    return FLOAT32_MAX if metric is DistanceMetric.COSINE else MAGNITUDE_MAX

@@ -13,6 +13,7 @@ VecstowError
 │   ├── Quarantined         damage was found; nothing is served
 │   └── Foreign             the data files are another program's
 ├── DiskFull                the volume has no room; nothing was changed
+├── OutOfMemory             the memory limit has no room; nothing was changed
 ├── OutcomeUnknown          only the next start can tell whether it happened
 └── StorageError            a file is not what it must be
     ├── DamagedFile         content that fails its checks
@@ -22,9 +23,22 @@ VecstowError
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+MESSAGE_CHARACTERS_MAX: Final = 600
+"""Longer messages lose their middle: what they quote is a client's, and their ends name the limit."""
+DETAIL_CHARACTERS_MAX: Final = 300
+DETAIL_ITEMS_MAX: Final = 50
+
 
 class VecstowError(Exception):
-    """The root. `message` names the field, the value and the limit; `hint` says what to do."""
+    """The root. `message` names the field, the value and the limit; `hint` says what to do.
+
+    No error repeats more than a few hundred characters of what a client sent: longer texts lose their middle.
+    """
 
     def __init__(
         self,
@@ -36,12 +50,13 @@ class VecstowError(Exception):
         details: dict[str, object] | None = None,
         retry_after_seconds: int | None = None,
     ) -> None:
+        message = shortened(message, MESSAGE_CHARACTERS_MAX)
         super().__init__(message)
         self.message = message
-        self.collection = collection
+        self.collection = collection and shortened(collection, DETAIL_CHARACTERS_MAX)
         self.operation = operation
-        self.hint = hint
-        self.details = details or {}
+        self.hint = hint and shortened(hint, MESSAGE_CHARACTERS_MAX)
+        self.details = {name: _detail(value) for name, value in (details or {}).items()}
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -93,6 +108,10 @@ class DiskFull(VecstowError):
     """Raised when the volume has no room for a write; nothing was changed."""
 
 
+class OutOfMemory(VecstowError):
+    """Raised when a write needs more memory than the limit leaves; nothing was changed."""
+
+
 class OutcomeUnknown(VecstowError):
     """Raised when a sync of this very write failed, or a change of names stopped where a start goes on."""
 
@@ -125,3 +144,48 @@ class VolumeRefused(StorageError):
 
 class VolumeHeld(VolumeRefused):
     """Raised when the data directory is in use by another engine."""
+
+
+def refused(field: str, value: object, limit: object = None) -> dict[str, object]:
+    """Return the details of a refused value: its field, the value, and the limit that it breaks.
+
+    `limit` is a bound, a list of what is legal, or a rule in words; None when there is none.
+    """
+    details: dict[str, object] = {"field": field, "value": by_kind(value)}
+    return details if limit is None else details | {"limit": limit}
+
+
+def by_kind(value: object) -> object:
+    """Return `value`, or what to call it when it is an object or a list, which may be large."""
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} keys"
+    return f"a list of {len(value)} values" if isinstance(value, list | tuple) else value
+
+
+def shortened(text: str, characters_max: int) -> str:
+    """Return `text` as valid Unicode, without its middle when it has more than that many characters."""
+    if len(text) > characters_max:
+        tail = characters_max // 3
+        text = f"{text[: characters_max - tail - 1]}…{text[-tail:]}"
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _detail(value: Any) -> Any:
+    """Return a detail as every answer can carry it."""
+    if isinstance(value, str):
+        return shortened(value, DETAIL_CHARACTERS_MAX)
+    if isinstance(value, dict):
+        return {str(name)[:DETAIL_CHARACTERS_MAX]: _detail(inner) for name, inner in _first(value.items())}
+    if isinstance(value, list | tuple):
+        return [_detail(inner) for inner in _first(value)]
+    if isinstance(value, int) and value.bit_length() > 63:
+        return shortened(
+            str(value) if value.bit_length() < 1024 else "a large integer", DETAIL_CHARACTERS_MAX
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
+    return value if value is None or isinstance(value, int | float) else type(value).__name__
+
+
+def _first(items: Iterable[Any]) -> list[Any]:
+    return list(islice(items, DETAIL_ITEMS_MAX))

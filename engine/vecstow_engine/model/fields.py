@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from vecstow_engine.model.errors import InvalidInput, WrongShape
+from vecstow_engine.model.errors import InvalidInput, WrongShape, by_kind, refused
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
+NAME_CHARACTERS_SHOWN: Final = 80
+"""How much of a field's name a message repeats."""
 
 
 def required(parent: Mapping[str, Any], field: str, prefix: str = "") -> Any:
     """The value of a field; raises WrongShape when it is absent or null."""
     value = parent.get(field)
     if value is None:
-        raise WrongShape(f"{prefix}{field} is missing")
+        raise WrongShape(f"{prefix}{field} is missing", details={"field": f"{prefix}{field}"})
     return value
 
 
@@ -29,40 +31,62 @@ def optional(parent: Mapping[str, Any], field: str, default: object) -> Any:
     return default if value is None else value
 
 
-def refuse_unknown(parent: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise WrongShape when `parent` has a field that is not in `known`."""
-    unknown = sorted(str(key) for key in parent if key not in known)
+def refuse_unknown(
+    value: Mapping[str, Any], known: Iterable[str], where: str = "", whole: str = "the body"
+) -> None:
+    """Raise WrongShape when `value` has a field that is not in `known`; `where` as for `unknown_field`."""
+    unknown = sorted(str(key) for key in value if key not in known)
     if unknown:
-        raise WrongShape(f"{where} has an unknown field {unknown[0]!r}; known: {', '.join(known)}")
+        raise unknown_field(unknown[0], known, where, whole)
+
+
+def unknown_field(name: str, known: Iterable[str], where: str = "", whole: str = "the body") -> WrongShape:
+    """Return the error of a field that is not known.
+
+    `where` is the path of the object that has the field, empty for the outermost, which is called `whole`.
+    """
+    names = list(known)
+    return WrongShape(
+        f"{where or whole} has an unknown field {name[:NAME_CHARACTERS_SHOWN]!r}; known: {', '.join(names)}",
+        details={"field": f"{where}.{name}" if where else name, "known": names},
+    )
 
 
 def mapping(value: object, field: str) -> Mapping[str, Any]:
     """`value` when it is a mapping; raises WrongShape otherwise."""
     if not isinstance(value, Mapping):
-        raise WrongShape(f"{field} is {type_name(value)}; it must be a mapping")
+        raise WrongShape(
+            f"{field} is {type_name(value)}; it must be a mapping", details=refused(field, value)
+        )
     return value
 
 
 def string(value: object, field: str) -> str:
     """`value` when it is a string; raises WrongShape otherwise."""
     if not isinstance(value, str):
-        raise WrongShape(f"{field} is {type_name(value)}; it must be a string")
+        raise WrongShape(f"{field} is {type_name(value)}; it must be a string", details=refused(field, value))
     return value
 
 
 def boolean(value: object, field: str) -> bool:
     """`value` when it is a boolean; raises WrongShape otherwise."""
     if not isinstance(value, bool):
-        raise WrongShape(f"{field} is {type_name(value)}; it must be true or false")
+        raise WrongShape(
+            f"{field} is {type_name(value)}; it must be true or false", details=refused(field, value)
+        )
     return value
 
 
 def integer(value: object, field: str, low: int, high: int) -> int:
     """Return `value` when it is an integer in [low, high]; raise WrongShape or InvalidInput otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise WrongShape(f"{field} is {value!r}; it must be an integer from {low} to {high}")
+        raise WrongShape(
+            f"{field} is {by_kind(value)!r}; it must be an integer from {low} to {high}",
+            details=refused(field, value),
+        )
     if not low <= value <= high:
-        raise InvalidInput(f"{field} is {value}; it must be from {low} to {high}")
+        details = refused(field, value, limit=low if value < low else high)
+        raise InvalidInput(f"{field} is {value}; it must be from {low} to {high}", details=details)
     return value
 
 
@@ -71,8 +95,10 @@ def member(kind: type[_Enum], value: Any, field: str) -> _Enum:
     try:
         return kind(value)
     except ValueError:
-        known = ", ".join(candidate.value for candidate in kind)
-        raise InvalidInput(f"{field} {value!r} is not one of {known}") from None
+        known = [candidate.value for candidate in kind]
+        raise InvalidInput(
+            f"{field} {value!r} is not one of {', '.join(known)}", details=refused(field, value, known)
+        ) from None
 
 
 def type_name(value: object) -> str:

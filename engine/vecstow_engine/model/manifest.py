@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
-from vecstow_engine.model.errors import DamagedFile, InvalidInput, NewerFormat, WrongShape
-from vecstow_engine.model.fields import integer, member
+from vecstow_engine.model.errors import DamagedFile, InvalidInput, NewerFormat, WrongShape, refused
+from vecstow_engine.model.fields import integer, member, refuse_unknown, string, type_name
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name, is_collection_uid
 
@@ -76,12 +76,14 @@ class PayloadIndex:
     def __post_init__(self) -> None:
         if not isinstance(self.field, str) or not 1 <= len(self.field) <= PAYLOAD_FIELD_CHARACTERS_MAX:
             raise InvalidInput(
-                f"payload_indexes: field {self.field!r} must be a string of 1 to 256 characters"
+                f"payload_indexes: field {self.field!r} must be a string of 1 to 256 characters",
+                details=refused("payload_indexes", self.field, PAYLOAD_FIELD_CHARACTERS_MAX),
             )
         if self.type not in PAYLOAD_INDEX_TYPES:
             raise InvalidInput(
                 f"payload_indexes: type {self.type!r} of field {self.field!r} is not one of "
-                + ", ".join(PAYLOAD_INDEX_TYPES)
+                + ", ".join(PAYLOAD_INDEX_TYPES),
+                details=refused("payload_indexes", self.type, list(PAYLOAD_INDEX_TYPES)),
             )
 
 
@@ -112,10 +114,11 @@ class Manifest:
     def __post_init__(self) -> None:
         check_collection_name(self.name)
         integer(self.dimension, "dimension", 1, DIMENSION_MAX)
-        if self.owner is not None and not (
-            isinstance(self.owner, str) and len(self.owner) <= OWNER_CHARACTERS_MAX
-        ):
-            raise InvalidInput(f"owner must be a string of at most {OWNER_CHARACTERS_MAX} characters")
+        if self.owner is not None and len(string(self.owner, "owner")) > OWNER_CHARACTERS_MAX:
+            raise InvalidInput(
+                f"owner has {len(self.owner)} characters; at most {OWNER_CHARACTERS_MAX} are allowed",
+                details=refused("owner", len(self.owner), OWNER_CHARACTERS_MAX),
+            )
         if self.collection_uid is not None and not is_collection_uid(self.collection_uid):
             raise InvalidInput(f"collection_uid {self.collection_uid!r} is not 32 lower-case hex digits")
         for name in ("created_at", "updated_at", "resource_uid", "dropped_at"):
@@ -146,12 +149,11 @@ def parse_index_config(value: object) -> IndexConfig:
     if value is None:
         return IndexConfig()
     if not isinstance(value, dict):
-        raise WrongShape(f"index_config is {type(value).__name__}; it must be an object")
-    unknown = sorted(set(value) - set(INDEX_BOUNDS))
-    if unknown:
         raise WrongShape(
-            f"index_config has an unknown field {unknown[0]!r}; known: {', '.join(INDEX_BOUNDS)}"
+            f"index_config is {type_name(value)}; it must be an object",
+            details=refused("index_config", value),
         )
+    refuse_unknown(value, INDEX_BOUNDS, "index_config")
     return IndexConfig(**value)
 
 
@@ -160,10 +162,16 @@ def parse_payload_indexes(value: object) -> tuple[PayloadIndex, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise WrongShape("payload_indexes must be a list of objects with field and type")
-    for item in value:
+        raise WrongShape(
+            "payload_indexes must be a list of objects with field and type",
+            details=refused("payload_indexes", value),
+        )
+    for position, item in enumerate(value):
         if not isinstance(item, dict) or set(item) != {"field", "type"}:
-            raise WrongShape(f"payload_indexes: {item!r} must have exactly field and type")
+            raise WrongShape(
+                f"payload_indexes: {item!r} must have exactly field and type",
+                details=refused(f"payload_indexes[{position}]", item),
+            )
     return tuple(PayloadIndex(field=item["field"], type=item["type"]) for item in value)
 
 
@@ -252,8 +260,13 @@ def _from_document(document: dict[str, Any]) -> Manifest:
 
 def _check_payload_indexes(indexes: tuple[PayloadIndex, ...]) -> None:
     if len(indexes) > PAYLOAD_INDEXES_MAX:
-        raise InvalidInput(f"payload_indexes has {len(indexes)} entries; at most {PAYLOAD_INDEXES_MAX}")
+        raise InvalidInput(
+            f"payload_indexes has {len(indexes)} entries; at most {PAYLOAD_INDEXES_MAX}",
+            details=refused("payload_indexes", len(indexes), PAYLOAD_INDEXES_MAX),
+        )
     fields = [index.field for index in indexes]
     for name in fields:
         if fields.count(name) > 1:
-            raise InvalidInput(f"payload_indexes names field {name!r} twice")
+            raise InvalidInput(
+                f"payload_indexes names field {name!r} twice", details=refused("payload_indexes", name)
+            )

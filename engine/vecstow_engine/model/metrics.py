@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+MAGNITUDE_MAX: Final = 1e16
+"""Under Euclidean, DotProduct and Manhattan: sums of squares over 65,536 dimensions stay within float32."""
+MAGNITUDE_MIN: Final = 1e-15
+"""The least of a vector's largest magnitude there, unless all is 0: squares of a thousandth stay normal."""
 
 
 class DistanceMetric(StrEnum):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
-from vecstow_engine.model.errors import InvalidInput, WrongShape
+from vecstow_engine.model.errors import InvalidInput, WrongShape, refused
 
-COLLECTION_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+COLLECTION_NAME_CHARACTERS_MAX: Final = 64
+COLLECTION_PATTERN: Final = rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{COLLECTION_NAME_CHARACTERS_MAX - 1}}}"
 """`fullmatch` it: `$` would admit a trailing newline."""
+
+COLLECTION_RULE: Final = "1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+"""The pattern in words."""
 
 RESERVED_NAMES: Final = frozenset({"wal", "deleted", "restore", "import", "cleanup"})
 POINT_ID_CHARACTERS_MAX: Final = 256
 
 _COLLECTION = re.compile(COLLECTION_PATTERN)
+_PLAIN_ID = rf"[^.\n\ud800-\udfff]{{1,{POINT_ID_CHARACTERS_MAX}}}+"
+_PLAIN_IDS = re.compile(rf"(?:{_PLAIN_ID}\n)*+{_PLAIN_ID}")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -23,33 +30,57 @@ def is_collection_name(name: str) -> bool:
     return _COLLECTION.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
-def check_collection_name(name: object) -> str:
+def check_collection_name(name: object, field: str = "name") -> str:
     """Return `name`; raise InvalidInput or WrongShape when it is not a legal collection name."""
     if not isinstance(name, str):
-        raise WrongShape(f"name is {type(name).__name__}; it must be a string")
+        raise WrongShape(
+            f"{field} is {type(name).__name__}; it must be a string", details=refused(field, name)
+        )
     if name in RESERVED_NAMES:
         raise InvalidInput(
-            f"name {name!r} is reserved", hint=f"reserved: {', '.join(sorted(RESERVED_NAMES))}"
+            f"{field} {name!r} is reserved",
+            hint=f"reserved: {', '.join(sorted(RESERVED_NAMES))}",
+            details=refused(field, name, COLLECTION_RULE),
         )
     if _COLLECTION.fullmatch(name) is None:
         raise InvalidInput(
-            f"name {name[:80]!r} is not legal: 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+            f"{field} {name[:80]!r} is not legal: {COLLECTION_RULE}",
+            details=refused(field, name, COLLECTION_RULE),
         )
     return name
+
+
+def are_plain_point_ids(ids: Sequence[object]) -> bool:
+    """Return whether all ids are legal, as far as one pass over their joined text can tell.
+
+    False does not mean that one is illegal: `check_point_id` decides then.
+    """
+    try:
+        lines = "\n".join(ids)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return lines.count("\n") == len(ids) - 1 and _PLAIN_IDS.fullmatch(lines) is not None
 
 
 def check_point_id(point_id: object, field: str = "id") -> str:
     """Return `point_id`; raise InvalidInput or WrongShape when it cannot be a point's id."""
     if not isinstance(point_id, str):
-        raise WrongShape(f"{field} is {type(point_id).__name__}; ids are strings")
-    if not 1 <= len(point_id) <= POINT_ID_CHARACTERS_MAX:
+        raise WrongShape(
+            f"{field} is {type(point_id).__name__}; ids are strings", details=refused(field, point_id)
+        )
+    length = len(point_id)
+    if not 1 <= length <= POINT_ID_CHARACTERS_MAX:
         raise InvalidInput(
-            f"{field} has {len(point_id)} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed"
+            f"{field} has {length} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed",
+            details=refused(field, length, POINT_ID_CHARACTERS_MAX if length else 1),
         )
     if not _is_unicode(point_id):
-        raise InvalidInput(f"{field} {point_id!r} is not valid Unicode")
+        raise InvalidInput(f"{field} {point_id!r} is not valid Unicode", details=refused(field, point_id))
     if "." in point_id and any(segment in (".", "..") for segment in point_id.split("/")):
-        raise InvalidInput(f"{field} {point_id!r} has a path segment '.' or '..', which URLs cannot carry")
+        raise InvalidInput(
+            f"{field} {point_id!r} has a path segment '.' or '..', which URLs cannot carry",
+            details=refused(field, point_id),
+        )
     return point_id
 
 

@@ -148,12 +148,12 @@ def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> Colle
     an unknown one comes of a newer definition, which may give it a default in every resource.
     """
     document = mapping(document, "the document")
-    refuse_unknown(document, _TOP_FIELDS, "the document")
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:
         raise WrongShape(
             f"apiVersion {document.get('apiVersion')!r} with kind {document.get('kind')!r} is not known; "
             f"it must be apiVersion {API_VERSION}, kind {KIND}"
         )
+    refuse_unknown(document, _TOP_FIELDS, whole="the document")
     metadata = mapping(required(document, "metadata"), "metadata")
     spec = mapping(required(document, "spec"), "spec")
     if strict:

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from vecstow_engine.model.metrics import VectorType
 
 INT8_LEVELS = 127
+FLOAT32_MAX = np.finfo(np.float32).max
+SCALE_MAX = np.nextafter(FLOAT32_MAX / np.float32(INT8_LEVELS), np.float32(0))
+"""127 of it are finite."""
+_TINY = np.finfo(np.float32).tiny
+_LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 def encode_rows(vectors: NDArray[np.float32], vector_type: VectorType) -> NDArray[np.uint8]:
@@ -31,11 +36,18 @@ def decode_rows(rows: NDArray[np.uint8], vector_type: VectorType) -> NDArray[np.
         return rows.view("<f2").astype(np.float32)
     scales = np.ascontiguousarray(rows[:, :4]).view("<f4")
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged row is decoded before its checksum tells
-        return np.asarray(rows[:, 4:].view(np.int8) * scales, np.float32)
+        values = np.asarray(rows[:, 4:].view(np.int8) * scales, np.float32)
+        if (scales > SCALE_MAX).any():  # as earlier releases rounded the scale of the greatest float32
+            values = np.where(np.isfinite(scales), np.clip(values, -FLOAT32_MAX, FLOAT32_MAX), values)
+        return values
 
 
 def _encode_int8(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    scales = (np.abs(vectors).max(axis=1, initial=0.0, keepdims=True) / INT8_LEVELS).astype("<f4")
+    peaks = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
+    scales = np.minimum(peaks / INT8_LEVELS, SCALE_MAX).astype("<f4")
+    coarse = (peaks > 0) & (scales < _TINY)
+    # A subnormal scale is rounded coarsely: upwards, so that 127 of it reach the greatest value.
+    scales[coarse] = np.ceil(peaks[coarse].astype(np.float64) / INT8_LEVELS / _LEAST) * _LEAST
     divisors = np.where(scales > 0, scales, 1)
     levels = np.clip(np.rint(vectors / divisors), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     return np.hstack([np.ascontiguousarray(scales).view(np.uint8), levels.view(np.uint8)])

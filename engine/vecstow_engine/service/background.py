@@ -1,157 +1,46 @@
-"""The threads behind the requests: one moves rows into graphs, one looks after the files.
-
-Both go round the collections; their number does not depend on how many there are.
-"""
+"""The thread that looks after the files: it goes round the collections, however many there are."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from typing import Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import structlog
 
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.errors import DiskFull, VecstowError
+from vecstow_engine.model.errors import DiskFull
+from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.gate import Gate
+from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.losing import refuse_if_gone
+from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.store import Store
 from vecstow_engine.storage.volume import Volume
 
 UPKEEP_SECONDS: Final = 0.25
-ERROR_PAUSE_SECONDS: Final = 5.0
-ERROR_PAUSE_SECONDS_MAX: Final = 300.0
+LEISURE_SECONDS: Final = 1.0
+"""Without a search of a collection, until its graph is checked at leisure."""
+BUSY_LOOKS: Final = 40
+"""Looks until a graph is checked all the same: ten seconds."""
 RELOCATE_ROWS: Final = 4096
 SNAPSHOT_ROWS_MIN: Final = 5_000
 """New rows below this number are not worth a snapshot while the engine runs."""
 
+UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT})
+
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    """After an error a collection is left alone until then (time.monotonic), longer each time."""
-
-    seconds: float
-    until: float
-
-    def is_over(self) -> bool:
-        """Whether it may be tried again."""
-        return time.monotonic() >= self.until
-
-
-def _longer(pause: _Pause | None) -> _Pause:
-    seconds = min(2 * pause.seconds, ERROR_PAUSE_SECONDS_MAX) if pause is not None else ERROR_PAUSE_SECONDS
-    return _Pause(seconds, time.monotonic() + seconds)
-
-
-class _Pauses:
-    """Of the collections that something failed for; any thread may ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: WeakKeyDictionary[Collection, _Pause] = WeakKeyDictionary()
-
-    def lasts(self, collection: Collection) -> bool:
-        """Whether it is to be left alone now."""
-        with self._lock:
-            pause = self._known.get(collection)
-        return pause is not None and not pause.is_over()
-
-    def over(self) -> list[Collection]:
-        """Those that may be tried again."""
-        with self._lock:
-            return [collection for collection, pause in self._known.items() if pause.is_over()]
-
-    def begin(self, collection: Collection) -> None:
-        """It failed: leave it alone, for longer than the last time."""
-        with self._lock:
-            self._known[collection] = _longer(self._known.get(collection))
-
-    def end(self, collection: Collection) -> None:
-        """It did not fail, or there is nothing to try."""
-        with self._lock:
-            self._known.pop(collection, None)
-
-
-class Indexer:
-    """Moves rows from the tails and backlogs into the graphs, slice by slice."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._dirty: dict[Collection, None] = {}
-        self._pauses = _Pauses()
-        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether its thread is."""
-        return self._thread.is_alive()
-
-    def notify(self, collection: Collection) -> None:
-        """This collection may have rows to move."""
-        with self._lock:
-            self._dirty[collection] = None
-        self._wake.set()
-
-    def try_again(self) -> None:
-        """Wake it for each collection whose pause is over: no write may come that would."""
-        for collection in self._pauses.over():
-            self.notify(collection)
-
-    def stop(self) -> None:
-        """Finish the slice at hand."""
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            while dirty := self._take_dirty():
-                for collection in dirty:
-                    self._advance(collection)
-
-    def _take_dirty(self) -> list[Collection]:
-        with self._lock:
-            return [] if self._stopping.is_set() else list(self._dirty)
-
-    def _advance(self, collection: Collection) -> None:
-        index = collection.index
-        with self._lock:
-            self._dirty.pop(collection, None)
-        if self._pauses.lasts(collection) or self._stopping.is_set():
-            return
-        if index is None or not collection.serves():
-            self._pauses.end(collection)
-            return
-        try:
-            more = index.advance(threads=self._threads)
-        except Exception as error:  # The thread must live, for the other collections; the error must show.
-            if not collection.serves():
-                return
-            is_foreseen = isinstance(error, VecstowError | OSError)
-            log.error(
-                "rows could not be moved to the graph",
-                collection=collection.name, reason=str(error), exc_info=None if is_foreseen else error,
-            )  # fmt: skip
-            self._pauses.begin(collection)
-            return
-        self._pauses.end(collection)
-        if more:
-            with self._lock:
-                self._dirty[collection] = None
 
 
 class Upkeep:
@@ -164,17 +53,29 @@ class Upkeep:
         gate: Gate,
         collections: Callable[[], Iterable[Collection]],
         indexer: Indexer,
-        also: Callable[[], None],
+        attempts: Attempts,
+        accounts: Accounts,
+        rebuilds: Rebuilds,
+        also: Iterable[Callable[[], object]],
     ) -> None:
         self._settings = settings
         self._volume = volume
         self._gate = gate
         self._collections = collections
         self._indexer = indexer
-        self._also = also
+        self._attempts = attempts
+        self._accounts = accounts
+        self._rebuilds = rebuilds
+        self._chores = (self._settle_accounts, self._check_at_leisure, volume.fill_reserve, *also)
         self._stop = threading.Event()
-        self._pauses = _Pauses()
         self._told_broken: WeakSet[Collection] = WeakSet()
+        self._looks = 0
+        """How often this looked for a graph to check."""
+        self._turns = {False: 0, True: 0}
+        """How many graphs were checked at leisure (False), and how many when all of them may be (True)."""
+        self._snapshots = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        """A large graph takes a while to write: meanwhile the others have their checkpoints."""
+        self._snapshot_at_hand: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
@@ -187,14 +88,16 @@ class Upkeep:
         """Finish what is under way; then the caller's thread makes the last checkpoints."""
         self._stop.set()
         self._thread.join()
+        self._snapshots.shutdown()
 
     def finish(self) -> None:
         """Checkpoint everything, and snapshot what has changed; during a hold nothing, the log has it all."""
-        for collection in list(self._collections()):
+        # Those whose files somebody works on, perhaps for an hour, come last.
+        for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
             self._tell_broken(collection)
             with self._gate.passing() as free:
                 if free:
-                    self._attempt(collection, lambda c=collection: self._finish(c), waits=True)  # type: ignore[misc]
+                    self._attempt(collection, Work.CLOSING, partial(self._finish, collection), waits=True)
 
     def checkpoint(self, collection: Collection) -> bool:
         """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock.
@@ -243,34 +146,88 @@ class Upkeep:
         while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
             collection.forget(moved)
             self.checkpoint(collection)
+            check_interruption()
         refuse_if_gone(collection)
         after = store.truncate()
         if index.deleted_share > 0:
-            self._rebuild(collection, index)
+            self._rebuilds.begin_in_place(collection, collection.manifest.index_config)
         return before, after
 
     def _run(self) -> None:
         while not self._stop.wait(UPKEEP_SECONDS):
-            try:
-                for collection in list(self._collections()):
-                    self._look_after(collection)
-                self._indexer.try_again()
-                self._volume.fill_reserve()
-                self._also()
-            except Exception as error:  # The thread must live; the error must show.
-                log.error("upkeep failed", reason=str(error), exc_info=error)
+            for collection in self._in_order():
+                if not self._stop.is_set() and self._attempts.may_begin(Work.UPKEEP, collection):
+                    with self._attempts.at(Work.UPKEEP, collection):
+                        self._look_after(collection)
+            for chore in self._chores:
+                try:
+                    chore()
+                except (
+                    Exception
+                ) as error:  # The thread must live, and do the other chores; the error must show.
+                    log.error("upkeep failed", reason=str(error), exc_info=error)
+
+    def _check_at_leisure(self) -> None:
+        """Let one collection search for a few of the points that its graph was not asked for yet.
+
+        One that is searched now has leisure once in a while alone: a slice makes its clients wait.
+        """
+        self._looks += 1
+        for_all = self._looks % BUSY_LOOKS == 0
+        before = math.inf if for_all else time.monotonic() - LEISURE_SECONDS
+        waiting = [
+            collection
+            for collection in self._collections()
+            if (index := collection.index) is not None
+            and index.unchecked
+            and not index.pending
+            and index.searched_at < before
+            and collection.serves()
+        ]
+        if waiting:
+            self._turns[for_all] += 1
+            self._indexer.notify(waiting[self._turns[for_all] % len(waiting)])
+
+    def _settle_accounts(self) -> None:
+        self._accounts.settle(self._collections())
+
+    def _in_order(self) -> list[Collection]:
+        """The largest overlays first, while all of them take much of their memory."""
+        collections = list(self._collections())
+        if self._accounts.presses:
+            collections.sort(key=lambda collection: -collection.waiting_bytes()[0])
+        return collections
 
     def _look_after(self, collection: Collection) -> None:
         collection.tell_withheld()
         self._tell_broken(collection)
-        if self._stop.is_set() or self._pauses.lasts(collection):
-            return
-        task = self._due(collection)
-        if task is None:
-            return
+        self._indexer.try_again(collection)
+        self._admit(collection)
+        due = dict(self._due(collection))
+        for work in UPKEEP_TASKS - due.keys():
+            self._attempts.succeed(work, collection)  # another thread may have done the work
+        for work in [work for work in due if self._attempts.may_begin(work, collection)][:1]:
+            if work is not Work.SNAPSHOT:
+                self._pass(collection, work, due[work])
+            elif self._snapshot_at_hand is None or self._snapshot_at_hand.done():
+                self._snapshot_at_hand = self._snapshots.submit(self._pass_alone, collection, work, due[work])
+
+    def _pass(self, collection: Collection, work: Work, task: Callable[[], object]) -> None:
+        """Make an attempt unless the volume is held."""
         with self._gate.passing() as free:
             if free:
-                self._attempt(collection, task)
+                self._attempt(collection, work, task)
+
+    def _pass_alone(self, collection: Collection, work: Work, task: Callable[[], object]) -> None:
+        """As `_pass`, in the snapshots' thread: an error of the pass itself is kept as one of the upkeep."""
+        with self._attempts.at(Work.UPKEEP, collection):
+            self._pass(collection, work, task)
+
+    def _admit(self, collection: Collection) -> None:
+        """Let a graph that was held out grow, if there is memory for it now."""
+        if collection.held_out and collection.serves() and self._accounts.admit(collection):
+            log.info("graph is built now: there is memory for it", collection=collection.name)
+            self._indexer.notify(collection)
 
     def _tell_broken(self, collection: Collection) -> None:
         """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
@@ -282,25 +239,34 @@ class Upkeep:
                 "collection takes no writes until the next start", collection=collection.name, reason=reason
             )
 
-    def _due(self, collection: Collection) -> Callable[[], object] | None:
-        """The most urgent thing to do for this collection."""
+    def _due(self, collection: Collection) -> Iterator[tuple[Work, Callable[[], object]]]:
+        """What there is to do for this collection, the most urgent first."""
         store, index = collection.store, collection.index
         if store is None or index is None or collection.broken is not None or collection.dropping:
-            return None
+            return
         settings = self._settings
         age = time.monotonic() - collection.changed_at if collection.changed_at is not None else 0.0
-        full = store.layers.active.bytes >= settings.storage.checkpoint_bytes
+        active = store.layers.active
+        changed = max(active.bytes, store.log.size) if active.last_sequence else 0
+        full = changed >= settings.storage.checkpoint_bytes or (changed and self._accounts.presses)
         if store.layers.frozen is not None or full or age >= settings.storage.checkpoint_seconds:
-            return lambda: self.checkpoint(collection)
-        if index.deleted_share > settings.index.rebuild_deleted_ratio and not index.rebuilding:
-            return lambda: self._rebuild(collection, index)
+            yield Work.CHECKPOINT, lambda: self.checkpoint(collection)
+        if self._wants_rebuild(collection, index) and self._rebuilds.fits(collection):
+            yield Work.REBUILD, lambda: self._rebuilds.begin(collection, collection.manifest.index_config)
         if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
-            return lambda: take_snapshot(collection, lambda: self.checkpoint(collection))
-        return None
+            yield Work.SNAPSHOT, lambda: self._snapshot(collection, index)
 
-    def _rebuild(self, collection: Collection, index: VectorIndex) -> None:
-        index.start_rebuild(collection.manifest.index_config)
-        self._indexer.notify(collection)
+    def _wants_rebuild(self, collection: Collection, index: VectorIndex) -> bool:
+        if index.rebuilding:
+            return False
+        is_due = index.deleted_share > self._settings.index.rebuild_deleted_ratio
+        return is_due or collection.postponed_rebuild is not None
+
+    def _snapshot(self, collection: Collection, index: VectorIndex) -> None:
+        """A page that changes while the child saves is kept twice: without the memory, none changes."""
+        roomy = self._accounts.fits(index.graph_bytes)
+        with nullcontext() if roomy else self._indexer.passing_over(collection):
+            take_snapshot(collection, lambda: self.checkpoint(collection))
 
     def _wants_snapshot(self, collection: Collection, rows_min: int) -> bool:
         index = collection.index
@@ -317,18 +283,17 @@ class Upkeep:
             return
         self.checkpoint(collection)
         if collection.snapshot_sequence < store.last_sequence:
-            take_snapshot(collection, lambda: self.checkpoint(collection))
+            self._snapshot(collection, index)
 
-    def _attempt(self, collection: Collection, task: Callable[[], object], *, waits: bool = False) -> None:
+    def _attempt(
+        self, collection: Collection, work: Work, task: Callable[[], object], *, waits: bool = False
+    ) -> None:
         if not collection.upkeep.acquire(blocking=waits):
             return  # somebody works on its files, perhaps for an hour: the others have their turn
         try:
             if not collection.dropping and collection.broken is None:  # a repair may have taken it out
-                task()
-        except (VecstowError, OSError) as error:
-            self._pauses.begin(collection)
-            log.error("upkeep of a collection failed", collection=collection.name, reason=str(error))
-        else:
-            self._pauses.end(collection)
+                with self._attempts.at(work, collection):
+                    task()
         finally:
             collection.upkeep.release()
+            self._accounts.update(collection)

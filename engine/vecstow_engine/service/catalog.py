@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, Conflict, DiskFull, NotFound, StorageError, VecstowError
+from vecstow_engine.model.errors import Busy, Conflict, DiskFull, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.changes import Changes
 from vecstow_engine.service.collection import Collection, State
@@ -26,7 +26,7 @@ from vecstow_engine.storage.backup import (
 )
 from vecstow_engine.storage.creation import first_use, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.importing import import_orphan
+from vecstow_engine.storage.importing import import_orphan, remove_unfinished
 from vecstow_engine.storage.layout import MANIFEST, Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 from vecstow_engine.storage.repair import finish_repairs
@@ -76,8 +76,11 @@ class Catalog:
         """Finish imports and repairs that lacked but their name, throw away what else a crash left."""
         for name in finish_repairs(self._layout):
             log.warning("finished an import or a repair that a crash had cut", collection=name)
-        files.remove_tree(self._layout.staging)
-        remove_unfinished_backups(self._layout)
+        for remove in (remove_unfinished, remove_unfinished_backups):
+            try:
+                remove(self._layout)
+            except OSError as error:  # it takes room, and harms no collection
+                log.warning("what a crash left could not be removed", reason=str(error))
 
     def create(self, manifest: Manifest, *, exist_ok: bool) -> bool:
         """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
@@ -130,6 +133,8 @@ class Catalog:
                     collection=collection.name, operation="write", retry_after_seconds=max(1, seconds),
                 )  # fmt: skip
             collection.writable()
+            if collection.store is not None:
+                return
             try:
                 manifest, store = first_use(self._layout, collection.manifest, self._handles)
             except files.SyncFailed as error:
@@ -144,17 +149,20 @@ class Catalog:
 
         Raises Conflict, NotFound, or Recovering: its loader would go on with what comes under the name.
         """
-        with self.changes.lasting("drop", collection.name):
-            if self._registry.find(collection.name) is not collection:
-                raise NotFound(
-                    f"collection {collection.name!r} was dropped already", collection=collection.name
-                )
+        if collection.is_being_opened:
+            collection.readable()
+        # Its files first: work on them may take an hour, and the names of others change meanwhile.
+        with (
+            self._gate.required("drop"),
+            collection.upkeep,
+            self.changes.lasting("drop", collection.name),
+        ):
+            self._registry.refuse_gone(collection)
             if collection.is_being_opened:
                 collection.readable()
             self._mark_dropped(collection)
             collection.dropping = True
-            with collection.upkeep:
-                return self.move_away(collection)
+            return self.move_away(collection)
 
     def _mark_dropped(self, collection: Collection) -> None:
         """A mark that the next start may find: what was written until then would go with the collection."""
@@ -166,11 +174,12 @@ class Catalog:
 
     def hard_delete(self, collection: Collection) -> None:
         """Drop a collection and purge it at once."""
-        with self.changes.lasting("hard delete", collection.name):
+        with self._gate.required("hard delete"):
             path = self.drop(collection)
-            for deleted in list_deleted(self._layout):
-                if deleted.path == path:
-                    purge(self._layout, deleted)
+            with self.changes.lasting("hard delete", collection.name):
+                for deleted in list_deleted(self._layout):
+                    if deleted.path == path:
+                        purge(self._layout, deleted)
         log.info("collection purged", collection=collection.name)
 
     def deleted(self) -> list[DeletedCollection]:
@@ -178,20 +187,32 @@ class Catalog:
         return list_deleted(self._layout)
 
     def cleanup(self, retention_hours: float) -> list[str]:
-        """Purge what was dropped at least so long ago; returns the names."""
+        """Purge what was dropped at least so long ago; returns the names.
+
+        One that cannot be purged keeps no other; the first error is raised in the end.
+        """
         names = []
+        errors: list[Exception] = []
         with self.changes.lasting("cleanup"):
             for deleted in list_deleted(self._layout):
-                if deleted.age_hours >= retention_hours:
-                    purge(self._layout, deleted)
+                if deleted.age_hours >= retention_hours and not self.changes.failure:
+                    try:
+                        with self.changes.names("cleanup", deleted.name):
+                            purge(self._layout, deleted)
+                    except Exception as error:  # noqa: BLE001  # Raised below.
+                        errors.append(error)
+                        continue
                     log.info("collection purged", collection=deleted.name, path=str(deleted.path))
                     names.append(deleted.name)
+        if errors:
+            raise errors[0]
         return names
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
         """Bring back a dropped collection or a backup; returns its name."""
         with self.changes.lasting("restore", new_name):
-            restored = restore(self._layout, backup_path, new_name)
+            with self._gate.interruptible("restore"):
+                restored = restore(self._layout, backup_path, new_name)
             log.info("collection restored", collection=restored.manifest.name, source=backup_path)
             self.open_new(restored.manifest, restored.remarks, made_whole=restored.made_whole)
         return restored.manifest.name
@@ -199,7 +220,7 @@ class Catalog:
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
         """Make a collection from orphaned or foreign files below the data directory or the import root."""
         with self.changes.lasting("import", wanted.name):
-            source = path_below(self._layout, orphaned_path, self._import_roots)
+            source = path_below(self._layout, orphaned_path, self._import_roots, "orphaned_path")
             served = self._registry.find(wanted.name)
             in_place = source == self._layout.collection(wanted.name)
             if served is not None and not (in_place and served.state is State.FOREIGN):
@@ -209,7 +230,8 @@ class Catalog:
             if self._registry.is_taken(wanted.name):
                 self._refuse_known(wanted.name, "import")
             self._refuse_served(source)
-            made, report = import_orphan(self._layout, source, wanted)
+            with self._gate.interruptible("import"):
+                made, report = import_orphan(self._layout, source, wanted)
             log.info(
                 "collection imported", collection=wanted.name, source=orphaned_path,
                 format=report.format or "vecstow", records=report.points, skipped=report.skipped_count,
@@ -242,19 +264,18 @@ class Catalog:
         """
         collection = Collection(manifest)
         collection.made_whole = made_whole
-        is_rival = self._registry.is_claimed(manifest)
         self._registry.add(collection)
-        self._loader.load(collection, is_rival=is_rival, with_graph=False)
+        self._loader.load(collection, lambda: self._registry.is_claimed(manifest), with_graph=False)
         for remark in remarks:
             log.warning("collection was made with a remark", collection=manifest.name, remark=remark)
         collection.warnings += tuple(remarks)
         self._opened(collection)
 
     def open_anew(self, collection: Collection, manifest: Manifest) -> None:
-        """Open a quarantined collection once more; `registry.changing` and its upkeep lock are held."""
-        collection.opening(manifest)
-        self._loader.load(collection, is_rival=self._registry.is_rival(collection), with_graph=False)
-        self._opened(collection)
+        """Open what lies in the folder of a collection now; `changing` and its upkeep lock are held."""
+        other = self._registry.replace(collection, manifest)
+        self._loader.load(other, lambda: self._registry.is_rival(other), with_graph=False)
+        self._opened(other)
 
     def move_away(self, collection: Collection) -> Path | None:
         """The engine's part of a drop: one rename; `registry.changing` and its upkeep lock are held."""

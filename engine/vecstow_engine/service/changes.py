@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Final
 
 import structlog
 
 from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.storage import files
+
+UNKNOWN_NAMES: Final = "the outcome of an earlier change of a name is unknown, because a sync failed"
+"""What everybody may know of it."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,7 +29,7 @@ class Changes:
         self._gate = gate
         self._changing = changing
         self.failure: str | None = None
-        """Why there are no more in this process; None while there are."""
+        """Why there are no more in this process; None while there are. It may name any collection."""
 
     @contextmanager
     def lasting(self, operation: str, name: str | None = None) -> Iterator[None]:
@@ -46,9 +50,10 @@ class Changes:
             self._end(error.message)
             raise
         except files.SyncFailed as error:
-            self._end(f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}")
+            reason = f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}"
+            self._end(reason)
             raise OutcomeUnknown(
-                f"outcome unknown: {self.failure}", collection=name, operation=operation,
+                f"outcome unknown: {reason}", collection=name, operation=operation,
                 hint="restart the engine, and look whether it happened",
             ) from error  # fmt: skip
         except OSError as error:
@@ -58,8 +63,8 @@ class Changes:
         """Raise ReadOnly when the outcome of an earlier one is unknown."""
         if self.failure is not None:
             raise ReadOnly(
-                f"{operation} was not begun: {self.failure}", collection=name, operation=operation,
-                hint="restart the engine: it looks at what the disk has",
+                f"{operation} was not begun: {UNKNOWN_NAMES}", collection=name, operation=operation,
+                hint="restart the engine, which looks at what the disk has; its log names the change",
             )  # fmt: skip
 
     def _end(self, reason: str) -> None:

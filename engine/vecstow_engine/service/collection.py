@@ -22,10 +22,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.errors import NotFound, Quarantined, ReadOnly, Recovering, Unavailable
+from vecstow_engine.index.graph import graph_bytes
+from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
+from vecstow_engine.model.errors import Conflict, NotFound, Quarantined, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.service.attempts import Trouble, Work
+from vecstow_engine.service.memory import HeldOut
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect
@@ -49,7 +53,10 @@ class State(StrEnum):
 
 
 class Collection:
-    """What the engine keeps of one collection. `store` is None until it holds data."""
+    """One incarnation of a collection, as the engine serves it. `store` is None until it holds data.
+
+    The shape never changes, nor does the uid once there is one: another incarnation gets another object.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -63,6 +70,8 @@ class Collection:
         self.snapshot_sequence = 0
         self.snapshot_rows = 0
         """What the newest index.bin contains: up to which sequence, and how many rows, deleted ones too."""
+        self.self_recall: float | None = None
+        """The share of a sample that found itself when it was measured last; None before."""
         self.failure: str | None = None
         """Why it takes no writes though no store says so: a sync of its first files or its drop failed."""
         self.dropping = False
@@ -74,7 +83,16 @@ class Collection:
         """What it lost; that these very files are back is reason, too."""
         self.made_whole = False
         """It was made by this process with all its points in its files: that it has no log is no loss."""
+        self.troubles: dict[Work, Trouble] = {}
+        """Work of the engine for this collection whose last attempt failed; only `Attempts` changes it."""
+        self.held_out: HeldOut | None = None
+        """Why its graph does not grow: there is no memory for it."""
+        self.postponed_rebuild: str | None = None
+        """Why a rebuild of its graph that is due has not begun."""
+        self.queued_rows = self.queued_bytes = 0
+        """What waits for its log: rows, and the memory that their changes take."""
         self._withheld_told = 0
+        self._index_lacks_rows = False
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
         self._fixed: State | None = State.RECOVERING
@@ -122,12 +140,18 @@ class Collection:
             return self._error.message
         if self.broken is not None:
             return self.broken
-        remarks = list(self.warnings)
+        remarks = [*self.warnings, *map(str, filter(None, (self.held_out, self.postponed_rebuild)))]
+        if self.index is not None and (unreached := self.index.unreached):
+            remarks.append(
+                f"searches may not find {unreached} points, to which the graph does not lead; larger "
+                "max_connections or ef_construction make another graph"
+            )
         if self.store is not None:
             remarks += [told for told in (self.store.layers.damage, self.store.remark) if told is not None]
-        if self.store is not None and (withheld := self.store.layers.withheld):
-            remarks.insert(0, f"{_points(len(withheld))} withheld: {next(iter(withheld.values()))}")
-        return "; ".join(remarks) or None
+            remarks = [*self.store.layers.withheld_remarks(), *remarks]
+        troubles = list(self.troubles.items())  # a copy: other threads change it
+        remarks += [f"{work} fails, and is tried again: {trouble.reason}" for work, trouble in troubles]
+        return "; ".join(dict.fromkeys(remarks)) or None
 
     @property
     def broken(self) -> str | None:
@@ -151,12 +175,6 @@ class Collection:
         self.opens_anew = opens_anew
         self._error, self._fixed = error, state
 
-    def opening(self, manifest: Manifest) -> None:
-        """It is opened anew, as this manifest says: what was found before counts no more."""
-        self.manifest, self.warnings = manifest, ()
-        self.opens_anew, self.awaited = False, None
-        self._error, self._fixed = None, State.RECOVERING
-
     def postponed(self, reason: str) -> None:
         """It could not be opened now, though nothing is known to be wrong with it: somebody tries again."""
         error = Recovering(
@@ -173,7 +191,8 @@ class Collection:
         if self._fixed is None:
             return
         if self._error is not None:
-            raise self._error
+            # Each raise would add to its traceback, and keep what that request had.
+            raise self._error.with_traceback(None)
         raise Recovering(
             f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
             details={"progress": self.progress},
@@ -189,6 +208,17 @@ class Collection:
                 hint="restart the engine: it replays the log in a new process",
             )  # fmt: skip
 
+    def refuse_misfit(self, checked_against: Manifest) -> None:
+        """Raise Conflict for what was checked against the manifest of another incarnation."""
+        mine = self.manifest
+        if checked_against is mine:
+            return
+        if checked_against.shape != mine.shape or checked_against.collection_uid not in (
+            None,
+            mine.collection_uid,
+        ):
+            raise replaced(self.name)
+
     def commit(self, effects: Sequence[Effect]) -> list[Applied]:
         """Make effects durable, then visible: in the point table's layers and in the index."""
         assert self.store is not None and self.index is not None
@@ -200,14 +230,23 @@ class Collection:
         return applied
 
     def announce(self, rows: NDArray[np.uint8], labels: NDArray[np.uint64]) -> None:
-        """Let the index know rows that are about to replace others, or to come."""
+        """Let the index know rows that are about to replace others, or to come.
+
+        They are logged by now: an index that fails to take them gets them from the store, by `forget`.
+        """
         assert self.index is not None
         if len(labels):
-            self.index.add(decode_rows(rows, self.manifest.vector_type), labels)
+            try:
+                self.index.add(decode_rows(rows, self.manifest.vector_type), labels)
+            except Exception as error:
+                self._index_lacks_rows = True
+                log.error("rows are indexed later", collection=self.name, rows=len(labels), exc_info=error)
 
     def forget(self, change: Applied) -> None:
-        """Let the index forget the rows that were replaced or deleted."""
+        """Let the index forget the rows that were replaced or deleted; those that came are in the store."""
         assert self.index is not None
+        if self._index_lacks_rows:
+            self.index.add_backlog(change.added)
         if len(change.removed):
             self.index.remove(change.removed)
 
@@ -240,11 +279,27 @@ class Collection:
             )  # fmt: skip
         self._withheld_told = len(withheld)
 
+    def full_bytes(self, added: int) -> int:
+        """Bytes that its graph takes once it holds all rows and `added` more."""
+        index = self.index  # once: another thread may close the collection
+        if index is not None:
+            return index.full_bytes(added)
+        manifest = self.manifest
+        if added <= FLAT_ROWS_MAX:
+            return added * row_bytes(manifest.dimension)
+        return graph_bytes(added, manifest.dimension, manifest.index_config.max_connections)
+
+    def queued(self, changed_bytes: int, rows: int) -> None:
+        """Add what waits for its log from now on, or take away what waits no more."""
+        self.queued_bytes += changed_bytes
+        self.queued_rows += rows
+
     def waiting_bytes(self) -> tuple[int, int]:
         """Memory that waits for checkpoints, and for the graph."""
-        if self.store is None or self.index is None:
+        store, index = self.store, self.index  # once: another thread may close the collection
+        if store is None or index is None:
             return 0, 0
-        return self.store.overlay_bytes, self.index.tail_bytes if self.index.pending else 0
+        return store.overlay_bytes, index.tail_bytes if index.pending else 0
 
     def describe(self) -> dict[str, Any]:
         """What `GET /collections/{c}` says."""
@@ -265,11 +320,16 @@ class Collection:
         done, total = self.index.progress
         if self.index.rebuilding:
             return {"task": "rebuild", "done": done, "total": total}
-        return {"task": "index", "done": done, "total": total} if self.index.pending else None
+        is_growing = self.index.pending and self.held_out is None
+        return {"task": "index", "done": done, "total": total} if is_growing else None
 
 
-def _points(count: int) -> str:
-    return "1 point is" if count == 1 else f"{count:,} points are"
+def replaced(name: str) -> Conflict:
+    """The error of a request that was made for a collection before this one of the same name."""
+    return Conflict(
+        f"collection {name!r} was replaced by another one during the request", collection=name,
+        hint="send the request again, if it is meant for the new one",
+    )  # fmt: skip
 
 
 def quarantined(

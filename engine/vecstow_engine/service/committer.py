@@ -18,11 +18,15 @@ from typing import Final
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, DiskFull
+from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.model.errors import Busy, DiskFull, VecstowError
+from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.layers import Applied
-from vecstow_engine.storage.records import Delete, Effect
+from vecstow_engine.storage.overlay import ENTRY_OVERHEAD_BYTES
+from vecstow_engine.storage.records import Delete, Effect, payload_bytes
 from vecstow_engine.storage.volume import Volume
 
 THREADS: Final = 2
@@ -40,6 +44,10 @@ class _Write:
 
     effect: Effect
     bytes: int
+    """Memory that it takes in an overlay."""
+    changes: int
+    """Memory that it takes until a checkpoint and the graph have it."""
+    rows: int
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Applied]
 
@@ -62,11 +70,15 @@ class Committer:
         self,
         settings: Settings,
         volume: Volume,
+        accounts: Accounts,
+        attempts: Attempts,
         first_use: Callable[[Collection], None],
         committed: Callable[[Collection], None],
     ) -> None:
         self._settings = settings
         self._volume = volume
+        self._accounts = accounts
+        self._attempts = attempts
         self._first_use = first_use
         self._committed = committed
         self._lock = threading.Lock()
@@ -98,7 +110,8 @@ class Committer:
     async def write(self, collection: Collection, effect: Effect) -> Applied:
         """Commit one effect; returns when it is durable and visible.
 
-        Raises Busy when there was no room in time, and what `Collection.commit` raises.
+        Raises Busy when there was no room in time, TooLarge or OutOfMemory when waiting does not help, and
+        what `Collection.commit` raises.
         """
         if self._volume.full and not isinstance(effect, Delete):
             raise DiskFull(
@@ -106,17 +119,19 @@ class Committer:
                 collection=collection.name, operation="write",
                 hint="drop collections or enlarge the volume; writes resume by themselves",
             )  # fmt: skip
-        size = _size(effect)
-        await self._wait_for_room(collection, size)
+        size, rows = _size(effect), 0 if isinstance(effect, Delete) else len(effect.rows)
+        changes = size + rows * row_bytes(collection.manifest.dimension)
+        self._accounts.refuse_batch(collection, changes)
         loop = asyncio.get_running_loop()
-        write = _Write(effect, size, loop, loop.create_future())
+        write = _Write(effect, size, changes, rows, loop, loop.create_future())
+        await self._wait_for_room(collection, write)
         self._enqueue(collection, write)
         # A client that goes away does not take its write back: it is logged already, or will be.
         return await asyncio.shield(write.future)
 
-    async def _wait_for_room(self, collection: Collection, size: int) -> None:
+    async def _wait_for_room(self, collection: Collection, write: _Write) -> None:
         deadline = time.monotonic() + self._settings.limits.write_wait_seconds
-        while (lack := self._lack(collection, size)) is not None:
+        while (lack := self._lack(collection, write)) is not None:
             collection.writable()
             if time.monotonic() > deadline:
                 raise Busy(
@@ -125,9 +140,9 @@ class Committer:
                 )  # fmt: skip
             await asyncio.sleep(POLL_SECONDS)
 
-    def _lack(self, collection: Collection, size: int) -> str | None:
-        """Why there is no room for so many bytes; None when there is."""
-        settings = self._settings
+    def _lack(self, collection: Collection, write: _Write) -> str | None:
+        """Why a write must wait; None when it need not. Raises OutOfMemory when waiting does not help."""
+        settings, size = self._settings, write.bytes
         queue_ = self._queues.get(collection)
         queued = queue_.waiting_bytes if queue_ is not None else 0
         overlay, tail = collection.waiting_bytes()
@@ -135,11 +150,19 @@ class Committer:
             return (
                 f"{self._waiting_bytes} bytes wait for the log, of {settings.limits.queue_bytes_max} allowed"
             )
+        if queued and queued + size > settings.limits.queue_bytes_max // 2:
+            return f"{queued} bytes of this collection wait for the log, half of what all may have"
         if overlay and overlay + queued + size > settings.storage.overlay_bytes_max:
             return f"{overlay} bytes wait for a checkpoint, the limit is {settings.storage.overlay_bytes_max}"
+        logged = collection.store.log.total_bytes if collection.store is not None else 0
+        if overlay and logged + queued + size > settings.storage.overlay_bytes_max:
+            return (
+                f"the log has {logged} bytes until a checkpoint, "
+                f"the limit is {settings.storage.overlay_bytes_max}"
+            )
         if tail and tail + queued + size > settings.index.tail_bytes_max:
             return f"{tail} bytes wait for the index, the limit is {settings.index.tail_bytes_max}"
-        return None
+        return self._accounts.lack(collection, write.changes, write.rows)
 
     def _enqueue(self, collection: Collection, write: _Write) -> None:
         with self._lock:
@@ -149,6 +172,7 @@ class Committer:
             waiting.waiting.append(write)
             waiting.waiting_bytes += write.bytes
             self._waiting_bytes += write.bytes
+            collection.queued(write.changes, write.rows)
             if not waiting.scheduled:
                 waiting.scheduled = True
                 self._ready.put(collection)
@@ -163,7 +187,10 @@ class Committer:
                 time.sleep(POLL_SECONDS)
                 continue
             group = self._take_group(collection)
-            self._commit(collection, group)
+            try:
+                self._commit(collection, group)
+            except Exception as error:  # noqa: BLE001  # The thread must live, for the other collections.
+                self._attempts.fail(Work.COMMITTING, collection, error)
             self._release(collection, group)
 
     def _all_done(self) -> bool:
@@ -189,10 +216,13 @@ class Committer:
             applied = collection.commit([write.effect for write in group])
         except DiskFull as error:
             self._commit_when_full(collection, group, error)
-        except Exception as error:  # noqa: BLE001  # The waiting clients must hear of it; the API logs it.
-            _answer(group, error)
+        except Exception as error:  # noqa: BLE001  # The waiting clients must hear of it.
+            if not isinstance(error, VecstowError | OSError):
+                self._attempts.fail(Work.COMMITTING, collection, error)
+            self._answer(collection, group, error)
         else:
-            _answer(group, applied)
+            self._attempts.succeed(Work.COMMITTING, collection)
+            self._answer(collection, group, applied)
             self._committed(collection)
         if (elapsed := time.monotonic() - started) > SLOW_SECONDS:
             log.warning(
@@ -202,21 +232,28 @@ class Committer:
     def _commit_when_full(self, collection: Collection, group: list[_Write], full: DiskFull) -> None:
         """One by one, since some may fit; a delete, which makes room in the end, gets the reserve."""
         if collection.store is None:
-            _answer(group, full)
+            self._answer(collection, group, full)
             return
         for write in group:
             if len(group) == 1 and not isinstance(write.effect, Delete):
-                _answer(group, full)
+                self._answer(collection, group, full)
                 return
             try:
                 if isinstance(write.effect, Delete):
                     self._volume.release_reserve()
                 applied = collection.commit([write.effect])
             except Exception as error:  # noqa: BLE001  # As above.
-                _answer([write], error)
+                self._answer(collection, [write], error)
             else:
-                _answer([write], applied)
+                self._answer(collection, [write], applied)
                 self._committed(collection)
+
+    def _answer(
+        self, collection: Collection, group: list[_Write], outcome: list[Applied] | Exception
+    ) -> None:
+        with self._lock:
+            collection.queued(-sum(write.changes for write in group), -sum(write.rows for write in group))
+        _wake(group, outcome)
 
     def _release(self, collection: Collection, group: list[_Write]) -> None:
         size = sum(write.bytes for write in group)
@@ -231,12 +268,11 @@ class Committer:
 
 
 def _size(effect: Effect) -> int:
-    if isinstance(effect, Delete):
-        return 300 * len(effect.ids)
-    return int(effect.rows.nbytes) + sum(len(payload or b"") + 300 for payload in effect.payloads)
+    """Return the memory that an effect takes, and its log record at most; raises TooLarge."""
+    return payload_bytes(effect) + ENTRY_OVERHEAD_BYTES * len(effect.ids)
 
 
-def _answer(group: list[_Write], outcome: list[Applied] | Exception) -> None:
+def _wake(group: list[_Write], outcome: list[Applied] | Exception) -> None:
     """Wake the waiting clients, once per event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Applied], Applied | Exception]]] = {}
     for number, write in enumerate(group):

@@ -11,43 +11,62 @@ import math
 import time
 from typing import Any, Final
 
+import structlog
+
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service import figures
-from vecstow_engine.service.background import Indexer, Upkeep
+from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service.attempts import Attempts
+from vecstow_engine.service.background import Upkeep
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.committer import Committer
 from vecstow_engine.service.following import Follower
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.holding import Holding
+from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.loading import Loader
 from vecstow_engine.service.losing import refuse_if_gone
+from vecstow_engine.service.memory import fitted, plan_for
 from vecstow_engine.service.opening import Opener, open_volume
-from vecstow_engine.service.registry import Registry
+from vecstow_engine.service.rebuilds import Rebuilds
+from vecstow_engine.service.recall import self_recall
+from vecstow_engine.service.registry import Bound, Registry
 from vecstow_engine.service.repairing import Repairer
+from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.check import check_folder
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.leftovers import clear_refused
+from vecstow_engine.storage.point_commits import limit_caches
 from vecstow_engine.storage.records import Delete, Upsert
 from vecstow_engine.storage.volume import Volume
 
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
+FINDINGS_SECONDS_MAX: Final = 60.0
+"""A sidecar reports every few seconds; one that has not for so long may have found more since."""
 PURGE_SECONDS: Final = 60.0
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Engine:
     """One volume, served. `start` once, `stop` once."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        """Raises InvalidInput when the memory limit is none, or too small."""
+        self.memory_plan = plan_for(settings.memory_limit)
+        self.requests = RequestMemory(self.memory_plan.request_bytes)
+        self.accounts = Accounts(self.memory_plan)
+        self.settings = settings = fitted(settings, self.memory_plan)
         self.layout = Layout(settings.data.absolute())
-        self.gate = Gate()
+        self.gate = Gate(lambda: self.leaving)
         self.registry = Registry(self.layout)
         self.ready = False
         """The volume is discovered; each collection has a state of its own."""
@@ -56,9 +75,14 @@ class Engine:
         self.findings: dict[str, Any] = {}
         """What the sidecar reported last."""
         self.volume: Volume | None = None
-        self._started_at = self._rescanned_at = self._purged_at = time.monotonic()
-        self._handles = HandleCache(settings.storage.handles_max, self._make_room)
-        self._loader = Loader(self.layout, self._handles, settings.index, self._make_room)
+        self._started_at = self._rescanned_at = self._purged_at = self._refreshed_at = time.monotonic()
+        self.attempts = Attempts()
+        self._handles = HandleCache(settings.storage.handles_max, self._make_room, _tell_unclosed)
+        self._rebuilds = Rebuilds(self.accounts, self._notify)
+        self._loader = Loader(
+            self.layout, self._handles, settings.index, self._make_room, self.attempts, lambda: self.leaving,
+            settings.storage.overlay_bytes_max, self.accounts, self._rebuilds,
+        )  # fmt: skip
         self._opener = Opener(self.registry, self._loader, self.gate, self._notify)
         self._holding = Holding(
             self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max
@@ -74,7 +98,7 @@ class Engine:
         )  # fmt: skip
         self._follower = Follower(
             self.layout, self.registry, self._catalog, self.gate,
-            self._notify,
+            self.attempts, self._rebuilds,
         )  # fmt: skip
 
     # Life -------------------------------------------------------------------------------------------------
@@ -84,17 +108,32 @@ class Engine:
         self.volume = open_volume(self.layout, self.settings.storage, lambda: self.leaving)
         if self.volume is None:
             return
+        limit_caches(self.memory_plan.cache_bytes)
         self._catalog.settle_unfinished()
-        collections = self.registry.discover()
-        self._indexer = Indexer(self.settings.index.index_threads)
-        self._committer = Committer(self.settings, self.volume, self._catalog.first_use, self._indexer.notify)
+        collections = self.registry.discover(lambda: self.leaving)
+        if self.leaving:
+            return
+        self._indexer = Indexer(self.settings.index.index_threads, self.attempts, self.accounts)
+        self._committer = Committer(
+            self.settings, self.volume, self.accounts, self.attempts, self._catalog.first_use,
+            self._indexer.notify,
+        )  # fmt: skip
         self._upkeep = Upkeep(
             self.settings,
             self.volume,
             self.gate,
             self.registry.collections,
             self._indexer,
-            self._now_and_then,
+            self.attempts,
+            self.accounts,
+            self._rebuilds,
+            (
+                self._holding.settle,
+                self._opener.open_postponed,
+                self._rescan_when_due,
+                self._purge_when_due,
+                self._clear_leftovers,
+            ),
         )
         self.ready = True
         self._opener.begin(collections)
@@ -103,18 +142,18 @@ class Engine:
         """Take no more writes, finish what is under way, checkpoint, snapshot, give the volume free."""
         if self.volume is None:
             return
-        if self.ready:
-            self.ready = False
-            self._opener.stop()
-            self._committer.stop()
-            self._upkeep.stop()
-            self._indexer.stop()
-            self._searcher.stop()
-            self._upkeep.finish()
-            self.gate.close()
-        self._handles.close()
-        self.volume.close()
-        self.volume = None
+        with contextlib.ExitStack() as steps:  # last in, first out; a step that fails keeps no other from it
+            steps.callback(self._leave_volume)
+            steps.callback(self._handles.close)
+            if self.ready:
+                self.ready = False
+                steps.callback(self.gate.close)
+                steps.callback(self._upkeep.finish)
+                steps.callback(self._searcher.stop)
+                steps.callback(self._indexer.stop)
+                steps.callback(self._upkeep.stop)
+                steps.callback(self._committer.stop)
+                steps.callback(self._opener.stop)
 
     @property
     def live(self) -> bool:
@@ -156,6 +195,12 @@ class Engine:
         """name, vector_count, dimension, index_size, memory_usage (bytes)."""
         return figures.collection_stats(self.collection(name))
 
+    def _bound(self, target: Collection | str) -> Bound:
+        """The collection of a request, looked up once: Conflict when another takes its name meanwhile."""
+        if not self.ready:
+            raise Recovering("the volume is being discovered", retry_after_seconds=1)
+        return self.registry.bound(target)
+
     def drop(self, name: str) -> None:
         """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict, NotFound."""
         self._catalog.drop(self.collection(name))
@@ -189,51 +234,59 @@ class Engine:
         )
         self._catalog.import_orphan(orphaned_path, wanted)
 
+    def remarks_on(self, name: str) -> str | None:
+        """Return what a collection lacks that was made or copied just now; None when it lacks nothing."""
+        collection = self.registry.find(name)
+        return collection.reason if collection is not None else None
+
     def backup(self, name: str) -> str:
         """Copy one collection to `.backups/`; returns the path, relative to the data directory."""
-        collection = self.collection(name)
-        with collection.upkeep:
-            collection.readable()  # whoever had the lock may have moved its folder away
+        with self._bound(name) as collection, collection.upkeep, self.gate.interruptible("backup"):
+            collection.readable()  # the last holder of the lock may have moved the folder
             refuse_if_gone(collection)
             return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
 
     def compact(self, name: str) -> dict[str, object]:
         """Give back the space of deleted points: rows move into free slots, files are cut."""
-        collection = self.collection(name)
-        collection.writable()
         before = after = 0
-        with self.gate.required("compact"), collection.upkeep:
-            collection.writable()  # whoever had the lock may have moved its folder away
-            if collection.store is not None:
-                before, after = self._upkeep.compact(collection)
-                self._indexer.notify(collection)
+        with self._bound(name) as collection:
+            collection.writable()
+            with self.gate.required("compact"), collection.upkeep, self.gate.interruptible("compact"):
+                collection.writable()  # whoever had the lock may have moved its folder away
+                if collection.store is not None:
+                    before, after = self._upkeep.compact(collection)
+                    self._indexer.notify(collection)
         return {
             "bytes_before": before,
             "bytes_after": after,
             "progress": collection.describe()["progress"],
         }
 
-    def check(self, name: str) -> dict[str, object]:
+    def check(self, name: str, *, recall: bool = False) -> dict[str, object]:
         """Verify every file and row of one collection, what waited for a checkpoint included.
 
-        Writes go on meanwhile. Raises Recovering or NotFound.
+        With `recall`, measure the self-recall too. Writes go on meanwhile. Raises Recovering or NotFound.
         """
         if name in self.registry.broken():
-            return check_folder(self.layout, name).document()
+            with self.gate.interruptible("check"):
+                return check_folder(self.layout, name).document()
         collection = self.collection(name)
         if collection.state is State.RECOVERING:
             collection.readable()
         is_rival = self.registry.is_rival(collection)
         with self.gate.passing() as free, collection.upkeep:
+            self.registry.refuse_gone(collection)
             if free and collection.store is not None and collection.broken is None:
                 with contextlib.suppress(DiskFull, Busy, StorageError, Quarantined):
                     self._upkeep.checkpoint(collection)
-            report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
-            if collection.store is not None:
-                with contextlib.suppress(StorageError, Quarantined):  # the report has it
-                    for _ in collection.store.view.scan():
-                        pass  # what fails its checks is withheld from now on
-            return report.document()
+            with self.gate.interruptible("check"):
+                report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
+                if collection.store is not None:
+                    with contextlib.suppress(StorageError, Quarantined):  # the report has it
+                        collection.store.view.verify()
+        if recall and collection.serves():
+            report.collections.setdefault(name, {})["recall"] = self_recall(collection)
+        return report.document()
 
     def repair(self, name: str, *, dry_run: bool = False) -> dict[str, object]:
         """Set the damage of one collection aside and make it anew of what proves itself; the others serve.
@@ -257,32 +310,38 @@ class Engine:
 
     # Points -----------------------------------------------------------------------------------------------
 
-    async def upsert(self, name: str, points: PointBatch) -> list[str]:
+    # A `target` is a Collection, to which all steps of a request stay bound, or the name of one. What was
+    # checked for another incarnation raises Conflict; so does a collection that is replaced meanwhile.
+
+    async def upsert(self, target: Collection | str, points: PointBatch) -> list[str]:
         """Write points, all or nothing; durable and visible when this returns. Returns the ids."""
-        collection = self.collection(name)
-        collection.writable()
-        if points.ids:
-            effect = Upsert(points.ids, points.rows, points.payloads, points.all_new)
-            await self._committer.write(collection, effect)
+        with self._bound(target) as collection:
+            collection.refuse_misfit(points.manifest)
+            collection.writable()
+            if points.ids:
+                effect = Upsert(points.ids, points.rows, points.payloads, points.all_new)
+                await self._committer.write(collection, effect)
         return points.ids
 
-    async def delete_points(self, name: str, ids: list[str]) -> list[bool]:
+    async def delete_points(self, target: Collection | str, ids: list[str]) -> list[bool]:
         """Delete points; whether each was there."""
-        collection = self.collection(name)
-        collection.writable()
-        if not ids or collection.store is None:
-            return [False] * len(ids)
-        return (await self._committer.write(collection, Delete(ids))).existed
+        with self._bound(target) as collection:
+            collection.writable()
+            if not ids or collection.store is None:
+                return [False] * len(ids)
+            return (await self._committer.write(collection, Delete(ids))).existed
 
-    async def get_points(self, name: str, ids: list[str]) -> list[Point | None]:
+    async def get_points(self, target: Collection | str, ids: list[str]) -> list[Point | None]:
         """The points of these ids, None where there is none."""
-        return await self._searcher.run(get_many, self.collection(name), ids)
+        with self._bound(target) as collection:
+            return await self._searcher.run(get_many, collection, ids)
 
-    async def search(self, name: str, query: SearchQuery) -> list[Hit]:
+    async def search(self, target: Collection | str, query: SearchQuery) -> list[Hit]:
         """The nearest points, nearest first."""
-        collection = self.collection(name)
-        collection.readable()
-        return await self._searcher.search(collection, query)
+        with self._bound(target) as collection:
+            collection.refuse_misfit(query.manifest)
+            collection.readable()
+            return await self._searcher.search(collection, query)
 
     # Figures ----------------------------------------------------------------------------------------------
 
@@ -298,8 +357,11 @@ class Engine:
             "volume_id": self.volume.id if self.volume is not None else "",
             "held": self.gate.remaining_seconds > 0,
             "failure": self._catalog.failure,
+            "memory": self.accounts.document(),
+            "volume_full": self.volume is not None and self.volume.full,
             "collections": figures.state_rows(self.registry),
             "findings": self.findings,
+            "findings_stale": time.monotonic() - self._refreshed_at > FINDINGS_SECONDS_MAX,
         }
 
     def refresh(self, findings: dict[str, Any]) -> None:
@@ -308,6 +370,7 @@ class Engine:
         Or soon: while another thread looks, or changes names, nobody waits for it.
         """
         self.findings = findings
+        self._refreshed_at = time.monotonic()
         self._rescan()
 
     # Inside -----------------------------------------------------------------------------------------------
@@ -316,24 +379,31 @@ class Engine:
         """It may have rows that the graph lacks."""
         self._indexer.notify(collection)
 
+    def _leave_volume(self) -> None:
+        volume, self.volume = self.volume, None
+        if volume is not None:
+            volume.close()
+
     def _make_room(self) -> bool:
         """Give the reserve up; False when it is spent."""
         return self.volume is not None and self.volume.release_reserve()
 
-    def _now_and_then(self) -> None:
-        now = time.monotonic()
-        self._holding.settle()
-        self._opener.open_postponed(now)
-        is_due = now - self._rescanned_at > self.settings.storage.rescan_seconds
+    def _rescan_when_due(self) -> None:
+        is_due = time.monotonic() - self._rescanned_at > self.settings.storage.rescan_seconds
         if is_due or any(collection.is_lost for collection in self.registry.collections()):
             self._rescan()
-        if now - self._purged_at > PURGE_SECONDS and self.gate.remaining_seconds == 0:
-            self._purge(now)
 
-    def _purge(self, now: float) -> None:
-        retention = self.settings.storage.retention_hours
+    def _clear_leftovers(self) -> None:
+        """Remove what a failed copy or repair left and the disk refused to remove; never during a hold."""
+        if self.gate.remaining_seconds == 0:
+            clear_refused(self.layout.data)
+
+    def _purge_when_due(self) -> None:
+        now, retention = time.monotonic(), self.settings.storage.retention_hours
+        if now - self._purged_at <= PURGE_SECONDS or self.gate.remaining_seconds > 0 or retention <= 0:
+            return
         with self.registry.changing_now() as free:
-            if free and retention > 0:
+            if free:
                 self._purged_at = now
                 self._catalog.cleanup(retention)
 
@@ -341,3 +411,7 @@ class Engine:
         self._rescanned_at = time.monotonic()
         if not self._follower.rescan():
             self._rescanned_at = -math.inf  # the upkeep thread does it, as soon as it can
+
+
+def _tell_unclosed(error: Exception) -> None:
+    log.error("a file could not be closed", reason=str(error), exc_info=error)

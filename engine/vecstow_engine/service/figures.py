@@ -86,6 +86,7 @@ def _state_row(collection: Collection) -> dict[str, object]:
         "vector_count": collection.count,
         "indexed": collection.index.indexed if collection.index is not None else 0,
         "rebuilt": _rebuilt(collection),
+        "self_recall": collection.self_recall,
         "overlay_bytes": store.overlay_bytes if store is not None else 0,
         "log_bytes": store.log.size if store is not None else 0,
     }

@@ -9,16 +9,18 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from vecstow_engine.model.errors import Quarantined, VecstowError
+from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service.attempts import Attempts, Folder, Work
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.losing import close_without_folder, refuse_if_gone, stand_in
+from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import update_manifest
-from vecstow_engine.storage.presence import missing_folder
+from vecstow_engine.storage.presence import DataFiles, missing_folder
 from vecstow_engine.storage.trash import move_to_deleted
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,13 +38,18 @@ class Follower:
         registry: Registry,
         catalog: Catalog,
         gate: Gate,
-        rebuilding: Callable[[Collection], None],
+        attempts: Attempts,
+        rebuilds: Rebuilds,
     ) -> None:
         self._layout = layout
         self._registry = registry
         self._catalog = catalog
         self._gate = gate
-        self._rebuilding = rebuilding
+        self._attempts = attempts
+        self._rebuilds = rebuilds
+        self._folders_in_trouble: dict[str, Folder] = {}
+        self._unfollowed: set[str] = set()
+        """Names whose manifests wait for the next attempt."""
 
     def rescan(self) -> bool:
         """Follow manifests that changed since they were read; then look whether a collection lost its files.
@@ -57,24 +64,50 @@ class Follower:
 
     def _look(self) -> None:
         for collection in self._registry.collections():
-            self._look_for_return(collection)
-        for manifest in self._registry.changed_manifests():
-            try:
-                self._follow(manifest)
-            except (VecstowError, OSError) as error:
-                self._registry.look_again(manifest.name)
-                log.error("manifest could not be followed", collection=manifest.name, reason=str(error))
+            if collection.awaited is not None:
+                with self._attempts.at(Work.AWAITING, collection):
+                    self._look_for_return(collection, collection.awaited)
+        self._try_unfollowed()
+        for name in self._registry.changed():
+            self._follow_change(name)
         folders = self._folders()
         for collection in self._registry.collections():
-            self._look_for_loss(collection, has_folder=collection.name in folders)
+            if self._attempts.may_begin(Work.LOOKING, collection):
+                with self._attempts.at(Work.LOOKING, collection):
+                    self._look_for_loss(collection, has_folder=collection.name in folders)
+
+    def _try_unfollowed(self) -> None:
+        """Let the registry report what could not be followed, once its pause is over."""
+        for name in list(self._unfollowed):
+            if self._attempts.may_begin(Work.FOLLOWING, self._holder(name)):
+                self._unfollowed.discard(name)
+                self._registry.look_again(name)
+
+    def _follow_change(self, name: str) -> None:
+        holder = self._holder(name)
+        with self._attempts.at(Work.FOLLOWING, holder):
+            manifest = self._registry.read(name)
+            if manifest is not None:
+                self._follow(manifest)
+        trouble = holder.troubles.get(Work.FOLLOWING)
+        if trouble is None:
+            self._folders_in_trouble.pop(name, None)
+            return
+        self._unfollowed.add(name)
+        if isinstance(holder, Folder):
+            self._folders_in_trouble[name] = holder
+            self._registry.tell_broken(name, f"its manifest cannot be followed: {trouble.reason}")
+
+    def _holder(self, name: str) -> Collection | Folder:
+        return self._registry.find(name) or self._folders_in_trouble.get(name) or Folder(name)
 
     def _folders(self) -> set[str]:
         """One look at all of them costs less than one at each."""
         with os.scandir(self._layout.data) as entries:
             return {entry.name for entry in entries if entry.is_dir()}
 
-    def _look_for_return(self, collection: Collection) -> None:
-        if collection.awaited is not None and collection.awaited.missing() is None:
+    def _look_for_return(self, collection: Collection, awaited: DataFiles) -> None:
+        if awaited.missing() is None:
             collection.awaited = None
             self._registry.look_again(collection.name)
 
@@ -148,6 +181,7 @@ class Follower:
         with self._catalog.changes.names("drop", manifest.name):
             if collection is None:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
+                self._registry.forget_broken(manifest.name)
                 return
             collection.dropping = True  # no more work begins: its lock will be free
             with self._upkeep_of(collection) as free:
@@ -167,14 +201,11 @@ class Follower:
         old, new = collection.manifest.index_config, manifest.index_config
         followed = self._with_uid_of_data(collection, manifest)
         same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
-        index = collection.index if not same_graph else None
-        if index is not None:
-            index.start_rebuild(new)
+        if collection.index is not None and not same_graph:
+            # A reader that sees the new generation also sees the rebuild.
+            self._rebuilds.begin(collection, new)
             collection.forget_snapshot()
-        # Whoever sees the new generation sees that its graph is being built, too.
         collection.manifest = followed
-        if index is not None:
-            self._rebuilding(collection)
         log.info("manifest followed", collection=manifest.name)
 
     def _with_uid_of_data(self, collection: Collection, manifest: Manifest) -> Manifest:

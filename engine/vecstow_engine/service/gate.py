@@ -5,16 +5,19 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from vecstow_engine.model.errors import Busy, Conflict
+from vecstow_engine.storage.interruption import interruptible
 
 
 class Gate:
     """Lets changes of files through one beside the other, and none during a hold. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_leaving: Callable[[], bool] = lambda: False) -> None:
+        """`is_leaving`: whether the engine has begun to stop, though the gate may be open still."""
+        self._is_leaving = is_leaving
         self._changed = threading.Condition()
         self._inside = 0
         self.closed = False
@@ -47,6 +50,11 @@ class Gate:
             self._changed.wait_for(lambda: self._inside == 0)
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the engine has begun to stop."""
+        return self.closed or self._is_leaving()
+
+    @property
     def remaining_seconds(self) -> float:
         """How long the hold lasts; 0 when there is none."""
         until = self._held_until
@@ -66,6 +74,15 @@ class Gate:
                 with self._changed:
                     self._inside -= 1
                     self._changed.notify_all()
+
+    def interruptible(self, operation: str) -> AbstractContextManager[None]:
+        """Raise Busy from the long work inside once the engine stops."""
+
+        def check() -> None:
+            if self.is_ending:
+                raise Busy(f"the engine is stopping; {operation} was given up", retry_after_seconds=5)
+
+        return interruptible(check)
 
     @contextmanager
     def required(self, operation: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from vecstow_engine.model.errors import InvalidInput, Recovering
+from vecstow_engine.model.errors import InvalidInput, Recovering, refused
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.layout import rfc3339
@@ -34,8 +34,9 @@ class Holding:
             raise Recovering("a hold must wait until every collection is opened", retry_after_seconds=1)
         if seconds > self._seconds_max:
             raise InvalidInput(
-                f"seconds is {seconds:g}; a hold lasts at most {self._seconds_max:g}", operation="hold"
-            )
+                f"seconds is {seconds:g}; a hold lasts at most {self._seconds_max:g}", operation="hold",
+                details=refused("seconds", seconds, self._seconds_max),
+            )  # fmt: skip
         with self._lock:
             volume = self._volume()
             assert volume is not None

@@ -73,19 +73,25 @@ class Opener:
         """Finish those at hand, and begin no other."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def open_postponed(self, now: float) -> None:
-        """Try those again that could not be opened, and are due (time.monotonic)."""
+    def open_postponed(self, now: float | None = None) -> None:
+        """Try those again that could not be opened, and are due by `now` (time.monotonic)."""
+        now = time.monotonic() if now is None else now
         for collection in self._registry.collections():
             if collection.open_again_at is not None and now > collection.open_again_at:
                 self.open_again(collection)
 
     def open_again(self, collection: Collection) -> None:
-        """Unless somebody drops it, or holds the volume."""
-        with self._gate.passing() as free, collection.upkeep:
-            if free and not collection.dropping:
-                collection.open_again_at = None  # whoever drops it, or holds the volume, must wait again
-                self._load(collection, with_graph=False)
-                self._opened(collection)
+        """Open a collection, unless somebody works on its files, drops it, or holds the volume."""
+        if not collection.upkeep.acquire(blocking=False):
+            return
+        try:
+            with self._gate.passing() as free:
+                if free and not collection.dropping:
+                    collection.open_again_at = None  # a drop or a hold must wait again
+                    self._load(collection, with_graph=False)
+                    self._opened(collection)
+        finally:
+            collection.upkeep.release()
 
     def _open(self, collection: Collection) -> None:
         self._load(collection)
@@ -99,5 +105,4 @@ class Opener:
         self._pool.shutdown(wait=False)
 
     def _load(self, collection: Collection, *, with_graph: bool = True) -> None:
-        is_rival = self._registry.is_rival(collection)
-        self._loader.load(collection, is_rival=is_rival, with_graph=with_graph)
+        self._loader.load(collection, lambda: self._registry.is_rival(collection), with_graph=with_graph)

@@ -5,21 +5,41 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, NotFound, VecstowError
+from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
-from vecstow_engine.service.collection import Collection, quarantined
+from vecstow_engine.service.collection import Collection, quarantined, replaced
 from vecstow_engine.storage.discovery import Found, claimed_uid, discover, rivals
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.trash import move_to_deleted
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Bound:
+    """The collection of one request, as a context: every search enters one, and a generator costs more."""
+
+    __slots__ = ("_collection", "_registry")
+
+    def __init__(self, registry: Registry, collection: Collection) -> None:
+        self._registry = registry
+        self._collection = collection
+
+    def __enter__(self) -> Collection:
+        if self._collection.dropping:
+            self._registry.refuse_gone(self._collection)
+            self._collection.readable()
+        return self._collection
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, NotFound):
+            self._registry.refuse_gone(self._collection)
 
 
 class Registry:
@@ -50,11 +70,15 @@ class Registry:
             if free:
                 self.changing.release()
 
-    def discover(self) -> list[Collection]:
-        """Read every manifest of the volume; returns the collections to load, small ones first."""
+    def discover(self, is_leaving: Callable[[], bool] = lambda: False) -> list[Collection]:
+        """Read every manifest of the volume, as long as the engine does not end; returns the collections to
+        load, small ones first.
+        """
         log.info("scanning for collections", data=str(self._layout.data))
-        found = discover(self._layout)
+        found = discover(self._layout, is_leaving)
         self._rivals = rivals(self._layout, found)
+        if self._rivals:
+            log.warning("folders claim a uid together", folders=sorted(self._rivals))
         for item in found:
             self._take(item)
         return sorted(self._collections.values(), key=self._size)
@@ -75,6 +99,21 @@ class Registry:
         if name in self._broken:
             raise quarantined(name, self._broken[name])
         raise NotFound(f"collection {name!r} does not exist", collection=name)
+
+    def bound(self, target: Collection | str) -> Bound:
+        """Resolve `target` once, for all steps of a request; raises as `get`.
+
+        A NotFound inside becomes a Conflict when another collection has the name by then.
+        """
+        return Bound(self, self.get(target) if isinstance(target, str) else target)
+
+    def refuse_gone(self, collection: Collection) -> None:
+        """Raise NotFound when this collection was dropped, Conflict when another one has its name."""
+        served = self._collections.get(collection.name)
+        if served is None:
+            raise NotFound(f"collection {collection.name!r} does not exist", collection=collection.name)
+        if served is not collection:
+            raise replaced(collection.name)
 
     def find(self, name: str) -> Collection | None:
         """The collection of that name, if there is one."""
@@ -117,6 +156,14 @@ class Registry:
         self._has_changed = True
         self._collections[collection.name] = collection
 
+    def replace(self, collection: Collection, manifest: Manifest) -> Collection:
+        """Put another incarnation in the place of `collection`, with its lock; requests bound to it end."""
+        other = Collection(manifest)
+        other.upkeep, other.failure = collection.upkeep, collection.failure
+        self.put_in_place(other)
+        collection.dropping = True
+        return other
+
     def remove(self, collection: Collection) -> None:
         """A collection that is being dropped: its name is unknown from now on."""
         self._collections.pop(collection.name, None)
@@ -146,15 +193,20 @@ class Registry:
             if before is not None:
                 self._broken[name] = before
 
+    def tell_broken(self, name: str, reason: str) -> None:
+        """Keep the name of a folder that is not served, and say why."""
+        self._broken[name] = reason
+
+    def forget_broken(self, name: str) -> None:
+        """Give the name of a folder free that was not served, and has gone."""
+        self._broken.pop(name, None)
+
     def look_again(self, name: str) -> None:
         """Report this manifest as changed once more."""
         self._seen.pop(name, None)
 
-    def changed_manifests(self) -> list[Manifest]:
-        """Manifests that are new or different since they were last read; broken ones are logged once.
-
-        That of a collection which is opened anew when it changes need not differ: to touch it is enough.
-        """
+    def changed(self) -> list[str]:
+        """Folders whose manifest's file is new or another one since this was asked last."""
         with self.changing:
             changed = []
             for entry in os.scandir(self._layout.data):
@@ -162,8 +214,7 @@ class Registry:
                     signature = self._signature(entry.name)
                     if signature != self._seen.get(entry.name):
                         self._seen[entry.name] = signature
-                        changed += self._read(entry.name)
-            self._has_changed |= bool(changed)
+                        changed.append(entry.name)
             return changed
 
     def _is_followed(self, entry: os.DirEntry[str]) -> bool:
@@ -182,7 +233,11 @@ class Registry:
         counts = Counter(collection.state.value for collection in self.collections())
         log.info("collections loaded", **counts, failed=len(self._broken), total=len(self._collections))
 
-    def _read(self, name: str) -> list[Manifest]:
+    def read(self, name: str) -> Manifest | None:
+        """The manifest in a folder, if it says anything new; a broken one is logged.
+
+        A collection that opens again when its manifest changes needs no other content: a new time suffices.
+        """
         known = self._collections.get(name)
         try:
             manifest = read_manifest(self._layout.collection(name))
@@ -190,13 +245,14 @@ class Registry:
             log.error("manifest cannot be read", collection=name, reason=error.message)
             if known is None:
                 self._broken[name] = error.message
-            return []
+            return None
         if manifest is None:
             if known is not None:
                 log.warning("manifest is missing beside its data", collection=name)
-            return []
+            return None
         is_news = known is None or known.opens_anew or known.dropping or known.manifest != manifest
-        return [manifest] if is_news else []
+        self._has_changed |= is_news
+        return manifest if is_news else None
 
     def _take(self, item: Found) -> None:
         self._seen[item.name] = self._signature(item.name)
@@ -216,7 +272,7 @@ class Registry:
     def _follow_drop(self, manifest: Manifest) -> None:
         try:
             path = move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
-        except (VecstowError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # The others are discovered all the same.
             self._broken[manifest.name] = f"it was dropped, but cannot be moved away: {error}"
             log.error("collection could not be dropped", collection=manifest.name, reason=str(error))
         else:

@@ -8,13 +8,14 @@ from contextlib import suppress
 
 import structlog
 
-from vecstow_engine.model.errors import Busy, NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
+from vecstow_engine.model.errors import NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.gate import Gate
 from vecstow_engine.service.loading import PROGRESS_SECONDS, Loader
 from vecstow_engine.service.registry import Registry
+from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layout import POINTS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.mending import Fault, find_faults
@@ -82,6 +83,7 @@ class Repairer:
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Look at the files while it serves, but no checkpoint changes them."""
         with collection.upkeep:
+            self._registry.refuse_gone(collection)
             anew = _why_anew(self._layout, collection, collection.broken)
             return repair_collection(self._layout, collection.name, dry_run=True, anew=anew, served=True)
 
@@ -100,12 +102,11 @@ class Repairer:
 
     def _carry_out(self, name: str, tell: Progress, *, anew: str | None = None) -> CollectionRepair:
         def progress(label: str, done: int, total: int) -> None:
-            if self._gate.closed:
-                raise Busy("the engine is stopping; the repair was given up", retry_after_seconds=5)
+            check_interruption()
             tell(label, done, total)
 
         try:
-            with self._catalog.changes.names("repair", name):
+            with self._catalog.changes.names("repair", name), self._gate.interruptible("repair"):
                 done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
         except OutcomeUnknown:
             self._unknown.add(name)
@@ -124,23 +125,21 @@ class Repairer:
         """
         name = collection.name
         away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
-        with self._registry.changing:
-            if self._registry.find(name) is not collection:
-                raise NotFound(f"collection {name!r} was dropped meanwhile", collection=name)
+        with collection.upkeep, self._registry.changing:
+            self._registry.refuse_gone(collection)
             stand_in = Collection(collection.manifest)
             stand_in.progress = {"task": "repair", "done": 0, "total": 0}
             self._registry.add(stand_in)
             collection.closed(State.RECOVERING, away)
-            with collection.upkeep:
-                broken = collection.failure
-                if collection.store is not None:
-                    broken = collection.store.retire("it is being repaired", away) or broken
+            broken = collection.failure
+            if collection.store is not None:
+                broken = collection.store.retire("it is being repaired", away) or broken
         return stand_in, broken
 
     def _put_back(self, stand_in: Collection, error: BaseException, broken: str | None) -> None:
         """Open what is there; after a failed sync this process must not read the old files as if sound."""
         log.error("repair failed", collection=stand_in.name, reason=str(error))
-        if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.closed:
+        if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.is_ending:
             self._open(stand_in)
             return
         stand_in.failure = broken
@@ -149,11 +148,10 @@ class Repairer:
 
     def _reopen(self, stand_in: Collection) -> None:
         manifest = read_manifest(self._layout.collection(stand_in.name))
-        stand_in.manifest = manifest or stand_in.manifest
-        self._open(stand_in)
+        self._open(self._registry.replace(stand_in, manifest or stand_in.manifest))
 
     def _open(self, stand_in: Collection) -> None:
-        self._loader.load(stand_in, is_rival=self._registry.is_rival(stand_in), with_graph=False)
+        self._loader.load(stand_in, lambda: self._registry.is_rival(stand_in), with_graph=False)
         self._opened(stand_in)
 
     def _repair_undeclared(self, name: str) -> CollectionRepair:

@@ -1,28 +1,30 @@
 """Searches: those that wait while one call runs are answered together by the next one.
 
-One call at a time per collection, in a fixed number of threads. A search with a filter runs alone, in a
-thread of its own: it may have to look at every payload.
+One call at a time per collection, in a fixed number of threads. No collection takes the last thread. Searches
+with a filter run alone, in their own threads: they may have to read every payload.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.hits import NO_LABEL, Hits, merge
 from vecstow_engine.model.batch import Hit, Point, SearchQuery
-from vecstow_engine.model.errors import Busy
+from vecstow_engine.model.errors import Busy, VecstowError
 from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.fair_pool import FairPool
 
-THREADS: Final = 2
+THREADS: Final = 3
+FILTER_THREADS: Final = 2
 GROUP_QUERIES_MAX: Final = 64
 GROUP_HITS_MAX: Final = 6400
 """Hits that the searches of one call may ask for together, unless one alone asks for more."""
@@ -32,9 +34,13 @@ AHEAD_FACTOR: Final = 8
 FILTER_CANDIDATES_MAX: Final = 1000
 SCAN_BLOCK: Final = 2048
 """Matching rows that are compared at a time."""
+RESOLVED_POINTS: Final = 128
+"""Points whose payloads are read before these are weighed: at most 8 MiB."""
 
 
 _Answer = TypeVar("_Answer")
+_Result: TypeAlias = list[Hit] | VecstowError
+"""The hits of a query, or why it alone is not answered."""
 
 
 class _Batch:
@@ -53,19 +59,18 @@ class Searcher:
     def __init__(self, queue_max: int) -> None:
         self._queue_max = queue_max
         self._batches: dict[Collection, _Batch] = {}
-        self._plain = ThreadPoolExecutor(THREADS, thread_name_prefix="search")
-        self._filtered = ThreadPoolExecutor(1, thread_name_prefix="filter")
-        self._filtered_waiting = 0
+        self._plain = FairPool(THREADS, "search")
+        self._filtered = FairPool(FILTER_THREADS, "filtered search", queue_max // 8)
 
     def stop(self) -> None:
         """Start no more searches."""
-        self._plain.shutdown(wait=True, cancel_futures=True)
-        self._filtered.shutdown(wait=True, cancel_futures=True)
+        self._plain.shutdown(wait=True)
+        self._filtered.shutdown(wait=True)
 
     async def search(self, collection: Collection, query: SearchQuery) -> list[Hit]:
         """The nearest live points, nearest first; raises Busy when too many searches wait."""
         if query.filter is not None:
-            return await self._search_filtered(collection, query, query.filter)
+            return await self._filtered.run(collection, search_filtered, collection, query, query.filter)
         batch = self._batches.setdefault(collection, _Batch())
         if len(batch.waiting) >= self._queue_max:
             raise Busy(
@@ -82,17 +87,17 @@ class Searcher:
         size = _group_size(batch.waiting)
         group, batch.waiting = batch.waiting[:size], batch.waiting[size:]
         batch.running = True
-        call = asyncio.get_running_loop().run_in_executor(
-            self._plain, search_many, collection, [query for query, _ in group]
+        queries = [query for query, _ in group]
+        self._plain.submit(
+            collection, search_many, (collection, queries), partial(self._finish, collection, batch, group)
         )
-        call.add_done_callback(lambda done: self._finish(collection, batch, group, done))
 
     def _finish(
         self,
         collection: Collection,
         batch: _Batch,
         group: Sequence[tuple[SearchQuery, asyncio.Future[list[Hit]]]],
-        done: asyncio.Future[list[list[Hit]]],
+        done: asyncio.Future[list[_Result]],
     ) -> None:
         if batch.waiting:
             self._start(collection, batch)
@@ -100,30 +105,20 @@ class Searcher:
             batch.running = False
             self._batches.pop(collection, None)
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
-        for number, (_, future) in enumerate(group):
+        results = [error] * len(group) if error is not None else done.result()
+        for (_, future), result in zip(group, results, strict=True):
             if future.cancelled():
                 continue
-            if error is None:
-                future.set_result(done.result()[number])
-            elif isinstance(error, Exception):
-                future.set_exception(error)
+            if isinstance(result, list):
+                future.set_result(result)
+            elif isinstance(result, Exception):
+                future.set_exception(result)
             else:
                 future.cancel()
 
-    async def run(self, call: Callable[..., _Answer], *values: object) -> _Answer:
-        """Run a read in the threads of the searches."""
-        return await asyncio.get_running_loop().run_in_executor(self._plain, call, *values)
-
-    async def _search_filtered(self, collection: Collection, query: SearchQuery, filter: Filter) -> list[Hit]:
-        if self._filtered_waiting >= self._queue_max // 8:
-            raise Busy(f"{self._filtered_waiting} filtered searches wait, the limit", retry_after_seconds=1)
-        self._filtered_waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._filtered, search_filtered, collection, query, filter
-            )
-        finally:
-            self._filtered_waiting -= 1
+    async def run(self, call: Callable[..., _Answer], collection: Collection, *values: object) -> _Answer:
+        """Run a read of a collection in the threads of the searches."""
+        return await self._plain.run(collection, call, collection, *values)
 
 
 def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
@@ -142,10 +137,10 @@ def get_many(collection: Collection, ids: Sequence[str]) -> list[Point | None]:
     return [None] * len(ids) if collection.store is None else collection.store.view.get(ids)
 
 
-def search_many(collection: Collection, queries: Sequence[SearchQuery]) -> list[list[Hit]]:
+def search_many(collection: Collection, queries: Sequence[SearchQuery]) -> list[_Result]:
     """Answer unfiltered queries, those of the same limit and ef in one call of the index."""
     collection.readable()
-    answers: list[list[Hit]] = [[] for _ in queries]
+    answers: list[_Result] = [[] for _ in queries]
     if collection.index is None:
         return answers
     groups: dict[tuple[int, int], list[int]] = {}
@@ -153,9 +148,9 @@ def search_many(collection: Collection, queries: Sequence[SearchQuery]) -> list[
         ef = query.ef_search or collection.manifest.index_config.ef_search
         groups.setdefault((query.limit, ef), []).append(number)
     for (limit, ef), numbers in groups.items():
-        vectors = np.stack([queries[number].vector for number in numbers])
-        for number, hits in zip(numbers, _search_group(collection, vectors, limit, ef), strict=True):
-            answers[number] = hits
+        group = [queries[number] for number in numbers]
+        for number, result in zip(numbers, _search_group(collection, group, limit, ef), strict=True):
+            answers[number] = result
     return answers
 
 
@@ -167,46 +162,96 @@ def search_filtered(collection: Collection, query: SearchQuery, filter: Filter) 
     wanted = min(max(10 * query.limit, 100), FILTER_CANDIDATES_MAX)
     if query.limit <= wanted:
         ef = max(query.ef_search or collection.manifest.index_config.ef_search, wanted)
-        near = _search_group(collection, query.vector[None], wanted, ef)[0]
-        matching = [hit for hit in near if filter.matches(_decode(hit.payload))]
-        if len(matching) >= query.limit:
-            return matching[: query.limit]
+        near = _required(_search_group(collection, [query], wanted, ef, filter)[0])
+        if len(near) >= query.limit:
+            return near
     return _search_all(collection, query, filter)
 
 
+class _Gathered:
+    """What is found for one query: its hits, and how many of its labels are gone."""
+
+    def __init__(self, query: SearchQuery, filter: Filter | None) -> None:
+        self._query = query
+        self._filter = filter
+        self._room = query.limit
+        self._payload_bytes = 0
+        self.hits: list[Hit] = []
+        self.gone = 0
+        self.error: VecstowError | None = None
+
+    @property
+    def result(self) -> _Result:
+        """The hits, or why they are not answered."""
+        return self.error or self.hits
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether further labels are not looked at."""
+        return not self._room
+
+    def add(self, points: Sequence[tuple[str, bytes | None] | None], distances: Sequence[float]) -> None:
+        """Add the points of the next labels, None for one that is gone, and weigh the payloads so far."""
+        for point, distance in zip(points, distances, strict=True):
+            if point is None:
+                self.gone += 1
+            elif self._room and (self._filter is None or self._filter.matches(_decode(point[1]))):
+                self._room -= 1
+                self.hits.append(Hit(point[0], distance, point[1]))
+                self._payload_bytes += len(point[1] or b"")
+        if self._query.weigh is not None and self.error is None:
+            try:
+                self._query.weigh(self._payload_bytes)
+            except VecstowError as error:
+                # A traceback would keep this frame, and with it the payloads that the query may not have.
+                self.error = error.with_traceback(None)
+                self.hits = []
+                self._room = 0
+
+
 def _search_group(
-    collection: Collection, vectors: NDArray[np.float32], limit: int, ef: int
-) -> list[list[Hit]]:
-    """Hits of each vector.
+    collection: Collection, queries: Sequence[SearchQuery], k: int, ef: int, filter: Filter | None = None
+) -> list[_Result]:
+    """The result of each query, among the `k` nearest those that match the filter.
 
     Searched again when points were replaced while the graph was searched, or turn out to fail their checks.
     """
     assert collection.index is not None
-    k = limit
+    vectors = np.stack([query.vector for query in queries])
+    wanted = k
     for _ in range(ATTEMPTS_MAX):
-        found = collection.index.search(vectors, k, ef)
-        answers, gone = _resolve(collection, found)
+        found = _resolve(collection, collection.index.search(vectors, wanted, ef), queries, filter)
+        gone = max(gathered.gone for gathered in found)
         if gone == 0:
             break
         collection.hide_withheld()
-        k = limit + AHEAD_FACTOR * gone
-    return [hits[:limit] for hits in answers]
+        wanted = k + AHEAD_FACTOR * gone
+    return [gathered.result for gathered in found]
 
 
-def _resolve(collection: Collection, found: Hits) -> tuple[list[list[Hit]], int]:
-    """Hits with ids and payloads, and the most that one query lost because they are gone."""
+def _resolve(
+    collection: Collection, found: Hits, queries: Sequence[SearchQuery], filter: Filter | None = None
+) -> list[_Gathered]:
+    """Hits with ids and payloads. What a query may not have is dropped before more of it is read."""
     assert collection.store is not None
     valid = found.labels != NO_LABEL
-    points = iter(collection.store.view.resolve(found.labels[valid]))
-    distances = iter(found.distances[valid].tolist())
-    answers = []
-    gone_max = 0
-    for count in valid.sum(axis=1).tolist():
-        line = [(next(points), next(distances)) for _ in range(count)]
-        hits = [Hit(point[0], distance, point[1]) for point, distance in line if point is not None]
-        answers.append(hits)
-        gone_max = max(gone_max, count - len(hits))
-    return answers, gone_max
+    labels, distances = found.labels[valid], found.distances[valid].tolist()
+    owners = np.nonzero(valid)[0].tolist()
+    gathered = [_Gathered(query, filter) for query in queries]
+    start = 0
+    while start < len(labels):
+        stop = min(start + RESOLVED_POINTS, len(labels))
+        points = collection.store.view.resolve(labels[start:stop])
+        read_to = start
+        while read_to < stop:
+            owner = owners[read_to]
+            end = bisect_right(owners, owner, read_to, stop)
+            gathered[owner].add(points[read_to - start : end - start], distances[read_to:end])
+            read_to = end
+        start = stop
+        if start < len(labels) and gathered[owners[start]].is_complete:
+            start = bisect_right(owners, owners[start])
+    return gathered
 
 
 def _search_all(collection: Collection, query: SearchQuery, filter: Filter) -> list[Hit]:
@@ -215,10 +260,10 @@ def _search_all(collection: Collection, query: SearchQuery, filter: Filter) -> l
     Searched again when points among the nearest were replaced meanwhile.
     """
     for _ in range(ATTEMPTS_MAX):
-        [answer], gone = _resolve(collection, _nearest_matching(collection, query, filter))
-        if gone == 0:
+        [gathered] = _resolve(collection, _nearest_matching(collection, query, filter), [query])
+        if gathered.gone == 0:
             break
-    return answer
+    return _required(gathered.result)
 
 
 def _nearest_matching(collection: Collection, query: SearchQuery, filter: Filter) -> Hits:
@@ -237,5 +282,11 @@ def _nearest_matching(collection: Collection, query: SearchQuery, filter: Filter
     return hits
 
 
+def _required(result: _Result) -> list[Hit]:
+    if isinstance(result, VecstowError):
+        raise result
+    return result
+
+
 def _decode(payload: bytes | None) -> dict[str, object] | None:
-    return None if payload is None else msgspec.json.decode(payload, type=dict[str, object])
+    return None if payload is None else decode_payload(payload)

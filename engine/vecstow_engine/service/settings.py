@@ -20,11 +20,11 @@ class StorageSettings:
     reserve_bytes: int = 64 * MIB
     """Space kept back so that drops and checkpoints work on a full disk; at most 2 % of the volume."""
     checkpoint_bytes: int = 32 * MIB
-    """Memory of changes at which a checkpoint begins; it bounds replay after a crash."""
+    """Memory of changes, or bytes of their log, at which a checkpoint begins; bounds replay after a crash."""
     checkpoint_seconds: float = 60.0
     """Age of the oldest change at which a checkpoint begins."""
     overlay_bytes_max: int = 192 * MIB
-    """Memory of changes per collection at which writers wait."""
+    """Memory of changes per collection, or bytes of their log, at which writers wait; also during a hold."""
     handles_max: int = 128
     """Files and connections kept open while idle, over all collections."""
     retention_hours: float = 24.0
@@ -83,6 +83,9 @@ class Settings:
     """The pod's uid in `GET /state`; empty outside of Kubernetes."""
     import_root: Path | None = None
     """A folder besides the data directory from which collections may be imported."""
+    memory_limit: str = ""
+    """Memory that the engine may take, such as 1GiB or 512Mi (docs/sizing.md); default: the control group's
+    limit, else the machine's memory. At least 256 MiB."""
     storage: StorageSettings = field(default_factory=StorageSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

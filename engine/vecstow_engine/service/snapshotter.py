@@ -17,7 +17,8 @@ from typing import Final
 
 import structlog
 
-from vecstow_engine.index.graph import HNSWLIB_VERSION, HnswGraph
+from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.hnsw import HNSWLIB_VERSION
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.losing import refuse_if_gone
@@ -56,19 +57,21 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         space, connections = graph.space, graph.max_connections
         refuse_without_room(store.layers.folder, size)
         child = _fork(graph, path)
-    _wait(child)
-    refuse_if_gone(collection)
-    entry = describe_snapshot(
-        store.layers.folder, expected_bytes=size, sequence=sequence, space=space, max_connections=connections,
-        library=HNSWLIB_VERSION,
-    )  # fmt: skip
-    if store.meta.applied < sequence:
-        checkpoint()
-    if store.meta.applied < sequence:
-        files.remove(path)
-        return False
-    with store.fatal_errors("recording a snapshot of the index"):
-        install_snapshot(store.layers.folder, entry)
+    try:
+        _wait(child)
+        refuse_if_gone(collection)
+        entry = describe_snapshot(
+            store.layers.folder, expected_bytes=size, sequence=sequence, space=space,
+            max_connections=connections, library=HNSWLIB_VERSION,
+        )  # fmt: skip
+        if store.meta.applied < sequence:
+            checkpoint()
+        if store.meta.applied < sequence:
+            return False
+        with store.fatal_errors("recording a snapshot of the index"):
+            install_snapshot(store.layers.folder, entry)
+    finally:
+        files.remove(path)  # it has its name, or its room is wanted
     collection.snapshot_sequence, collection.snapshot_rows = sequence, count
     log.info("index snapshot written", collection=collection.name, bytes=size, rows=count, sequence=sequence)
     return True
@@ -88,6 +91,9 @@ def _fork(graph: HnswGraph, path: Path) -> int:
 def _save_and_exit(graph: HnswGraph, path: Path, parent: int) -> None:
     """In the child: nothing but hnswlib's save, and never a return."""
     try:
+        # The engine's handlers would swallow what is meant to end this process.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))

@@ -23,19 +23,33 @@ from vecstow_engine.model.errors import (
     NotFound,
     ReadOnly,
     StorageError,
+    refused,
 )
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import identity_of
-from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.layout import (
+    INDEX,
+    MANIFEST,
+    POINTS,
+    ROWS,
+    Layout,
+    rfc3339,
+    size_or_zero,
+    timestamp,
+)
+from vecstow_engine.storage.leftovers import clear_away, clear_place, cleared_on_error
 from vecstow_engine.storage.log import Log
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 from vecstow_engine.storage.point_commits import rewrite_meta
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.recovery import open_store
+from vecstow_engine.storage.replay import segment_paths
+from vecstow_engine.storage.room import refuse_without_room, tree_bytes
 from vecstow_engine.storage.rows_header import encode_header
+from vecstow_engine.storage.trash import refuse_taken
 
 # What is never written again is linked; a manifest is small, and a person may write into it.
 _TRANSFERS: Final = {
@@ -51,11 +65,22 @@ def make_backup(layout: Layout, manifest: Manifest) -> Path:
     files.make_folder(layout.backups)
     if target.exists():
         raise Conflict(f"backup {target} exists", hint="wait a second, and call again")
-    files.remove_tree(unnamed)
-    files.make_folder(unnamed)
-    _copy_collection(layout, Layout(unnamed), manifest)
-    files.rename(unnamed, target)
+    clear_place(unnamed)
+    refuse_without_room(layout.data, _copied_bytes(layout, manifest), "backup", manifest.name)
+    with cleared_on_error(unnamed):
+        files.make_folder(unnamed)
+        _copy_collection(layout, Layout(unnamed), manifest)
+        files.rename(unnamed, target)
     return target
+
+
+def _copied_bytes(layout: Layout, manifest: Manifest) -> int:
+    """Return the bytes that a backup copies; what it links takes no room."""
+    folder = layout.collection(manifest.name)
+    copied = [folder / name for name, transfer in _TRANSFERS.items() if transfer is files.copy_file]
+    if manifest.collection_uid is not None:
+        copied += segment_paths(layout.log(manifest.collection_uid))[-1:]
+    return sum(size_or_zero(path) for path in copied)
 
 
 def remove_unfinished_backups(layout: Layout) -> None:
@@ -94,10 +119,10 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
     """
     source_name = backup_collection_name(backup)
     name = check_collection_name(new_name or source_name)
-    if layout.collection(name).exists():
-        raise Conflict(f"collection {name!r} exists", collection=name, hint="restore it under a new name")
+    refuse_taken(layout.collection(name))
     staging = Layout(layout.staging / f"{name}-{new_collection_uid()}")
     files.make_folder(layout.staging)
+    refuse_without_room(layout.data, tree_bytes(backup), "restore", name)
     try:
         _copy_tree(backup, staging.data)
         settled = settle_copy(staging, source_name, name)
@@ -132,26 +157,24 @@ def begin_log_if_possible(layout: Layout, manifest: Manifest, applied: int) -> N
         begin_log(layout, manifest, applied)
 
 
-def clear_away(staging: Path) -> None:
-    """Remove what lies in staging; if the disk refuses, the next start does it."""
-    with contextlib.suppress(OSError):
-        files.remove_tree(staging)
-
-
-def path_below(layout: Layout, given: str, roots: tuple[Path, ...]) -> Path:
+def path_below(layout: Layout, given: str, roots: tuple[Path, ...], field: str = "path") -> Path:
     """The path that a caller named, absolute or relative to the data directory; it must lie below one of
-    `roots`.
+    `roots`. `field` is what the caller calls it.
 
     Raises InvalidInput for one that leads out of them, NotFound when nothing is there.
     """
     if "\0" in given:
-        raise InvalidInput("a path holds no NUL character")
+        raise InvalidInput(f"{field} has a NUL character", details=refused(field, given))
     path = Path(os.path.normpath(layout.data / given))
     resolved = path.resolve()
     if not any(resolved.is_relative_to(root.resolve()) and resolved != root.resolve() for root in roots):
-        raise InvalidInput(f"path {given!r} lies outside of " + ", ".join(str(root) for root in roots))
-    if not path.is_dir():
-        raise NotFound(f"path {given!r} is no folder")
+        allowed = [str(root) for root in roots]
+        raise InvalidInput(
+            f"{field} {given!r} lies outside of {', '.join(allowed)}", details=refused(field, given, allowed)
+        )
+    # Path.is_dir raises for a name that is too long.
+    if not os.path.isdir(path):
+        raise NotFound(f"{field} {given!r} is no folder", details=refused(field, given))
     return path
 
 
@@ -201,8 +224,11 @@ def settle_copy(staging: Layout, source_name: str, name: str) -> Settled:
     handles = HandleCache(8)
     try:
         opened = open_store(staging, manifest, handles)
+        remarks = opened.remarks
         if opened.store is not None:
             opened.store.checkpoint()
+            opened.store.view.verify()
+            remarks += opened.store.layers.withheld_remarks()
     finally:
         handles.close()
     uid = new_collection_uid() if opened.store is not None else None
@@ -213,7 +239,8 @@ def settle_copy(staging: Layout, source_name: str, name: str) -> Settled:
         _stamp(folder, fresh, uid, opened.store.meta)
     write_manifest(folder, fresh)
     applied = opened.store.meta.applied if opened.store is not None else 0
-    return Settled(fresh, applied, opened.warnings)
+    in_copy = f"{staging.data}{os.sep}"  # the copy is gone when somebody reads this
+    return Settled(fresh, applied, tuple(remark.replace(in_copy, "") for remark in remarks))
 
 
 def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:

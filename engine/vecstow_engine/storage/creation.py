@@ -20,6 +20,7 @@ from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import Identity, identity_of
+from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.log import Log
@@ -122,6 +123,7 @@ def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -
     slots_by_id: dict[str, int] = {}
     next_slot = sequence = 0
     for sequence, batch in enumerate(batches, start=1):
+        check_interruption()
         slots = np.arange(next_slot, next_slot + len(batch.ids), dtype=np.int64)
         next_slot += len(batch.ids)
         rows.write(slots, batch.rows)

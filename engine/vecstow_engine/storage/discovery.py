@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,13 @@ class Found:
     """Bare, and data files lie in it: a collection that lost its manifest, or that is to be imported."""
 
 
-def discover(layout: Layout) -> list[Found]:
-    """Every folder with a legal name, sorted. Of folders that claim one uid all stand here; see `rivals`."""
-    return sorted(_look(layout), key=lambda found: found.name)
+def discover(layout: Layout, is_enough: Callable[[], bool] = lambda: False) -> list[Found]:
+    """Every folder with a legal name, sorted. Of folders that claim one uid all stand here; see `rivals`.
+
+    It ends early when `is_enough`, which is asked for each folder.
+    """
+    looked_at = itertools.takewhile(lambda _: not is_enough(), _look(layout))
+    return sorted(looked_at, key=lambda found: found.name)
 
 
 def rivals(layout: Layout, found: list[Found]) -> set[str]:
@@ -74,6 +79,8 @@ def _look_at(folder: Path) -> Found:
         manifest = read_manifest(folder)
     except (DamagedFile, NewerFormat) as error:
         return Found(folder.name, problem=error.message)
+    except Exception as error:  # noqa: BLE001  # The other folders are discovered all the same.
+        return Found(folder.name, problem=f"metadata.json cannot be read: {error!r}")
     if manifest is None:
         has_data = any(has_content(folder / name) for name in (ROWS, POINTS))
         return Found(folder.name, problem="metadata.json is missing", bare=True, has_data=has_data)

@@ -10,16 +10,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
 from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
+from vecstow_engine.storage.interruption import check_interruption
 
 FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
+SECRET_FILE_MODE: Final = 0o600
+SECRET_FOLDER_MODE: Final = 0o700
 TEMPORARY_SUFFIX: Final = ".tmp"
 COPY_BYTES: Final = 1 << 20
 
@@ -47,9 +49,9 @@ def as_storage_error(error: OSError, operation: str) -> VecstowError:
     return StorageError(f"{operation} failed: {error}", operation=operation)
 
 
-def open_new(path: Path) -> int:
+def open_new(path: Path, mode: int = FILE_MODE) -> int:
     """Create `path`, which must not exist, for reading and writing."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
 def open_existing(path: Path) -> int:
@@ -72,6 +74,19 @@ def write_at(fd: int, offset: int, parts: Sequence[bytes | bytearray | memoryvie
         position += written
         views = _drop_bytes(views, written)
     return total
+
+
+def write_parts(fd: int, parts: Iterable[bytes]) -> int:
+    """Write `parts` from the start of the file on, as they come; returns the number of bytes."""
+    position = waiting_bytes = 0
+    waiting: list[bytes] = []
+    for part in parts:
+        waiting.append(part)
+        waiting_bytes += len(part)
+        if waiting_bytes >= COPY_BYTES:
+            position += write_at(fd, position, waiting)
+            waiting, waiting_bytes = [], 0
+    return position + write_at(fd, position, waiting)
 
 
 def data_sync(fd: int) -> None:
@@ -121,10 +136,10 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def make_folders(folder: Path) -> None:
+def make_folders(folder: Path, mode: int = FOLDER_MODE) -> None:
     """Create `folder` and what is missing above it, durably; for the root of a volume."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for path in missing:
         sync_folder(path.parent)
 
@@ -162,14 +177,14 @@ def publish(temporary_path: Path, path: Path) -> None:
         sync(fd)
 
 
-def replace_file(path: Path, parts: Sequence[bytes | bytearray]) -> None:
+def replace_file(path: Path, parts: Sequence[bytes | bytearray], mode: int = FILE_MODE) -> None:
     """Make `parts` the whole content of `path`, durably; on an error the old content stays."""
-    with new_file(path) as fd:
+    with new_file(path, mode) as fd:
         write_at(fd, 0, parts)
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[int]:
+def new_file(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
     """A descriptor of the temporary file of `path`; on leaving it is synced and gets its name.
 
     An error inside, or in the sync, throws the temporary file away: it had no name yet.
@@ -177,7 +192,7 @@ def new_file(path: Path) -> Iterator[int]:
     unnamed = temporary(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(unnamed)
-    fd = open_new(unnamed)
+    fd = open_new(unnamed, mode)
     try:
         try:
             yield fd
@@ -207,9 +222,12 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove `folder` and all below it, and make that durable; nothing happens when it is not there."""
+    """Remove `folder` and all below it, and make that durable; nothing happens when it is not there.
+
+    One descriptor is open at a time, so that this works where they are scarce.
+    """
     if folder.is_dir():
-        shutil.rmtree(folder)
+        _unlink_tree(folder)
         sync_folder(folder.parent)
 
 
@@ -222,6 +240,13 @@ def copy_file(source: Path, target: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def copy_end(source: Path, offset: int, target: Path) -> None:
+    """Make the bytes of `source` from `offset` on the whole content of `target`, durably."""
+    with source.open("rb") as stream, new_file(target) as fd:
+        stream.seek(offset)
+        _copy_stream(stream, fd)
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -258,6 +283,16 @@ def is_locked(path: Path) -> bool:
 _IOV_MAX: Final = 1024
 
 
+def _unlink_tree(folder: Path) -> None:
+    for name in os.listdir(folder):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            _unlink_tree(path)
+        else:
+            os.unlink(path)
+    os.rmdir(folder)
+
+
 @contextlib.contextmanager
 def _sync_errors() -> Iterator[None]:
     try:
@@ -275,10 +310,10 @@ def _drop_bytes(views: list[memoryview], count: int) -> list[memoryview]:
 
 
 def _copy_stream(stream: IO[bytes], fd: int) -> None:
-    offset = 0
-    for block in _blocks(stream):
-        offset += write_at(fd, offset, [block])
+    write_parts(fd, _blocks(stream))
 
 
 def _blocks(stream: IO[bytes]) -> Iterable[bytes]:
-    return iter(lambda: stream.read(COPY_BYTES), b"")
+    while block := stream.read(COPY_BYTES):
+        check_interruption()
+        yield block

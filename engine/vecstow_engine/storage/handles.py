@@ -30,21 +30,22 @@ class _Entry(Generic[_Handle]):
     discarded: bool = False
     opening: threading.Lock = field(default_factory=threading.Lock)
 
-    def close(self) -> None:
-        if self.handle is not None:
-            self.handle.close()
-
 
 class HandleCache:
     """At most `limit` idle handles stay open. Thread-safe; a handle in use is never closed.
 
     `make_room` is asked, once a handle, when there is no room to open it: SQLite needs some even to read. It
-    tells whether trying again makes sense.
+    tells whether trying again makes sense. `unclosed` hears the error of a handle that could not be closed: a
+    borrower has no part in the handle that makes room for its own.
     """
 
-    def __init__(self, limit: int, make_room: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, limit: int, make_room: Callable[[], bool] = lambda: False,
+        unclosed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:  # fmt: skip
         self._limit = limit
         self._make_room = make_room
+        self._unclosed = unclosed
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, _Entry[Closable]] = OrderedDict()
 
@@ -68,7 +69,7 @@ class HandleCache:
                 if entry.users == 0 and entry.handle is None and self._entries.get(key) is entry:
                     del self._entries[key]
                 if entry.discarded and entry.users == 0:
-                    entry.close()
+                    self._close(entry)
 
     def discard(self, key: Hashable) -> None:
         """Close the handle of `key`, at once or when its last user is done; the next borrow opens anew."""
@@ -78,7 +79,7 @@ class HandleCache:
                 return
             entry.discarded = True
             if entry.users == 0:
-                entry.close()
+                self._close(entry)
 
     def close(self) -> None:
         """Discard every handle."""
@@ -92,7 +93,14 @@ class HandleCache:
     def _close_idle(self) -> None:
         for key in list(self._entries)[: max(0, len(self._entries) - self._limit)]:
             if self._entries[key].users == 0:
-                self._entries.pop(key).close()
+                self._close(self._entries.pop(key))
+
+    def _close(self, entry: _Entry[Closable]) -> None:
+        try:
+            if entry.handle is not None:
+                entry.handle.close()
+        except Exception as error:  # noqa: BLE001  # SQLite's, too.
+            self._unclosed(error)
 
     def _opened(self, opener: Callable[[], _Handle]) -> _Handle:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,18 +24,26 @@ from vecstow_engine.model.errors import (
     NotFound,
     OutcomeUnknown,
     TooLarge,
+    refused,
 )
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import Settled, begin_log_if_possible, clear_away, settle_copy
+from vecstow_engine.storage.backup import Settled, begin_log_if_possible, settle_copy
 from vecstow_engine.storage.creation import bulk_load
+from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.dvecdb import ForeignPoint, ForeignReport, read_batches, read_vectors
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, rfc3339, timestamp
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, rfc3339, size_or_zero, timestamp
+from vecstow_engine.storage.leftovers import clear_away, clear_place
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
+from vecstow_engine.storage.replay import segment_paths
+from vecstow_engine.storage.room import refuse_without_room
 from vecstow_engine.storage.rows_header import MAGIC, read_header
+from vecstow_engine.storage.trash import is_claimed
 
 BATCH_POINTS: Final = 4096
+_SHAPE_FIELDS: Final = ("dimension", "distance_metric", "vector_type")
+"""What REST calls the parts of a shape."""
 
 
 def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settled, ForeignReport]:
@@ -55,12 +63,13 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
     staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     report = ForeignReport()
     files.make_folder(staging.parent)
-    files.remove_tree(staging)
+    clear_place(staging)
     try:
         if _is_ours(path):
             settled = _copy_ours(layout, source, staging, wanted)
         else:
-            settled = Settled(*bulk_load(staging, wanted, _foreign_batches(path, wanted, report)))
+            made = bulk_load(staging, wanted, _foreign_batches(path, wanted, report))
+            settled = Settled(*made, remarks=report.remarks())
         manifest = _take_place(layout, staging, settled.manifest, in_place=in_place)
         begin_log_if_possible(layout, manifest, settled.applied)
     finally:
@@ -82,6 +91,20 @@ def finish_imports(layout: Layout) -> list[Manifest]:
                 _take_place(layout, staging, manifest, in_place=False)
                 finished.append(manifest)
     return finished
+
+
+def remove_unfinished(layout: Layout) -> None:
+    """Throw away what a crash left half made, except for what a later release finishes."""
+    for staging in sorted(layout.staging.glob("*")):
+        try:
+            read_manifest(staging)
+        except NewerFormat:
+            continue
+        except (DamagedFile, OSError):
+            pass
+        files.remove_tree(staging)
+    if not any(layout.staging.glob("*")):
+        files.remove_tree(layout.staging)
 
 
 def _take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool) -> Manifest:
@@ -164,8 +187,8 @@ def _with_settings(source: Path, wanted: Manifest) -> Manifest:
 
 
 def _manifest_beside(folder: Path) -> Manifest | None:
-    """None also for one that cannot be read: the caller's word stands."""
-    with contextlib.suppress(DamagedFile, NewerFormat):
+    """None also for a damaged one: the caller's word stands. Raises NewerFormat."""
+    with contextlib.suppress(DamagedFile):
         return read_manifest(folder)
     return None
 
@@ -173,21 +196,26 @@ def _manifest_beside(folder: Path) -> Manifest | None:
 def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:
     """Copy files of our own format, with what their log holds, and give them a uid of their own."""
     identity = read_header(source / ROWS)
-    if identity.shape != wanted.shape:
-        raise InvalidInput(
-            f"{source / ROWS} holds {identity.dimension}, {identity.metric}, {identity.vector_type}; "
-            f"asked for {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}"
-        )
+    for field, asked, found in zip(_SHAPE_FIELDS, wanted.shape, identity.shape, strict=True):
+        if asked != found:
+            raise InvalidInput(
+                f"{source / ROWS} holds {identity.dimension}, {identity.metric}, {identity.vector_type}; "
+                f"asked for {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}",
+                details=refused(field, asked, found),
+            )
     copy = Layout(staging.with_name(staging.name + "-copy"))
     folder = copy.collection(wanted.name)
+    found = [path for name in (ROWS, POINTS, POINTS + "-wal") if (path := source / name).exists()]
+    segments = _segments_of(layout, source, identity.uid)
+    needed = sum(map(size_or_zero, [*found, *segments]))
+    refuse_without_room(layout.data, needed, "import", wanted.name)
     files.remove_tree(copy.data)
     try:
         files.make_folder(copy.data)
         files.make_folder(folder)
-        for name in (ROWS, POINTS, POINTS + "-wal"):
-            if (source / name).exists():
-                files.copy_file(source / name, folder / name)
-        _copy_segments(layout.log(identity.uid), copy, identity.uid)
+        for path in found:
+            files.copy_file(path, folder / path.name)
+        _copy_segments(segments, copy.log(identity.uid))
         write_manifest(folder, dataclasses.replace(wanted, collection_uid=identity.uid))
         settled = settle_copy(copy, wanted.name, wanted.name)
         files.remove(folder / INDEX)
@@ -197,12 +225,26 @@ def _copy_ours(layout: Layout, source: Path, staging: Path, wanted: Manifest) ->
     return settled
 
 
-def _copy_segments(source: Path, copy: Layout, uid: str) -> None:
-    if source.is_dir():
-        files.make_folder(copy.logs)
-        files.make_folder(copy.log(uid))
-        for path in sorted(source.glob("*.log")):
-            files.copy_file(path, copy.log(uid) / path.name)
+def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
+    """Return the log segments of a collection's folder; none when its log is missing.
+
+    The log lies in the same data directory, backup or evidence. That of a folder which was moved within this
+    volume, as a drop does, is where it was. A log that another folder claims holds what this one never had.
+    """
+    if source.parent == layout.deleted:
+        return [] if is_claimed(layout, uid) else segment_paths(layout.log(uid))
+    home = Layout(source.parent)
+    is_moved = source.is_relative_to(layout.data) and not source.is_relative_to(layout.backups)
+    if is_moved and not home.log(uid).is_dir():
+        home = layout
+    return [] if uid in claimed_beside(home, source.name) else segment_paths(home.log(uid))
+
+
+def _copy_segments(segments: Sequence[Path], target: Path) -> None:
+    files.make_folder(target.parent)
+    files.make_folder(target)
+    for path in segments:
+        files.copy_file(path, target / path.name)
 
 
 def _foreign_batches(path: Path, wanted: Manifest, report: ForeignReport) -> Iterator[PointBatch]:

@@ -152,8 +152,9 @@ class Layers:
     def apply(
         self, effect: Effect, sequence: int, live: dict[str, int], announce: Announce | None = None
     ) -> Applied:
-        """Bring a logged effect into the active overlay; `live`, the slots of its ids, is kept true.
+        """Bring an effect into the active overlay; `live`, the slots of its ids, is kept true.
 
+        `sequence` is that of its record, or 0 for an effect that changes nothing and has none.
         `announce` hears of new rows before they replace the old ones: whoever looks for a point by its row
         finds the one or the other at every moment.
         """
@@ -177,6 +178,15 @@ class Layers:
         self.withhold(
             slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum"
         )
+
+    def withheld_remarks(self) -> tuple[str, ...]:
+        """Return how many points are withheld, and why the first one is; nothing when none is."""
+        with self.lock:
+            reasons = list(self.withheld.values())
+        if not reasons:
+            return ()
+        count = "1 point is" if len(reasons) == 1 else f"{len(reasons):,} points are"
+        return (f"{count} withheld: {reasons[0]}",)
 
     def withheld_error(self, point_id: str, slot: int | None) -> Unavailable:
         """What a reader of a withheld point is told."""
@@ -244,7 +254,7 @@ class Layers:
                 if (slot := live.pop(point_id, None)) is not None:
                     removed.append(self._vacate(slot))
                     self.active.delete(point_id)
-            self.active.last_sequence = sequence
+            self.active.last_sequence = max(self.active.last_sequence, sequence)
         no_rows = np.zeros((0, self.identity.stride), np.uint8)
         return Applied(np.zeros(0, np.uint64), no_rows, np.array(removed, np.uint64), existed)
 

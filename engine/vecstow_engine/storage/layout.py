@@ -77,10 +77,15 @@ class Layout:
 
 def has_content(path: Path) -> bool:
     """Whether a data file is there and not empty; an empty one is as good as none."""
+    return size_or_zero(path) > 0
+
+
+def size_or_zero(path: Path) -> int:
+    """Return the bytes of a file; 0 when it is not there."""
     try:
-        return path.stat().st_size > 0
+        return path.stat().st_size
     except FileNotFoundError:
-        return False
+        return 0
 
 
 def segment_name(first_sequence: int) -> str:

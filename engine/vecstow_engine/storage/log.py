@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
-from vecstow_engine.storage.segment import Record, SegmentHeader, encode_header, encode_record
+from vecstow_engine.storage.replay import Extent, records_of
+from vecstow_engine.storage.segment import (
+    Record,
+    SegmentHeader,
+    encode_header,
+    encode_record,
+    refuse_oversized,
+)
 
 
 @dataclass(slots=True)
@@ -37,16 +44,18 @@ class Log:
     """
 
     def __init__(
-        self, folder: Path, identity: Identity, *, applied: int = 0, carried: Sequence[Record] = ()
+        self, folder: Path, identity: Identity, *, applied: int = 0, carried: Sequence[Extent] = ()
     ) -> None:
         self.folder = folder
         self.identity = identity
-        self.last = carried[-1].sequence if carried else applied
+        self.last = carried[-1].upto if carried else applied
         self.synced = self.last
         self.broken: str | None = None
         self._first = applied + 1
         self._carried = tuple(carried)
         self._active: _Active | None = None
+        self._older = {path: path.stat().st_size for path in self.segments()}
+        """Bytes of the segments before the growing one."""
         self._is_alone = True
         """Not so while a segment of this process goes on beside those that it was made of."""
         self._is_removing = False
@@ -57,13 +66,22 @@ class Log:
         """Bytes of the growing segment, header included; 0 before the first write of this process."""
         return self._active.size if self._active else 0
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all segments."""
+        return self.size + sum(list(self._older.values()))
+
     def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
         """Log each (type, payload) as one record, all with one sync; returns their sequences.
 
-        Raises DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an earlier one
-        did).
+        Raises TooLarge or DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an
+        earlier one did, also when there is nothing to log: what it covered may come back).
         """
         self._refuse_if_broken()
+        for _, payload in payloads:
+            refuse_oversized(len(payload))
+        if not payloads:
+            return []
         self.resume()
         active = self._opened()
         parts, sequences = self._encode(payloads, active.seed)
@@ -81,7 +99,7 @@ class Log:
         """
         if self._active is None:
             self._refuse_if_broken()
-            self._start(self._first, self._carried)
+            self._start(self._first, records_of(self._carried))
             self._carried = ()
             self._is_alone = False
         if not self._is_alone:
@@ -93,6 +111,15 @@ class Log:
             except OSError as error:
                 raise files.as_storage_error(error, "removing the log segments before this start") from error
             self._is_alone = True
+
+    def skip_applied(self, applied: int) -> None:
+        """Carry over only the records above `applied`: the others are durable in the point table."""
+        self._first = applied + 1
+        self._carried = tuple(
+            replace(extent, after=max(extent.after, applied))
+            for extent in self._carried
+            if extent.upto > applied
+        )
 
     def start_segment(self) -> None:
         """Go on in a new segment, durable before it has its name. On an error the log goes on where it was.
@@ -117,6 +144,7 @@ class Log:
             if int(following.stem) > applied + 1:
                 break
             files.remove(path)  # not synced: a segment that comes back holds nothing above `applied`
+            self._older.pop(path, None)
 
     def close(self) -> None:
         """Close the descriptor; the next append opens it again."""
@@ -124,28 +152,24 @@ class Log:
             os.close(self._active.fd)
             self._active.fd = None
 
-    def _start(self, first: int, carried: Sequence[Record]) -> None:
+    def _start(self, first: int, carried: Iterable[Record]) -> None:
         header = SegmentHeader(self.identity, first, self.synced, secrets.randbits(32))
-        parts = [encode_header(header)]
-        for record in carried:
-            parts += [
-                encode_record(
-                    header.seed, record.sequence, record.previous, self.synced, record.type, record.payload
-                ),
-                record.payload,
-            ]
         path = self.folder / segment_name(first)
         try:
             files.make_folder(self.folder.parent)
             files.make_folder(self.folder)
-            files.replace_file(path, parts)
+            with files.new_file(path) as fd:
+                size = files.write_parts(fd, _encoded(header, carried))
         except files.SyncFailed as error:
             self.broken = f"the name of segment {path.name} could not be made durable: {error}"
             raise self._read_only() from error
         except OSError as error:
             raise files.as_storage_error(error, "starting a log segment") from error
         self.close()
-        self._active = _Active(path, header.seed, sum(map(len, parts)))
+        if self._active is not None:
+            self._older[self._active.path] = self._active.size
+        self._active = _Active(path, header.seed, size)
+        self._older.pop(path, None)
 
     def _remove_all_but_active(self) -> None:
         """Durably, before anything is appended: a torn tail that comes back holds sequences that are given
@@ -160,6 +184,7 @@ class Log:
                 self._is_removing = True
                 for path in sorted(others):
                     files.remove(path)
+                    self._older.pop(path, None)
                 files.sync(fd)
 
     def _refuse_if_broken(self) -> None:
@@ -228,3 +253,13 @@ class Log:
             collection=self.identity.name,
             hint="read it back after a restart of the engine",
         )
+
+
+def _encoded(header: SegmentHeader, carried: Iterable[Record]) -> Iterator[bytes]:
+    """Yield the parts of a segment that holds these records, all of them durable when it gets its name."""
+    yield encode_header(header)
+    for record in carried:
+        yield encode_record(
+            header.seed, record.sequence, record.previous, header.synced, record.type, record.payload
+        )
+        yield record.payload

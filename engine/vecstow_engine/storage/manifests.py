@@ -43,7 +43,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise DamagedFile(f"cannot be read: {error}", file=str(path)) from error
     manifest = parse_manifest(raw, str(path))
     if manifest.name != folder.name:
-        raise DamagedFile(f"its name is {manifest.name!r}, but its folder is {folder.name!r}", file=str(path))
+        # The message leaves the other name out: a key for this collection may not reach that one.
+        raise DamagedFile(f"it names another collection than its folder, {folder.name!r}", file=str(path))
     return manifest
 
 

@@ -75,7 +75,11 @@ def settle(path: Path) -> None:
         files.remove(path.with_name(path.name + "-shm"))
         copy = files.temporary(wal)
         files.remove(copy)
-        files.copy_file(wal, copy)
+        try:
+            files.copy_file(wal, copy)
+        except BaseException:
+            files.remove(copy)
+            raise
         files.publish(copy, wal)
         with wrapped(path), _writer(path) as connection:
             make_durable(connection, path)
@@ -238,6 +242,12 @@ def _keep_for_ever(connection: sqlite3.Connection) -> None:
     So this one never is, not even at the interpreter's end. At most one a table: nothing writes it any more.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def limit_caches(bytes_max: int) -> None:
+    """Bound what all connections of this process cache together: beyond it, each reuses its own pages."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA soft_heap_limit={bytes_max}")
 
 
 def connect(path: Path, cache_kib: int) -> sqlite3.Connection:

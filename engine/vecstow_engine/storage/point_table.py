@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from vecstow_engine.storage.points import (
 
 IDS_PER_STATEMENT: Final = 500
 SCAN_ROWS: Final = 4096
+SCAN_BYTES: Final = 4 * 1024 * 1024
+"""Payloads that a scan reads at a time, and one step more."""
+SCAN_STEP_ROWS: Final = 64
 READER_CACHE_KIB: Final = 1024
 _ID_INDEX: Final = "sqlite_autoindex_points_1"
 """The name that SQLite gives to the index behind UNIQUE."""
@@ -53,7 +57,10 @@ _SELECT_BY_IDS: Final = (
     " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id IN"
 )
 """Twice the table: else SQLite takes the id from its index, and does not show one damaged in the table."""
+_PAYLOAD: Final = _POINT_COLUMNS.split(", ").index("payload")
 _Item = TypeVar("_Item")
+_Row: TypeAlias = tuple[Any, ...]
+_Fetch: TypeAlias = Callable[[sqlite3.Cursor], list[_Row]]
 
 
 class PointTable:
@@ -123,7 +130,7 @@ class PointTable:
     def scan(self, after: int = -1) -> Iterator[tuple[int, StoredPoint | None]]:
         """(slot, point) ascending by slot, in short statements; None for one that fails its checksum."""
         statement = f"SELECT {_POINT_COLUMNS} FROM points WHERE slot > ? ORDER BY slot LIMIT {SCAN_ROWS}"
-        while rows := self._all(statement, (after,)):
+        while rows := self._all(statement, (after,), _fetch_some):
             for row in rows:
                 yield row[0], checked_point(row)
             after = self._behind(after, rows)
@@ -192,22 +199,35 @@ class PointTable:
             raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
         return last
 
-    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _all(
+        self, statement: str, values: Sequence[Any] = (), fetch: _Fetch = sqlite3.Cursor.fetchall
+    ) -> list[_Row]:
         with self._lock, wrapped(self.path):
             try:
-                return self._connection.execute(statement, values).fetchall()
+                return fetch(self._connection.execute(statement, values))
             except sqlite3.OperationalError as error:
                 if "decode to UTF-8" not in str(error):
                     raise
-                return self._all_with_broken_text(statement, values)
+                return self._all_with_broken_text(statement, values, fetch)
 
-    def _all_with_broken_text(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _all_with_broken_text(self, statement: str, values: Sequence[Any], fetch: _Fetch) -> list[_Row]:
         """Rows of which one holds a text that is none: its checksum tells, the others must not suffer."""
         self._connection.text_factory = _BROKEN_TEXT
         try:
-            return self._connection.execute(statement, values).fetchall()
+            return fetch(self._connection.execute(statement, values))
         finally:
             self._connection.text_factory = str
+
+
+def _fetch_some(cursor: sqlite3.Cursor) -> list[_Row]:
+    """The first rows of `_POINT_COLUMNS`: about `SCAN_BYTES` of payloads."""
+    rows: list[_Row] = []
+    size = 0
+    while size < SCAN_BYTES and (more := cursor.fetchmany(SCAN_STEP_ROWS)):
+        rows += more
+        size += sum(sys.getsizeof(row[_PAYLOAD]) for row in more)
+    cursor.close()
+    return rows
 
 
 def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
@@ -41,8 +42,7 @@ class Meta:
         return crc32c(self.name.encode(), crc32c(fixed))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPoint:
+class StoredPoint(msgspec.Struct, frozen=True):
     """One row of the point table."""
 
     slot: int

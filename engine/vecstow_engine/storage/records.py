@@ -6,7 +6,7 @@ Format: docs/storage-format.md, "The log". Encoded before logging, decoded on re
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final, TypeAlias
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.storage.segment import DELETE, UPSERT, Record
+from vecstow_engine.storage.segment import DELETE, UPSERT, Record, refuse_oversized
 
 NO_PAYLOAD: Final = 0xFFFFFFFF
 
@@ -52,9 +52,41 @@ def encode_effect(effect: Effect) -> tuple[int, bytes]:
         (NO_PAYLOAD if payload is None else len(payload) for payload in effect.payloads), "<u4", count
     )
     parts = [struct.pack("<II", count, stride), _lengths(ids, "<u2"), payload_lengths.tobytes()]
-    parts.append(np.ascontiguousarray(effect.rows).tobytes())
     payloads = [payload for payload in effect.payloads if payload is not None]
-    return UPSERT, b"".join([*parts, *ids, *payloads])
+    return UPSERT, b"".join([*parts, np.ascontiguousarray(effect.rows).data, *ids, *payloads])
+
+
+def payload_bytes(effect: Effect) -> int:
+    """Length of the payload that `encode_effect` makes; raises TooLarge above what one record may hold."""
+    size = len("".join(effect.ids).encode())
+    if isinstance(effect, Delete):
+        size += 4 + 2 * len(effect.ids)
+    else:
+        size += 4 + 4 + 6 * len(effect.ids) + effect.rows.nbytes
+        size += sum([len(payload) for payload in effect.payloads if payload is not None])
+    refuse_oversized(size)
+    return size
+
+
+def without_absent(effects: Sequence[Effect], live: Container[str]) -> list[Effect]:
+    """The effects as they must be logged: deletes name only ids that are there when their turn comes.
+
+    `live`: the ids of the effects that are there before the first one. A delete without such an id stays as
+    one of no ids.
+    """
+    if not any(isinstance(effect, Delete) for effect in effects):
+        return list(effects)
+    changed: dict[str, bool] = {}
+    needed: list[Effect] = []
+    for effect in effects:
+        if isinstance(effect, Delete):
+            ids = [i for i in dict.fromkeys(effect.ids) if changed.get(i, i in live)]
+            needed.append(Delete(ids))
+            changed.update(dict.fromkeys(ids, False))
+        else:
+            needed.append(effect)
+            changed.update(dict.fromkeys(effect.ids, True))
+    return needed
 
 
 def decode_effect(record: Record, stride: int | None = None) -> Effect:

@@ -28,12 +28,18 @@ from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.presence import DataFiles
 from vecstow_engine.storage.records import Effect, decode_effect
-from vecstow_engine.storage.replay import FoundSegment, follow, read_log
+from vecstow_engine.storage.replay import FoundSegment, Verdict, follow, read_log, records_of, segment_paths
 from vecstow_engine.storage.rows_header import HEADER_BYTES, MAGIC, read_header
 from vecstow_engine.storage.segment import Record
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
+from vecstow_engine.storage.versions import refuse_newer
 
+WAL_MISSING: Final = (
+    "wal_missing: there is no log; what came after the last checkpoint is lost, if anything did"
+)
+REPLAY_BYTES_MAX: Final = 64 << 20
+"""Memory of replayed changes at which replay checkpoints what it has, unless the caller says otherwise."""
 TORN_TAIL_BYTES_MAX: Final = 64 << 20
 """A longer torn tail is not copied aside."""
 _TEMPORARIES: Final = tuple(name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS, POINTS + "-wal"))
@@ -51,6 +57,13 @@ class Opened:
     wal_missing: bool = False
     replayed: int = 0
     """Records that were newer than the last checkpoint."""
+    changes: tuple[Applied, ...] = ()
+    """What those records changed, except what replay has brought into the files since."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings, and whether there is no log."""
+        return (*self.warnings, WAL_MISSING) if self.wal_missing else self.warnings
 
 
 def open_store(
@@ -59,18 +72,20 @@ def open_store(
     handles: HandleCache,
     *,
     is_rival: bool = False,
+    replay_bytes_max: int = REPLAY_BYTES_MAX,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    on_applied: Callable[[Applied], None] = lambda applied: None,
 ) -> Opened:
     """Open one collection. `is_rival`: another folder claims the same uid.
 
-    `progress` gets the number of replayed records and of all; `on_applied` what each one changed.
+    Replay takes `replay_bytes_max` of memory for changes, and one record. `progress` gets the number of
+    replayed records and of all.
     """
     folder = layout.collection(manifest.name)
     data_files = DataFiles.of(folder)
     identity = match_files(layout, folder, manifest)
     if identity is None:
         return Opened(manifest, None)
+    refuse_newer(folder, layout.log(identity.uid))
     settle(folder / POINTS)
     meta, slots, mended = _read_points(folder, identity)
     segments = read_log(layout.log(identity.uid))
@@ -81,22 +96,35 @@ def open_store(
         if name in found:
             files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
-    log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.records)
+    log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.extents)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, data_files)
     try:
-        for done, record in enumerate(verdict.records, start=1):
-            on_applied(store.replay(_effect_of(record, log), record.sequence))
-            progress(done, len(verdict.records))
+        changes = _replay(store, verdict, replay_bytes_max, progress)
         warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
-        if verdict.records or verdict.torn or _is_renamed(segments, manifest.name):
+        if verdict.extents or verdict.torn or _is_renamed(segments, manifest.name):
             warnings += _resume(log)
         return Opened(
             _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
-            wal_missing=not segments, replayed=len(verdict.records),
+            wal_missing=not segments, replayed=verdict.count, changes=tuple(changes),
         )  # fmt: skip
     except BaseException:
         store.close()
         raise
+
+
+def _replay(
+    store: Store, verdict: Verdict, bytes_max: int, progress: Callable[[int, int], None]
+) -> list[Applied]:
+    """Apply the records in pieces that fit into memory; returns what those of the last piece changed."""
+    changes: list[Applied] = []
+    total = verdict.count
+    for done, record in enumerate(records_of(verdict.extents), start=1):
+        changes.append(store.replay(_effect_of(record, store.log), record.sequence))
+        if store.overlay_bytes >= bytes_max:
+            store.checkpoint_replayed()
+            changes.clear()
+        progress(done, total)
+    return changes
 
 
 def _is_renamed(segments: Sequence[FoundSegment], name: str) -> bool:
@@ -135,7 +163,8 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
         )  # fmt: skip
     if not has_points:
         has_rows = rows_path.stat().st_size > HEADER_BYTES
-        _refuse_missing(points_path, manifest, expected=has_rows or bool(read_log(layout.log(identity.uid))))
+        has_log = bool(segment_paths(layout.log(identity.uid)))
+        _refuse_missing(points_path, manifest, expected=has_rows or has_log)
         return None
     return identity
 
@@ -210,7 +239,7 @@ def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival
     owner = newest.identity.name if newest is not None else identity.name
     if rival is not None and owner != rival:
         raise DamagedFile(
-            f"its uid {identity.uid} is also claimed by another folder, and the log belongs to {owner!r}",
+            f"its uid {identity.uid} is also claimed by another folder, to which the log belongs",
             file=rival,
         )
 
@@ -220,16 +249,15 @@ def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[
     warnings = []
     for segment in torn:
         warnings.append(
-            f"{segment.path}: torn tail of {len(segment.tail)} bytes at byte {segment.valid_bytes}"
+            f"{segment.path}: torn tail of {segment.tail_bytes} bytes at byte {segment.valid_bytes}"
         )
-        if len(segment.tail) <= TORN_TAIL_BYTES_MAX:
+        if segment.tail_bytes <= TORN_TAIL_BYTES_MAX:
             folder = layout.quarantine / f"{name}-{timestamp()}"
             try:
                 files.make_folder(layout.quarantine)
                 files.make_folder(folder)
-                files.replace_file(
-                    folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}", [segment.tail]
-                )
+                aside = folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}"
+                files.copy_end(segment.path, segment.valid_bytes, aside)
             except OSError as error:
                 warnings.append(f"{segment.path}: the torn tail could not be set aside: {error}")
     return warnings

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, path_below, restore_backup
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.recovery import WAL_MISSING
 from vecstow_engine.storage.repair.swap import finish_repairs
+from vecstow_engine.storage.replay import segment_paths
 from vecstow_engine.storage.trash import restore_deleted
 from vecstow_engine.storage.volume import alone, stopped_volume
 
@@ -18,18 +20,25 @@ def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
 
     Raises InvalidInput for another path, NotFound, Conflict when the name is taken, DamagedFile.
     """
-    path = path_below(layout, given, (layout.deleted, layout.backups))
+    path = path_below(layout, given, (layout.deleted, layout.backups), "backup_path")
     if path.parent == layout.deleted:
         return Settled(restore_deleted(layout, path, new_name), made_whole=False)
     return restore_backup(layout, path, new_name)
 
 
-def restore_on_volume(data: Path, given: str, new_name: str | None) -> Manifest:
-    """As `restore`, on a stopped volume; raises VolumeRefused while an engine serves it, too."""
+def restore_on_volume(data: Path, given: str, new_name: str | None) -> Settled:
+    """As `restore`, on a stopped volume; raises VolumeRefused while an engine serves it, too.
+
+    The remarks also name the missing log of a dropped collection. An engine finds that when it opens it.
+    """
     layout = stopped_volume(data)
     with alone(layout, f"vecstow restore {given}"):
         finish_repairs(layout)
         try:
-            return restore(layout, given, new_name).manifest
+            settled = restore(layout, given, new_name)
         except OSError as error:
             raise files.as_storage_error(error, "restore") from error
+    uid = settled.manifest.collection_uid
+    if settled.made_whole or uid is None or segment_paths(layout.log(uid)):
+        return settled
+    return dataclasses.replace(settled, remarks=(*settled.remarks, WAL_MISSING))

@@ -1,4 +1,4 @@
-"""One log segment as bytes: header and records. Pure; `log` writes them, `replay` reads them.
+"""One log segment as bytes: header and records. Pure; `log` writes them, `segment_reader` reads them.
 
 Format: docs/storage-format.md, "The log". The seed makes the remains of another segment's records fail.
 """
@@ -6,13 +6,12 @@ Format: docs/storage-format.md, "The log". The seed makes the remains of another
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from crc32c import crc32c
 
-from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, TooLarge, refused
 from vecstow_engine.storage.identity import Identity, pack_identity, unpack_identity
 
 MAGIC: Final = b"VSTWWAL1"
@@ -20,12 +19,16 @@ VERSION: Final = 1
 HEADER_BYTES: Final = 8 + 4 + 16 + 4 + 1 + 1 + 2 + 8 + 8 + 4 + 1 + 64 + 3 + 4
 RECORD_HEADER_BYTES: Final = 4 + 4 + 8 + 8 + 8 + 1 + 7
 PAYLOAD_BYTES_MAX: Final = 1 << 30
+"""Longest payload that a reader takes for one: earlier releases wrote up to so many bytes."""
+RECORD_BYTES_MAX: Final = 128 << 20
+"""Longest payload that a writer logs. Recovery holds one record in memory at a time."""
 
 UPSERT: Final = 1
 DELETE: Final = 2
 
 _HEADER = struct.Struct("<8sI16sIBB2xQQIB64s3x")
 _RECORD_TAIL = struct.Struct("<QQQB7x")
+_LENGTH_AND_CHECKSUM = struct.Struct("<II")
 _U32 = struct.Struct("<I")
 
 
@@ -51,6 +54,32 @@ class Record:
     payload: bytes
     offset: int = 0
     """Where it stands in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """A record without its payload."""
+
+    sequence: int
+    previous: int
+    synced: int
+    type: int
+    offset: int
+    """Where it stands in its file."""
+    length: int
+    """Bytes of the payload."""
+    checksum: int
+    begun: int
+    """The CRC32C before the payload; after it, it must be `checksum`."""
+
+    @property
+    def end(self) -> int:
+        """Where the next record stands."""
+        return self.offset + RECORD_HEADER_BYTES + self.length
+
+    def with_payload(self, payload: bytes) -> Record:
+        """Return the whole record."""
+        return Record(self.sequence, self.previous, self.synced, self.type, payload, self.offset)
 
 
 def encode_header(header: SegmentHeader) -> bytes:
@@ -86,26 +115,22 @@ def encode_record(
     return length + _U32.pack(crc32c(payload, crc32c(tail, crc32c(length, seed)))) + tail
 
 
-def iterate_records(raw: bytes | memoryview, seed: int, start: int = HEADER_BYTES) -> Iterator[Record]:
-    """Valid records from `start` on, up to the first that is cut or fails its checksum."""
-    offset = start
-    while (record := _decode_record(raw, seed, offset)) is not None:
-        yield record
-        offset += RECORD_HEADER_BYTES + len(record.payload)
+def refuse_oversized(size: int) -> None:
+    """Raise TooLarge for a payload that recovery would not read back."""
+    if size > RECORD_BYTES_MAX:
+        raise TooLarge(
+            f"the write takes {size} bytes in the log; the limit is {RECORD_BYTES_MAX}", operation="write",
+            hint="send fewer points at a time", details=refused("vectors", size, RECORD_BYTES_MAX),
+        )  # fmt: skip
 
 
-def _decode_record(raw: bytes | memoryview, seed: int, offset: int) -> Record | None:
-    if offset + RECORD_HEADER_BYTES > len(raw):
+def decode_record_head(raw: bytes, seed: int, offset: int) -> RecordHead | None:
+    """Read the 40 bytes that stand at `offset`; None when they cannot go before a payload."""
+    if len(raw) < RECORD_HEADER_BYTES:
         return None
-    length, checksum = struct.unpack_from("<II", raw, offset)
-    end = offset + RECORD_HEADER_BYTES + length
-    if length > PAYLOAD_BYTES_MAX or end > len(raw):
+    length, checksum = _LENGTH_AND_CHECKSUM.unpack_from(raw)
+    sequence, previous, synced, record_type = _RECORD_TAIL.unpack_from(raw, 8)
+    if length > PAYLOAD_BYTES_MAX or sequence <= previous:  # a chain must come to its end
         return None
-    tail = bytes(raw[offset + 8 : offset + RECORD_HEADER_BYTES])
-    payload = bytes(raw[offset + RECORD_HEADER_BYTES : end])
-    if checksum != crc32c(payload, crc32c(tail, crc32c(bytes(raw[offset : offset + 4]), seed))):
-        return None
-    sequence, previous, synced, record_type = _RECORD_TAIL.unpack(tail)
-    if sequence <= previous:  # whoever follows a chain must come to its end
-        return None
-    return Record(sequence, previous, synced, record_type, payload, offset)
+    begun = crc32c(raw[8:RECORD_HEADER_BYTES], crc32c(raw[:4], seed))
+    return RecordHead(sequence, previous, synced, record_type, offset, length, checksum, begun)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.storage.points import Slots
+
+FREE_SLOT_BYTES: Final = 40
+"""An integer, and its place in the queue."""
 
 
 class SlotTable:
@@ -58,6 +62,11 @@ class SlotTable:
     def free_count(self) -> int:
         """Slots that can be given out without growing the file."""
         return len(self._free)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory."""
+        return self._generations.nbytes + self._row_checksums.nbytes + FREE_SLOT_BYTES * len(self._free)
 
     def highest_live(self, count: int) -> NDArray[np.int64]:
         """The `count` highest live slots, or all when there are fewer."""

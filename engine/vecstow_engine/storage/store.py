@@ -16,6 +16,7 @@ import numpy as np
 
 from vecstow_engine.model.errors import DamagedFile, Quarantined, ReadOnly, StorageError, VecstowError
 from vecstow_engine.model.labels import make_labels
+from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Announce, Applied, Layers
@@ -26,11 +27,15 @@ from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.point_commits import could_not_open, vacuum, write_points
 from vecstow_engine.storage.points import Meta
 from vecstow_engine.storage.presence import DataFiles
-from vecstow_engine.storage.records import Effect, Upsert, encode_effect
+from vecstow_engine.storage.records import Effect, Upsert, encode_effect, without_absent
+from vecstow_engine.storage.segment import RECORD_BYTES_MAX
 from vecstow_engine.storage.view import View
 
 CHECKPOINT_ROWS: Final = 4096
-"""Rows gathered in memory at a time while a checkpoint writes them."""
+CHECKPOINT_BYTES: Final = 16 << 20
+"""Rows gathered in memory at a time while a checkpoint writes them: so many, of so many bytes."""
+POINT_BYTES_BESIDE_ROW: Final = 4 * 256 + PAYLOAD_BYTES_MAX + 2 + 4
+"""Most that a point adds to a record besides its row: id, payload and both lengths."""
 
 
 class Store:
@@ -77,17 +82,17 @@ class Store:
     def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
         """Log all effects with one sync, then apply them; every refusal comes before anything was logged.
 
-        `announce` as of `Layers.apply`. Raises DiskFull, ReadOnly, OutcomeUnknown, or Unavailable for an id
-        whose table row is damaged.
+        Deletes of ids that are not there log nothing. `announce` as of `Layers.apply`. Raises DiskFull,
+        ReadOnly, OutcomeUnknown, TooLarge, or Unavailable for an id whose table row is damaged.
         """
-        encoded = [encode_effect(effect) for effect in effects]
         with self._writing, self._log_handle():
             self._refuse_if_failed()
             live = self._live_slots(effects)
-            sequences = self.log.append(encoded)
+            needed = without_absent(effects, live)
+            sequences = iter(self.log.append([encode_effect(effect) for effect in needed if effect.ids]))
             return [
-                self.layers.apply(effect, sequence, live, announce)
-                for effect, sequence in zip(effects, sequences, strict=True)
+                self.layers.apply(effect, next(sequences) if logged.ids else 0, live, announce)
+                for effect, logged in zip(effects, needed, strict=True)
             ]
 
     def replay(self, effect: Effect, sequence: int) -> Applied:
@@ -112,12 +117,24 @@ class Store:
         self.log.trim(self.meta.applied)
         return True
 
+    def checkpoint_replayed(self) -> None:
+        """Empty the overlay into the files while the log is read back; the log stays as it was found.
+
+        What it holds need not be durable there: from now on it is in the files. Raises as `checkpoint`.
+        """
+        self._swap_overlay()
+        with self.fatal_errors("a checkpoint"):
+            self._write_frozen()
+        self.log.skip_applied(self.meta.applied)
+
     def relocate(self, count_max: int, announce: Announce | None = None) -> Applied | None:
-        """Write points of the highest slots anew, so that they come to lie in free lower ones; None when
+        """Write points of the highest slots again, so that they come to lie in free lower ones; None when
         none would.
 
-        Then a checkpoint frees the space that `truncate` gives back. The caller lets the index follow.
+        At most `count_max` points, and no more than fit into one record at their largest. Then a checkpoint
+        frees the space that `truncate` gives back. The caller lets the index follow.
         """
+        count_max = min(count_max, RECORD_BYTES_MAX // (self.identity.stride + POINT_BYTES_BESIDE_ROW))
         with self._writing, self._log_handle():
             self._refuse_if_failed()
             with self.layers.lock:
@@ -200,15 +217,17 @@ class Store:
         if self.layers.frozen is not None:
             return True
         with self._writing:
-            active = self.layers.active
-            if not active.last_sequence:
+            if not self.layers.active.last_sequence:
                 return False
             with self._log_handle():
                 self.log.start_segment()
-            with self.layers.lock:
-                self.layers.frozen = active
-                self.layers.active = Overlay(active.generation + 1)
+            self._swap_overlay()
         return True
+
+    def _swap_overlay(self) -> None:
+        with self.layers.lock:
+            self.layers.frozen = self.layers.active
+            self.layers.active = Overlay(self.layers.active.generation + 1)
 
     def _write_frozen(self) -> None:
         frozen = self.layers.frozen
@@ -233,9 +252,10 @@ class Store:
         )  # fmt: skip
 
     def _write_rows(self, entries: Sequence[Entry]) -> None:
+        count = max(1, min(CHECKPOINT_ROWS, CHECKPOINT_BYTES // self.identity.stride))
         with self.layers.rows() as rows:
-            for start in range(0, len(entries), CHECKPOINT_ROWS):
-                part = entries[start : start + CHECKPOINT_ROWS]
+            for start in range(0, len(entries), count):
+                part = entries[start : start + count]
                 slots = np.fromiter((entry.slot for entry in part), np.int64, len(part))
                 rows.write(slots, np.stack([entry.row for entry in part]))
             rows.sync()

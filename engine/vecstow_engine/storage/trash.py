@@ -18,6 +18,7 @@ from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import MANIFEST, TIME_FORMAT, Layout, rfc3339, timestamp
 from vecstow_engine.storage.manifests import manifests_locked, write_manifest
+from vecstow_engine.storage.versions import refuse_newer
 
 _FOLDER = re.compile(r"(?P<name>.+)-(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<uid>[0-9a-f]{32})")
 
@@ -66,6 +67,15 @@ def list_deleted(layout: Layout) -> list[DeletedCollection]:
     return sorted(_deleted(layout), key=lambda deleted: deleted.deleted_at, reverse=True)
 
 
+def refuse_taken(target: Path) -> None:
+    """Raise Conflict when the folder that a collection is restored to is there already."""
+    if target.exists():
+        raise Conflict(
+            f"collection {target.name!r} exists", collection=target.name,
+            hint="restore it under a new name: --new-name NAME of vecstow restore, new_name over REST",
+        )  # fmt: skip
+
+
 def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifest:
     """Give a dropped collection its place back, under `new_name` if given; returns its manifest.
 
@@ -78,9 +88,9 @@ def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifes
     name = check_collection_name(new_name or found.name)
     with manifests_locked(layout):
         target = layout.collection(name)
-        if target.exists():
-            raise Conflict(f"collection {name!r} exists", collection=name, hint="restore it under a new name")
+        refuse_taken(target)
         manifest = _read_deleted_manifest(path)
+        refuse_newer(path, layout.log(found.uid))
         restored = dataclasses.replace(manifest, name=name, dropped_at=None, updated_at=rfc3339())
         write_manifest(path, restored)
         files.rename(path, target)
@@ -89,12 +99,12 @@ def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifes
 
 def purge(layout: Layout, deleted: DeletedCollection) -> None:
     """Remove a dropped collection for good: its log first, so that a crash leaves what can be purged."""
-    if not _is_claimed(layout, deleted.uid):
+    if not is_claimed(layout, deleted.uid):
         files.remove_tree(layout.log(deleted.uid))
     files.remove_tree(deleted.path)
 
 
-def _is_claimed(layout: Layout, uid: str) -> bool:
+def is_claimed(layout: Layout, uid: str) -> bool:
     """Whether a folder in its place has this uid: a copy, or a restore that a crash cut."""
     for folder in layout.data.iterdir():
         try:

@@ -15,6 +15,7 @@ from vecstow_engine.model.batch import Point
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.overlay import Entry
 from vecstow_engine.storage.points import StoredPoint
@@ -24,6 +25,9 @@ from vecstow_engine.storage.rows import row_checksums
 READ_ATTEMPTS_MAX: Final = 5
 SCAN_LABELS: Final = 4096
 """Points that a scan looks up at a time, of those that were written while it went on."""
+
+VERIFY_BYTES: Final = 4 << 20
+"""Stored rows that are verified at a time."""
 
 _Found: TypeAlias = Entry | StoredPoint
 
@@ -137,6 +141,16 @@ class View:
             for label, point in zip(part.tolist(), self.resolve(part), strict=True):
                 if point is not None:
                     yield label, *point
+
+    def verify(self) -> None:
+        """Read every point and every row; the ones that fail their checks are withheld from now on."""
+        for _ in self.scan():
+            check_interruption()
+        labels = self.labels()
+        count = max(1, VERIFY_BYTES // self._layers.identity.stride)
+        for start in range(0, len(labels), count):
+            check_interruption()
+            self.vectors(labels[start : start + count])
 
     def _scan(self, fresh: dict[int, Entry]) -> Iterator[tuple[int, str, bytes | None]]:
         """The points of the overlays, `fresh` by slot, and then those of the table, as it is by then."""

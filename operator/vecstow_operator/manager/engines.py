@@ -56,6 +56,10 @@ class EngineState:
     """By the resource's uid."""
     failure: str | None = None
     """Why no collection comes or goes."""
+    is_full: bool = False
+    """The volume has no room: writes are refused."""
+    is_unsupervised: bool = False
+    """No sidecar has reported to the engine for a minute: what it last found may be old."""
 
     def knows(self, resource_uid: str) -> bool:
         """Whether a manifest of that resource is followed."""
@@ -70,6 +74,10 @@ class EnginePod:
     uid: str
     state: EngineState | None = None
     problem: str = "it was not asked yet"
+    refuses_key: bool = False
+    """The problem is the key with which it was asked."""
+    is_routed: bool = True
+    """It is ready, and has been for long enough that Services send to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,11 @@ class EngineView:
     def is_scaled_down(self) -> bool:
         """It has no pods, and wants none."""
         return self.exists and not self.wanted_pods and not self.pods
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the volume that clients write to has no room."""
+        return any(pod.state is not None and pod.state.is_full for pod in self.serving)
 
     @property
     def serving(self) -> tuple[EnginePod, ...]:
@@ -127,6 +140,8 @@ def parse_state(document: Mapping[str, Any]) -> EngineState:
         rows={row.name: row for row in rows},
         told=told,
         failure=document.get("failure"),
+        is_full=document.get("volume_full") is True,
+        is_unsupervised=document.get("findings_stale") is True,
     )
 
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from kubernetes.client import CoordinationV1Api
+from kubernetes.client import CoordinationV1Api, V1OwnerReference
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
@@ -20,6 +20,7 @@ from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
 
 from vecstow_operator.kube import NOT_UNDERSTOOD, Away
+from vecstow_operator.vocabulary import MANAGER_FIELDS
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,15 +31,19 @@ RELEASED_SECONDS: Final = 1
 """Duration of a Lease that nobody holds, as other controllers write it: it must be above 0."""
 TIMEOUT_SECONDS: Final = (2.0, 5.0)
 """To connect, and for the answer."""
+_WRITTEN_WITH: Final = {"_request_timeout": TIMEOUT_SECONDS, "field_manager": MANAGER_FIELDS}
 _UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException, *NOT_UNDERSTOOD)
 
 
 class Lease:
-    """Held or not; whoever has it keeps it until it is not renewed for as long as it says itself."""
+    """Whether this process may act. A holder keeps it until `leaseDurationSeconds` pass without a renewal.
 
-    def __init__(self, name: str, namespace: str) -> None:
+    The Lease is owned by the pod of its holder, so Kubernetes removes it after an uninstall.
+    """
+
+    def __init__(self, name: str, namespace: str, pod: V1OwnerReference | None = None) -> None:
         lock: Any = LeaseLock(name, namespace, f"{socket.gethostname()}-{os.getpid()}")
-        lock.api_instance = _Leases()
+        lock.api_instance = _Leases(pod)
         self._lock = lock
         self._seen: dict[str, Any] = {}
         """The Lease, as it was read last."""
@@ -120,12 +125,33 @@ def _record(holder: str, seconds: int) -> LeaderElectionRecord:
 
 
 class _Leases:
-    """What LeaseLock asks for, with the time limit that it does not set: a silent API server holds nobody."""
+    """What LeaseLock asks for, with what it does not set.
 
-    def __init__(self) -> None:
+    That is a time limit, so that a silent API server holds nobody; the field manager; and the owner, which
+    stays as it is when a pod takes the Lease for an uninstall alone.
+    """
+
+    def __init__(self, owner: V1OwnerReference | None) -> None:
         api: Any = CoordinationV1Api()
+        self._owner = owner
         self.read_namespaced_lease = partial(api.read_namespaced_lease, _request_timeout=TIMEOUT_SECONDS)
-        self.create_namespaced_lease = partial(api.create_namespaced_lease, _request_timeout=TIMEOUT_SECONDS)
-        self.replace_namespaced_lease = partial(
-            api.replace_namespaced_lease, _request_timeout=TIMEOUT_SECONDS
-        )
+        self._create = partial(api.create_namespaced_lease, **_WRITTEN_WITH)
+        self._replace = partial(api.replace_namespaced_lease, **_WRITTEN_WITH)
+
+    def create_namespaced_lease(self, namespace: str, body: Any) -> Any:
+        return self._create(namespace, self._owned(body))
+
+    def replace_namespaced_lease(self, name: str, namespace: str, body: Any) -> Any:
+        return self._replace(name, namespace, self._owned(body))
+
+    def _owned(self, body: Any) -> Any:
+        if self._owner is not None:
+            body.metadata.owner_references = [self._owner]
+        return body
+
+
+def owner_of(name: str | None, uid: str | None) -> V1OwnerReference | None:
+    """The pod that this process runs in, as an owner; None where that is not known."""
+    if not name or not uid:
+        return None
+    return V1OwnerReference(api_version="v1", kind="Pod", name=name, uid=uid)

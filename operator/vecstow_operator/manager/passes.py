@@ -18,11 +18,12 @@ from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Cluster, Sile
 from vecstow_operator.manager import status
 from vecstow_operator.manager.absences import Absences
 from vecstow_operator.manager.asking import Asking
-from vecstow_operator.manager.engines import EngineView, orphans
+from vecstow_operator.manager.engines import EngineView, Row, orphans
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.items import Item, Items
 from vecstow_operator.manager.patience import Patience
 from vecstow_operator.manager.refusals import Refusals
+from vecstow_operator.manager.status import COUNT_SECONDS_MIN
 from vecstow_operator.manager.verdict import Verdict, is_released, judge
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, finalizers
@@ -32,6 +33,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 PATCHES_AT_ONCE: Final = 4
 END_AGAIN_SECONDS: Final = 1.0
+LOOKS_PER_SECOND_MAX: Final = 5.0
+"""Patches for the time of the look alone: with many resources each status is refreshed less often."""
 PENDING_SECONDS: Final = 3.0
 """What is new in a resource is given so long before anybody is told that it waits: most is followed by then.
 Until then the status is of the generation before, and says so."""
@@ -66,11 +69,15 @@ class Manager:
         self._settled: dict[str, tuple[Item, EngineView]] = {}
         """By uid: what needs no patch while neither of the two changes."""
         self._patched_at: dict[str, float] = {}
+        self._looked_after = ""
+        """RFC 3339: statuses of an earlier look are due."""
         self._first_seen: dict[tuple[str, int], float] = {}
         """By uid and generation."""
         self._absences = Absences(tick_seconds)
         self._followed: set[str] = set()
         """Uids of resources that an engine has followed."""
+        self._reverted: dict[str, tuple[str, ...]] = {}
+        """By uid: drift that people heard of, while the sidecar reports it."""
         self._patience = Patience()
         self._refusals = Refusals()
         self._listed_at = float("-inf")
@@ -94,6 +101,9 @@ class Manager:
                     self.release_all()
                     return
                 self._observe(is_woken=is_woken)
+                if self._definition_ends():
+                    self.release_all()
+                    return
             except Away as away:
                 self._knows_all = False
                 self._absences.forget()
@@ -103,6 +113,14 @@ class Manager:
             self._act()
             self._count()
             self._tell_what_lasts()
+
+    def _definition_ends(self) -> bool:
+        """Whether resources are deleted because their definition is: their collections stay."""
+        waits = any(i.resource.is_deleting and i.resource.has_finalizer for i in self._items.values())
+        if not waits or not self._cluster.definition_ends():
+            return False
+        log.warning("definition is being deleted: resources are let go, and their collections stay")
+        return True
 
     def release_all(self) -> int:
         """Let go of every resource: with the namespace goes the right to do so later.
@@ -161,6 +179,7 @@ class Manager:
             versions = [(item.resource.uid, item.resource.generation) for item in items]
             self._first_seen = {version: self._first_seen.get(version, now) for version in versions}
             self._followed &= self._items.keys()
+            self._reverted = {u: told for u, told in self._reverted.items() if u in self._items}
             self._patched_at = {u: at for u, at in self._patched_at.items() if u in self._items}
             self._listed_at, self._knows_all, self._is_stale = now, True, False
             self._metrics.resources.set(len(items))
@@ -188,16 +207,22 @@ class Manager:
         self._settled = {u: pair for u, pair in self._settled.items() if u in pairs and _same(pair, pairs[u])}
         now = time.monotonic()
         self._refusals.forget_all_but(pairs)
+        self._looked_after = _rfc3339(-max(COUNT_SECONDS_MIN, len(pairs) / LOOKS_PER_SECOND_MAX))
         due = [
             (item, engine)
             for uid, (item, engine) in pairs.items()
-            if uid not in self._settled and not self._refusals.keeps(uid, item.version, now)
+            if (uid not in self._settled or self._is_old(item))
+            and not self._refusals.keeps(uid, item.version, now)
         ]
         self._metrics.queue_depth.set(len(due))
         for place, settled in enumerate(self._side_by_side(self._settle, due), start=1):
             self._metrics.queue_depth.set(len(due) - place)
             if settled is not None:
                 self._settled[settled[0].resource.uid] = settled
+
+    def _is_old(self, item: Item) -> bool:
+        """Whether its status says that the manager looked too long ago."""
+        return str(item.status.get("observedAt", "")) < self._looked_after
 
     def _engine(self, item: Item) -> EngineView:
         name = item.resource.engine
@@ -249,11 +274,16 @@ class Manager:
         verdict = judge(resource, engine)
         if any(replica.resource_uid == resource.uid for replica in verdict.replicas):
             self._followed.add(resource.uid)
+        self._tell_of_drift(resource, verdict)
+        if verdict.replaced is not None and resource.annotations.get(Annotation.REPLACE):
+            self._patch_metadata(item, {"annotations": {Annotation.REPLACE.value: None}})
+            self._warn(resource, EventReason.REPLACED, verdict.replaced.text)
+            return True
         if _is_back(resource, verdict):
             self._patch_metadata(item, {"annotations": {Annotation.ACCEPT_EMPTY.value: None}})
             return True
         wanted = status.build(resource, verdict, item.status, _rfc3339())
-        if wanted == item.status:
+        if status.is_same(wanted, item.status) and not self._is_old(item):
             return False
         seconds_seen = now - self._first_seen[resource.uid, resource.generation]
         if seconds_seen < PENDING_SECONDS and _may_pass(item, verdict):
@@ -269,6 +299,15 @@ class Manager:
         for transition in self._patience.heard(resource.uid, wanted, item.status, now):
             self._post(resource, transition)
         return True
+
+    def _tell_of_drift(self, resource: Observed, verdict: Verdict) -> None:
+        """Once for each time that the sidecar put something right: it reports that for a while."""
+        known = self._reverted.pop(resource.uid, ())
+        for message in verdict.reverted:
+            if message not in known:
+                self._warn(resource, EventReason.DRIFT_REVERTED, message)
+        if verdict.reverted:
+            self._reverted[resource.uid] = verdict.reverted
 
     def _count(self) -> None:
         reasons = Counter(status.reason_of_not_ready(item.status) for item in self._items.values())
@@ -311,7 +350,7 @@ class Manager:
 
     def _tell(self, item: Item, engine: EngineView) -> None:
         resource = item.resource
-        is_dropped = engine.exists and engine.row(resource.collection_name) is None
+        is_dropped = engine.exists and self._is_dropped(resource, engine.row(resource.collection_name))
         if is_dropped and resource.known.collection_uid is None and resource.uid not in self._followed:
             return  # it never had a collection
         what = "is served no more" if is_dropped else "stays as it is"
@@ -320,6 +359,17 @@ class Manager:
         reason = EventReason.DROPPED if is_dropped else EventReason.RELEASED
         message = f"collection {resource.collection_name!r} {what}"
         self._post(resource, status.Transition(reason, message, is_warning=False))
+
+    def _is_dropped(self, resource: Observed, row: Row | None) -> bool:
+        """Whether nothing of its own is served; a rival may have taken the name by now."""
+        if row is None:
+            return True
+        if resource.known.collection_uid is not None:
+            return row.collection_uid != resource.known.collection_uid
+        return resource.uid in self._followed and not resource.is_retained
+
+    def _warn(self, resource: Observed, reason: EventReason, message: str) -> None:
+        self._post(resource, status.Transition(reason, message, is_warning=True))
 
     def _post(self, resource: Observed, transition: status.Transition) -> None:
         try:
@@ -347,5 +397,7 @@ def _same(one: tuple[Item, EngineView], other: tuple[Item, EngineView]) -> bool:
     return one[1] is other[1] and one[0] == other[0]
 
 
-def _rfc3339() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _rfc3339(seconds: float = 0.0) -> str:
+    """So many seconds from now."""
+    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,27 +7,38 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vecstow_operator.manager.verdict import Replica, Verdict
-from vecstow_operator.observed import Known, Observed
+from vecstow_operator.observed import Known, Loss, Observed
 from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 MESSAGE_CHARACTERS_MAX: Final = 1024
 COUNT_SECONDS_MIN: Final = 60.0
-"""Between two patches of a status in which only the count of vectors, or how far the graph is, changed."""
+"""Between two patches of a status in which only figures changed: the count of vectors, how far the graph is,
+the time of the look."""
 
 PASSING: Final = frozenset(
-    {Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.DELETING, Reason.ENGINE_SCALED_DOWN}
+    {
+        Reason.PENDING,
+        Reason.RECOVERING,
+        Reason.ENGINE_UNREACHABLE,
+        Reason.ENGINE_NOT_READY,
+        Reason.DELETING,
+        Reason.ENGINE_SCALED_DOWN,
+    }
 )
 """What goes away by itself, or when the engine comes."""
 
-UNHEARD: Final = frozenset({Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE})
+UNHEARD: Final = frozenset({Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.KEY_REFUSED})
 """No engine says what is withheld."""
 
 GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING, Reason.NONE)}
 """Type and reason of the condition that follows the building of the graph."""
 
+FIGURES: Final = ("vectorCount", "observedAt")
+"""Fields that change while all else stays."""
+
 Document = dict[str, Any]
 _TYPES: Final = frozenset(Condition)
-_OF_DATA: Final = ("vectorCount", "collectionUid", "volumeId")
+_OF_DATA: Final = ("vectorCount", "collectionUid", "volumeId", "loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +59,15 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
     """
     if resource.is_paused:
         kept = {key: value for key, value in before.items() if key not in _OF_DATA}
-        return kept | _data(verdict.known) | {"conditions": _with_pause(resource, before, now)}
+        conditions = _with_pause(resource, before, now)
+        return kept | _data(verdict.known) | {"observedAt": now, "conditions": conditions}
     conditions = _timed(resource, list(_conditions(verdict)), before, now)
     if verdict.reason in UNHEARD and verdict.degraded is None:
         conditions = _still_degraded(conditions, _by_type(before))
     status: Document = {
         "observedGeneration": resource.generation,
         "collectionName": resource.collection_name,
+        "observedAt": now,
         "conditions": conditions,
     }
     if verdict.replicas:  # a list that becomes empty comes back as none
@@ -67,6 +80,11 @@ def own(status: Mapping[str, Any]) -> Document:
     if "conditions" not in status:
         return dict(status)
     return dict(status) | {"conditions": [c for c in status["conditions"] if c["type"] in _TYPES]}
+
+
+def is_same(wanted: Document, before: Mapping[str, Any]) -> bool:
+    """Whether only the time of the look differs."""
+    return wanted | {"observedAt": None} == {**before, "observedAt": None}
 
 
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
@@ -93,7 +111,8 @@ def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transit
         (Condition.CONFLICT, EventReason.CONFLICT, None),
     ):
         is_so, was_so = _is_true(new, condition), _is_true(old, condition)
-        if is_so and not was_so:
+        is_other = is_so and was_so and new[condition]["reason"] != old[condition]["reason"]
+        if (is_so and not was_so) or is_other:
             yield Transition(appears, new[condition]["message"], is_warning=True)
         elif was_so and not is_so and ends is not None:
             yield Transition(ends, new[condition]["message"], is_warning=False)
@@ -122,14 +141,24 @@ def not_ready(status: Mapping[str, Any]) -> Transition:
 
 
 def _data(known: Known) -> Document:
-    values = (known.vector_count, known.collection_uid, known.volume_id)
+    loss = None if known.loss is None else _loss(known.loss)
+    values = (known.vector_count, known.collection_uid, known.volume_id, loss)
     return {key: value for key, value in zip(_OF_DATA, values, strict=True) if value is not None}
 
 
-def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str]]:
+def _loss(loss: Loss) -> Document:
+    document = {"collectionUid": loss.collection_uid, "counted": loss.counted, "missing": loss.missing}
+    return {key: value for key, value in document.items() if value is not None}
+
+
+_Fact = tuple[Condition, bool | None, Reason, str]
+"""A condition; None where nobody knows."""
+
+
+def _conditions(verdict: Verdict) -> Iterator[_Fact]:
     reason, message = verdict.reason, verdict.message
     is_ready = reason is Reason.SERVED
-    yield Condition.READY, is_ready, reason, message
+    yield Condition.READY, is_ready if verdict.is_asked else None, reason, message
     if verdict.is_confirmed:
         yield Condition.SYNCED, True, Reason.CONFIRMED, "the engine follows this generation"
     else:
@@ -139,12 +168,17 @@ def _conditions(verdict: Verdict) -> Iterator[tuple[Condition, bool, Reason, str
         yield Condition.DEGRADED, True, degraded.reason, degraded.text
     else:
         yield Condition.DEGRADED, False, Reason.SOUND, "nothing is withheld"
-    if reason is Reason.CONFLICT:
-        yield Condition.CONFLICT, True, reason, message
-    else:
-        yield Condition.CONFLICT, False, Reason.NO_RIVAL, "nothing else has the name"
+    yield _conflict(verdict)
     yield Condition.PAUSED, False, Reason.NOT_REQUESTED, "it is reconciled"
     yield from _progress(verdict, is_ready)
+
+
+def _conflict(verdict: Verdict) -> _Fact:
+    if verdict.reason is Reason.CONFLICT:
+        return Condition.CONFLICT, True, verdict.reason, verdict.message
+    if not verdict.is_supervised:
+        return Condition.CONFLICT, None, Reason.SIDECAR_SILENT, "no sidecar reports to the engine"
+    return Condition.CONFLICT, False, Reason.NO_RIVAL, "nothing else has the name"
 
 
 def _still_degraded(conditions: list[Document], old: Mapping[str, Document]) -> list[Document]:
@@ -154,7 +188,7 @@ def _still_degraded(conditions: list[Document], old: Mapping[str, Document]) -> 
     return [old[c["type"]] if c["type"] == Condition.DEGRADED else c for c in conditions]
 
 
-def _progress(verdict: Verdict, is_ready: bool) -> Iterator[tuple[Condition, bool, Reason, str]]:
+def _progress(verdict: Verdict, is_ready: bool) -> Iterator[_Fact]:
     """Reconciling and Stalled, as kstatus reads them."""
     if is_ready and verdict.indexing is not None:
         yield Condition.RECONCILING, True, Reason.INDEXING, verdict.indexing
@@ -170,7 +204,7 @@ def _progress(verdict: Verdict, is_ready: bool) -> Iterator[tuple[Condition, boo
 
 def _timed(
     resource: Observed,
-    conditions: Sequence[tuple[Condition, bool, Reason, str]],
+    conditions: Sequence[_Fact],
     before: Mapping[str, Any],
     now: str,
 ) -> list[Document]:
@@ -178,14 +212,18 @@ def _timed(
     return [
         {
             "type": kind.value,
-            "status": str(is_so),
+            "status": _word(is_so),
             "reason": reason.value,
             "message": message[:MESSAGE_CHARACTERS_MAX],
             "observedGeneration": resource.generation,
-            "lastTransitionTime": _since(old.get(kind), str(is_so), now),
+            "lastTransitionTime": _since(old.get(kind), _word(is_so), now),
         }
         for kind, is_so, reason, message in conditions
     ]
+
+
+def _word(is_so: bool | None) -> str:
+    return "Unknown" if is_so is None else str(is_so)
 
 
 def _since(old: Mapping[str, Any] | None, status: str, now: str) -> str:
@@ -226,7 +264,7 @@ def _is_stalled(conditions: Mapping[str, Document]) -> bool:
 def _but_figures(status: Mapping[str, Any]) -> dict[str, Any]:
     """Without what each write changes: the count, and how far the graph follows it."""
     conditions = [c for c in status.get("conditions", ()) if not _is_of_graph(c)]
-    return {k: v for k, v in status.items() if k != "vectorCount"} | {"conditions": conditions}
+    return {k: v for k, v in status.items() if k not in FIGURES} | {"conditions": conditions}
 
 
 def _is_indexing(status: Mapping[str, Any]) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vecstow_operator.manager.engines import EnginePod, EngineView, Row, Told
-from vecstow_operator.observed import Known, Observed
-from vecstow_operator.vocabulary import Reason
+from vecstow_operator.observed import Known, Loss, Observed
+from vecstow_operator.vocabulary import Annotation, Reason
 
 FROM_SIDECAR: Final = (
     Reason.CONFLICT, Reason.INVALID, Reason.NEWER_FORMAT, Reason.STORAGE_FAILED, Reason.DATA_MISSING,
@@ -51,10 +51,18 @@ class Verdict:
     degraded: Told | None = None
     indexing: str | None = None
     """How far the graph is, while it is being built beside the searches."""
+    replaced: Told | None = None
+    """The collection that this resource replaced, while its annotation still says so."""
+    reverted: tuple[str, ...] = ()
+    """Drift that the sidecar has put right lately."""
     is_confirmed: bool = False
     """The pod that serves follows this generation of this resource."""
     known: Known = field(default_factory=Known)
     replicas: tuple[Replica, ...] = ()
+    is_asked: bool = True
+    """The pod that serves answered; else nobody knows whether the collection is served."""
+    is_supervised: bool = True
+    """A sidecar reports to it; else nobody knows of a rival."""
 
 
 def judge(resource: Observed, engine: EngineView) -> Verdict:
@@ -65,14 +73,19 @@ def judge(resource: Observed, engine: EngineView) -> Verdict:
     rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
     reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
     confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
+    known = _known(resource, rows) if confirmed or resource.is_paused else resource.known
     return Verdict(
         reason=reason,
         message=message,
-        degraded=next(_degradations(resource, engine, rows), None),
+        degraded=next(_degradations(resource, engine, rows, known.loss), None),
         indexing=next(_indexing(rows), None),
+        replaced=next(_told(resource, rows, (Reason.REPLACED,)), None),
+        reverted=tuple(told.text for told in _told(resource, rows, (Reason.DRIFT_REVERTED,))),
         is_confirmed=confirmed,
-        known=_known(resource, rows) if confirmed or resource.is_paused else resource.known,
+        known=known,
         replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
+        is_asked=all(pod.state is not None for pod, _ in rows),
+        is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in rows),
     )
 
 
@@ -119,9 +132,7 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
         yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
     if not rows:
         yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
-    for pod, _ in rows:
-        if pod.state is None:
-            yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
+    yield from _of_unasked(rows)
     for told in _told(resource, rows, FROM_SIDECAR):
         yield told.reason, told.text
     for pod, row in rows:
@@ -131,10 +142,23 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
         yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
     for pod, row in rows:
         yield from _of_row(resource, pod, row)
+        if not pod.is_routed:
+            yield Reason.ENGINE_NOT_READY, f"pod {pod.name} serves it, and no Service sends to the pod yet"
+
+
+def _of_unasked(rows: _Rows) -> Iterator[tuple[Reason, str]]:
+    for pod, _ in rows:
+        if pod.refuses_key:
+            hint = 'the engine must know it with the role monitor: docs/operations.md, "Keys"'
+            yield Reason.KEY_REFUSED, f"pod {pod.name} cannot be asked: {pod.problem}; {hint}"
+        elif pod.state is None:
+            yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
 
 
 def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
     if row is None or not _is_confirmed(resource, row):
+        if pod.state is not None and pod.state.is_unsupervised:
+            yield Reason.SIDECAR_SILENT, _silence(pod).text
         yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
         return
     if row.state not in READY_STATES:
@@ -152,6 +176,14 @@ def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
         )
 
 
+def _silence(pod: EnginePod) -> Told:
+    return Told(
+        Reason.SIDECAR_SILENT,
+        f"no sidecar reports to the engine of pod {pod.name}: conflicts, drift and lost data are not found",
+        f"kubectl logs {pod.name} --container sidecar says why; a key of the role sidecar may be wrong",
+    )
+
+
 def _has_lost(resource: Observed, row: Row) -> bool:
     """Whether the engine has nothing where there were vectors, and nobody accepted it."""
     lost = resource.known.collection_uid
@@ -163,12 +195,30 @@ def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
     return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
 
 
-def _degradations(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[Told]:
+def _degradations(resource: Observed, engine: EngineView, rows: _Rows, loss: Loss | None) -> Iterator[Told]:
+    for pod, _ in rows:
+        if pod.state is not None and pod.state.is_full:
+            yield Told(
+                Reason.VOLUME_FULL,
+                f"the volume of pod {pod.name} is full: writes get 507, reads are answered",
+                "kubectl vecstow cleanup frees the room of dropped collections",
+            )
     for _, row in rows:
         if row is not None and row.state == "degraded":
             message = row.reason or "points fail their checks and are withheld"
             yield Told(Reason.POINTS_WITHHELD, message, f"kubectl vecstow repair {resource.name}")
+    if loss is not None and loss.missing is not None:
+        yield Told(
+            Reason.POINTS_LOST,
+            f"{loss.missing} of the {loss.counted} vectors that were counted last are missing "
+            "since a repair; lost.jsonl in .quarantine/ lists what is known of each loss",
+            f"when you have looked at it: kubectl annotate --overwrite vcol {resource.name} "
+            f"{Annotation.ACKNOWLEDGED.value}={','.join([*resource.acknowledged, loss.collection_uid])}",
+        )
     yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
+    for pod, _ in rows:
+        if pod.state is not None and pod.state.is_unsupervised:
+            yield _silence(pod)
     if len(engine.pods) > 1:
         yield Told(
             Reason.EXTRA_REPLICAS,
@@ -211,8 +261,23 @@ def _known(resource: Observed, rows: _Rows) -> Known:
         return resource.known
     if not row.serves or _has_lost(resource, row):
         uid = row.collection_uid or resource.known.collection_uid
-        return dataclasses.replace(resource.known, collection_uid=uid)
-    return Known(row.collection_uid, pod.state.volume_id, row.vector_count)
+        return dataclasses.replace(resource.known, collection_uid=uid, loss=_loss(resource, uid, None))
+    loss = _loss(resource, row.collection_uid, row.vector_count)
+    return Known(row.collection_uid, pod.state.volume_id, row.vector_count, loss)
+
+
+def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None:
+    """Return what a repair lost: only a repair gives data another uid. `count` is None until it is served."""
+    known, loss = resource.known, resource.known.loss
+    if uid is None:
+        return None
+    if known.collection_uid != uid and resource.has_lost_data:
+        earlier = loss.missing if loss is not None and loss.missing is not None else 0
+        loss = Loss(uid, known.vector_count + earlier)
+    if loss is not None and loss.missing is None and count is not None:
+        loss = dataclasses.replace(loss, missing=max(0, loss.counted - count))
+    is_over = loss is None or loss.missing == 0 or loss.collection_uid in resource.acknowledged
+    return None if is_over else loss
 
 
 def _replica(pod: EnginePod, row: Row | None) -> Replica:

@@ -53,7 +53,7 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
     for engine_name, name in orphans(engines, resources):
         row = engines[engine_name].row(name)
         assert row is not None
-        found = _of_orphan(row)
+        found = _of_orphan(row) or (Reason.VOLUME_FULL if engines[engine_name].is_full else None)
         adopt = f"kubectl vecstow adopt -n {namespace} {name}"
         yield Line(
             NO_RESOURCE, name, engine_name, row.state, found.value if found is not None else ORPHAN,
@@ -101,18 +101,25 @@ def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
         Reason.VOLUME_REPLACED: f"kubectl describe pvc {inside}",
         Reason.QUARANTINED: f"{plugin} repair {where}",
         Reason.POINTS_WITHHELD: f"{plugin} repair {where}",
+        Reason.VOLUME_FULL: f"{plugin} cleanup {inside}",
         Reason.READ_ONLY: f"{plugin} check {where}",
         Reason.ENGINE_MISSING: f"kubectl get statefulset {inside} -l vecstow.dev/engine",
         Reason.ENGINE_SCALED_DOWN: f"kubectl scale statefulset {of_engine} --replicas=1",
         Reason.ENGINE_UNREACHABLE: f"kubectl get pods {of_engine} -o wide",
+        Reason.ENGINE_NOT_READY: f"kubectl describe pod {of_engine}",
         Reason.CONFLICT: f"kubectl get vcol {inside}",
         Reason.INVALID: f"kubectl edit vcol {where}",
     }
     return commands.get(reason)
 
 
-def repaired(collection: str, answer: Mapping[str, Any], where: str) -> Iterator[str]:
-    """What a repair did, or would do, for people; `where` is the engine's container, as kubectl takes it."""
+def repaired(
+    collection: str, answer: Mapping[str, Any], where: str, counted: int | None = None
+) -> Iterator[str]:
+    """What a repair did, or would do, for people; `where` is the engine's container, as kubectl takes it.
+
+    `counted`: the vectors that the resource's status counted last.
+    """
     plan = answer["plan"]
     for number, step in enumerate(plan["steps"], start=1):
         yield f"{collection}: step {number}: {step['does']}, because {step['because']}"
@@ -124,8 +131,12 @@ def repaired(collection: str, answer: Mapping[str, Any], where: str) -> Iterator
     elif outcome == "impossible":
         yield f"{collection}: cannot be repaired: {plan['impossible']}"
     else:
-        points = f"{plan['kept']} points kept, {plan['restored']} from the log, {plan['lost']} lost"
-        yield f"{collection}: {outcome}: {points}"
+        saved = plan["kept"] + plan["restored"]
+        summary = plan["summary"] or "no point is touched"
+        yield f"{collection}: {outcome}: {summary}"
+        if counted is not None and plan["summary"] and saved < counted:
+            missing = f"{counted - saved} of the {counted} points that were counted last are missing"
+            yield f"{collection}: {missing}"
     if answer["quarantine"]:
         yield f"{collection}: what was damaged lies in {answer['quarantine']} on the volume"
         if plan["lost"] or plan["lost_records"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -9,10 +10,11 @@ from kubernetes import client
 
 from vecstow_operator.keys import EngineKey
 from vecstow_operator.kube import NOT_UNDERSTOOD, Cluster
-from vecstow_operator.manager.asking import address_of, engine_views, stays
+from vecstow_operator.manager.asking import UNOWNED, addresses_of, engine_views
 from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer, NotAllowed
+from vecstow_operator.vocabulary import PLUGIN_FIELDS
 
 STATE_SECONDS_MAX: Final = 10.0
 """For a pod to say how it stands: one that hangs keeps nobody from hearing of the others."""
@@ -27,9 +29,11 @@ class Survey:
     """All resources."""
     engines: dict[str, EngineView] = field(default_factory=dict)
     proxies: dict[str, EngineProxy] = field(default_factory=dict)
-    """By engine: its first pod."""
+    """By engine: its first pod that a StatefulSet of the engine owns."""
     refusals: list[str] = field(default_factory=list)
     """Why pods did not say how they stand though they could: there is no key, or no right to ask."""
+    pods: list[Any] = field(default_factory=list)
+    """Those of engines."""
 
     @property
     def resources(self) -> list[Observed]:
@@ -39,16 +43,19 @@ class Survey:
 
 def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
     """Ask everybody once. Raises Away."""
-    cluster = Cluster(namespace, api)
+    cluster = Cluster(namespace, api, PLUGIN_FIELDS)
     found = Survey(cluster, list(cluster.resources()))
     answers: list[tuple[str, EnginePod]] = []
-    pods = cluster.pods()
-    for pod in sorted(filter(stays, pods), key=lambda pod: pod.metadata.name):
-        address = address_of(pod)
+    stateful_sets, pods = cluster.stateful_sets(), cluster.pods()
+    for address in addresses_of(stateful_sets, pods):
+        if not address.is_owned:
+            answers.append((address.engine, EnginePod(address.pod, address.uid, problem=UNOWNED)))
+            continue
         proxy = EngineProxy(api, namespace, address.pod, address.port, key)
         found.proxies.setdefault(address.engine, proxy)
-        answers.append((address.engine, asked(proxy, address.uid, found.refusals)))
-    found.engines = engine_views(cluster.stateful_sets(), pods, answers)
+        pod = asked(proxy, address.uid, found.refusals)
+        answers.append((address.engine, dataclasses.replace(pod, is_routed=address.is_ready)))
+    found.engines, found.pods = engine_views(stateful_sets, pods, answers), pods
     return found
 
 

@@ -8,10 +8,9 @@ from typing import Final
 
 import urllib3
 
-from vecstow_operator.keys import EngineKey, NoKey
+from vecstow_operator.keys import REFUSALS, EngineKey, NoKey
 from vecstow_operator.sidecar.decide import Finding
 
-REFUSALS: Final = (401, 403)
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=30.0)
 
 
@@ -43,4 +42,5 @@ class EngineBeside:
             raise EngineAway(str(error)) from error
         if answer.status != 200:
             kind = EngineRefuses if answer.status in REFUSALS else EngineAway
-            raise kind(f"it says {answer.status}: {answer.data[:200].decode(errors='replace')}")
+            said = f"{answer.status}: {answer.data[:200].decode(errors='replace')}"
+            raise kind(f"it says {said}; the key comes from {self._key.source}")

@@ -17,6 +17,12 @@ from vecstow_engine.model.resource import CollectionResource, manifest_from_reso
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, Reason
 
+_DECLARED: Final = (
+    "dimension", "distance_metric", "vector_type", "index_config", "payload_indexes", "owner", "managed_by",
+    "resource_uid",
+)  # fmt: skip
+"""Fields of a manifest that the resource decides."""
+
 KUBECTL_ANNOTATE: Final = "kubectl annotate vcol"
 
 
@@ -65,6 +71,8 @@ class Decision:
     set_aside: bool = False
     """Copy the manifest that is there, which cannot be read, to `.quarantine/` first."""
     findings: tuple[Finding, ...] = ()
+    reverted: Finding | None = None
+    """The report of drift that `write` puts right."""
 
     @property
     def changes(self) -> bool:
@@ -158,7 +166,7 @@ def _declare(
     manifest = folder.manifest
     there = folder.shape if manifest is None else manifest.shape
     if there is not None and there != resource.shape and not _is_own(owner, manifest):
-        return _replace(name, owner, resource, folder, there)
+        return _replace(name, owner, resource, folder, there, volume_id)
     # Its own manifest may have been edited: then even the shape is put right.
     existing = manifest and dataclasses.replace(
         manifest,
@@ -176,7 +184,26 @@ def _declare(
         wanted = dataclasses.replace(wanted, created_at=owner.created_at)
     if wanted == manifest:
         return Decision(findings=findings)
-    return Decision(write=wanted, set_aside=folder.problem is not None, findings=findings)
+    return Decision(
+        write=wanted, set_aside=folder.problem is not None, findings=findings,
+        reverted=_reverted(name, owner, folder, wanted),
+    )  # fmt: skip
+
+
+def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> Finding | None:
+    """Report drift: somebody else changed or removed the manifest of this generation."""
+    there = folder.manifest
+    if there is None:
+        what = "was gone beside its data" if folder.has_data and folder.problem is None else None
+    elif _is_own(owner, there) and there.generation in (None, owner.generation):
+        fields = [field for field in _DECLARED if getattr(there, field) != getattr(wanted, field)]
+        what = f"was changed by somebody else ({', '.join(fields)})" if fields else None
+    else:
+        what = None
+    if what is None:
+        return None
+    message = f"the manifest of collection {name!r} {what}, and is as the resource declares it again"
+    return Finding(name, owner.uid, Reason.DRIFT_REVERTED, message)
 
 
 def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
@@ -188,19 +215,44 @@ def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
 
 
 def _replace(
-    name: str, owner: Observed, resource: CollectionResource, folder: Folder, there: Shape
+    name: str,
+    owner: Observed,
+    resource: CollectionResource,
+    folder: Folder,
+    there: Shape,
+    volume_id: str | None,
 ) -> Decision:
-    """Of data without a manifest nobody knows whose it is; and the mark of a drop stands in the manifest."""
-    if folder.manifest is not None and owner.may_replace:
+    """Nobody knows whose data without a manifest is; and the mark of a drop stands in the manifest.
+
+    Data of the resource's own that is missing comes first: this may be the wrong volume.
+    """
+    mark = mark_of(folder.manifest) if folder.manifest is not None else None
+    if mark is not None and owner.may_replace(mark) and volume_id is not None:
+        if owner.has_lost_data:
+            return Decision(findings=(_missed(name, owner, volume_id, owner.known.collection_uid),))
         return Decision(drop=True)
-    command = f"{KUBECTL_ANNOTATE} {owner.name} {Annotation.REPLACE.value}=true"
+    command = f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.REPLACE.value}={mark}"
     finding = Finding(
         name, owner.uid, Reason.CONFLICT,
         f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
-        f"to have it moved to .deleted/: {command}" if folder.manifest is not None else
+        f"to have it moved to .deleted/: {command}" if mark is not None else
         f"its manifest is lost: kubectl vecstow repair {owner.name} writes it anew",
     )  # fmt: skip
     return Decision(findings=(finding,))
+
+
+def mark_of(manifest: Manifest) -> str:
+    """What `vecstow.dev/replace` must say to have this collection replaced, and no later one of its name."""
+    return manifest.collection_uid or "-".join(str(value) for value in manifest.shape)
+
+
+def replaced(name: str, owner: Observed, folder: str, manifest: Manifest) -> Finding:
+    """The report that a collection moved to this folder of `.deleted/`, by leave of the annotation."""
+    return Finding(
+        name, owner.uid, Reason.REPLACED,
+        f"collection {name!r} of another shape ({_text(manifest.shape)}) moved to .deleted/{folder}, "
+        f"as {Annotation.REPLACE.value} asked; it rests there until its retention ends",
+    )  # fmt: skip
 
 
 def _text(shape: Shape) -> str:
@@ -232,6 +284,7 @@ def _missed(name: str, owner: Observed, volume_id: str | None, uid: str | None) 
         name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
         f"the data of collection {name!r}{had} is not on this volume"
         + (f": it was on volume {known.volume_id}" if was_elsewhere else ""),
-        "bring the volume back; or, to begin without the vectors: "
-        f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.ACCEPT_EMPTY.value}={uid}",
+        'bring the volume back (docs/operations.md, "The volume of before"); '
+        f"or, to begin without the vectors: {KUBECTL_ANNOTATE} --overwrite {owner.name} "
+        f"{Annotation.ACCEPT_EMPTY.value}={uid}",
     )  # fmt: skip

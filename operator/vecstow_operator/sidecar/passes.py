@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -16,9 +20,14 @@ from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.sidecar.beside import EngineAway, EngineBeside, EngineRefuses
-from vecstow_operator.sidecar.decide import Decision, Finding, Folder, decide
+from vecstow_operator.sidecar.decide import Decision, Finding, Folder, decide, mark_of, replaced
 from vecstow_operator.sidecar.volume import VolumeFolders
 from vecstow_operator.vocabulary import Annotation, Reason
+
+REVERTED_SECONDS: Final = 60.0
+"""How long drift is reported: a manager that restarts meanwhile still sees it."""
+_TIME: Final = re.compile(r"-([0-9]{8}T[0-9]{6}Z)")
+"""When a folder of `.quarantine/` or `.deleted/` was made, in its name."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,6 +66,8 @@ class Sidecar:
         """What is as it should be need not be decided again."""
         self._failures: dict[str, str] = {}
         """By collection: what is logged once, and tried again in each pass."""
+        self._reverted: list[tuple[float, Finding]] = []
+        """Drift that was put right lately, and when: no later pass sees it."""
         self._is_away = False
         self._refused: str | None = None
         """Why the engine took no poke; logged once when a key would help."""
@@ -77,6 +88,8 @@ class Sidecar:
     def _list(self) -> None:
         try:
             listed = list(self._observed())
+            if any(map(_waits_for_drop, listed)) and self._cluster.definition_ends():
+                raise Away("the definition is being deleted: no resource says what to drop")
         except Away as away:
             self._metrics.errors.labels("api_server").inc()
             if not self._is_away:
@@ -122,7 +135,11 @@ class Sidecar:
             case = Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
             findings += self._settle_one(name, case).findings
         self._metrics.queue_depth.set(0)
-        return findings + list(self._set_aside(claims))
+        rivals = {finding.resource_uid for finding in findings if finding.reason is Reason.CONFLICT}
+        now = time.monotonic()
+        self._reverted = [each for each in self._reverted if now - each[0] < REVERTED_SECONDS]
+        findings += [finding for _, finding in self._reverted]
+        return [*findings, *self._set_aside(claims), *self._replaced(claims, rivals)]
 
     def _settle_one(self, name: str, case: Case) -> Decision:
         known = self._decided.get(name)
@@ -141,6 +158,8 @@ class Sidecar:
         self._failures.pop(name, None)
         if done.changes:
             self._metrics.reconciles.inc()
+        if done.reverted is not None:
+            self._reverted.append((time.monotonic(), stamped(done.reverted)))
         return done
 
     def _failed(self, name: str, case: Case, reason: str) -> Decision:
@@ -158,15 +177,25 @@ class Sidecar:
         """
         for name, folders in self._volume.evidence().items():
             for claim in claims.get(name, ()):
-                seen = claim.annotations.get(Annotation.ACKNOWLEDGED, "").split(",")
-                own = {folder for folder in folders if _time_of(folder) >= _compact(claim.created_at)}
-                for folder in sorted(own - set(seen))[-1:]:
+                own = {folder for folder in folders if _follows(folder, claim)}
+                for folder in sorted(own - set(claim.acknowledged))[-1:]:
                     yield Finding(
                         name, claim.uid, Reason.MANIFEST_SET_ASIDE,
                         f"the manifest was damaged and is written anew; .quarantine/{folder} has the old one",
                         f"when you have looked at it: kubectl annotate --overwrite vcol {claim.name} "
                         f"{Annotation.ACKNOWLEDGED.value}={','.join(folders)}",
                     )  # fmt: skip
+
+    def _replaced(self, claims: dict[str, tuple[Observed, ...]], rivals: Container[str]) -> Iterable[Finding]:
+        """Report the collections that resources replaced, until the manager removes the annotation."""
+        for name, wanting in claims.items():
+            for claim in wanting:
+                if Annotation.REPLACE not in claim.annotations or claim.uid in rivals:
+                    continue
+                for folder, manifest in self._volume.deleted(name).items():
+                    if claim.may_replace(mark_of(manifest)) and _follows(folder, claim):
+                        yield replaced(name, claim, folder, manifest)
+                        break
 
     def _poke(self, findings: Sequence[Finding]) -> None:
         try:
@@ -181,6 +210,16 @@ class Sidecar:
             self._refused = None
 
 
+def _waits_for_drop(claim: Observed) -> bool:
+    return claim.is_deleting and not claim.is_retained
+
+
+def stamped(finding: Finding) -> Finding:
+    """The same with the time in it: who reads it again and again tells one occurrence from the next."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dataclasses.replace(finding, message=f"{finding.message} (since {now})")
+
+
 def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, ...]]:
     claims: defaultdict[str, list[Observed]] = defaultdict(list)
     for resource in resources:
@@ -188,9 +227,10 @@ def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, .
     return {name: tuple(sorted(wanting, key=lambda r: r.uid)) for name, wanting in claims.items()}
 
 
-def _time_of(folder: str) -> str:
-    """When the copy in this folder of `.quarantine/` was made."""
-    return folder.rpartition("-")[2]
+def _follows(folder: str, claim: Observed) -> bool:
+    """Whether this folder of `.quarantine/` or `.deleted/` was made after the resource."""
+    times = _TIME.findall(folder)
+    return bool(times) and times[-1] >= _compact(claim.created_at)
 
 
 def _compact(rfc3339: str) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.model.manifest import Manifest, parse_manifest
 from vecstow_engine.model.names import is_collection_name
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.manifests import (
@@ -74,6 +75,15 @@ class VolumeFolders:
                 folder = copy.parent
                 if list(folder.parent.iterdir()) == [folder] and list(folder.iterdir()) == [copy]:
                     found.setdefault(folder.name, []).append(folder.parent.name)
+        return found
+
+    def deleted(self, name: str) -> dict[str, Manifest]:
+        """Manifests in `.deleted/` of collections that had the name, by the names of their folders."""
+        found: dict[str, Manifest] = {}
+        for path in sorted(self.layout.deleted.glob(f"{name}-*/{MANIFEST}")):
+            with contextlib.suppress(DamagedFile, NewerFormat, OSError):
+                if (manifest := parse_manifest(path.read_bytes(), str(path))).name == name:
+                    found[path.parent.name] = manifest
         return found
 
     def is_being_made(self, name: str) -> bool:

@@ -15,8 +15,7 @@ from tests.crash.damage.cases import Case
 from tests.crash.damage.trial import run_case
 from tests.crash.damage.verdict import Verdict
 from tests.crash.damage.volume import Volume
-
-SECONDS_MAX = 60.0
+from tests.waiting import SECONDS_MAX
 
 
 def run_apart(volume: Volume, case: Case, folder: Path) -> Verdict:

@@ -57,7 +57,7 @@ PARTS = (
     Part(
         "damage",
         "damaged files",
-        {"smoke": 30, "ci": 500, "night": 10_000},
+        {"smoke": 30, "ci": 300, "night": 10_000},
         batches,
         again,
         case_seconds=0.05,

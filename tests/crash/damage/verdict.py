@@ -8,6 +8,7 @@ beginning of a record on, leaves no trace: then what follows from an earlier rec
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from tests.crash.damage.cases import Case
 from tests.crash.damage.reading import Seen
@@ -16,7 +17,8 @@ from tests.crash.ledger import Points
 from vecstow_engine.storage.check import CheckReport, Severity
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.segment import HEADER_BYTES as HEADER_BYTES_OF_SEGMENT
-from vecstow_engine.storage.segment import RECORD_HEADER_BYTES, decode_header, iterate_records
+from vecstow_engine.storage.segment import RECORD_HEADER_BYTES, decode_header
+from vecstow_engine.storage.segment_reader import iterate_records
 
 LISTED_MAX = 100
 WITH_OFFSETS = ("vectors.bin", ".log")
@@ -145,7 +147,7 @@ def _leaves_a_trace(segment: bytes | None) -> bool:
     if segment is None:
         return False
     end = HEADER_BYTES_OF_SEGMENT
-    for record in iterate_records(segment, decode_header(segment, "").seed):
+    for record in iterate_records(BytesIO(segment), decode_header(segment, "").seed):
         end = record.offset + RECORD_HEADER_BYTES + len(record.payload)
     return any(segment[end:])
 

@@ -12,12 +12,8 @@ from tests.crash.faults.inspection import Inspection
 from tests.crash.faults.lives import Lives
 from tests.crash.faults.writer import Told
 from tests.crash.rest import Rest
+from tests.waiting import SECONDS_MAX
 
-RESUME_SECONDS_MAX = 5.0
-"""From the moment when there is room again; the reserve is filled four times a second."""
-TOLD_SECONDS_MAX = 3.0
-OPENED_SECONDS_MAX = 12.0
-"""More than the pause between two attempts to open a collection."""
 _SERVED_FILE = re.compile(
     r"wal/(?P<uid>[0-9a-f]{32})/\d{20}\.log|(?P<name>\w+)/(vectors\.bin|points\.db(-wal)?)"
 )
@@ -88,7 +84,7 @@ class Aftermath:
 
     def _settled(self) -> Inspection:
         """What is served once every collection is opened that waited until the error had passed."""
-        deadline = time.monotonic() + OPENED_SECONDS_MAX
+        deadline = time.monotonic() + SECONDS_MAX
         while True:
             found = self._life.inspection()
             if "recovering" not in found.states.values() or time.monotonic() > deadline:
@@ -146,7 +142,7 @@ class Aftermath:
         return wrong
 
     def _resumes(self, name: str) -> bool:
-        deadline = time.monotonic() + RESUME_SECONDS_MAX
+        deadline = time.monotonic() + SECONDS_MAX
         while not self._life.workload.main.put(name, 1):
             if time.monotonic() > deadline:
                 return False
@@ -169,7 +165,7 @@ class Aftermath:
         return wrong
 
     def _log_says(self, reason: str) -> bool:
-        deadline = time.monotonic() + TOLD_SECONDS_MAX
+        deadline = time.monotonic() + SECONDS_MAX
         while reason not in self._life.engine.log.read_text(errors="replace"):
             if time.monotonic() > deadline:
                 return False

@@ -22,7 +22,7 @@ from tests.crash.faults.writer import Gone
 from tests.crash.prove.part import Finding, Outcome, Part
 from tests.crash.rest import Refused
 
-GOALS = {"smoke": 6, "ci": 200, "night": None}
+GOALS = {"smoke": 6, "ci": 120, "night": None}
 BATCH_INJECTIONS = {"smoke": 3, "ci": 8, "night": 16}
 
 

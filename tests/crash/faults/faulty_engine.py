@@ -12,9 +12,7 @@ from tests.crash.faults.control import Control, Fault
 from tests.crash.faults.library import library
 from tests.crash.rest import Refused, Rest
 from tests.engine_process import EngineProcess
-
-SECONDS_MAX = 40.0
-"""More than SQLite waits for a lock."""
+from tests.waiting import SECONDS_MAX
 
 
 class Hangs(AssertionError):

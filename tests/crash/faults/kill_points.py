@@ -18,7 +18,7 @@ from tests.crash.faults.lives import Lives, lives
 from tests.crash.faults.measure import measure
 from tests.crash.prove.part import Finding, Outcome, Part
 
-GOALS = {"smoke": 6, "ci": 300, "night": None}
+GOALS = {"smoke": 6, "ci": 200, "night": None}
 BATCH_POINTS = {"smoke": 3, "ci": 12, "night": 24}
 """Lives on one volume."""
 HIDDEN_EVERY = 3

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from tests.crash import ledger
-from tests.crash.faults.faulty_engine import SECONDS_MAX, Hangs
+from tests.crash.faults.faulty_engine import Hangs
 from tests.crash.ledger import Answer, Ledger, Operation, Points, World
 from tests.crash.rest import Refused, Rest
+from tests.waiting import SECONDS_MAX
 
 DIMENSION = 4
 IDS = 24

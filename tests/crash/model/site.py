@@ -27,7 +27,7 @@ MOMENTS = {
     "SQLite has committed": (point_commits, "make_durable"),
 }
 """At which a kill comes; the two in a checkpoint come before the call of that name."""
-CALLS_OF_A_START = ("replace_file", "remove")
+CALLS_OF_A_START = ("new_file", "remove")
 """Of `storage.files`, about a log segment."""
 
 
@@ -82,10 +82,10 @@ class Site:
         """As `kill`, and once more before the start's first call of that name about a log segment."""
         real = getattr(files, call)
 
-        def left_before(path: Path, *values: Any) -> None:
+        def left_before(path: Path, *values: Any) -> Any:
             if path.suffix == SEGMENT_SUFFIX and not self._next.exists():
                 self._leave()
-            real(path, *values)
+            return real(path, *values)
 
         one_at_a_time = mock.patch.object(opening, "THREADS", 1)
         with one_at_a_time, mock.patch.object(files, call, left_before):

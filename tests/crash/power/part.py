@@ -66,7 +66,7 @@ PARTS = [
     Part(
         name="power-loss",
         unit="distinct power-loss states",
-        goals={"smoke": 60, "ci": 5_000, "night": 100_000},
+        goals={"smoke": 60, "ci": 2_000, "night": 100_000},
         batches=batches,
         again=KeptCase,
         case_seconds=0.03,

@@ -98,8 +98,9 @@ def _what_matters(data: Path) -> dict[str, object]:
     found: dict[str, object] = dict(tree_of(data, BESIDE_POINTS))
     for folder in (data / "wal").glob("*"):
         for segment in read_log(folder):
-            records = [(r.sequence, r.previous, r.type, r.payload) for r in segment.records]
-            found[str(segment.path.relative_to(data))] = records, segment.tail
+            records = [(r.sequence, r.previous, r.type, r.payload) for r in segment.records()]
+            tail = segment.path.read_bytes()[segment.valid_bytes :]
+            found[str(segment.path.relative_to(data))] = records, tail
     return found
 
 

@@ -16,6 +16,8 @@ from tests.crash.reading import killed, read
 from tests.engine_process import end_with_parent
 
 BEGIN, OPEN, END = "begin", "open", "end"
+PIECE_BYTES = 2_000
+"""Memory of changes that every second recovery has: its log is replayed in pieces."""
 
 
 def mark(text: str) -> None:
@@ -27,9 +29,10 @@ def mark(text: str) -> None:
 if __name__ == "__main__":
     end_with_parent()
     silence()
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin):
+        bounds = {"overlay_bytes_max": PIECE_BYTES} if number % 2 else {}
         mark(BEGIN)
-        with killed(Path(line.rstrip("\n"))) as engine:
+        with killed(Path(line.rstrip("\n")), **bounds) as engine:
             mark(OPEN)
             read(engine)
         mark(END)

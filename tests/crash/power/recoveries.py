@@ -20,8 +20,8 @@ from tests.crash.power.recoverer import END, OPEN
 from tests.crash.power.states import MAPPED_SUFFIX, State
 from tests.crash.power.trace import TraceError, parse, strace
 from tests.engine_process import end_with_parent
+from tests.waiting import SECONDS_MAX
 
-SECONDS_MAX = 60.0
 _MARK = "".join(f"\\x{byte:02x}" for byte in MARK_PREFIX.encode())
 _END = _MARK + "".join(f"\\x{byte:02x}" for byte in END.encode()) + '"'
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO
+from pathlib import Path
 
 from tests.crash.power.disk import reachable
 from tests.crash.power.moments import Moment
 from tests.crash.power.states import State
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.storage.replay import records_in
+from vecstow_engine.storage.replay import runs_in
 from vecstow_engine.storage.segment import decode_header
+from vecstow_engine.storage.segment_reader import heads_beyond
 
 LATER_WITHOUT_EARLIER = "a later record of a group without an earlier one"
 BACK_AGAIN = "unlinked, and back again"
@@ -39,8 +42,9 @@ def _has_gap(segment: bytes) -> bool:
         header = decode_header(segment, "")
     except StorageError:
         return False
-    records, end = records_in(segment, header.seed)
-    return any(record.offset > end and record.synced < record.previous for record in records)
+    found = runs_in(BytesIO(segment), Path(), header)
+    heads_after = heads_beyond(BytesIO(segment), header.seed, found.valid_bytes)
+    return any(head.synced < head.previous for head in heads_after)
 
 
 def _lacks_lost_record(state: State, moment: Moment) -> bool:

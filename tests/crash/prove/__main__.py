@@ -16,6 +16,8 @@ from tests.crash.prove.runner import WORKERS, Progress, run_batch, run_parts
 
 TOLD_SECONDS = 10.0
 """Between two lines, where they cannot be written over each other."""
+SUMMARY_CHARACTERS = 1_000
+"""Of each finding, in the summary at the end: the last lines of a long run are what is kept of it."""
 
 
 class Teller:
@@ -144,6 +146,10 @@ def document(result: Progress) -> dict[str, object]:
 
 
 def verdict(results: list[Progress], seconds: float) -> int:
+    """Print the result of the whole run, with every finding in short, and return the exit code."""
+    for result in results:
+        for finding in result.outcome.findings:
+            print(f"FOUND by {result.part.name}: {finding.what[:SUMMARY_CHARACTERS]}")
     found = sum(len(result.outcome.findings) for result in results)
     short = [r.part.name for r in results if r.goal is not None and not r.reached]
     print(

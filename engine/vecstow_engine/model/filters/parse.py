@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.errors import InvalidInput, by_kind, refused
 from vecstow_engine.model.filters.nodes import And, Condition, Filter, Node, Not, Or, Scalar
+from vecstow_engine.model.payloads import INTEGER_MAX, INTEGER_MIN
 
 DEPTH_MAX: Final = 16
 """How deep `$and`, `$or` and `$not` may nest; the filter itself is the first level."""
@@ -40,7 +41,13 @@ class _Parser:
 
     def parse(self, document: Mapping[Any, Any], path: str, depth: int) -> Node:
         if depth > DEPTH_MAX:
-            _refuse(path, document, f"nested deeper than {DEPTH_MAX} levels", "flatten $and, $or and $not")
+            _refuse(
+                path,
+                document,
+                f"nested deeper than {DEPTH_MAX} levels",
+                "flatten $and, $or and $not",
+                DEPTH_MAX,
+            )
         parts: list[Node] = []
         for key, value in document.items():
             _check_key(key, path)
@@ -85,7 +92,13 @@ class _Parser:
     def _condition(self, field: str, name: str, operand: object, path: str) -> Condition:
         self._conditions += 1
         if self._conditions > CONDITIONS_MAX:
-            _refuse(path, operand, f"more than {CONDITIONS_MAX} conditions", "use $in for many values")
+            _refuse(
+                path,
+                operand,
+                f"more than {CONDITIONS_MAX} conditions",
+                "use $in for many values",
+                CONDITIONS_MAX,
+            )
         check = _OPERANDS.get(name)
         if check is None:
             _refuse_operator(name, path, among=tuple(_OPERANDS))
@@ -96,12 +109,16 @@ def _check_key(key: object, path: str) -> None:
     if not isinstance(key, str):
         _refuse(path, key, "a field's name is a string", "quote it")
     if len(key) > FIELD_CHARACTERS_MAX:
-        _refuse(path, key, f"a field's name has at most {FIELD_CHARACTERS_MAX} characters", "shorten it")
+        reason = f"a field's name has at most {FIELD_CHARACTERS_MAX} characters"
+        _refuse(path, key, reason, "shorten it", FIELD_CHARACTERS_MAX)
 
 
 def _scalar(value: object, path: str) -> Scalar:
     if isinstance(value, float) and not math.isfinite(value):
         _refuse(path, value, "not a finite number", "no payload holds one")
+    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
+        limit = INTEGER_MIN if value < 0 else INTEGER_MAX
+        _refuse(path, value, "beyond -2^63 to 2^64-1", "no payload holds such an integer", limit)
     if value is None or isinstance(value, str | int | float):
         return value
     hint = "use $in for one of several values, or $contains for a list that holds a value"
@@ -115,7 +132,7 @@ def _scalars(value: object, path: str) -> tuple[Scalar, ...]:
         _refuse(path, value, "a list of values is needed", "write [value, value]")
     if len(value) > IN_VALUES_MAX:
         hint = "split it over several searches, or filter on a field that groups them"
-        _refuse(path, value, f"more than {IN_VALUES_MAX} values", hint)
+        _refuse(path, value, f"more than {IN_VALUES_MAX} values", hint, IN_VALUES_MAX)
     return tuple(_scalar(item, f"{path}[{at}]") for at, item in enumerate(value))
 
 
@@ -152,11 +169,20 @@ def _refuse_operator(name: str, path: str, among: tuple[str, ...]) -> NoReturn:
         hint = f'an operator stands under a field: {{"field": {{"{name}": value}}}}'
     elif name in LOGICAL:
         hint = f'{name} stands outside of the field: {{"{name}": {"{…}" if name == "$not" else "[{…}]"}}}'
-    raise InvalidInput(f"{path}: unknown operator {_shown(name)}", hint=hint, details={"path": path})
+    raise InvalidInput(
+        f"{path}: unknown operator {_shown(name)}", hint=hint, details=_details(path, name, list(among))
+    )
 
 
-def _refuse(path: str, value: object, reason: str, hint: str) -> NoReturn:
-    raise InvalidInput(f"{path} is {_shown(value)}: {reason}", hint=hint, details={"path": path})
+def _refuse(path: str, value: object, reason: str, hint: str, limit: object = None) -> NoReturn:
+    raise InvalidInput(
+        f"{path} is {_shown(value)}: {reason}", hint=hint, details=_details(path, value, limit)
+    )
+
+
+def _details(path: str, value: object, limit: object) -> dict[str, object]:
+    # `path` is what earlier releases called the field of a filter.
+    return {"path": path} | refused(path, value, limit)
 
 
 def _shown(value: object) -> str:
@@ -164,10 +190,8 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         cut = value[:VALUE_CHARACTERS_SHOWN]
         return repr(cut) + ("…" if len(value) > len(cut) else "")
-    if isinstance(value, Mapping):
-        return f"an object of {len(value)} keys"
-    if isinstance(value, list):
-        return f"a list of {len(value)} values"
+    if isinstance(value, Mapping | list):
+        return str(by_kind(value))
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64):

@@ -10,12 +10,12 @@ from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
 from vecstow_engine.model.names import is_collection_uid
 from vecstow_engine.storage.check import advice
-from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
+from vecstow_engine.storage.check.report import CheckReport, Finding, NextSteps, Severity
 from vecstow_engine.storage.discovery import Found
 from vecstow_engine.storage.files import TEMPORARY_SUFFIX
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.peek import peek_meta
-from vecstow_engine.storage.replay import read_log
+from vecstow_engine.storage.replay import read_headers
 from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 from vecstow_engine.storage.volume import VOLUME_ID
@@ -30,8 +30,8 @@ def check_beside(layout: Layout, report: CheckReport, found: Sequence[Found]) ->
         report.add(finding)
 
 
-def _warning(layout: Layout, path: Path, message: str, next_command: str | None = None) -> Finding:
-    return Finding(Severity.WARNING, None, os.path.relpath(path, layout.data), None, message, next_command)
+def _warning(layout: Layout, path: Path, message: str, next_steps: NextSteps = ()) -> Finding:
+    return Finding(Severity.WARNING, None, os.path.relpath(path, layout.data), None, message, next_steps)
 
 
 def _volume_id(layout: Layout) -> Iterator[Finding]:
@@ -44,8 +44,8 @@ def _volume_id(layout: Layout) -> Iterator[Finding]:
         return
     if VOLUME_ID.fullmatch(raw) is None:
         message = f"it holds {raw[:40]!r}, not the 32 hex digits of a volume's id: no engine starts"
-        next_command = f"put it back from a copy; or make a new one: rm {layout.volume_id}"
-        yield Finding(Severity.ERROR, None, layout.volume_id.name, None, message, next_command)
+        next_steps = advice.replace_volume_id(layout)
+        yield Finding(Severity.ERROR, None, layout.volume_id.name, None, message, next_steps)
 
 
 def _foreign_log(layout: Layout) -> Iterator[Finding]:
@@ -59,18 +59,17 @@ def _orphan_logs(layout: Layout, known: set[str]) -> Iterator[Finding]:
         return
     for folder in sorted(layout.logs.iterdir()):
         if folder.is_dir() and folder.name not in known:
-            next_command = advice.set_aside(layout, os.path.relpath(folder, layout.data))
-            yield _warning(layout, folder, f"no collection has this log: {_owner(folder)}", next_command)
+            aside = advice.set_aside(layout, os.path.relpath(folder, layout.data))
+            yield _warning(layout, folder, f"no collection has this log: {_owner(folder)}", (aside,))
 
 
 def _owner(folder: Path) -> str:
     if not is_collection_uid(folder.name):
         return "its name is no uid"
     try:
-        segments = read_log(folder)
+        headers = read_headers(folder)
     except (StorageError, OSError) as error:
         return str(error)
-    headers = [segment.header for segment in segments if segment.header is not None]
     if not headers:
         return "it is empty"
     owner = headers[-1].identity

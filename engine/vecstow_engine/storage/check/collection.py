@@ -12,7 +12,7 @@ from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.index import check_index
 from vecstow_engine.storage.check.inquiry import Inquiry, Outcome
 from vecstow_engine.storage.check.log import check_log
-from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
+from vecstow_engine.storage.check.report import CheckReport, NextSteps, Progress, Severity, no_progress
 from vecstow_engine.storage.check.structure import check_structure
 from vecstow_engine.storage.check.table import check_meta, check_points
 from vecstow_engine.storage.identity import Identity, identity_of
@@ -111,20 +111,20 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
         inquiry.outcome = Outcome.FOREIGN
         inquiry.add(
             Severity.INFO, path, "it was not written by Vecstow, and is left as it is", offset=0,
-            next_command=advice.import_foreign(manifest) if error.hint else None,
+            next_steps=advice.import_foreign(manifest) if error.hint else (),
         )  # fmt: skip
         return None
     return _presumed(inquiry, manifest)
 
 
-def _advise(inquiry: Inquiry, manifest: Manifest) -> str:
+def _advise(inquiry: Inquiry, manifest: Manifest) -> NextSteps:
     """What to do when manifest and files do not match."""
     try:
         header = read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):
         return inquiry.mend()
     if header.uid == manifest.collection_uid and header.shape != manifest.shape:
-        return f"{inquiry.repair()}  # or {advice.put_manifest_right(header)}"
+        return *inquiry.repair(), *advice.alternative((advice.put_manifest_right(header),))
     return inquiry.mend()
 
 

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
 from vecstow_engine.storage.check import advice
-from vecstow_engine.storage.check.report import CheckReport, Finding, Severity
+from vecstow_engine.storage.check.report import CheckReport, Finding, NextStep, NextSteps, Severity
 from vecstow_engine.storage.layout import Layout
 
-NextCommand: TypeAlias = str | Callable[[], str] | None
+Advice: TypeAlias = NextSteps | Callable[[], NextSteps]
 """A callable is asked when there is a finding: looking for a sound backup reads all of it."""
 
 
@@ -47,7 +47,7 @@ class Inquiry:
     served: bool = False
     """An engine has the volume: what is done to its files has no effect before the next start."""
     outcome: Outcome = Outcome.READY
-    _mend: str | None = field(default=None, init=False)
+    _mend: NextSteps | None = field(default=None, init=False)
 
     @property
     def folder(self) -> Path:
@@ -66,56 +66,58 @@ class Inquiry:
         message: str,
         *,
         offset: int | None = None,
-        next_command: NextCommand = None,
+        next_steps: Advice = (),
     ) -> None:
         """Report one finding about a file of this collection."""
         file = os.path.relpath(path, self.layout.data)
-        typed = next_command() if callable(next_command) else next_command
-        self.report.add(Finding(severity, self.name, file, offset, message, typed))
+        steps = next_steps() if callable(next_steps) else next_steps
+        self.report.add(Finding(severity, self.name, file, offset, message, steps))
 
-    def mend(self) -> str:
+    def mend(self) -> NextSteps:
         """Repair, which keeps the newest writes too; what that cannot save may be in a backup or a copy."""
         if self._mend is None:
             restored = advice.restore(self.layout, self.name, self.is_sound, served=self.served)
-            self._mend = f"{self.repair()}  # tells what can be saved; for the rest, or instead: {restored}"
+            self._mend = *self.repair(), *advice.alternative(restored)
         return self._mend
 
-    def repair(self) -> str:
+    def repair(self) -> NextSteps:
         """Repair alone, where nothing of the data is lost."""
-        return advice.repair(self.layout, self.name, served=self.served)
+        return (advice.repair(self.layout, self.name, served=self.served),)
 
-    def at_rest(self, command: str) -> str:
-        """A command that changes the files of the volume."""
-        return advice.while_stopped(command) if self.served else command
+    def insert_again(self, point_id: str) -> NextSteps:
+        """Replace one point whose stored vector or payload is damaged."""
+        return advice.insert_again(self.name, point_id, self.mend(), served=self.served)
 
-    def withhold(
-        self, path: Path, message: str, *, offset: int | None = None, next_command: NextCommand
-    ) -> None:
+    def at_rest(self, step: NextStep) -> NextSteps:
+        """A step that changes the files of the volume."""
+        return advice.at_rest(step, served=self.served)
+
+    def withhold(self, path: Path, message: str, *, offset: int | None = None, next_steps: Advice) -> None:
         """Report a point that cannot be served; the others can."""
         if self.outcome is Outcome.READY:
             self.outcome = Outcome.DEGRADED
-        self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
+        self.add(Severity.ERROR, path, message, offset=offset, next_steps=next_steps)
 
     def quarantine(
-        self, path: Path, message: str, *, offset: int | None = None, next_command: NextCommand = None
+        self, path: Path, message: str, *, offset: int | None = None, next_steps: Advice = ()
     ) -> None:
         """Report what keeps the whole collection from being served."""
         if self.outcome in (Outcome.READY, Outcome.EMPTY, Outcome.DEGRADED):
             self.outcome = Outcome.QUARANTINED
-        self.add(Severity.ERROR, path, message, offset=offset, next_command=next_command)
+        self.add(Severity.ERROR, path, message, offset=offset, next_steps=next_steps)
 
-    def reading(self, path: Path, next_command: NextCommand) -> Reading:
+    def reading(self, path: Path, next_steps: Advice) -> Reading:
         """Quarantine for what a reader raises inside; nothing more of the block is done then."""
-        return Reading(self, path, next_command)
+        return Reading(self, path, next_steps)
 
 
 class Reading:
     """Turns the errors of a reader into findings: about the file that a DamagedFile names, or `path`."""
 
-    def __init__(self, inquiry: Inquiry, path: Path, next_command: NextCommand) -> None:
+    def __init__(self, inquiry: Inquiry, path: Path, next_steps: Advice) -> None:
         self._inquiry = inquiry
         self._path = path
-        self._next_command = next_command
+        self._next_steps = next_steps
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -127,7 +129,8 @@ class Reading:
             self._quarantine(self._file_of(error), error.reason, error.offset)
         elif isinstance(error, NewerFormat):
             message = error.message.removeprefix(f"{self._path} ")
-            self._inquiry.quarantine(self._path, f"it {message}", next_command=advice.LATER_RELEASE)
+            later = (NextStep(advice.LATER_RELEASE),)
+            self._inquiry.quarantine(self._path, f"it {message}", next_steps=later)
         elif isinstance(error, StorageError):
             self._quarantine(self._path, error.message.removeprefix(f"{self._path}: "))
         elif isinstance(error, OSError):
@@ -137,7 +140,7 @@ class Reading:
         return True
 
     def _quarantine(self, path: Path, message: str, offset: int | None = None) -> None:
-        self._inquiry.quarantine(path, message, offset=offset, next_command=self._next_command)
+        self._inquiry.quarantine(path, message, offset=offset, next_steps=self._next_steps)
 
     def _file_of(self, error: DamagedFile) -> Path:
         """A private copy of a file stands for the file."""

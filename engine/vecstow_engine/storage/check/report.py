@@ -31,6 +31,31 @@ class Severity(StrEnum):
     """Normal, and of use when one wonders."""
 
 
+class Link(StrEnum):
+    """How a step belongs to the one before it."""
+
+    NEXT = "next"
+    """The first one."""
+    THEN = "then"
+    OR = "or"
+    """It begins another way to the same end."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One thing to do: in words, as one command to type, or both."""
+
+    does: str | None = None
+    command: str | None = None
+    link: Link = Link.NEXT
+
+    def __str__(self) -> str:
+        return "  # ".join(filter(None, [self.command, self.does]))
+
+
+NextSteps: TypeAlias = tuple[NextStep, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it could be."""
@@ -43,8 +68,17 @@ class Finding:
     offset: int | None
     """The byte in the file, where it is known."""
     message: str
-    next_command: str | None = None
-    """What to type, or to do, next."""
+    next_steps: NextSteps = ()
+    """What to do next, in order."""
+
+    @property
+    def next_command(self) -> str | None:
+        """The first step that can be typed."""
+        return next((step.command for step in self.next_steps if step.command is not None), None)
+
+    def document(self) -> dict[str, object]:
+        """The finding as a JSON-ready mapping, with `next_command`."""
+        return dataclasses.asdict(self) | {"next_command": self.next_command}
 
 
 @dataclass(slots=True)
@@ -89,7 +123,7 @@ class CheckReport:
             "errors": self._counts[Severity.ERROR],
             "warnings": self._counts[Severity.WARNING],
             "infos": self._counts[Severity.INFO],
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "findings": [finding.document() for finding in self.findings],
             "omitted": self.omitted,
             "collections": self.collections,
         }

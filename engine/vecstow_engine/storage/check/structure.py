@@ -23,9 +23,9 @@ _PAGE = re.compile(r"[Pp]age (\d+)")
 
 def check_structure(inquiry: Inquiry, table: PointTable) -> None:
     """Report what SQLite's own check finds; what a start makes anew is made anew on a copy."""
-    path, next_command = inquiry.folder / POINTS, inquiry.mend
+    path, next_steps = inquiry.folder / POINTS, inquiry.mend
     errors: list[str] | None = None
-    with inquiry.reading(path, next_command):
+    with inquiry.reading(path, next_steps):
         errors = _errors_after_start(inquiry, table)
     _tell(inquiry, errors or [])
 
@@ -39,7 +39,7 @@ def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
         message = f"{fault.value}, which are intact; the next start makes it anew"
         if inquiry.served and fault is not Fault.PAGES:
             message += ", and until then points may seem absent"
-            inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message, next_command=inquiry.mend)
+            inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message, next_steps=inquiry.mend)
         else:
             inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
     with private_copy(table.path) as copy:
@@ -63,5 +63,5 @@ def _tell(inquiry: Inquiry, errors: Sequence[str]) -> None:
         inquiry.add(
             Severity.ERROR, inquiry.folder / POINTS, f"SQLite's integrity check: {error}",
             offset=(int(page[1]) - 1) * PAGE_BYTES if page else None,
-            next_command=inquiry.mend,
+            next_steps=inquiry.mend,
         )  # fmt: skip

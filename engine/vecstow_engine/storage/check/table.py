@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.model.vectors import decode_rows
-from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.content import content_problem
 from vecstow_engine.storage.check.inquiry import Inquiry
 from vecstow_engine.storage.check.report import Progress, Severity
 from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.point_table import PointTable
 from vecstow_engine.storage.points import Meta, StoredPoint
@@ -28,13 +28,13 @@ BLOCK_POINTS: Final = 4096
 def check_meta(inquiry: Inquiry, table: PointTable, identity: Identity) -> Meta | None:
     """Check the meta row; returns it when it can be relied on."""
     path = inquiry.folder / POINTS
-    next_command = inquiry.mend
-    with inquiry.reading(path, next_command):
+    next_steps = inquiry.mend
+    with inquiry.reading(path, next_steps):
         meta = table.meta()
         inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
         if meta.uid != identity.uid:
             message = f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}"
-            inquiry.quarantine(path, message, next_command=next_command)
+            inquiry.quarantine(path, message, next_steps=next_steps)
         return meta
     return None
 
@@ -49,10 +49,10 @@ def check_points(
 ) -> None:
     """Check count and sum, every point and its row. `replayed`: the log has newer effects on these ids."""
     path = inquiry.folder / POINTS
-    next_command = inquiry.mend
-    with inquiry.reading(path, next_command):
+    next_steps = inquiry.mend
+    with inquiry.reading(path, next_steps):
         table.slots(meta)
-    with inquiry.reading(path, next_command):
+    with inquiry.reading(path, next_steps):
         _check_points(inquiry, table, identity, meta, replayed, progress)
 
 
@@ -84,11 +84,11 @@ def _tell_of_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: 
     """A point that the log replaces must be found in the table: which slot it gives up depends on it."""
     path = inquiry.folder / POINTS
     message = f"the point at slot {slot}, id {point_id!r} as it stands there, fails its checksum"
-    next_command = inquiry.mend
+    next_steps = inquiry.mend
     if point_id in replayed:
-        inquiry.quarantine(path, f"{message}, and the log writes it", next_command=next_command)
+        inquiry.quarantine(path, f"{message}, and the log writes it", next_steps=next_steps)
     else:
-        inquiry.withhold(path, message, next_command=next_command)
+        inquiry.withhold(path, message, next_steps=next_steps)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
         inquiry.add(
             Severity.ERROR, inquiry.folder / POINTS,
             f"the point at slot {point.slot}, id {point.id!r}: {problem}",
-            next_command=advice.insert_again(inquiry.name, point.id, inquiry.mend()),
+            next_steps=inquiry.insert_again(point.id),
         )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ class _LiveRows:
             self._inquiry.quarantine(
                 self._file.path, f"it ends here, but point {point.id!r} stands at slot {point.slot}",
                 offset=self._size,
-                next_command=self._inquiry.mend,
+                next_steps=self._inquiry.mend,
             )  # fmt: skip
 
     def _withhold(self, point: StoredPoint, problem: str) -> None:
@@ -179,7 +179,7 @@ class _LiveRows:
             return  # the log frees this row
         self._inquiry.withhold(
             self._file.path, f"the row of point {point.id!r} {problem}", offset=self._file.offset(point.slot),
-            next_command=advice.insert_again(self._inquiry.name, point.id, self._inquiry.mend()),
+            next_steps=self._inquiry.insert_again(point.id),
         )  # fmt: skip
 
 
@@ -187,4 +187,5 @@ def _blocks(
     points: Iterator[tuple[int, StoredPoint | None]],
 ) -> Iterator[list[tuple[int, StoredPoint | None]]]:
     while block := list(islice(points, BLOCK_POINTS)):
+        check_interruption()
         yield block

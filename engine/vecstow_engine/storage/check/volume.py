@@ -9,7 +9,7 @@ from vecstow_engine.model.errors import NotFound, StorageError
 from vecstow_engine.storage.check import advice
 from vecstow_engine.storage.check.beside import check_beside
 from vecstow_engine.storage.check.collection import examine, examine_files, is_sound
-from vecstow_engine.storage.check.inquiry import Inquiry, NextCommand, Outcome
+from vecstow_engine.storage.check.inquiry import Advice, Inquiry, Outcome
 from vecstow_engine.storage.check.report import CheckReport, Progress, Severity, no_progress
 from vecstow_engine.storage.discovery import Found, discover, rivals
 from vecstow_engine.storage.identity import Identity
@@ -94,17 +94,17 @@ def _own_identity(inquiry: Inquiry) -> Identity | None:
 
 def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None) -> None:
     path = inquiry.folder / MANIFEST
-    next_command: NextCommand = inquiry.mend if identity is None else inquiry.repair
+    next_steps: Advice = inquiry.mend if identity is None else inquiry.repair
     if not found.bare:
-        with inquiry.reading(path, next_command):
+        with inquiry.reading(path, next_steps):
             read_manifest(inquiry.folder)
     elif identity is not None:
-        inquiry.quarantine(path, "it is missing, beside data of a collection", next_command=next_command)
+        inquiry.quarantine(path, "it is missing, beside data of a collection", next_steps=next_steps)
     else:
         message = "it is missing: the folder is no collection, and is skipped"
         inquiry.add(
             Severity.WARNING,
             path,
             message,
-            next_command=inquiry.at_rest(advice.set_aside(inquiry.layout, found.name)),
+            next_steps=inquiry.at_rest(advice.set_aside(inquiry.layout, found.name)),
         )

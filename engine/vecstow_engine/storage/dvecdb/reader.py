@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.model.errors import InvalidInput, refused
 from vecstow_engine.storage.dvecdb.heads import (
     FRAME_BYTES,
     HEAD_BYTES,
@@ -116,6 +116,7 @@ class _Reader:
             raise InvalidInput(
                 f"{self._source.path} holds vectors of dimension {found[1]}, not {self._dimension}",
                 hint=f"import it with dimension {found[1]}",
+                details=refused("dimension", self._dimension, found[1]),
             )
 
     def _survey(self) -> Iterator[bytes]:

@@ -12,6 +12,10 @@ LISTED_MAX: Final = 1_000
 """Entries kept of each list; what is beyond is counted only, so that a ruined file needs no more memory."""
 
 
+REMARKED_MAX: Final = 3
+"""Doubtful fields that an import names in its answer; the log has all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ForeignPoint:
     """One record: `vector` is float32 (dimension,), finite and read-only; the record begins at `offset`."""
@@ -62,6 +66,20 @@ class ForeignReport:
         self.skipped_count += 1
         if len(self.skipped) < LISTED_MAX:
             self.skipped.append(Skipped(offset, reason))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what an import of the file lacks, or may have wrong; a line for each kind."""
+        lines = []
+        if self.skipped_count:
+            first = self.skipped[0]
+            count = "1 record was" if self.skipped_count == 1 else f"{self.skipped_count:,} records were"
+            lines.append(f"{count} not imported, the first at byte {first.offset}: {first.reason}")
+        lines += [
+            f"field {doubt.field} of {doubt.records:,} records could be read in more than one way, the first "
+            f"at byte {doubt.offset}: {doubt.reason}"
+            for doubt in list(self.doubts.values())[:REMARKED_MAX]
+        ]
+        return tuple(lines)
 
     def doubt(self, path: str, reason: str, offset: int) -> None:
         """Note that a field of the record at `offset` may have been another value."""

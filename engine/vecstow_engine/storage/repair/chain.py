@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.repair.seeds import seed_before
-from vecstow_engine.storage.replay import FoundSegment, records_in, successors
-from vecstow_engine.storage.segment import HEADER_BYTES, Record, SegmentHeader
+from vecstow_engine.storage.replay import Extent, FoundSegment, Runs, read_runs
+from vecstow_engine.storage.segment import HEADER_BYTES, SegmentHeader
 
 SEED_OFFSET: Final = 8 + 4 + 16 + 4 + 1 + 1 + 2 + 8 + 8
 
@@ -43,7 +44,7 @@ class Unread:
 class Chain:
     """The records that count, ascending, and what is missing between them."""
 
-    records: tuple[tuple[FoundSegment, Record], ...]
+    extents: tuple[Extent, ...]
     gaps: tuple[Gap, ...]
     newest: int
     """The highest sequence that any intact header or record speaks of; 0 when there is none."""
@@ -63,25 +64,25 @@ class Chain:
 
 def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
     """Follow the records of all segments. `applied`: what the point table contains; None: unknown."""
-    places = successors(segments, -1)
+    runs = Runs(segments)
     durable = max(
         [applied or 0, *(_synced(segment) for segment in segments)],
         default=0,
     )
-    order = sorted(places)
-    records: list[tuple[FoundSegment, Record]] = []
+    extents: list[Extent] = []
     gaps: list[Gap] = []
-    last = _beginning(order, applied)
+    last = _beginning(runs, applied)
     while True:
-        while (place := places.get(last)) is not None:
-            records.append(place)
-            last = place[1].sequence
+        for extent in runs.follow(last):
+            extents.append(extent)
+            last = extent.upto
         if last >= durable:
             break
-        upto = next((previous for previous in order if last < previous <= durable), durable)
+        following = runs.first_followed(above=last)
+        upto = durable if following is None else min(following, durable)
         gaps.append(_gap(segments, last, upto))
         last = upto
-    return Chain(tuple(records), tuple(gaps), _newest(segments), _unread(segments, last))
+    return Chain(tuple(extents), tuple(gaps), _newest(segments), _unread(segments, last))
 
 
 def readable(segment: FoundSegment, identity: Identity) -> FoundSegment:
@@ -90,16 +91,21 @@ def readable(segment: FoundSegment, identity: Identity) -> FoundSegment:
     Its seed is taken as it stands, and then as the first record has it: only if it is right do records pass
     their checksums.
     """
-    raw = segment.tail
-    if segment.header is not None or len(raw) < HEADER_BYTES:
+    if segment.header is not None or segment.size < HEADER_BYTES:
         return segment
-    standing = int.from_bytes(raw[SEED_OFFSET : SEED_OFFSET + 4], "little")
-    for seed, records_min in ((standing, 1), (seed_before(raw), 2)):
-        records, end = records_in(raw, seed) if seed is not None else ([], 0)
-        if seed is not None and len(records) >= records_min:
-            header = SegmentHeader(identity, segment.first_sequence, 0, seed)
-            return FoundSegment(segment.path, header, tuple(records), end, raw[end:])
+    for seed, records_min in ((_standing_seed(segment.path), 1), (seed_before(segment.path), 2)):
+        if seed is None:
+            continue
+        found = read_runs(segment.path, SegmentHeader(identity, segment.first_sequence, 0, seed))
+        if sum(run.count for run in found.runs) >= records_min:
+            return found
     return segment
+
+
+def _standing_seed(path: Path) -> int:
+    with path.open("rb") as stream:
+        stream.seek(SEED_OFFSET)
+        return int.from_bytes(stream.read(4), "little")
 
 
 def _unread(segments: Sequence[FoundSegment], last: int) -> Unread | None:
@@ -112,16 +118,16 @@ def _unread(segments: Sequence[FoundSegment], last: int) -> Unread | None:
     return Unread(max(last, segments[-1].first_sequence - 1), str(segments[-1].path))
 
 
-def _beginning(order: Sequence[int], applied: int | None) -> int:
+def _beginning(runs: Runs, applied: int | None) -> int:
     """Where the chain begins: at its first record, or at what is applied when it begins above that."""
-    first = order[0] if order else None
+    first = runs.first_followed()
     if first is None:
         return applied or 0
     return first if applied is None else min(first, applied)
 
 
 def _synced(segment: FoundSegment) -> int:
-    marks = [record.synced for record in segment.records]
+    marks = [run.synced for run in segment.runs]
     return max([segment.header.synced if segment.header is not None else 0, *marks])
 
 
@@ -134,9 +140,9 @@ def _mentioned(segments: Sequence[FoundSegment]) -> Iterator[int]:
         if segment.header is not None:
             yield segment.header.synced
             yield segment.header.first_sequence - 1
-        for record in segment.records:
-            yield record.sequence
-            yield record.synced
+        for run in segment.runs:
+            yield run.last
+            yield run.synced
 
 
 def _gap(segments: Sequence[FoundSegment], last: int, upto: int) -> Gap:

@@ -14,7 +14,7 @@ from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, rfc3339
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points import Meta
-from vecstow_engine.storage.replay import FoundSegment, read_log
+from vecstow_engine.storage.replay import FoundSegment, read_headers, read_log
 from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 
@@ -153,12 +153,12 @@ def _uid_by_name(layout: Layout, name: str) -> str | None:
         return None
     dropped = {deleted.uid for deleted in list_deleted(layout)}
     folders = (folder for folder in layout.logs.iterdir() if folder.name not in dropped)
-    found = [folder.name for folder in folders if _owner(read_log(folder)) == name]
+    found = [folder.name for folder in folders if _owner(folder) == name]
     return found[0] if len(found) == 1 else None
 
 
-def _owner(segments: Sequence[FoundSegment]) -> str | None:
-    headers = [segment.header for segment in segments if segment.header is not None]
+def _owner(folder: Path) -> str | None:
+    headers = read_headers(folder)
     return headers[-1].identity.name if headers else None
 
 

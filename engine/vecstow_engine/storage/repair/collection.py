@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from vecstow_engine.model.errors import StorageError, VecstowError
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import begin_log
 from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
+from vecstow_engine.storage.leftovers import clear_away
 from vecstow_engine.storage.manifests import manifests_locked, write_manifest
 from vecstow_engine.storage.repair.elsewhere import Elsewhere
 from vecstow_engine.storage.repair.observation import Observation, observe
@@ -27,6 +28,7 @@ from vecstow_engine.storage.repair.swap import (
     set_file_aside,
     set_log_aside,
     take_place,
+    without_evidence_of_nothing,
 )
 
 Planned = Callable[[RepairPlan], None]
@@ -104,8 +106,9 @@ def _make_anew(
             build(layout, staging, manifest, salvage, plan, progress)
             verify(staging, manifest, progress)
         evidence = begin_evidence(layout, plan, all_losses(salvage), _uids(found, manifest))
-        begin_log(layout, manifest, salvage.applied)
-        take_place(layout, staging, evidence, found.claims.manifest)
+        with without_evidence_of_nothing(evidence, found.name):
+            begin_log(layout, manifest, salvage.applied)
+            take_place(layout, staging, evidence, found.claims.manifest)
     if found.owns_log:
         set_log_aside(layout, evidence, salvage.identity.uid)
     return os.path.relpath(evidence, layout.data)
@@ -125,11 +128,10 @@ def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Itera
     """
     try:
         yield
-    except (VecstowError, OSError):
+    except BaseException:
         if staging.is_dir() and layout.collection(manifest.name).is_dir():
-            with suppress(OSError):
-                files.remove_tree(staging)
-                files.remove_tree(layout.log(str(manifest.collection_uid)))
+            clear_away(staging)
+            clear_away(layout.log(str(manifest.collection_uid)))
         raise
 
 

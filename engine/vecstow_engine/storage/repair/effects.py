@@ -11,25 +11,26 @@ from typing import Any
 from vecstow_engine.storage.check.content import content_problem
 from vecstow_engine.storage.records import Effect, Upsert, decode_effect
 from vecstow_engine.storage.repair.chain import Chain, Gap
-from vecstow_engine.storage.replay import FoundSegment
-from vecstow_engine.storage.segment import Record
-
-_Place = tuple[FoundSegment, Record]
+from vecstow_engine.storage.replay import Extent
 
 
 def without_unusable(chain: Chain, stride: int) -> Chain:
     """The chain, with the records that pass their checksums but cannot be applied as gaps."""
-    usable: list[_Place] = []
+    usable: list[Extent] = []
     gaps = list(chain.gaps)
-    for segment, record in chain.records:
-        try:
-            decode_effect(record, stride)
-        except ValueError:
-            gaps.append(Gap(record.previous, record.sequence, str(segment.path), record.offset))
-        else:
-            usable.append((segment, record))
+    for extent in chain.extents:
+        for record in extent.records():
+            try:
+                decode_effect(record, stride)
+            except ValueError:
+                gaps.append(Gap(record.previous, record.sequence, str(extent.segment.path), record.offset))
+                if record.previous > extent.after:
+                    usable.append(dataclasses.replace(extent, upto=record.previous))
+                extent = dataclasses.replace(extent, after=record.sequence)
+        if extent.upto > extent.after:
+            usable.append(extent)
     gaps.sort(key=lambda gap: gap.after)
-    return dataclasses.replace(chain, records=tuple(usable), gaps=tuple(gaps))
+    return dataclasses.replace(chain, extents=tuple(usable), gaps=tuple(gaps))
 
 
 def effect_rows(chain: Chain, stride: int, applied: int, data: Path) -> Iterator[tuple[Any, ...]]:
@@ -38,12 +39,13 @@ def effect_rows(chain: Chain, stride: int, applied: int, data: Path) -> Iterator
     Decisive: every record after it that `applied` contains is known too, so that it is the last word.
     """
     decisive_after = chain.decisive_after(applied)
-    for segment, record in chain.records:
-        file = os.path.relpath(segment.path, data)
-        place = record.sequence, record.sequence > decisive_after
-        for point_id, row, payload in _changes(decode_effect(record, stride)):
-            flaw = content_problem(point_id, payload) if row is not None else None
-            yield point_id, *place, row, payload, record.offset, file, flaw
+    for extent in chain.extents:
+        file = os.path.relpath(extent.segment.path, data)
+        for record in extent.records():
+            place = record.sequence, record.sequence > decisive_after
+            for point_id, row, payload in _changes(decode_effect(record, stride)):
+                flaw = content_problem(point_id, payload) if row is not None else None
+                yield point_id, *place, row, payload, record.offset, file, flaw
 
 
 def _changes(effect: Effect) -> Iterator[tuple[str, bytes | None, bytes | None]]:

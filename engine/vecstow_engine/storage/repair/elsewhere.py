@@ -22,8 +22,11 @@ class Elsewhere:
 
     def restore(self) -> str:
         """What to type instead of a repair."""
-        return advice.restore(self.layout, self.name, is_sound, served=self.served)
+        return advice.sentence(advice.restore(self.layout, self.name, is_sound, served=self.served))
 
     def backup(self) -> str | None:
         """How the newest sound backup is restored; None when there is none, or it is not looked for."""
-        return advice.restore_backup(self.layout, self.name, is_sound) if self.seeks else None
+        if not self.seeks:
+            return None
+        found = advice.restore_backup(self.layout, self.name, is_sound, served=self.served)
+        return None if found is None else str(found)

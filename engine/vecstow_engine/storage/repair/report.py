@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+RUNS_LISTED_MAX: Final = 5
+"""A summary lists so many runs of lost log records."""
 LOSSES_LISTED_MAX: Final = 1_000
 """A plan lists so many; the file in the quarantine folder has them all."""
 
@@ -89,6 +91,11 @@ class RepairPlan:
     """What to type when nothing can be saved, or for what is lost."""
 
     @property
+    def summary(self) -> str | None:
+        """What is kept and what is lost, in a phrase; None where no point is touched."""
+        return ", ".join(_summary(self)) if self.kept or self.restored else None
+
+    @property
     def needed(self) -> bool:
         """Whether there is something to do, be it impossible."""
         return bool(self.steps) or self.impossible is not None
@@ -97,7 +104,7 @@ class RepairPlan:
         """The plan as JSON has it."""
         return {
             "steps": [{"does": step.does, "because": step.because} for step in self.steps],
-            "kept": self.kept, "restored": self.restored,
+            "summary": self.summary, "kept": self.kept, "restored": self.restored,
             "lost": self.lost, "lost_without_id": self.lost_without_id,
             "lost_rows": self.lost_rows, "lost_records": self.lost_records,
             "losses": [loss.document() for loss in self.losses],
@@ -137,6 +144,35 @@ class RepairReport:
             "open": self.open,
             "collections": {name: repair.document() for name, repair in self.collections.items()},
         }
+
+
+def _summary(plan: RepairPlan) -> Iterator[str]:
+    yield f"{_counted(plan.kept, 'point')} kept"
+    yield f"{plan.restored:,} from the log"
+    if plan.lost or not plan.lost_records:
+        yield f"{'up to ' if plan.lost_rows else ''}{plan.lost:,} lost"
+    if plan.lost_records:
+        yield _lost_records(plan)
+
+
+def _lost_records(plan: RepairPlan) -> str:
+    """`1 log record lost (sequence 7)`; how many points a lost record had, nothing tells."""
+    runs = [loss.records for loss in plan.losses if loss.records is not None]
+    told = [_sequences(first, last) for first, last in runs[:RUNS_LISTED_MAX]]
+    more = ["more"] if len(runs) > RUNS_LISTED_MAX else []
+    if all(last is None for _, last in runs):
+        return f"whatever log records there were lost ({', '.join(told)})"
+    return f"{_counted(plan.lost_records, 'log record')} lost ({', '.join(told + more)})"
+
+
+def _sequences(first: int, last: int | None) -> str:
+    if last is None:
+        return f"any from sequence {first} on"
+    return f"sequence {first}" if first == last else f"sequences {first} to {last}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def no_progress(label: str, done: int, total: int) -> None:

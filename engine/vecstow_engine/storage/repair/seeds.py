@@ -6,11 +6,13 @@ record that passes its checksum with it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from crc32c import crc32c
 
-from vecstow_engine.storage.segment import HEADER_BYTES, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES
+from vecstow_engine.storage.segment import HEADER_BYTES, RECORD_HEADER_BYTES, decode_record_head
+from vecstow_engine.storage.segment_reader import blocks, size_of
 
 _ALL: Final = 0xFFFFFFFF
 
@@ -25,16 +27,21 @@ _BYTE_OF: Final = {entry >> 24: byte for byte, entry in enumerate(_FORWARD)}
 """The top bytes of the table's entries are all different."""
 
 
-def seed_before(raw: bytes) -> int | None:
-    """The seed with which the record behind the header would pass its checksum; None when there is none."""
-    at = HEADER_BYTES
-    length = int.from_bytes(raw[at : at + 4], "little")
-    end = at + RECORD_HEADER_BYTES + length
-    if not at + RECORD_HEADER_BYTES <= end <= len(raw) or length > PAYLOAD_BYTES_MAX:
-        return None
-    covered = raw[at : at + 4] + raw[at + 8 : end]
-    checksum = int.from_bytes(raw[at + 4 : at + 8], "little")
-    return _back(checksum ^ crc32c(covered), len(covered))
+def seed_before(path: Path) -> int | None:
+    """Return the seed with which the record behind a segment's header would pass its checksum.
+
+    None when there is no such record.
+    """
+    with path.open("rb") as stream:
+        size = size_of(stream)
+        stream.seek(HEADER_BYTES)
+        head = decode_record_head(stream.read(RECORD_HEADER_BYTES), 0, HEADER_BYTES)
+        if head is None or head.end > size:
+            return None
+        state = head.begun
+        for block in blocks(stream, head.length):
+            state = crc32c(block, state)
+    return _back(head.checksum ^ state, RECORD_HEADER_BYTES - 4 + head.length)
 
 
 def _back(state: int, count: int) -> int:

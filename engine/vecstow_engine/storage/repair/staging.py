@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import chain, count, islice
 from pathlib import Path
@@ -12,13 +11,14 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import DiskFull, StorageError
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage import files
+from vecstow_engine.storage import files, room
 from vecstow_engine.storage.check import check_collection
 from vecstow_engine.storage.creation import create_files
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
+from vecstow_engine.storage.leftovers import clear_place
 from vecstow_engine.storage.manifests import write_manifest
 from vecstow_engine.storage.point_commits import write_points
 from vecstow_engine.storage.points import StoredPoint
@@ -28,8 +28,6 @@ from vecstow_engine.storage.rows import RowsFile, row_checksums
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 BLOCK_ROWS: Final = 4096
-SPARE_BYTES: Final = 1 << 20
-"""For the reports, the first log segment and the folders."""
 
 
 def refuse_without_room(layout: Layout, name: str, salvage: Salvage, points: int) -> None:
@@ -38,16 +36,8 @@ def refuse_without_room(layout: Layout, name: str, salvage: Salvage, points: int
     table_bytes = table.stat().st_size if table.exists() else 0
     log_bytes = sum(path.stat().st_size for path in layout.log(salvage.identity.uid).glob("*.log"))
     # SQLite's own log holds the whole table before it is moved into the file.
-    needed = HEADER_BYTES + points * salvage.identity.stride + 2 * (table_bytes + log_bytes) + SPARE_BYTES
-    stats = os.statvfs(layout.data)
-    free = stats.f_bavail * stats.f_frsize
-    if free < needed:
-        raise DiskFull(
-            f"repair writes collection {name!r} anew, which takes up to {needed:,} bytes; {free:,} are free, "
-            "and nothing was changed",
-            collection=name, operation="repair",
-            hint="make room, or copy the volume to a larger one and repair it there",
-        )  # fmt: skip
+    needed = HEADER_BYTES + points * salvage.identity.stride + 2 * (table_bytes + log_bytes)
+    room.refuse_without_room(layout.data, needed, "repair", name)
 
 
 def build(
@@ -58,7 +48,7 @@ def build(
     name, total = manifest.name, plan.kept + plan.restored
     identity = identity_of(manifest, manifest.collection_uid)
     files.make_folder(staging.parent)
-    files.remove_tree(staging)
+    clear_place(staging)
     files.make_folder(staging)
     create_files(staging, identity)
     _write_rows(

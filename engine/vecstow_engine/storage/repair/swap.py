@@ -13,9 +13,10 @@ the repaired collection has a uid of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.importing import finish_imports, unknown_between
 from vecstow_engine.storage.layout import Layout, timestamp
+from vecstow_engine.storage.leftovers import clear_away, cleared_on_error
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 from vecstow_engine.storage.repair.report import Loss, RepairPlan
 
@@ -42,11 +44,23 @@ def begin_evidence(
     """
     files.make_folder(layout.quarantine)
     evidence = _unused(layout.quarantine / f"{plan.collection}-{timestamp()}")
-    files.make_folder(evidence)
-    _write_losses(evidence / LOST, losses)
-    document = plan.document() | {"collection": plan.collection, "uids": uids}
-    files.replace_file(evidence / REPORT, [json.dumps(document, indent=2, ensure_ascii=False).encode()])
+    with cleared_on_error(evidence):
+        files.make_folder(evidence)
+        _write_losses(evidence / LOST, losses)
+        document = plan.document() | {"collection": plan.collection, "uids": uids}
+        files.replace_file(evidence / REPORT, [json.dumps(document, indent=2, ensure_ascii=False).encode()])
     return evidence
+
+
+@contextlib.contextmanager
+def without_evidence_of_nothing(evidence: Path, name: str) -> Iterator[None]:
+    """Remove the folder of evidence when the block fails before anything was set aside in it."""
+    try:
+        yield
+    except BaseException:
+        if not (evidence / name).exists():
+            clear_away(evidence)
+        raise
 
 
 def take_place(layout: Layout, staging: Path, evidence: Path, observed: Manifest | None) -> None:

@@ -1,0 +1,191 @@
+"""The folder of `vecstow keys`: the engine's list in keys.yaml, and each key in a file of its name.
+
+`keys.yaml` is written last, so an interrupted change leaves the keys that the engine knows as they were.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from vecstow_engine.api.key_parsing import FILE_BYTES_MAX, parse_keys
+from vecstow_engine.cli.input_files import read_bytes
+from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound
+from vecstow_engine.storage import files
+
+KEYS_FILE: Final = "keys.yaml"
+KEY_BYTES: Final = 32
+OLD: Final = ".old"
+"""Ends the name of a key that another replaced, and that is still let in."""
+CHART_KEYS: Final = ("sidecar", "manager", "test")
+"""The names of the chart's own programs: it takes their keys from the Secret."""
+
+_RESERVED_ENDINGS: Final = {
+    OLD: "vecstow keys rotate gives such a name to the key before, and vecstow keys retire removes it",
+    files.TEMPORARY_SUFFIX: "a file of that name is overwritten whenever the file without the ending changes",
+}
+_HINT_LISTED: Final = "vecstow keys add makes one more key, vecstow keys rotate changes one"
+_HINT_UNLISTED: Final = f"{KEYS_FILE} has no key of that name: move the file away, then make the key again"
+
+_HEAD: Final = "# The keys that the engine lets in (docs/api.md, Keys). `vecstow keys` writes this file.\n"
+_WANTED: Final = re.compile(r"(?P<name>[^=:]+)=(?P<role>[^=:]+)(?::(?P<patterns>.+))?")
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key to make."""
+
+    name: str
+    role: str
+    patterns: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Wanted:
+        """From `NAME=ROLE` or `NAME=ROLE:PATTERN,PATTERN`. Raises InvalidInput."""
+        if (found := _WANTED.fullmatch(text)) is None:
+            raise InvalidInput(f"{text[:80]!r} is no NAME=ROLE or NAME=ROLE:PATTERN,PATTERN")
+        patterns = found["patterns"]
+        return cls(found["name"], found["role"], tuple(patterns.split(",")) if patterns else ())
+
+
+DEFAULTS: Final = (
+    Wanted("sidecar", "sidecar"),
+    Wanted("manager", "monitor"),
+    Wanted("test", "write", ("vecstow-test-*",)),
+    Wanted("admin", "admin"),
+)
+
+
+class KeyFolder:
+    """One folder. Whatever reads it raises InvalidInput that names file, entry and field, and no key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def keys_file(self) -> Path:
+        """The list of keys that the engine reads."""
+        return self.path / KEYS_FILE
+
+    def create(self, wanted: list[Wanted]) -> None:
+        """Make the folder, and a key for each. Raises Conflict when a file is there already."""
+        self._make([], wanted, [KEYS_FILE])
+
+    def add(self, wanted: list[Wanted]) -> None:
+        """Make a key more for each. Raises Conflict when a file is there already."""
+        self._make(self.entries(), wanted, [])
+
+    def entries(self) -> list[Entry]:
+        """The entries of `keys.yaml`, in order."""
+        raw = read_bytes(self.keys_file, FILE_BYTES_MAX, f"keys file {self.keys_file}")
+        parse_keys(raw, str(self.keys_file))
+        entries: list[Entry] = yaml.load(raw.decode(), yaml.BaseLoader)["keys"]
+        return entries
+
+    def rotate(self, name: str) -> None:
+        """Make a new key for `name`; the present one is let in until `retire`.
+
+        Raises NotFound, and Conflict when an earlier one is let in still.
+        """
+        entries = self.entries()
+        place = self._place(entries, name)
+        if any(entry["name"] == name + OLD for entry in entries):
+            raise Conflict(
+                f"{self.keys_file} has {name + OLD!r}: the key before is let in still",
+                hint=f"vecstow keys retire {name}, when nobody uses it any more",
+            )
+        key = secrets.token_hex(KEY_BYTES)
+        old = entries[place]
+        shared = {field: value for field, value in old.items() if field not in ("key", "sha256")}
+        entries[place : place + 1] = [shared | {"sha256": _digest(key)}, old | {"name": name + OLD}]
+        content = self._content(entries)
+        self._write(name, key.encode())
+        self._write(KEYS_FILE, content)
+
+    def retire(self, name: str) -> None:
+        """Let the key that `rotate` replaced in no longer. Raises NotFound when there is none."""
+        entries = self.entries()
+        del entries[self._place(entries, name + OLD)]
+        self._write(KEYS_FILE, self._content(entries))
+
+    def secret(self, name: str, namespace: str | None) -> dict[str, Any]:
+        """The Secret that the chart takes: the list, and the keys of its own programs.
+
+        Raises InputFileError for a key that is not there: the Secret would lose it.
+        """
+        known = {entry["name"] for entry in self.entries()}
+        parts = [KEYS_FILE, *(each for each in CHART_KEYS if each in known)]
+        data = {part: read_bytes(self.path / part, FILE_BYTES_MAX, str(self.path / part)) for part in parts}
+        metadata = {"name": name} | ({} if namespace is None else {"namespace": namespace})
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": "Opaque",
+            "data": {part: base64.b64encode(content).decode() for part, content in data.items()},
+        }
+
+    def _make(self, present: list[Entry], wanted: list[Wanted], others: list[str]) -> None:
+        """Write a key for each, and the list; `others`: files that must not be there either."""
+        made = [(each, secrets.token_hex(KEY_BYTES)) for each in wanted]
+        entries = [_entry(each, key) for each, key in made]
+        self._content(entries)  # before files are looked for: a name may be a path
+        for each in wanted:
+            _refuse_reserved(each.name)
+        listed = {KEYS_FILE, *(entry["name"] for entry in present)}
+        for name in (*others, *(each.name for each in wanted)):
+            if (self.path / name).exists():
+                hint = _HINT_LISTED if name in listed else _HINT_UNLISTED
+                raise Conflict(f"{self.path / name} exists already", hint=hint)
+        content = self._content([*present, *entries])
+        files.make_folders(self.path, files.SECRET_FOLDER_MODE)
+        for each, key in made:
+            self._write(each.name, key.encode())
+        self._write(KEYS_FILE, content)
+
+    def _place(self, entries: list[Entry], name: str) -> int:
+        for place, entry in enumerate(entries):
+            if entry["name"] == name:
+                return place
+        raise NotFound(f"{self.keys_file} has no key {name[:80]!r}")
+
+    def _content(self, entries: list[Entry]) -> bytes:
+        """Entries as `keys.yaml` has them; raises InvalidInput for what the engine would refuse."""
+        lines = [f"- {_line(entry)}" for entry in entries]
+        content = (_HEAD + "keys:\n" + "".join(lines)).encode()
+        parse_keys(content, str(self.keys_file))
+        if any(entry["name"] == KEYS_FILE for entry in entries):
+            raise InvalidInput(f"a key cannot be called {KEYS_FILE!r}: the list has that name")
+        return content
+
+    def _write(self, name: str, content: bytes) -> None:
+        files.replace_file(self.path / name, [content], files.SECRET_FILE_MODE)
+
+
+def _refuse_reserved(name: str) -> None:
+    """Raise InvalidInput for a name that another key's file gets for a moment, or another key by `rotate`."""
+    for ending, reason in _RESERVED_ENDINGS.items():
+        if name.endswith(ending):
+            raise InvalidInput(f"a key cannot be called {name!r}: {reason}")
+
+
+def _entry(wanted: Wanted, key: str) -> Entry:
+    limited = {"collections": list(wanted.patterns)} if wanted.patterns else {}
+    return {"name": wanted.name, "role": wanted.role} | limited | {"sha256": _digest(key)}
+
+
+def _line(entry: Entry) -> str:
+    return yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=FILE_BYTES_MAX)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

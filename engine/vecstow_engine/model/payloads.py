@@ -1,0 +1,168 @@
+"""Payloads: JSON objects, with limits under which every body format can carry what another one brought.
+
+MessagePack has no integer beyond 64 bits; JSON has no bytes, timestamps, NaN or keys that are no strings; and
+decoders recurse. A write with such a value is refused. Earlier releases stored some of these values, which
+reads still answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""Bytes of a payload as compact JSON."""
+PAYLOAD_DEPTH_MAX: Final = 128
+"""Levels of objects and arrays, as many as d-vecDB reads; the payload itself is the first."""
+INTEGER_MIN: Final = -(1 << 63)
+INTEGER_MAX: Final = (1 << 64) - 1
+_KEY_CHARACTERS_SHOWN: Final = 40
+
+_pack = msgspec.msgpack.Encoder().encode
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_AS_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STRING_OR_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+
+
+def encode_payload(payload: Mapping[str, Any], place: str = "metadata") -> bytes:
+    """Return a payload as compact JSON; raise InvalidInput or TooLarge."""
+    try:
+        raw = msgspec.json.encode(payload)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InvalidInput(
+            f"{place} cannot be stored as JSON: {error}", details=refused(place, payload)
+        ) from error
+    if len(raw) > PAYLOAD_BYTES_MAX:
+        raise TooLarge(
+            f"{place} has {len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed",
+            details=refused(place, len(raw), PAYLOAD_BYTES_MAX),
+        )
+    if _is_deep(raw):
+        check_payload(payload, place)
+    try:
+        _pack(payload)
+    except OverflowError:
+        check_payload(payload, place)
+    return raw
+
+
+def check_unpacked(payload: Mapping[Any, Any], place: str) -> None:
+    """Raise InvalidInput for what MessagePack brought and JSON would not give back."""
+    try:
+        comes_back = msgspec.json.decode(msgspec.json.encode(payload)) == payload
+    except (TypeError, ValueError, RecursionError):
+        comes_back = False
+    if not comes_back:
+        check_payload(payload, place)
+
+
+def check_payload(payload: Mapping[Any, Any], place: str) -> None:
+    """Raise InvalidInput, naming the path, for a value that a body format cannot carry."""
+    path: list[object] = []
+    levels: list[Iterator[tuple[object, object]]] = [iter(payload.items())]
+    while levels:
+        del path[len(levels) - 1 :]
+        member = next(levels[-1], None)
+        if member is None:
+            levels.pop()
+            continue
+        key, value = member
+        path.append(key)
+        fault, limit = _fault_of(value)
+        if isinstance(value, dict | list):
+            if len(levels) >= PAYLOAD_DEPTH_MAX:
+                fault = f"nests too deep; at most {PAYLOAD_DEPTH_MAX} levels are allowed"
+                limit = PAYLOAD_DEPTH_MAX
+            levels.append(iter(value.items() if isinstance(value, dict) else enumerate(value)))
+        if fault is not None:
+            field = _shown(place, path)
+            raise InvalidInput(f"{field} {fault}", details=refused(field, value, limit))
+
+
+def decode_payload(payload: bytes) -> dict[str, Any]:
+    """Return the object of a stored payload; levels that are too deep to decode come as JSON text."""
+    decoded: dict[str, Any]
+    try:
+        decoded = msgspec.json.decode(payload)
+    except RecursionError:
+        decoded = msgspec.json.decode(_flattened(payload))
+    return decoded
+
+
+def pack_payload(payload: bytes) -> bytes:
+    """Return a stored payload as MessagePack.
+
+    Integers beyond 64 bits, and levels beyond `PAYLOAD_DEPTH_MAX` that nest too deep, come as text.
+    """
+    try:
+        return _pack(decode_payload(payload))
+    except (OverflowError, RecursionError):
+        return _pack(portable(msgspec.json.decode(_flattened(payload))))
+
+
+def _is_deep(raw: bytes) -> bool:
+    """Whether JSON nests deeper than the limit, found without a step for each value."""
+    if raw.count(b"[") + raw.count(b"{") <= PAYLOAD_DEPTH_MAX:
+        return False
+    brackets = _STRING.sub(b"", raw).translate(_AS_ARRAYS, _NOT_BRACKETS)
+    for _ in range(PAYLOAD_DEPTH_MAX):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def _fault_of(value: object) -> tuple[str | None, int | None]:
+    """What is wrong with a value, and the limit that it breaks."""
+    fault = limit = None
+    if isinstance(value, dict):
+        kind = next((type(key).__name__ for key in value if not isinstance(key, str)), None)
+        fault = None if kind is None else f"has a key of type {kind}; keys are strings"
+    elif isinstance(value, int):
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            fault = "is an integer beyond -2^63 to 2^64-1; write it as a string"
+            limit = INTEGER_MIN if value < 0 else INTEGER_MAX
+    elif isinstance(value, float):
+        fault = None if math.isfinite(value) else f"is {value}; JSON has no such number"
+    elif value is not None and not isinstance(value, str | list):
+        fault = f"is of type {type(value).__name__}, which JSON does not have"
+    return fault, limit
+
+
+def _shown(place: str, path: list[object]) -> str:
+    keys = [f"[{key}]" if isinstance(key, int) else f".{str(key)[:_KEY_CHARACTERS_SHOWN]}" for key in path]
+    return place + "".join(keys if len(keys) <= 6 else [*keys[:3], "…", *keys[-2:]])
+
+
+def _flattened(payload: bytes) -> bytes:
+    """Return `payload` with each array or object below the last level as a string that holds its JSON."""
+    text = payload.decode()
+    parts = []
+    depth = start = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if match[0] in "[{":
+            depth += 1
+            if depth == PAYLOAD_DEPTH_MAX + 1:
+                parts.append(text[start : match.start()])
+                start = match.start()
+        elif match[0] in "]}":
+            if depth == PAYLOAD_DEPTH_MAX + 1:
+                parts.append(json.dumps(text[start : match.end()]))
+                start = match.end()
+            depth -= 1
+    return "".join([*parts, text[start:]]).encode()
+
+
+def portable(value: Any) -> Any:
+    """Return `value` with integers beyond 64 bits, which MessagePack does not have, as their digits."""
+    if isinstance(value, dict):
+        return {key: portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [portable(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX else value

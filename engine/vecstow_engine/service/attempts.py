@@ -1,0 +1,127 @@
+"""Attempts at the engine's own work for a collection: each fails alone, is shown, and is made again later.
+
+What an attempt raises ends with the attempt. It is logged, counted by kind of work, kept on the collection
+until an attempt succeeds, and followed by a pause, twice as long each time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+import structlog
+
+from vecstow_engine.model.errors import DiskFull, VecstowError
+
+PAUSE_SECONDS: Final = 1.0
+PAUSE_SECONDS_MAX: Final = 300.0
+FULL_PAUSE_SECONDS_MAX: Final = 30.0
+"""After DiskFull: room comes from outside, and writers wait for the checkpoint that needs it."""
+REASON_CHARACTERS_MAX: Final = 300
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Work(StrEnum):
+    """The kinds of work, as log, metrics and states name them."""
+
+    OPENING = "opening"
+    FOLLOWING = "following its manifest"
+    LOOKING = "looking for its files"
+    AWAITING = "waiting for its files"
+    COMMITTING = "committing"
+    INDEXING = "indexing"
+    UPKEEP = "upkeep"
+    CHECKPOINT = "checkpoint"
+    SNAPSHOT = "index snapshot"
+    REBUILD = "rebuild"
+    CLOSING = "closing"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the last attempt failed, and when the next one is made."""
+
+    reason: str
+    pause_seconds: float
+    until: float
+    """time.monotonic."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the pause is."""
+        return time.monotonic() >= self.until
+
+
+class Holder(Protocol):
+    """What work is done for: a collection, or a folder."""
+
+    troubles: dict[Work, Trouble]
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+
+
+@dataclass(slots=True)
+class Folder:
+    """A folder that is no collection yet."""
+
+    name: str
+    troubles: dict[Work, Trouble] = field(default_factory=dict)
+
+
+class Attempts:
+    """One instance for the engine. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.failures: Counter[Work] = Counter()
+        """Failed attempts since the start, by kind of work."""
+
+    def may_begin(self, work: Work, holder: Holder) -> bool:
+        """Whether no pause lasts."""
+        trouble = holder.troubles.get(work)
+        return trouble is None or trouble.is_over
+
+    @contextmanager
+    def at(self, work: Work, holder: Holder) -> Iterator[None]:
+        """Make an attempt in the length of a with block, which ends at an exception and raises none."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # The caller goes on with the next collection.
+            self.fail(work, holder, error)
+        else:
+            self.succeed(work, holder)
+
+    def fail(self, work: Work, holder: Holder, error: Exception) -> Trouble:
+        """Keep the error of an attempt, and begin a pause."""
+        before = holder.troubles.get(work)
+        longest = FULL_PAUSE_SECONDS_MAX if isinstance(error, DiskFull) else PAUSE_SECONDS_MAX
+        seconds = PAUSE_SECONDS if before is None else min(2 * before.pause_seconds, longest)
+        trouble = Trouble(_reason(error), seconds, time.monotonic() + seconds)
+        holder.troubles[work] = trouble
+        with self._lock:
+            self.failures[work] += 1
+        is_news = before is None or before.reason != trouble.reason
+        is_foreseen = isinstance(error, VecstowError | OSError)
+        log.error(
+            "work for a collection failed", work=work.value, collection=holder.name, reason=trouble.reason,
+            again_in_seconds=seconds, exc_info=error if is_news and not is_foreseen else None,
+        )  # fmt: skip
+        return trouble
+
+    def succeed(self, work: Work, holder: Holder) -> None:
+        """Forget the error of the last attempt."""
+        holder.troubles.pop(work, None)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, VecstowError | OSError) else f"{type(error).__name__}: {error}"
+    return text.removesuffix(": ")[:REASON_CHARACTERS_MAX]

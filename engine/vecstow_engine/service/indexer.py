@@ -1,0 +1,196 @@
+"""The thread that moves rows from tails and backlogs into graphs, slice by slice.
+
+Collections share it by the time that their slices take: the one that has had the least of it comes next. So
+rows of many dimensions or a large ef_construction cost their own collection its turns, and no other one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service.attempts import Attempts, Work
+from vecstow_engine.service.collection import Collection
+
+TURN_SECONDS_MIN: Final = 0.001
+"""What a slice counts at least: a clock that stands still must not give one collection every turn."""
+GATHER_SECONDS: Final = 0.02
+"""Pause after a slice that leaves fewer rows than it moved: each slice costs time whatever its length.
+
+Searches find the rows meanwhile, by exact comparison.
+"""
+
+
+class Turns:
+    """Which collection comes next: the one whose slices have taken the least time since it began to wait."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Collection]] = []
+        self._waiting: set[Collection] = set()
+        self._postponed: deque[tuple[float, Collection]] = deque()
+        """Collections, and the time.monotonic from which each waits for a turn."""
+        self._spent: WeakKeyDictionary[Collection, float] = WeakKeyDictionary()
+        self._now = 0.0
+        """What the last one had spent. A newcomer begins there: its idle time is no credit."""
+        self._number = count()
+
+    def add(self, collection: Collection) -> bool:
+        """Let a collection wait for a turn; return False when it waits already or is postponed."""
+        if collection in self._waiting:
+            return False
+        self._waiting.add(collection)
+        self._push(collection)
+        return True
+
+    def postpone(self, collection: Collection, until: float) -> None:
+        """Let a collection wait for a turn from `until` on, which is later than in earlier calls."""
+        self._waiting.add(collection)
+        self._postponed.append((until, collection))
+
+    @property
+    def resumes_at(self) -> float | None:
+        """The time at which the first postponed collection waits for a turn; None without one."""
+        return self._postponed[0][0] if self._postponed else None
+
+    def take(self, now: float) -> Collection | None:
+        """The next one, which waits no longer; None when none waits."""
+        while self._postponed and self._postponed[0][0] <= now:
+            self._push(self._postponed.popleft()[1])
+        if not self._heap:
+            return None
+        self._now, _, collection = heapq.heappop(self._heap)
+        self._waiting.discard(collection)
+        return collection
+
+    def _push(self, collection: Collection) -> None:
+        spent = max(self._now, self._spent.get(collection, 0.0))
+        self._spent[collection] = spent
+        heapq.heappush(self._heap, (spent, next(self._number), collection))
+
+    def charge(self, collection: Collection, seconds: float) -> None:
+        """Count the time of a turn; before the collection is added again."""
+        self._spent[collection] = self._spent.get(collection, self._now) + max(seconds, TURN_SECONDS_MIN)
+
+
+class Indexer:
+    """Moves rows; `notify` wakes it."""
+
+    def __init__(self, threads: int, attempts: Attempts, accounts: Accounts) -> None:
+        self._threads = threads
+        self._attempts = attempts
+        self._accounts = accounts
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._turns = Turns()
+        self._at_work: Collection | None = None
+        self._notified_at_work = False
+        self._passed_over: Collection | None = None
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
+
+    def notify(self, collection: Collection) -> None:
+        """Look at this collection soon: it may have rows to move."""
+        with self._lock:
+            if collection is self._at_work:
+                self._notified_at_work = True
+                return
+            if not self._turns.add(collection):
+                return
+        self._wake.set()
+
+    @contextmanager
+    def passing_over(self, collection: Collection) -> Iterator[None]:
+        """Move no rows of this collection for the length of a with block."""
+        self._passed_over = collection
+        try:
+            yield
+        finally:
+            self._passed_over = None
+            self.notify(collection)
+
+    def try_again(self, collection: Collection) -> None:
+        """Wake it for a collection whose pause is over: no write may come that would."""
+        if Work.INDEXING in collection.troubles and self._attempts.may_begin(Work.INDEXING, collection):
+            self.notify(collection)
+
+    def stop(self) -> None:
+        """Finish the slice at hand."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._pause_seconds())
+            self._wake.clear()
+            while (collection := self._take()) is not None:
+                started = time.perf_counter()
+                moved = self._advance(collection)
+                self._give_back(collection, time.perf_counter() - started, moved)
+
+    def _pause_seconds(self) -> float | None:
+        with self._lock:
+            resumes_at = self._turns.resumes_at
+        return None if resumes_at is None else max(0.0, resumes_at - time.monotonic())
+
+    def _take(self) -> Collection | None:
+        with self._lock:
+            self._at_work = None if self._stopping.is_set() else self._turns.take(time.monotonic())
+            self._notified_at_work = False
+            return self._at_work
+
+    def _give_back(self, collection: Collection, seconds: float, moved: int) -> None:
+        gathers = moved > 0 and moved > _rows_left(collection)
+        with self._lock:
+            self._turns.charge(collection, seconds)
+            self._at_work = None
+            if gathers:
+                self._turns.postpone(collection, time.monotonic() + GATHER_SECONDS)
+            elif moved or self._notified_at_work:
+                self._turns.add(collection)
+
+    def _advance(self, collection: Collection) -> int:
+        """Move one slice; return how many labels were dealt with, 0 when all is done."""
+        index = collection.index
+        if index is None or not collection.serves() or collection.held_out:
+            self._attempts.succeed(Work.INDEXING, collection)
+            return 0
+        if collection is self._passed_over:
+            return 0
+        moved = 0
+        if self._attempts.may_begin(Work.INDEXING, collection):
+            with self._attempts.at(Work.INDEXING, collection):
+                moved = self._move(collection, index)
+        return moved
+
+    def _move(self, collection: Collection, index: VectorIndex) -> int:
+        """Move one slice. An error is no failure when the collection was dropped or closed meanwhile."""
+        try:
+            moved = index.advance(threads=self._threads)
+        except Exception:
+            if collection.serves():
+                raise
+            return 0
+        self._accounts.update(collection)
+        return moved
+
+
+def _rows_left(collection: Collection) -> int:
+    """Return how many rows are in neither the graph nor, while the index is flat, memory."""
+    index = collection.index
+    return 0 if index is None else index.count - index.indexed

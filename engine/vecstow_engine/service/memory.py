@@ -1,0 +1,145 @@
+"""The memory limit, and how it is divided: one formula for the engine, docs/sizing.md and the chart."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from vecstow_engine.model.errors import InvalidInput
+from vecstow_engine.service.cgroup import granted_bytes
+from vecstow_engine.service.settings import IndexSettings, LimitSettings, Settings, StorageSettings
+
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+BASE_BYTES: Final = 96 * MIB
+"""Interpreter and libraries (70 MiB resident when idle), threads, connections."""
+REQUEST_SHARE: Final = 1 / 8
+REQUEST_BYTES_MAX: Final = 512 * MIB
+CHANGE_SHARE: Final = 1 / 6
+CHANGE_BYTES_MAX: Final = GIB
+WORK_SHARE: Final = 1 / 8
+WORK_BYTES_MAX: Final = GIB
+LIMIT_BYTES_MIN: Final = 256 * MIB
+"""The least limit: below it hardly anything is left for graphs."""
+
+_Group = TypeVar("_Group", StorageSettings, IndexSettings, LimitSettings)
+
+log = structlog.stdlib.get_logger(__name__)
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_UNITS: Final = {
+    "": 1, "b": 1,
+    "k": 10**3, "kb": 10**3, "ki": 1 << 10, "kib": 1 << 10,
+    "m": 10**6, "mb": 10**6, "mi": 1 << 20, "mib": 1 << 20,
+    "g": 10**9, "gb": 10**9, "gi": 1 << 30, "gib": 1 << 30,
+    "t": 10**12, "tb": 10**12, "ti": 1 << 40, "tib": 1 << 40,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """What each part of the engine may take of the memory limit; bytes. `plan` makes it."""
+
+    limit_bytes: int
+    base_bytes: int
+    """Interpreter, libraries, threads, connections."""
+    request_bytes: int
+    """Bodies, decoded requests, answers that are not sent yet."""
+    change_bytes: int
+    """Over all collections: overlays, tails of rows that no graph has yet, writes that wait for the log."""
+    work_bytes: int
+    """Checkpoints, SQLite's caches, recovery, pages that a snapshot's child keeps, the allocator's slack."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """SQLite's caches of all connections, as a part of `work_bytes`."""
+        return self.work_bytes // 4
+
+    @property
+    def data_bytes(self) -> int:
+        """What is left: graphs, those that are being rebuilt, and tables of slots and labels."""
+        taken = self.base_bytes + self.request_bytes + self.change_bytes + self.work_bytes
+        return self.limit_bytes - taken
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Why the graph of a collection does not grow: there is no memory for it. `str` says so."""
+
+    needed_bytes: int
+    room_bytes: int
+    """What other data leaves of the memory for data."""
+    limit_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"its graph is not in memory: it needs {self.needed_bytes} bytes, and {self.room_bytes} are left "
+            f"of the limit {self.limit_bytes} (--memory-limit); searches read rows from the volume"
+        )
+
+
+def plan(limit_bytes: int) -> MemoryPlan:
+    """Divide a memory limit; raises InvalidInput for one below `LIMIT_BYTES_MIN`."""
+    if limit_bytes < LIMIT_BYTES_MIN:
+        raise InvalidInput(
+            f"memory_limit is {limit_bytes} bytes; the engine needs at least {LIMIT_BYTES_MIN} (256 MiB)",
+            hint="raise --memory-limit or the container's memory limit (docs/sizing.md)",
+        )
+    return MemoryPlan(
+        limit_bytes=limit_bytes,
+        base_bytes=BASE_BYTES,
+        request_bytes=min(int(limit_bytes * REQUEST_SHARE), REQUEST_BYTES_MAX),
+        change_bytes=min(int(limit_bytes * CHANGE_SHARE), CHANGE_BYTES_MAX),
+        work_bytes=min(int(limit_bytes * WORK_SHARE), WORK_BYTES_MAX),
+    )
+
+
+def plan_for(memory_limit: str) -> MemoryPlan:
+    """The plan for the setting `memory_limit`; empty means what the kernel grants. Raises InvalidInput."""
+    return plan(parse_size("memory_limit", memory_limit) if memory_limit else granted_bytes())
+
+
+def fitted(settings: Settings, made: MemoryPlan) -> Settings:
+    """Settings whose limits on memory fit the plan; one that was chosen and is lowered is logged."""
+    changes = made.change_bytes
+    return replace(
+        settings,
+        storage=_lowered(settings.storage, checkpoint_bytes=changes // 8, overlay_bytes_max=changes // 2),
+        index=_lowered(settings.index, tail_bytes_max=changes // 4),
+        limits=_lowered(settings.limits, queue_bytes_max=changes // 4),
+    )
+
+
+def _lowered(group: _Group, **most: int) -> _Group:
+    defaults = {field.name: field.default for field in fields(group)}
+    lowered: dict[str, Any] = {}
+    for name, limit in most.items():
+        value = getattr(group, name)
+        if value > limit:
+            lowered[name] = limit
+            if value != defaults[name]:
+                log.warning("setting exceeds the memory limit's share", setting=name, value=value, used=limit)
+    return replace(group, **lowered)
+
+
+def resident_bytes() -> int:
+    """This process's resident memory without pages of files, which the kernel can drop."""
+    resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def parse_size(field: str, text: str) -> int:
+    """The bytes of `1073741824`, `1GiB`, `512Mi` or `1.5G`; raises InvalidInput."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].lower()) if match is not None else None
+    if match is None or unit is None:
+        raise InvalidInput(
+            f"{field} is {text[:80]!r}; it must be a number of bytes, or one with a unit such as MiB or Gi"
+        )
+    return int(float(match[1]) * unit)

@@ -1,0 +1,34 @@
+"""Whether a manager looks after the namespace: by its Lease, which it renews every few seconds."""
+
+from __future__ import annotations
+
+import datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+LEASE: Final = "vecstow-manager"
+STALE_SECONDS: Final = 60.0
+"""Longer than any clock of two machines should differ, and four times what a Lease lasts."""
+AWAY: Final = "what kubectl get vcol shows is of the time in its column OBSERVED"
+
+
+def absence(api: client.ApiClient, namespace: str) -> str | None:
+    """Return a sentence that no manager is at work; None when one is, or its Lease may not be read."""
+    try:
+        lease: Any = client.CoordinationV1Api(api).read_namespaced_lease(LEASE, namespace)
+    except ApiException as error:
+        is_missing = error.status == HTTPStatus.NOT_FOUND
+        return f"no manager has run in namespace {namespace}: no status is written" if is_missing else None
+    return told(lease.spec, datetime.datetime.now(datetime.UTC))
+
+
+def told(spec: Any, now: datetime.datetime) -> str | None:
+    """What a Lease says, at that time. Pure."""
+    if not spec.holder_identity:
+        return f"no manager runs: the last one ended in order; {AWAY}"
+    if spec.renew_time is None or (now - spec.renew_time).total_seconds() > STALE_SECONDS:
+        return f"manager {spec.holder_identity} has not renewed its Lease since {spec.renew_time}; {AWAY}"
+    return None

@@ -1,0 +1,135 @@
+"""`kubectl vecstow adopt`, `accept-empty` and `release`: changes of resources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from vecstow_operator.edge import print_error
+from vecstow_operator.keys import KeyFile
+from vecstow_operator.kube import refusal
+from vecstow_operator.manager.engines import EngineView, orphans
+from vecstow_operator.manager.verdict import judge
+from vecstow_operator.observed import finalizers, observed
+from vecstow_operator.plugin.adoption import resource_of
+from vecstow_operator.plugin.options import Context, Engine, Names, Namespace, Resources
+from vecstow_operator.plugin.proxy import NoAnswer
+from vecstow_operator.plugin.session import Refused, Session, refuse_missing
+from vecstow_operator.vocabulary import GROUP, PLUGIN_FIELDS, PLURAL, VERSION, Annotation, Reason
+
+LOSSES: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
+
+
+def adopt(
+    names: Names = None,
+    engine: Engine = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the resources.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="yaml: print what is made.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Make resources for collections that have none: after a restore, or for what was made over REST.
+
+    Exit code 1 when one of them could not be described or made; the others are.
+
+    \b
+    Example, for git:
+      kubectl vecstow adopt --dry-run -o yaml > collections.yaml
+    """
+    session = Session.open(context, namespace, key_file)
+    session.refuse_unasked()
+    wanted = [
+        (on, name)
+        for on, name in orphans(session.found.engines, session.found.resources)
+        if engine in (None, on) and (not names or name in names)
+    ]
+    refuse_missing(names, {name for _, name in wanted}, "no collection without a resource")
+    resources = _described(session, wanted)
+    if output == "yaml":
+        typer.echo(yaml.safe_dump_all(resources, sort_keys=False), nl=False)
+    count = 0
+    for resource in resources:
+        if not dry_run and not _made(session, resource):
+            continue
+        count += 1
+        if output is None:
+            said = "would be made" if dry_run else "made"
+            typer.echo(f"vectorcollection/{resource['metadata']['name']} {said}")
+    if count < len(wanted):
+        raise typer.Exit(1)
+
+
+def accept_empty(
+    name: str, namespace: Namespace = None, context: Context = None, key_file: KeyFile = None
+) -> None:
+    """Let a collection whose data is gone begin anew, without its vectors.
+
+    Only the loss that is there now is accepted: a later one is told again.
+    """
+    session = Session.open(context, namespace, key_file)
+    document = session.document(name)
+    resource = observed(document)
+    verdict = judge(resource, session.found.engines.get(resource.engine, EngineView(resource.engine)))
+    lost = verdict.known.collection_uid
+    if lost is None:
+        raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
+    if verdict.reason not in LOSSES:
+        raise Refused(f"vectorcollection/{name} has no loss to accept: {verdict.reason}: {verdict.message}")
+    session.patch(document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
+    typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
+
+
+def release(
+    names: Resources = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every resource of the namespace.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Take Vecstow's finalizer from resources, so that they can go without a manager.
+
+    Their collections stay on the volume.
+    """
+    if not names and not everything:
+        raise Refused("name the resources, or say --all")
+    session = Session.open(context, namespace, key_file)
+    there = {document["metadata"]["name"]: document for document in session.found.documents}
+    refuse_missing(names, set(there), "no resource")
+    for name in names or sorted(there):
+        if observed(there[name]).has_finalizer:
+            others = finalizers(there[name]["metadata"]["finalizers"], held=False)
+            session.patch(there[name], {"finalizers": others})
+            typer.echo(f"vectorcollection/{name} released")
+
+
+def _described(session: Session, wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Resources for all whose engine can describe them; of the others it tells why not."""
+    taken = {resource.name for resource in session.found.resources}
+    resources = []
+    for on, name in wanted:
+        try:
+            description = session.found.proxies[on].call("GET", "collections", name)
+        except NoAnswer as error:
+            print_error(f"collection {name!r} of engine {on!r} is not adopted: {error}")
+            continue
+        resource = resource_of(description, on, session.namespace, taken)
+        taken.add(resource["metadata"]["name"])
+        resources.append(resource)
+    return resources
+
+
+def _made(session: Session, resource: dict[str, Any]) -> bool:
+    objects = client.CustomObjectsApi(session.api)
+    try:
+        objects.create_namespaced_custom_object(
+            GROUP, VERSION, session.namespace, PLURAL, resource, field_manager=PLUGIN_FIELDS
+        )
+    except ApiException as error:
+        print_error(f"vectorcollection/{resource['metadata']['name']} is not made: {refusal(error)}")
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""Adversarial bodies: wide, deep, long, repeated, compressed, and heads that claim more than follows."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+pack = msgspec.msgpack.encode
+
+
+@dataclass(frozen=True)
+class Body:
+    """One body, and the headers that it is sent with."""
+
+    name: str
+    content: bytes
+    media: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def filled(head: bytes, entry: bytes, tail: bytes, size: int) -> bytes:
+    """JSON with as many entries as fit into `size` bytes."""
+    count = max(1, (size - len(head) - len(tail)) // (len(entry) + 1))
+    return head + b",".join([entry] * count) + tail
+
+
+def anywhere(size: int) -> Iterator[Body]:
+    """Bodies of about `size` bytes for any route."""
+    for name, entry in (("objects", b"{}"), ("arrays", b"[]"), ("ones", b"1"), ("texts", b'"ab"')):
+        yield Body(f"wide: {name}", filled(b'{"a":[', entry, b"]}", size))
+    half = size // 2
+    yield Body("deep arrays", b"[" * half + b"]" * half)
+    yield Body("deep objects", b'{"a":' * (size // 6) + b"1" + b"}" * (size // 6))
+    yield Body("a long key", b'{"' + b"k" * (size - 8) + b'":1}')
+    yield Body("a long wide text", b'{"name":"' + b"x" * (size - 32) + "\U0001f600".encode() + b'"}')
+    yield Body("a long number", b'{"limit":' + b"9" * (size - 12) + b"}")
+    yield Body("too large", b"[" + b" " * (size + 1_000_000) + b"]")
+    yield Body("no JSON", b"\xff" * size)
+    squeezed = gzip.compress(b"0" * 100_000_000, 9)
+    yield Body("compressed", squeezed[:size], headers={"Content-Encoding": "gzip"})
+    yield Body("MessagePack", pack({"a": [None] * size})[:size], MSGPACK)
+
+
+def packed(size: int) -> Iterator[Body]:
+    """MessagePack bodies of about `size` bytes for a route that reads it."""
+    for name, value in (("maps", {}), ("nils", None), ("arrays", []), ("texts", "ab")):
+        entry = pack(value)
+        count = (size - 8) // len(entry)
+        block = b"\xdd" + count.to_bytes(4, "big") + entry * count
+        for key in ("a", "metadata", "ids", "filter"):
+            yield Body(f"packed wide {name} in {key}", b"\x81" + pack(key) + block, MSGPACK)
+    yield Body("packed deep", b"\x91" * size, MSGPACK)
+    for head in (b"\xdd", b"\xdf", b"\xc6", b"\xdb"):
+        yield Body(f"a claim {head.hex()}", b"\x81\xa3ids" + head + b"\xff\xff\xff\xff", MSGPACK)
+    long_key = {"data": b"\0" * 16, "metadata": {"k" * (size // 3): [None] * (size // 3)}}
+    yield Body("a long key over a long list", pack(long_key), MSGPACK)
+
+
+def of_batch(size: int) -> Iterator[Body]:
+    """Batches of about `size` bytes."""
+    for name, entry in (
+        ("ones", b"1"),
+        ("objects", b"{}"),
+        ("short points", b'{"data":1}'),
+        ("escaped keys", b'{"\\u0064ata":1}'),
+        ("points", b'{"data":[1,2,3,4]}'),
+        ("numbers that grow", b'{"data":[1,2,3,4],"metadata":{"a":[' + b"1e15," * 3400 + b"1]}}"),
+        ("wide payloads", b'{"data":[1,2,3,4],"metadata":{"a":[' + b"[]," * 20_000 + b"1]}}"),
+        ("large payloads", b'{"data":[1,2,3,4],"metadata":{"a":"' + b"x" * 65_000 + b'"}}'),
+    ):
+        yield Body(f"batch of {name}", filled(b'{"vectors":[', entry, b"]}", size))
+    rows = size // 2 // 16
+    yield Body("packed rows", pack({"vectors": b"\0" * 16 * rows, "metadata": [{}] * rows}), MSGPACK)
+    payload = {"a": [None] * 13_000}
+    yield Body("packed payloads", pack({"vectors": b"\0" * 16 * 900, "metadata": [payload] * 900}), MSGPACK)
+
+
+def of_point(size: int) -> Iterator[Body]:
+    """One point of about `size` bytes."""
+    yield Body("a vector too long", filled(b'{"data":[', b"0.1", b"]}", size))
+    yield Body("a wide payload", filled(b'{"data":[1,2,3,4],"metadata":{"a":[', b"{}", b"]}}", size))
+    yield Body("a long id", b'{"data":[1,2,3,4],"id":"' + b"x" * (size - 40) + b'"}')
+    yield Body("a large integer", b'{"data":[1,2,3,4],"metadata":{"a":18446744073709551616}}')
+
+
+def of_search(size: int) -> Iterator[Body]:
+    """Searches of about `size` bytes, and one for everything."""
+    yield Body("a query too long", filled(b'{"vector":[', b"0.1", b"]}", size))
+    for name, entry in (("objects", b"{}"), ("conditions", b'{"a":1}'), ("nots", b'{"$not":{"a":1}}')):
+        yield Body(f"or of {name}", filled(b'{"vector":[1,2,3,4],"filter":{"$or":[', entry, b"]}}", size))
+    yield Body("values", filled(b'{"vector":[1,2,3,4],"filter":{"a":{"$in":[', b'"ab"', b"]}}}", size))
+    nots = min(size // 12, 5000)
+    yield Body("deep nots", b'{"vector":[1,2,3,4],"filter":' + b'{"$not":' * nots + b"1" + b"}" * nots + b"}")
+    yield Body("everything", b'{"vector":[1,2,3,4],"limit":10000}')
+    yield Body("everything, packed", b'{"vector":[1,2,3,4],"limit":10000}', headers={"Accept": MSGPACK})
+    yield Body("half of everything", b'{"vector":[1,2,3,4],"limit":150,"filter":{"n":{"$gte":0}}}')
+
+
+def of_ids(size: int) -> Iterator[Body]:
+    """Lists of ids of about `size` bytes, and one of all points."""
+    for name, entry in (("empty", b'""'), ("short", b'"ab"'), ("equal", b'"p1"'), ("escaped", b'"\\\\"')):
+        yield Body(f"ids that are {name}", filled(b'{"ids":[', entry, b"]}", size))
+    count = size // 3
+    yield Body("packed ids", b"\x81\xa3ids\xdd" + count.to_bytes(4, "big") + b"\xa2ab" * count, MSGPACK)
+    everything = msgspec.json.encode({"ids": [f"p{number}" for number in range(300)]})
+    yield Body("all points", everything)
+    yield Body("all points, packed", everything, headers={"Accept": MSGPACK})
