@@ -25,7 +25,7 @@ from vecstow_operator.kubeconfig import load_configuration
 from vecstow_operator.loop import Loop
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.round_trip import Failed, RoundTrip
-from vecstow_operator.wakes import Wakes
+from vecstow_operator.watcher import Watcher
 
 SIDECAR_TICK_SECONDS: Final = 5.0
 """How often the volume is looked at: drift is put right within twice that."""
@@ -99,14 +99,14 @@ def sidecar(
 ) -> None:
     """Write the manifests of one engine pod, beside it."""
     from vecstow_engine.storage.layout import Layout
-    from vecstow_operator.sidecar.beside import EngineBeside
-    from vecstow_operator.sidecar.passes import Sidecar
-    from vecstow_operator.sidecar.volume import VolumeFolders
+    from vecstow_operator.sidecar.collection_folders import CollectionFolders
+    from vecstow_operator.sidecar.engine_client import EngineClient
+    from vecstow_operator.sidecar.reconciler import Sidecar
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    beside = EngineBeside(engine_url, EngineKey(key_file))
-    role = Sidecar(cluster, engine, VolumeFolders(Layout(data)), beside, metrics, heartbeat)
+    beside = EngineClient(engine_url, EngineKey(key_file))
+    role = Sidecar(cluster, engine, CollectionFolders(Layout(data)), beside, metrics, heartbeat)
     loop = Loop(role.run_pass, tick_seconds, heartbeat)
     _serve(loop, cluster.namespace, lambda: role.knows_all, engine, health_host, health_port, metrics)
 
@@ -131,14 +131,14 @@ def manager(
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
     """Keep status, events and finalizers of all resources of a namespace."""
-    from vecstow_operator.manager.asking import Asking
     from vecstow_operator.manager.lease import Lease, owner_of
-    from vecstow_operator.manager.passes import Manager
+    from vecstow_operator.manager.reconciler import Manager
+    from vecstow_operator.manager.state_poller import StatePoller
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
     stopped = threading.Event()
-    role = Manager(cluster, Asking(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
+    role = Manager(cluster, StatePoller(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
     guard = Lease(lease, cluster.namespace, owner_of(pod_name, pod_uid))
 
     def run_pass(*, is_woken: bool) -> None:
@@ -162,13 +162,13 @@ def release(
 
     The collections stay on the volume. No manager of the namespace acts for half a minute.
     """
-    from vecstow_operator.manager.asking import Asking
     from vecstow_operator.manager.lease import Lease
-    from vecstow_operator.manager.passes import Manager
+    from vecstow_operator.manager.reconciler import Manager
+    from vecstow_operator.manager.state_poller import StatePoller
 
     _configure_logging(log_format)
     cluster = _cluster(namespace)
-    role = Manager(cluster, Asking(EngineKey()), Metrics(), Heartbeat(), MANAGER_TICK_SECONDS)
+    role = Manager(cluster, StatePoller(EngineKey()), Metrics(), Heartbeat(), MANAGER_TICK_SECONDS)
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
@@ -226,7 +226,7 @@ def _serve(
         health = serve_health(health_host, health_port, metrics, loop.heartbeat)
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"{health_host} port {health_port}") from error
-    wakes = Wakes(namespace, loop.wake, may_watch, engine)
+    wakes = Watcher(namespace, loop.wake, may_watch, engine)
     wakes.start()
     try:
         loop.run()

@@ -105,7 +105,7 @@ class Observed:
         return uid is not None and not self.accepts_loss_of(uid)
 
     def may_replace(self, collection: str) -> bool:
-        """Whether this collection, by the mark that `decide.mark_of` gives it, may be dropped for it."""
+        """Whether the collection with this mark (`sidecar.decision.mark_of`) may be dropped for it."""
         return self.annotations.get(Annotation.REPLACE) == collection
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.declared import HAD, claim, engine_of, pod, row_of
 from vecstow_operator.manager import status
-from vecstow_operator.manager.verdict import judge
+from vecstow_operator.manager.assessment import assess
 
 CHECK = Path(__file__).parents[2] / "examples" / "gitops" / "argocd-health.lua"
 NOW = "2026-01-01T00:00:00Z"
@@ -42,7 +42,7 @@ def served(state: str = "ready", generation: int = 1, **spec: Any) -> dict[str, 
     """A resource with the status that the manager writes when an engine's row is in that state."""
     resource = claim(status=HAD, **spec)
     engine = engine_of(pod(row_of(resource, state=state)))
-    built = status.build(resource, judge(resource, engine), HAD, NOW)
+    built = status.build(resource, assess(resource, engine), HAD, NOW)
     return {"metadata": {"name": "notes", "generation": generation}, "status": built}
 
 

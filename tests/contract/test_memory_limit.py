@@ -17,7 +17,7 @@ import pytest
 
 from tests.engine_process import VECSTOW, EngineProcess
 from tests.waiting import wait_for
-from vecstow_engine.service.memory import MIB
+from vecstow_engine.service.memory_plan import MIB
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -56,7 +56,7 @@ def test_index_that_nobody_verifies_is_found(volume, tmp_path, monkeypatch):
         size = (folder / "index.bin").stat().st_size
         return next((entry for entry in table.snapshots() if entry.bytes == size), None), "no such size"
 
-    monkeypatch.setattr("vecstow_engine.service.loading.valid_snapshot", unverified)
+    monkeypatch.setattr("vecstow_engine.service.loader.valid_snapshot", unverified)
     assert snapshots.valid_snapshot is not unverified
     assert Damage(1, 0, 15, "graph/index.bin").run(tmp_path).findings
 

@@ -16,8 +16,8 @@ from tests.operator.site import collection
 from tests.unit.declared import OTHER_UID, engine_of, pod, row_of
 from vecstow_operator.kube import Away, Changed, Cluster
 from vecstow_operator.manager import status
-from vecstow_operator.manager.engines import EnginePod, EngineView, Told
-from vecstow_operator.manager.verdict import judge
+from vecstow_operator.manager.assessment import assess
+from vecstow_operator.manager.engines import EnginePod, EngineView, SidecarReport
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.vocabulary import Condition, Reason
 
@@ -28,7 +28,7 @@ ORDERS = 40
 
 def telling(reason: Reason) -> Callable[[Observed], EngineView]:
     """An engine whose sidecar found that."""
-    told = Told(reason, "so it is", "do this")
+    told = SidecarReport(reason, "so it is", "do this")
     return lambda resource: engine_of(pod(row_of(resource), told={resource.uid: (told,)}))
 
 
@@ -73,8 +73,8 @@ class Written:
         """What it would write if the engine were so."""
         found = self.now
         resource = observed(found)
-        verdict = judge(resource, VIEWS[view](resource))
-        return status.build(resource, verdict, status.own(found["status"]), NOW)
+        assessment = assess(resource, VIEWS[view](resource))
+        return status.build(resource, assessment, status.own(found["status"]), NOW)
 
     def is_kept(self, wanted: Document) -> None:
         """It comes back as it was sent, and sent again it changes nothing."""

@@ -11,7 +11,7 @@ from tests.unit.checked_volume import flip, zero
 from tests.unit.damaged_store import DamagedStore, digests, without
 from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.storage.repair import repair_volume
+from vecstow_engine.doctor.repair import repair_volume
 
 
 class FolderDisk(LossyDisk):

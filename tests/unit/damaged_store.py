@@ -8,8 +8,8 @@ import sqlite3
 from pathlib import Path
 
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.storage.check import check_volume
-from vecstow_engine.storage.repair import CollectionRepair, Outcome, repair_volume
+from vecstow_engine.doctor.check import check_volume
+from vecstow_engine.doctor.repair import CollectionRepair, RepairOutcome, repair_volume
 
 PAGE = 4096
 POINTS = 300
@@ -91,10 +91,10 @@ class DamagedStore:
     def repair(self, **options: bool) -> CollectionRepair:
         """Repair it; asserts that a check finds nothing afterwards, and a second repair either."""
         done = repair_volume(self.data, ["notes"], **options).collections["notes"]
-        if done.outcome is Outcome.REPAIRED:
+        if done.outcome is RepairOutcome.REPAIRED:
             report = check_volume(self.data, ["notes"])
             assert report.clean, report.findings
-            assert repair_volume(self.data, ["notes"]).collections["notes"].outcome is Outcome.SOUND
+            assert repair_volume(self.data, ["notes"]).collections["notes"].outcome is RepairOutcome.SOUND
         return done
 
     def served(self) -> dict[str, float]:

@@ -15,9 +15,9 @@ from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
-from vecstow_engine.service.accounts import Accounts
 from vecstow_engine.service.attempts import Attempts
-from vecstow_engine.service.memory import plan
+from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.service.memory_plan import plan
 from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.storage.volume import Room
 

@@ -20,7 +20,7 @@ from vecstow_engine.index.tail import Tail
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
-from vecstow_engine.service.memory import resident_bytes
+from vecstow_engine.service.memory_plan import resident_bytes
 from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.slots import SlotTable
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vecstow_engine.storage import files, point_commits
+from vecstow_engine.storage import files
+from vecstow_engine.storage.points import writer
 
 
 class PowerOff(BaseException):
@@ -46,7 +47,7 @@ class RecordedDisk:
         """The power goes off at the first step that matches; then this is the step's name."""
         self._lock = threading.Lock()
         monkeypatch.setattr(files, "os", self)
-        real = point_commits.make_durable
+        real = writer.make_durable
 
         def make_durable(connection: Any, path: Path) -> None:
             self._step(f"commit {path.name}")
@@ -54,7 +55,7 @@ class RecordedDisk:
             self.steps.append(f"durable {path.name}")
             self.became_durable(path)
 
-        monkeypatch.setattr(point_commits, "make_durable", make_durable)
+        monkeypatch.setattr(writer, "make_durable", make_durable)
 
     # What a test asks ---------------------------------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.storage import files
-from vecstow_engine.storage.creation import first_use
+from vecstow_engine.storage.creation import create_data_files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.log.effects import Delete, Upsert
 from vecstow_engine.storage.manifests import read_manifest, update_manifest
-from vecstow_engine.storage.records import Delete, Upsert
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.store import Store
 
@@ -60,7 +60,7 @@ class StoreOnDisk:
     @property
     def store(self) -> Store:
         if self._store is None:
-            self.manifest, self._store = first_use(self.layout, self.manifest, self.handles)
+            self.manifest, self._store = create_data_files(self.layout, self.manifest, self.handles)
         return self._store
 
     @property

@@ -3,7 +3,7 @@
 from collections import deque
 from threading import Semaphore
 
-from vecstow_engine.index.turns import Turns
+from vecstow_engine.index.fair_lock import FairLock
 
 
 class _WatchedQueue(deque):
@@ -16,7 +16,7 @@ class _WatchedQueue(deque):
         self._queued.release()
 
 
-class WatchedTurns(Turns):
+class WatchedTurns(FairLock):
     """`queued` is released once for each thread that has to wait."""
 
     def __init__(self):

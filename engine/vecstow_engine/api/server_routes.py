@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from vecstow_engine.api.context import DecodedRoute, InContext
 from vecstow_engine.api.media import Media, encode
 from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
-from vecstow_engine.service.changes import UNKNOWN_NAMES
+from vecstow_engine.service.change_guard import UNKNOWN_NAMES
 
 router = APIRouter(route_class=DecodedRoute)
 

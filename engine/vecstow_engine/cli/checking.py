@@ -109,7 +109,7 @@ def _repair(place: Path | Address, name: str | None, *, dry_run: bool, as_json: 
 
 
 def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
-    from vecstow_engine.storage.check import check_volume
+    from vecstow_engine.doctor.check import check_volume
 
     with progress_bars() as progress:
         return check_volume(data, names, progress).document()

@@ -80,7 +80,7 @@ def show_command(
     check_collection_name(name)
     place = choose_place(data, url, key_file)
     if isinstance(place, Path):
-        from vecstow_engine.cli.volume import describe
+        from vecstow_engine.cli.offline_volume import describe
 
         found = describe(place, name)
     else:
@@ -125,7 +125,7 @@ def _known(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_volume(data: Path) -> list[dict[str, Any]]:
-    from vecstow_engine.cli.volume import describe_all
+    from vecstow_engine.cli.offline_volume import describe_all
 
     return describe_all(data)
 
@@ -133,7 +133,7 @@ def _from_volume(data: Path) -> list[dict[str, Any]]:
 def _print_deleted(place: Path | Address, as_json: bool) -> None:
     found: Any
     if isinstance(place, Path):
-        from vecstow_engine.cli.volume import describe_deleted
+        from vecstow_engine.cli.offline_volume import describe_deleted
 
         found = describe_deleted(place)
     else:

@@ -23,8 +23,8 @@ Document = Mapping[str, Any]
 
 def repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json: bool) -> bool:
     """Repair a stopped volume; whether everything is sound afterwards."""
-    from vecstow_engine.storage.repair import RepairPlan
-    from vecstow_engine.storage.repair import repair_volume as repair
+    from vecstow_engine.doctor.repair import RepairPlan
+    from vecstow_engine.doctor.repair import repair_volume as repair
 
     def planned(plan: RepairPlan) -> None:
         if not as_json:

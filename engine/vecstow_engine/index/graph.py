@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.checking import Checking
 from vecstow_engine.index.groups import Groups
 from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows
 from vecstow_engine.index.hnsw import SPACES, Hnsw, hnsw_bytes
 from vecstow_engine.index.label_table import LabelTable
+from vecstow_engine.index.node_checks import NodeChecks
 from vecstow_engine.index.row_table import ROW_TABLE_BYTES, Hashes, RowTable
 from vecstow_engine.index.tail import Tail
 from vecstow_engine.model.labels import slots_of
@@ -66,7 +66,7 @@ class HnswGraph:
         self._groups = Groups()
         self._apart = Tail(metric, dimension)
         self._apart_max = min(APART_ROWS_MAX, max(1, APART_BYTES_MAX // (4 * dimension)))
-        self.checking = Checking()
+        self.checking = NodeChecks()
         self._outside: set[int] = set()
         """Nodes apart that are not in hnswlib's graph."""
         self._swept_rows = 0

@@ -18,12 +18,12 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.index.backlog import Backlog
+from vecstow_engine.index.fair_lock import FairLock
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hits import Labels, Rows
 from vecstow_engine.index.label_table import LabelTable
 from vecstow_engine.index.rebuild import Rebuild
 from vecstow_engine.index.tail import Tail
-from vecstow_engine.index.turns import Turns
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
@@ -49,7 +49,7 @@ class IndexState:
         self.dimension = dimension
         self.config = config
         self.fetch = fetch
-        self.turn = Turns()
+        self.turn = FairLock()
         self.lock = threading.Lock()
         self.table = LabelTable()
         self.tail = Tail(metric, dimension)
@@ -101,7 +101,7 @@ class IndexState:
                 self.rebuild.note_removed(labels)
         self._removed = []
 
-    def settle(self, labels: Labels) -> None:
+    def put_in_graph(self, labels: Labels) -> None:
         """A slice of the tail has been inserted: what was not removed meanwhile has moved. Both locks."""
         assert self.graph is not None
         stayed = self.table.places(labels) == TAIL

@@ -13,9 +13,9 @@ from typing import Final
 
 from vecstow_engine.index import exact, searching
 from vecstow_engine.index.graph import HnswGraph, graph_bytes
+from vecstow_engine.index.graph_feeder import GraphFeeder
 from vecstow_engine.index.hits import Hits, Labels, Rows
 from vecstow_engine.index.label_table import LabelTable
-from vecstow_engine.index.moving import Mover
 from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, Fetch, IndexState
 from vecstow_engine.index.tail import row_bytes
 from vecstow_engine.model.manifest import IndexConfig
@@ -45,7 +45,7 @@ class VectorIndex:
     ) -> None:
         self._threads = threads
         self._state = IndexState(metric, dimension, config, fetch, flat_rows_max)
-        self._mover = Mover(self._state, slice_seconds)
+        self._feeder = GraphFeeder(self._state, slice_seconds)
         self.searched_at = -math.inf
         """time.monotonic() of the last search."""
 
@@ -89,11 +89,11 @@ class VectorIndex:
 
         Raises what `fetch` raises, and then nothing has changed.
         """
-        return self._mover.advance(rows_max, self._threads if threads is None else threads)
+        return self._feeder.advance(rows_max, self._threads if threads is None else threads)
 
     def adopt(self, graph: HnswGraph) -> None:
         """Serve a loaded graph; raises RuntimeError when there is one already."""
-        self._mover.adopt(graph)
+        self._feeder.adopt(graph)
 
     def reconcile(self, live_labels: Labels) -> None:
         """Remove from the graph what is not live, and add to the backlog what is live and not known.
@@ -113,11 +113,11 @@ class VectorIndex:
 
         Replaces a rebuild that is under way; without a graph it sets what the first one is built with.
         """
-        self._mover.start_rebuild(config)
+        self._feeder.start_rebuild(config)
 
     def start_over(self, config: IndexConfig) -> None:
         """Give the graph up, and build another one with these settings from the rows that `fetch` reads."""
-        self._mover.start_over(config)
+        self._feeder.start_over(config)
 
     @contextmanager
     def fork_point(self) -> Iterator[HnswGraph | None]:

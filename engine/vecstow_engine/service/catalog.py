@@ -12,25 +12,26 @@ from typing import TypeVar
 
 import structlog
 
+from vecstow_engine.importers import import_orphan
 from vecstow_engine.model.errors import Busy, Conflict, DiskFull, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.service.changes import Changes
+from vecstow_engine.service.change_guard import ChangeGuard
 from vecstow_engine.service.collection import Collection, State
-from vecstow_engine.service.gate import Gate
-from vecstow_engine.service.loading import Loader
+from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.loader import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import (
     path_below,
     remove_unfinished_backups,
 )
-from vecstow_engine.storage.creation import first_use, refuse_orphan
+from vecstow_engine.storage.creation import create_data_files, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.importing import import_orphan, remove_unfinished
 from vecstow_engine.storage.layout import MANIFEST, Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
-from vecstow_engine.storage.repair import finish_repairs
+from vecstow_engine.storage.quarantine import finish_interrupted
 from vecstow_engine.storage.restoring import restore
+from vecstow_engine.storage.staging import remove_unfinished
 from vecstow_engine.storage.trash import (
     DeletedCollection,
     list_deleted,
@@ -44,7 +45,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Catalog:
-    """Changes of which collections there are. Methods may be called from any thread."""
+    """Changes which collections there are. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -65,16 +66,16 @@ class Catalog:
         self._import_roots = (layout.data,) if import_root is None else (layout.data, import_root)
         self._opened = opened
         self._make_room = make_room
-        self.changes = Changes(gate, registry.changing)
+        self.changes = ChangeGuard(gate, registry.changing)
 
     @property
     def failure(self) -> str | None:
         """Why no collection comes or goes any more in this process; None while they do."""
         return self.changes.failure
 
-    def settle_unfinished(self) -> None:
+    def finish_interrupted_changes(self) -> None:
         """Finish imports and repairs that lacked but their name, throw away what else a crash left."""
-        for name in finish_repairs(self._layout):
+        for name in finish_interrupted(self._layout):
             log.warning("finished an import or a repair that a crash had cut", collection=name)
         for remove in (remove_unfinished, remove_unfinished_backups):
             try:
@@ -123,7 +124,7 @@ class Catalog:
                 collection=name, operation=operation,
             )  # fmt: skip
 
-    def first_use(self, collection: Collection) -> None:
+    def create_files_of(self, collection: Collection) -> None:
         """Make the data files of a collection that gets its first write; raises Busy during a hold."""
         with self._gate.passing() as free, collection.upkeep:
             if not free:
@@ -136,7 +137,7 @@ class Catalog:
             if collection.store is not None:
                 return
             try:
-                manifest, store = first_use(self._layout, collection.manifest, self._handles)
+                manifest, store = create_data_files(self._layout, collection.manifest, self._handles)
             except files.SyncFailed as error:
                 collection.failure = f"a sync of its first files failed: {error}"
                 collection.writable()
@@ -234,7 +235,7 @@ class Catalog:
                 made, report = import_orphan(self._layout, source, wanted)
             log.info(
                 "collection imported", collection=wanted.name, source=orphaned_path,
-                format=report.format or "vecstow", records=report.points, skipped=report.skipped_count,
+                format=report.format, records=report.points, skipped=report.skipped_count,
             )  # fmt: skip
             for offset, reason in report.skipped:
                 log.warning("record was not imported", collection=wanted.name, offset=offset, reason=reason)

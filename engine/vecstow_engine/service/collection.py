@@ -28,11 +28,12 @@ from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model.errors import Conflict, NotFound, Quarantined, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.query.source import Source
 from vecstow_engine.service.attempts import Trouble, Work
-from vecstow_engine.service.memory import HeldOut
+from vecstow_engine.service.memory_plan import HeldOut
+from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.layers import Applied
-from vecstow_engine.storage.presence import DataFiles
-from vecstow_engine.storage.records import Effect
+from vecstow_engine.storage.log.effects import Effect
 from vecstow_engine.storage.store import Store
 
 WITHHELD_LISTED_MAX = 100
@@ -197,6 +198,14 @@ class Collection:
             f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
             details={"progress": self.progress},
         )  # fmt: skip
+
+    def source(self) -> Source | None:
+        """What queries read; None without data. Raises as `readable`."""
+        self.readable()
+        store, index = self.store, self.index
+        if store is None or index is None:
+            return None
+        return Source(self.manifest, store.view, index, self.hide_withheld)
 
     def writable(self) -> None:
         """Raise unless the collection takes writes."""

@@ -20,13 +20,13 @@ import structlog
 
 from vecstow_engine.index.tail import row_bytes
 from vecstow_engine.model.errors import Busy, DiskFull, VecstowError
-from vecstow_engine.service.accounts import Accounts
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.storage.layers import Applied
+from vecstow_engine.storage.log.effects import Delete, Effect, payload_bytes
 from vecstow_engine.storage.overlay import ENTRY_OVERHEAD_BYTES
-from vecstow_engine.storage.records import Delete, Effect, payload_bytes
 from vecstow_engine.storage.volume import Volume
 
 THREADS: Final = 2
@@ -72,14 +72,14 @@ class Committer:
         volume: Volume,
         accounts: Accounts,
         attempts: Attempts,
-        first_use: Callable[[Collection], None],
+        create_files_of: Callable[[Collection], None],
         committed: Callable[[Collection], None],
     ) -> None:
         self._settings = settings
         self._volume = volume
         self._accounts = accounts
         self._attempts = attempts
-        self._first_use = first_use
+        self._create_files_of = create_files_of
         self._committed = committed
         self._lock = threading.Lock()
         self._queues: dict[Collection, _Queue] = {}
@@ -212,7 +212,7 @@ class Committer:
         try:
             collection.writable()
             if collection.store is None:
-                self._first_use(collection)
+                self._create_files_of(collection)
             applied = collection.commit([write.effect for write in group])
         except DiskFull as error:
             self._commit_when_full(collection, group, error)

@@ -13,39 +13,39 @@ from typing import Any, Final
 
 import structlog
 
+from vecstow_engine.doctor.check import check_folder
 from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.service import figures
-from vecstow_engine.service.accounts import Accounts
+from vecstow_engine.service import stats
 from vecstow_engine.service.attempts import Attempts
-from vecstow_engine.service.background import Upkeep
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.service.committer import Committer
-from vecstow_engine.service.following import Follower
-from vecstow_engine.service.gate import Gate
-from vecstow_engine.service.holding import Holding
+from vecstow_engine.service.hold import Hold
+from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.service.indexer import Indexer
-from vecstow_engine.service.loading import Loader
-from vecstow_engine.service.losing import refuse_if_gone
-from vecstow_engine.service.memory import fitted, plan_for
-from vecstow_engine.service.opening import Opener, open_volume
+from vecstow_engine.service.loader import Loader
+from vecstow_engine.service.lost_files import refuse_if_gone
+from vecstow_engine.service.manifest_watcher import ManifestWatcher
+from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.service.memory_plan import fitted, plan_for
+from vecstow_engine.service.opener import Opener, open_volume
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.recall import self_recall
 from vecstow_engine.service.registry import Bound, Registry
-from vecstow_engine.service.repairing import Repairer
+from vecstow_engine.service.repairer import Repairer
 from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.searcher import Searcher, get_many
 from vecstow_engine.service.settings import Settings
+from vecstow_engine.service.upkeep import Upkeep
 from vecstow_engine.storage.backup import make_backup
-from vecstow_engine.storage.check import check_folder
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.leftovers import clear_refused
-from vecstow_engine.storage.point_commits import limit_caches
-from vecstow_engine.storage.records import Delete, Upsert
+from vecstow_engine.storage.log.effects import Delete, Upsert
+from vecstow_engine.storage.points.writer import limit_caches
 from vecstow_engine.storage.volume import Volume
 
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
@@ -84,9 +84,7 @@ class Engine:
             settings.storage.overlay_bytes_max, self.accounts, self._rebuilds,
         )  # fmt: skip
         self._opener = Opener(self.registry, self._loader, self.gate, self._notify)
-        self._holding = Holding(
-            self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max
-        )
+        self._hold = Hold(self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max)
         self._searcher = Searcher(settings.limits.search_queue_max)
         self._catalog = Catalog(
             self.layout, self.registry, self._loader, self._handles, self.gate,
@@ -96,7 +94,7 @@ class Engine:
             self.layout, self.registry, self._catalog, self._loader, self.gate,
             self._notify,
         )  # fmt: skip
-        self._follower = Follower(
+        self._manifest_watcher = ManifestWatcher(
             self.layout, self.registry, self._catalog, self.gate,
             self.attempts, self._rebuilds,
         )  # fmt: skip
@@ -109,13 +107,13 @@ class Engine:
         if self.volume is None:
             return
         limit_caches(self.memory_plan.cache_bytes)
-        self._catalog.settle_unfinished()
+        self._catalog.finish_interrupted_changes()
         collections = self.registry.discover(lambda: self.leaving)
         if self.leaving:
             return
         self._indexer = Indexer(self.settings.index.index_threads, self.attempts, self.accounts)
         self._committer = Committer(
-            self.settings, self.volume, self.accounts, self.attempts, self._catalog.first_use,
+            self.settings, self.volume, self.accounts, self.attempts, self._catalog.create_files_of,
             self._indexer.notify,
         )  # fmt: skip
         self._upkeep = Upkeep(
@@ -128,7 +126,7 @@ class Engine:
             self.accounts,
             self._rebuilds,
             (
-                self._holding.settle,
+                self._hold.let_drops_if_over,
                 self._opener.open_postponed,
                 self._rescan_when_due,
                 self._purge_when_due,
@@ -193,7 +191,7 @@ class Engine:
 
     def stats(self, name: str) -> dict[str, object]:
         """name, vector_count, dimension, index_size, memory_usage (bytes)."""
-        return figures.collection_stats(self.collection(name))
+        return stats.collection_stats(self.collection(name))
 
     def _bound(self, target: Collection | str) -> Bound:
         """The collection of a request, looked up once: Conflict when another takes its name meanwhile."""
@@ -302,11 +300,11 @@ class Engine:
 
         Raises Recovering while a collection is opened, which changes its files and its log's; Busy.
         """
-        return self._holding.begin(seconds)
+        return self._hold.begin(seconds)
 
     def release_hold(self) -> None:
         """End the hold."""
-        self._holding.end()
+        self._hold.end()
 
     # Points -----------------------------------------------------------------------------------------------
 
@@ -347,7 +345,7 @@ class Engine:
 
     def server_stats(self) -> dict[str, object]:
         """What `GET /stats` says."""
-        return figures.server_stats(self.registry.collections(), self.layout, self._started_at)
+        return stats.server_stats(self.registry.collections(), self.layout, self._started_at)
 
     def state_document(self) -> dict[str, object]:
         """What `GET /state` says: everything that the manager asks each tick."""
@@ -359,7 +357,7 @@ class Engine:
             "failure": self._catalog.failure,
             "memory": self.accounts.document(),
             "volume_full": self.volume is not None and self.volume.full,
-            "collections": figures.state_rows(self.registry),
+            "collections": stats.state_rows(self.registry),
             "findings": self.findings,
             "findings_stale": time.monotonic() - self._refreshed_at > FINDINGS_SECONDS_MAX,
         }
@@ -409,7 +407,7 @@ class Engine:
 
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()
-        if not self._follower.rescan():
+        if not self._manifest_watcher.rescan():
             self._rescanned_at = -math.inf  # the upkeep thread does it, as soon as it can
 
 

@@ -17,9 +17,9 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.service.accounts import Accounts
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.memory_accounts import Accounts
 
 TURN_SECONDS_MIN: Final = 0.001
 """What a slice counts at least: a clock that stands still must not give one collection every turn."""
@@ -30,7 +30,7 @@ Searches find the rows meanwhile, by exact comparison.
 """
 
 
-class Turns:
+class IndexingQueue:
     """Which collection comes next: the one whose slices have taken the least time since it began to wait."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Indexer:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._turns = Turns()
+        self._queue = IndexingQueue()
         self._at_work: Collection | None = None
         self._notified_at_work = False
         self._passed_over: Collection | None = None
@@ -109,7 +109,7 @@ class Indexer:
             if collection is self._at_work:
                 self._notified_at_work = True
                 return
-            if not self._turns.add(collection):
+            if not self._queue.add(collection):
                 return
         self._wake.set()
 
@@ -145,24 +145,24 @@ class Indexer:
 
     def _pause_seconds(self) -> float | None:
         with self._lock:
-            resumes_at = self._turns.resumes_at
+            resumes_at = self._queue.resumes_at
         return None if resumes_at is None else max(0.0, resumes_at - time.monotonic())
 
     def _take(self) -> Collection | None:
         with self._lock:
-            self._at_work = None if self._stopping.is_set() else self._turns.take(time.monotonic())
+            self._at_work = None if self._stopping.is_set() else self._queue.take(time.monotonic())
             self._notified_at_work = False
             return self._at_work
 
     def _give_back(self, collection: Collection, seconds: float, moved: int) -> None:
         gathers = moved > 0 and moved > _rows_left(collection)
         with self._lock:
-            self._turns.charge(collection, seconds)
+            self._queue.charge(collection, seconds)
             self._at_work = None
             if gathers:
-                self._turns.postpone(collection, time.monotonic() + GATHER_SECONDS)
+                self._queue.postpone(collection, time.monotonic() + GATHER_SECONDS)
             elif moved or self._notified_at_work:
-                self._turns.add(collection)
+                self._queue.add(collection)
 
     def _advance(self, collection: Collection) -> int:
         """Move one slice; return how many labels were dealt with, 0 when all is done."""

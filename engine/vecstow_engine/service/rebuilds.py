@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from vecstow_engine.model.manifest import IndexConfig
-from vecstow_engine.service.accounts import Accounts
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.memory_accounts import Accounts
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Rebuilds:
             return False
         assert collection.index is not None
         collection.index.start_rebuild(config)
-        self._settle(collection)
+        self._account_for(collection)
         return True
 
     def begin_in_place(self, collection: Collection, config: IndexConfig) -> None:
@@ -47,9 +47,9 @@ class Rebuilds:
         assert index is not None
         index.start_over(config)
         log.info("graph is rebuilt in the place of the old one", collection=collection.name)
-        self._settle(collection)
+        self._account_for(collection)
 
-    def _settle(self, collection: Collection) -> None:
+    def _account_for(self, collection: Collection) -> None:
         collection.postponed_rebuild = None
         self._accounts.update(collection)
         self._begun(collection)

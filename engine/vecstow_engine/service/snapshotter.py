@@ -21,7 +21,7 @@ from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
-from vecstow_engine.service.losing import refuse_if_gone
+from vecstow_engine.service.lost_files import refuse_if_gone
 from vecstow_engine.storage import files
 from vecstow_engine.storage.snapshots import (
     describe_snapshot,

@@ -28,8 +28,8 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.collection_identity import identity_of
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import (
     INDEX,
     MANIFEST,
@@ -41,12 +41,12 @@ from vecstow_engine.storage.layout import (
     timestamp,
 )
 from vecstow_engine.storage.leftovers import clear_away, clear_place, cleared_on_error
-from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.log.replay import segment_paths
+from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
-from vecstow_engine.storage.point_commits import rewrite_meta
-from vecstow_engine.storage.points import Meta
+from vecstow_engine.storage.points.records import Meta
+from vecstow_engine.storage.points.writer import rewrite_meta
 from vecstow_engine.storage.recovery import open_store
-from vecstow_engine.storage.replay import segment_paths
 from vecstow_engine.storage.room import refuse_without_room, tree_bytes
 from vecstow_engine.storage.rows_header import encode_header
 from vecstow_engine.storage.trash import refuse_taken
@@ -125,7 +125,7 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
     refuse_without_room(layout.data, tree_bytes(backup), "restore", name)
     try:
         _copy_tree(backup, staging.data)
-        settled = settle_copy(staging, source_name, name)
+        settled = bring_to_rest(staging, source_name, name)
         with manifests_locked(layout):
             if layout.collection(name).exists():
                 raise Conflict(f"collection {name!r} exists", collection=name)
@@ -215,7 +215,7 @@ def _copy_tree(source: Path, target: Path) -> None:
     files.sync_folder(target)
 
 
-def settle_copy(staging: Layout, source_name: str, name: str) -> Settled:
+def bring_to_rest(staging: Layout, source_name: str, name: str) -> Settled:
     """Bring a copied collection to rest: log applied, then name and uid of its own in every file."""
     folder = staging.collection(source_name)
     manifest = read_manifest(folder)

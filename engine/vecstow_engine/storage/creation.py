@@ -18,23 +18,23 @@ from vecstow_engine.model.errors import Conflict, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.collection_identity import Identity, identity_of
+from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.identity import Identity, identity_of
 from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
-from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
-from vecstow_engine.storage.point_commits import create_points, write_points
-from vecstow_engine.storage.points import Meta, StoredPoint
-from vecstow_engine.storage.presence import DataFiles
+from vecstow_engine.storage.points.records import Meta, StoredPoint
+from vecstow_engine.storage.points.writer import create_points, write_points
 from vecstow_engine.storage.rows import RowsFile, create_rows, row_checksums
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 
 
-def first_use(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple[Manifest, Store]:
+def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple[Manifest, Store]:
     """Make the data files of an empty collection, as its manifest on the volume says.
 
     Raises DiskFull; NotFound when that manifest has gone, Conflict when it has another shape than `expected`,

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import DamagedFile, NotFound, Unavailable, VecstowError
 from vecstow_engine.model.labels import make_labels
+from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.handles import Closable, HandleCache
-from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
+from vecstow_engine.storage.log.effects import Delete, Effect, Upsert
 from vecstow_engine.storage.overlay import Entry, Overlay
-from vecstow_engine.storage.point_table import PointTable
-from vecstow_engine.storage.records import Delete, Effect, Upsert
+from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.rows import RowsFile, row_checksums
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 from vecstow_engine.storage.slots import SlotTable

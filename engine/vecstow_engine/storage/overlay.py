@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.storage.points import StoredPoint
+from vecstow_engine.storage.points.records import StoredPoint
 
 ENTRY_OVERHEAD_BYTES: Final = 412
 """Besides row, id and payload: an entry's Python objects, and its places in two maps (measured)."""

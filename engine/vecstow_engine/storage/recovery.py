@@ -16,21 +16,28 @@ from typing import Final
 from vecstow_engine.model.errors import DamagedFile, DiskFull, Foreign, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
+from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Applied, Layers
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content, timestamp
-from vecstow_engine.storage.log import Log
+from vecstow_engine.storage.log.effects import Effect, decode_effect
+from vecstow_engine.storage.log.replay import (
+    FoundSegment,
+    Replayable,
+    read_log,
+    records_of,
+    segment_paths,
+    select_records,
+)
+from vecstow_engine.storage.log.segment import Record
+from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest
-from vecstow_engine.storage.mending import find_faults, mend
-from vecstow_engine.storage.point_commits import settle
-from vecstow_engine.storage.point_table import PointTable
-from vecstow_engine.storage.points import Meta
-from vecstow_engine.storage.presence import DataFiles
-from vecstow_engine.storage.records import Effect, decode_effect
-from vecstow_engine.storage.replay import FoundSegment, Verdict, follow, read_log, records_of, segment_paths
+from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.records import Meta
+from vecstow_engine.storage.points.table_repair import find_faults, mend
+from vecstow_engine.storage.points.writer import fold_journal
 from vecstow_engine.storage.rows_header import HEADER_BYTES, MAGIC, read_header
-from vecstow_engine.storage.segment import Record
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
 from vecstow_engine.storage.versions import refuse_newer
@@ -86,26 +93,26 @@ def open_store(
     if identity is None:
         return Opened(manifest, None)
     refuse_newer(folder, layout.log(identity.uid))
-    settle(folder / POINTS)
+    fold_journal(folder / POINTS)
     meta, slots, mended = _read_points(folder, identity)
     segments = read_log(layout.log(identity.uid))
     refuse_strangers(segments, identity, manifest.name if is_rival else None)
-    verdict = follow(segments, meta.applied)
+    replayable = select_records(segments, meta.applied)
     found = os.listdir(folder)
     for name in _TEMPORARIES:
         if name in found:
             files.remove(folder / name)
     served = dataclasses.replace(identity, name=manifest.name)
-    log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=verdict.extents)
+    log = Log(layout.log(identity.uid), served, applied=meta.applied, carried=replayable.extents)
     store = Store(Layers(folder, served, slots, handles, meta.checkpoints + 1), log, meta, data_files)
     try:
-        changes = _replay(store, verdict, replay_bytes_max, progress)
-        warnings = [*mended, *verdict.warnings, *_set_aside(layout, manifest.name, verdict.torn)]
-        if verdict.extents or verdict.torn or _is_renamed(segments, manifest.name):
+        changes = _replay(store, replayable, replay_bytes_max, progress)
+        warnings = [*mended, *replayable.warnings, *_set_aside(layout, manifest.name, replayable.torn)]
+        if replayable.extents or replayable.torn or _is_renamed(segments, manifest.name):
             warnings += _resume(log)
         return Opened(
             _with_uid(layout, manifest, identity.uid), store, tuple(warnings),
-            wal_missing=not segments, replayed=verdict.count, changes=tuple(changes),
+            wal_missing=not segments, replayed=replayable.count, changes=tuple(changes),
         )  # fmt: skip
     except BaseException:
         store.close()
@@ -113,12 +120,12 @@ def open_store(
 
 
 def _replay(
-    store: Store, verdict: Verdict, bytes_max: int, progress: Callable[[int, int], None]
+    store: Store, replayable: Replayable, bytes_max: int, progress: Callable[[int, int], None]
 ) -> list[Applied]:
     """Apply the records in pieces that fit into memory; returns what those of the last piece changed."""
     changes: list[Applied] = []
-    total = verdict.count
-    for done, record in enumerate(records_of(verdict.extents), start=1):
+    total = replayable.count
+    for done, record in enumerate(records_of(replayable.extents), start=1):
         changes.append(store.replay(_effect_of(record, store.log), record.sequence))
         if store.overlay_bytes >= bytes_max:
             store.checkpoint_replayed()

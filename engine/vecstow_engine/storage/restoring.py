@@ -8,9 +8,9 @@ from pathlib import Path
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, path_below, restore_backup
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.log.replay import segment_paths
+from vecstow_engine.storage.quarantine import finish_interrupted
 from vecstow_engine.storage.recovery import WAL_MISSING
-from vecstow_engine.storage.repair.swap import finish_repairs
-from vecstow_engine.storage.replay import segment_paths
 from vecstow_engine.storage.trash import restore_deleted
 from vecstow_engine.storage.volume import alone, stopped_volume
 
@@ -33,7 +33,7 @@ def restore_on_volume(data: Path, given: str, new_name: str | None) -> Settled:
     """
     layout = stopped_volume(data)
     with alone(layout, f"vecstow restore {given}"):
-        finish_repairs(layout)
+        finish_interrupted(layout)
         try:
             settled = restore(layout, given, new_name)
         except OSError as error:

@@ -16,7 +16,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from vecstow_engine.storage import files
-from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.rows_header import HEADER_BYTES, encode_header
 
 _READ_GAP_ROWS: Final = 8

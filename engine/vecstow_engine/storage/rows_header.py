@@ -9,7 +9,7 @@ from typing import Final
 from crc32c import crc32c
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
-from vecstow_engine.storage.identity import Identity, pack_identity, unpack_identity
+from vecstow_engine.storage.collection_identity import Identity, pack_identity, unpack_identity
 
 MAGIC: Final = b"VSTWROWS"
 VERSION: Final = 1

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.storage.points import Slots
+from vecstow_engine.storage.points.records import Slots
 
 FREE_SLOT_BYTES: Final = 40
 """An integer, and its place in the queue."""

@@ -16,9 +16,9 @@ from crc32c import crc32c
 from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import INDEX, POINTS
-from vecstow_engine.storage.point_commits import write_snapshot
-from vecstow_engine.storage.point_table import PointTable
-from vecstow_engine.storage.points import SnapshotEntry
+from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.records import SnapshotEntry
+from vecstow_engine.storage.points.writer import write_snapshot
 
 READ_BYTES: Final = 1 << 20
 SPARE_BYTES_MAX: Final = 256 << 20

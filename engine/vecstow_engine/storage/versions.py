@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import NewerFormat, StorageError
 from vecstow_engine.storage.layout import POINTS, ROWS
-from vecstow_engine.storage.peek import peek_meta
-from vecstow_engine.storage.replay import read_headers
+from vecstow_engine.storage.log.replay import read_headers
+from vecstow_engine.storage.points.read_at_rest import peek_meta
 from vecstow_engine.storage.rows_header import read_header
 
 

@@ -32,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SidecarReport:
     """What the sidecar beside it says of one resource."""
 
     reason: Reason
@@ -52,7 +52,7 @@ class EngineState:
     volume_id: str
     rows: Mapping[str, Row]
     """By the collection's name."""
-    told: Mapping[str, tuple[Told, ...]]
+    told: Mapping[str, tuple[SidecarReport, ...]]
     """By the resource's uid."""
     failure: str | None = None
     """Why no collection comes or goes."""
@@ -131,7 +131,7 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
 def parse_state(document: Mapping[str, Any]) -> EngineState:
     """The `data` of a state document. Raises one of `kube.NOT_UNDERSTOOD` for what is none."""
     rows = [_row(row) for row in document["collections"]]
-    told: dict[str, tuple[Told, ...]] = {}
+    told: dict[str, tuple[SidecarReport, ...]] = {}
     for finding in (document["findings"] or {}).get("resources", ()):
         uid = str(finding["resource_uid"])
         told[uid] = (*told.get(uid, ()), _told(finding))
@@ -145,12 +145,12 @@ def parse_state(document: Mapping[str, Any]) -> EngineState:
     )
 
 
-def _told(finding: Mapping[str, Any]) -> Told:
+def _told(finding: Mapping[str, Any]) -> SidecarReport:
     """A newer sidecar may have words of its own: they are told as they are, of this resource alone."""
     word, message, hint = finding["reason"], str(finding["message"]), finding.get("hint")
     if word not in set(Reason):
-        return Told(Reason.UNKNOWN, f"{word}: {message}", hint)
-    return Told(Reason(word), message, hint)
+        return SidecarReport(Reason.UNKNOWN, f"{word}: {message}", hint)
+    return SidecarReport(Reason(word), message, hint)
 
 
 def _row(row: Mapping[str, Any]) -> Row:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vecstow_operator.manager.verdict import Replica, Verdict
+from vecstow_operator.manager.assessment import Assessment, Replica
 from vecstow_operator.observed import Known, Loss, Observed
 from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
@@ -52,7 +52,7 @@ class Transition:
     """It ends by itself: worth a word only when it lasts."""
 
 
-def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: str) -> Document:
+def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any], now: str) -> Document:
     """The whole status; `now` (RFC 3339) is the time of conditions that changed.
 
     While the resource is paused only that is told anew, and what data it has: it may be lost meanwhile.
@@ -60,9 +60,9 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
     if resource.is_paused:
         kept = {key: value for key, value in before.items() if key not in _OF_DATA}
         conditions = _with_pause(resource, before, now)
-        return kept | _data(verdict.known) | {"observedAt": now, "conditions": conditions}
-    conditions = _timed(resource, list(_conditions(verdict)), before, now)
-    if verdict.reason in UNHEARD and verdict.degraded is None:
+        return kept | _data(assessment.known) | {"observedAt": now, "conditions": conditions}
+    conditions = _timed(resource, list(_conditions(assessment)), before, now)
+    if assessment.reason in UNHEARD and assessment.degraded is None:
         conditions = _still_degraded(conditions, _by_type(before))
     status: Document = {
         "observedGeneration": resource.generation,
@@ -70,9 +70,9 @@ def build(resource: Observed, verdict: Verdict, before: Mapping[str, Any], now: 
         "observedAt": now,
         "conditions": conditions,
     }
-    if verdict.replicas:  # a list that becomes empty comes back as none
-        status["replicas"] = [_replica(replica) for replica in verdict.replicas]
-    return status | _data(verdict.known)
+    if assessment.replicas:  # a list that becomes empty comes back as none
+        status["replicas"] = [_replica(replica) for replica in assessment.replicas]
+    return status | _data(assessment.known)
 
 
 def own(status: Mapping[str, Any]) -> Document:
@@ -155,28 +155,28 @@ _Fact = tuple[Condition, bool | None, Reason, str]
 """A condition; None where nobody knows."""
 
 
-def _conditions(verdict: Verdict) -> Iterator[_Fact]:
-    reason, message = verdict.reason, verdict.message
+def _conditions(assessment: Assessment) -> Iterator[_Fact]:
+    reason, message = assessment.reason, assessment.message
     is_ready = reason is Reason.SERVED
-    yield Condition.READY, is_ready if verdict.is_asked else None, reason, message
-    if verdict.is_confirmed:
+    yield Condition.READY, is_ready if assessment.is_asked else None, reason, message
+    if assessment.is_confirmed:
         yield Condition.SYNCED, True, Reason.CONFIRMED, "the engine follows this generation"
     else:
         yield Condition.SYNCED, False, reason if not is_ready else Reason.PENDING, message
-    degraded = verdict.degraded
+    degraded = assessment.degraded
     if degraded is not None:
         yield Condition.DEGRADED, True, degraded.reason, degraded.text
     else:
         yield Condition.DEGRADED, False, Reason.SOUND, "nothing is withheld"
-    yield _conflict(verdict)
+    yield _conflict(assessment)
     yield Condition.PAUSED, False, Reason.NOT_REQUESTED, "it is reconciled"
-    yield from _progress(verdict, is_ready)
+    yield from _progress(assessment, is_ready)
 
 
-def _conflict(verdict: Verdict) -> _Fact:
-    if verdict.reason is Reason.CONFLICT:
-        return Condition.CONFLICT, True, verdict.reason, verdict.message
-    if not verdict.is_supervised:
+def _conflict(assessment: Assessment) -> _Fact:
+    if assessment.reason is Reason.CONFLICT:
+        return Condition.CONFLICT, True, assessment.reason, assessment.message
+    if not assessment.is_supervised:
         return Condition.CONFLICT, None, Reason.SIDECAR_SILENT, "no sidecar reports to the engine"
     return Condition.CONFLICT, False, Reason.NO_RIVAL, "nothing else has the name"
 
@@ -188,16 +188,16 @@ def _still_degraded(conditions: list[Document], old: Mapping[str, Document]) -> 
     return [old[c["type"]] if c["type"] == Condition.DEGRADED else c for c in conditions]
 
 
-def _progress(verdict: Verdict, is_ready: bool) -> Iterator[_Fact]:
+def _progress(assessment: Assessment, is_ready: bool) -> Iterator[_Fact]:
     """Reconciling and Stalled, as kstatus reads them."""
-    if is_ready and verdict.indexing is not None:
-        yield Condition.RECONCILING, True, Reason.INDEXING, verdict.indexing
-    elif not is_ready and verdict.reason in PASSING:
-        yield Condition.RECONCILING, True, verdict.reason, verdict.message
+    if is_ready and assessment.indexing is not None:
+        yield Condition.RECONCILING, True, Reason.INDEXING, assessment.indexing
+    elif not is_ready and assessment.reason in PASSING:
+        yield Condition.RECONCILING, True, assessment.reason, assessment.message
     else:
         yield Condition.RECONCILING, False, Reason.NONE, "nothing is under way"
-    if not is_ready and verdict.reason not in PASSING:
-        yield Condition.STALLED, True, verdict.reason, verdict.message
+    if not is_ready and assessment.reason not in PASSING:
+        yield Condition.STALLED, True, assessment.reason, assessment.message
     else:
         yield Condition.STALLED, False, Reason.NONE, "nobody need do anything"
 

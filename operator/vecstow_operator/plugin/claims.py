@@ -9,7 +9,7 @@ from typing import Any, Final
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from vecstow_operator.plugin.report import WHOLE, Line
+from vecstow_operator.plugin.status_lines import WHOLE, Line
 from vecstow_operator.vocabulary import Label, Reason
 
 VOLUME: Final = "data"

@@ -12,8 +12,8 @@ from kubernetes.client.exceptions import ApiException
 from vecstow_operator.edge import print_error
 from vecstow_operator.keys import KeyFile
 from vecstow_operator.kube import refusal
+from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.engines import EngineView, orphans
-from vecstow_operator.manager.verdict import judge
 from vecstow_operator.observed import finalizers, observed
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.options import Context, Engine, Names, Namespace, Resources
@@ -74,12 +74,14 @@ def accept_empty(
     session = Session.open(context, namespace, key_file)
     document = session.document(name)
     resource = observed(document)
-    verdict = judge(resource, session.found.engines.get(resource.engine, EngineView(resource.engine)))
-    lost = verdict.known.collection_uid
+    assessment = assess(resource, session.found.engines.get(resource.engine, EngineView(resource.engine)))
+    lost = assessment.known.collection_uid
     if lost is None:
         raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
-    if verdict.reason not in LOSSES:
-        raise Refused(f"vectorcollection/{name} has no loss to accept: {verdict.reason}: {verdict.message}")
+    if assessment.reason not in LOSSES:
+        raise Refused(
+            f"vectorcollection/{name} has no loss to accept: {assessment.reason}: {assessment.message}"
+        )
     session.patch(document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
     typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
 

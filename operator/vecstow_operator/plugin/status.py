@@ -12,8 +12,8 @@ from vecstow_operator.plugin.claims import claims_of, with_claims
 from vecstow_operator.plugin.managers import absence
 from vecstow_operator.plugin.options import AsJson, Context, Names, Namespace
 from vecstow_operator.plugin.output import print_json, print_table
-from vecstow_operator.plugin.report import WHOLE, Line, report
 from vecstow_operator.plugin.session import Session
+from vecstow_operator.plugin.status_lines import WHOLE, Line, report
 
 COLUMNS: Final = ("resource", "collection", "engine", "state", "reason", "vectors")
 

@@ -10,8 +10,8 @@ from kubernetes import client
 
 from vecstow_operator.keys import EngineKey
 from vecstow_operator.kube import NOT_UNDERSTOOD, Cluster
-from vecstow_operator.manager.asking import UNOWNED, addresses_of, engine_views
 from vecstow_operator.manager.engines import EnginePod, EngineView, parse_state
+from vecstow_operator.manager.state_poller import UNOWNED, addresses_of, engine_views
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer, NotAllowed
 from vecstow_operator.vocabulary import PLUGIN_FIELDS

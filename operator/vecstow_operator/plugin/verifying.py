@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from vecstow_operator.keys import KeyFile
-from vecstow_operator.manager.asking import CONTAINER
+from vecstow_operator.manager.state_poller import CONTAINER
 from vecstow_operator.plugin.options import AsJson, Context, Engine, Namespace
 from vecstow_operator.plugin.output import print_json
-from vecstow_operator.plugin.report import repaired
 from vecstow_operator.plugin.session import Session
+from vecstow_operator.plugin.status_lines import repaired
 
 
 def check(

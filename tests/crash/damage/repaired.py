@@ -12,8 +12,8 @@ from tests.crash.damage.reading import Seen, see
 from tests.crash.damage.verdict import judge_neighbour
 from tests.crash.damage.volume import RESERVE_BYTES, Truth, Volume
 from tests.crash.reading import killed
-from vecstow_engine.storage.check import check_volume
-from vecstow_engine.storage.repair import CollectionRepair, Outcome, repair_volume
+from vecstow_engine.doctor.check import check_volume
+from vecstow_engine.doctor.repair import CollectionRepair, RepairOutcome, repair_volume
 
 
 def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) -> tuple[str, list[str]]:
@@ -22,16 +22,16 @@ def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) ->
     before = _contents(data)
     done = repair_volume(data).collections
     others = {other: mended.outcome for other, mended in done.items() if other != name}
-    wrong = [f"{other} is {end} too" for other, end in others.items() if end is not Outcome.SOUND]
-    if done[name].outcome is Outcome.IMPOSSIBLE:
+    wrong = [f"{other} is {end} too" for other, end in others.items() if end is not RepairOutcome.SOUND]
+    if done[name].outcome is RepairOutcome.IMPOSSIBLE:
         changed = {path for path, raw in _contents(data).items() if before.get(path) != raw}
         return "repair impossible", wrong + [f"it is changed: {path}" for path in changed]
-    if done[name].outcome is not Outcome.REPAIRED:
+    if done[name].outcome is not RepairOutcome.REPAIRED:
         return "not repaired", [*wrong, f"it is {done[name].outcome}: {done[name].plan}"]
     wrong += [
         f"after repair: {finding}" for finding in check_volume(data, [name]).findings if _is_bad(finding)
     ]
-    if (again := repair_volume(data, [name]).collections[name]).outcome is not Outcome.SOUND:
+    if (again := repair_volume(data, [name]).collections[name]).outcome is not RepairOutcome.SOUND:
         wrong.append(f"a second repair is {again.outcome}: {again.plan}")
     with killed(data, reserve_bytes=RESERVE_BYTES) as engine:
         for other, truth in volume.live.items():

@@ -21,8 +21,8 @@ from tests.crash.damage.verdict import (
 from tests.crash.damage.volume import RESERVE_BYTES, Volume
 from tests.crash.reading import killed
 from tests.unit.running_engine import RunningEngine
+from vecstow_engine.doctor.check import check_volume
 from vecstow_engine.model.errors import VecstowError, VolumeRefused
-from vecstow_engine.storage.check import check_volume
 
 RESTORED = "restored"
 COPIES = (".deleted/", ".backups/", "wal/gone/")

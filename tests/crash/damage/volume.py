@@ -28,7 +28,7 @@ from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.manifest import IndexConfig, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.service.snapshotter import take_snapshot
-from vecstow_engine.storage import point_commits
+from vecstow_engine.storage.points import writer
 
 LONG_PAYLOAD = "long " * 1200
 """It takes overflow pages of SQLite."""
@@ -165,14 +165,14 @@ class _Maker:
 
     def _killed_in_a_checkpoint(self, name: str) -> None:
         """What lies there when SQLite has committed to its `-wal`, and has not moved it to the table yet."""
-        make_durable = point_commits.make_durable
+        make_durable = writer.make_durable
 
         def copied_before(connection: Connection, path: Path) -> None:
             if path.parent.name == name and not self.left.exists():
                 shutil.copytree(self.data, self.left)
             make_durable(connection, path)
 
-        with mock.patch.object(point_commits, "make_durable", copied_before):
+        with mock.patch.object(writer, "make_durable", copied_before):
             self._checkpoint(name)
 
     def _checkpoints(self) -> None:

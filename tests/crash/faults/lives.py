@@ -14,7 +14,7 @@ from tests.crash.faults.workload import Workload
 from tests.crash.faults.writer import Gone, Told
 from tests.crash.rest import Refused
 from tests.crash.without_log import lost_without_log
-from vecstow_engine.storage.check import Severity, check_volume
+from vecstow_engine.doctor.check import Severity, check_volume
 
 STOP = "stop"
 """The last step of a life that nothing ended before: SIGTERM, checkpoints, the graph's snapshot."""

@@ -14,9 +14,10 @@ from unittest import mock
 from tests.crash.reading import HOLD_SECONDS
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.service import opening
-from vecstow_engine.storage import files, point_commits, store
+from vecstow_engine.service import opener
+from vecstow_engine.storage import files, store
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, Layout
+from vecstow_engine.storage.points import writer
 from vecstow_engine.storage.store import Store
 
 _Answer = TypeVar("_Answer")
@@ -24,7 +25,7 @@ _Answer = TypeVar("_Answer")
 MOMENTS = {
     "idle": None,
     "rows are written": (store, "write_points"),
-    "SQLite has committed": (point_commits, "make_durable"),
+    "SQLite has committed": (writer, "make_durable"),
 }
 """At which a kill comes; the two in a checkpoint come before the call of that name."""
 CALLS_OF_A_START = ("new_file", "remove")
@@ -87,7 +88,7 @@ class Site:
                 self._leave()
             return real(path, *values)
 
-        one_at_a_time = mock.patch.object(opening, "THREADS", 1)
+        one_at_a_time = mock.patch.object(opener, "THREADS", 1)
         with one_at_a_time, mock.patch.object(files, call, left_before):
             self.kill()
         if self._next.exists():

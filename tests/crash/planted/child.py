@@ -31,12 +31,15 @@ class NotImported(Exception):
     """Raised when another engine than the copy would be proven."""
 
 
-def prove(engine: Path, *arguments: str) -> Ended:
-    """Run `tests.crash.prove` with the copy of the engine in the folder `engine`."""
+def prove(engine: Path, says: str, *arguments: str) -> Ended:
+    """Run `tests.crash.prove` with the copy of the engine in `engine`, until a finding matches `says`.
+
+    A bug shows in several ways, and which one comes first depends on the record.
+    """
     environment = first_on_path(engine) | {"TMPDIR": str(engine.parent)}  # what findings keep goes with it
     refuse_another(engine, environment)
     report = engine.with_name("report.json")
-    command = [sys.executable, "-m", "tests.crash.prove", "--stop-at-first", "--json", report, *arguments]
+    command = [sys.executable, "-m", "tests.crash.prove", "--stop-at", says, "--json", report, *arguments]
     code, said = _run_as_group(command, environment)
     results: list[dict[str, Any]] = json.loads(report.read_text()) if report.exists() else []
     findings = [finding["what"] for result in results for finding in result["findings"]]

@@ -25,7 +25,7 @@ class Planted:
 
     def run(self, folder: Path) -> Outcome:
         bug = read_bug(FOLDER / f"{self.name}.patch")
-        ended = prove(plant(bug, folder), "--only", bug.part, *bug.arguments)
+        ended = prove(plant(bug, folder), bug.says, "--only", bug.part, *bug.arguments)
         if (why := not_caught(bug, ended)) is not None:
             return Outcome(0, findings=[Finding(f"planted bug {bug.name}: {why}", bug.name)])
         return Outcome(1, facts=Counter({f"by {bug.part}": 1}))

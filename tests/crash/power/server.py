@@ -10,7 +10,7 @@ import functools
 from tests.engine_process import end_with_parent
 from vecstow_engine.cli.main import main
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.service import background, loading
+from vecstow_engine.service import loader, upkeep
 
 UPKEEP_SECONDS = 0.02
 SNAPSHOT_ROWS_MIN = 10
@@ -18,7 +18,7 @@ FLAT_ROWS_MAX = 20
 
 if __name__ == "__main__":
     end_with_parent()
-    background.UPKEEP_SECONDS = UPKEEP_SECONDS  # type: ignore[misc]
-    background.SNAPSHOT_ROWS_MIN = SNAPSHOT_ROWS_MIN  # type: ignore[misc]
-    loading.VectorIndex = functools.partial(VectorIndex, flat_rows_max=FLAT_ROWS_MAX)  # type: ignore[misc]
+    upkeep.UPKEEP_SECONDS = UPKEEP_SECONDS  # type: ignore[misc]
+    upkeep.SNAPSHOT_ROWS_MIN = SNAPSHOT_ROWS_MIN  # type: ignore[misc]
+    loader.VectorIndex = functools.partial(VectorIndex, flat_rows_max=FLAT_ROWS_MAX)  # type: ignore[misc]
     main()

@@ -10,9 +10,9 @@ from tests.crash.power.disk import reachable
 from tests.crash.power.moments import Moment
 from tests.crash.power.states import State
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.storage.replay import runs_in
-from vecstow_engine.storage.segment import decode_header
-from vecstow_engine.storage.segment_reader import heads_beyond
+from vecstow_engine.storage.log.replay import runs_in
+from vecstow_engine.storage.log.segment import decode_header
+from vecstow_engine.storage.log.segment_reader import heads_beyond
 
 LATER_WITHOUT_EARLIER = "a later record of a group without an earlier one"
 BACK_AGAIN = "unlinked, and back again"

@@ -51,9 +51,7 @@ def main() -> int:
     begun_at = time.monotonic()
     wanted = [(part, goal_of(part, arguments)) for part in chosen if can_run(part, arguments.depth)]
     results = []
-    for result in run_parts(
-        wanted, arguments.depth, arguments.seed, Teller(), stop_at_first=arguments.stop_at_first
-    ):
+    for result in run_parts(wanted, arguments.depth, arguments.seed, Teller(), stop_at=arguments.stop_at):
         tell_end(result)
         results.append(result)
     write(arguments.json, results)
@@ -84,7 +82,10 @@ def parse(every: Iterable[str]) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, metavar="N", help="so many cases of each part")
     parser.add_argument("--seed", type=int, default=1, help="another one tries other cases")
-    parser.add_argument("--stop-at-first", action="store_true", help="end with the first finding")
+    parser.add_argument("--stop-at", metavar="REGEX", help="end with the first finding that says this")
+    parser.add_argument(
+        "--stop-at-first", dest="stop_at", action="store_const", const="", help="end with the first finding"
+    )
     parser.add_argument("--repeat", metavar="TEXT", help="one case again, as a finding names it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args()

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import multiprocessing.util
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -71,6 +72,10 @@ class Progress:
         """A process is gone, or hangs: nothing more can be run."""
         return any(finding.what.startswith(LOST) for finding in self.outcome.findings)
 
+    def says(self, pattern: str | None) -> bool:
+        """Whether a finding matches the regular expression; without one none does."""
+        return pattern is not None and any(re.search(pattern, f.what) for f in self.outcome.findings)
+
     @property
     def seconds_left(self) -> float | None:
         """By the pace so far; None while there is none, or no goal."""
@@ -85,12 +90,12 @@ def run_parts(
     seed: int,
     told: Told,
     *,
-    stop_at_first: bool = False,
+    stop_at: str | None = None,
 ) -> Iterator[Progress]:
     """Run each part's batches until its goal is reached or they end; yields each part when it is done.
 
-    A part begins while the last batches of the one before it are under way. `stop_at_first`: with the first
-    finding all of it ends.
+    A part begins while the last batches of the one before it are under way. All of it ends with the first
+    finding that the regular expression `stop_at` matches.
     """
     line = Line([Progress(part, goal) for part, goal in wanted], depth, seed)
     with _workers() as workers:
@@ -100,7 +105,7 @@ def run_parts(
                 progress, batch = running.pop(future)
                 progress.add(_outcome(future, batch))
                 told(progress)
-                if (stop_at_first and progress.outcome.findings) or progress.has_lost_workers:
+                if progress.says(stop_at) or progress.has_lost_workers:
                     yield progress
                     return
             yield from line.take_ended()

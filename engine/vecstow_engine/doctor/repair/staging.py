@@ -1,0 +1,136 @@
+"""A collection made anew, beside the damaged one, of what was saved; it has its manifest last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from vecstow_engine.doctor.check import check_collection
+from vecstow_engine.doctor.repair.plan import Progress, RepairPlan
+from vecstow_engine.doctor.repair.salvage import Salvage
+from vecstow_engine.model.errors import StorageError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import files, room
+from vecstow_engine.storage.collection_identity import identity_of
+from vecstow_engine.storage.creation import create_files
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout
+from vecstow_engine.storage.leftovers import clear_place
+from vecstow_engine.storage.manifests import write_manifest
+from vecstow_engine.storage.points.records import StoredPoint
+from vecstow_engine.storage.points.writer import write_points
+from vecstow_engine.storage.rows import RowsFile, row_checksums
+from vecstow_engine.storage.rows_header import HEADER_BYTES
+
+BLOCK_ROWS: Final = 4096
+
+
+def refuse_without_room(layout: Layout, name: str, salvage: Salvage, points: int) -> None:
+    """Raise DiskFull unless a second copy fits: the damaged files stay as they are."""
+    table = layout.collection(name) / POINTS
+    table_bytes = table.stat().st_size if table.exists() else 0
+    log_bytes = sum(path.stat().st_size for path in layout.log(salvage.identity.uid).glob("*.log"))
+    # SQLite's own log holds the whole table before it is moved into the file.
+    needed = HEADER_BYTES + points * salvage.identity.stride + 2 * (table_bytes + log_bytes)
+    room.refuse_without_room(layout.data, needed, "repair", name)
+
+
+def build(
+    layout: Layout, staging: Path, manifest: Manifest, found: Salvage, plan: RepairPlan, progress: Progress
+) -> None:
+    """Write the collection into `staging`, durably. Raises DiskFull, StorageError or an OSError."""
+    assert manifest.collection_uid is not None
+    name, total = manifest.name, plan.kept + plan.restored
+    identity = identity_of(manifest, manifest.collection_uid)
+    files.make_folder(staging.parent)
+    clear_place(staging)
+    files.make_folder(staging)
+    create_files(staging, identity)
+    _write_rows(
+        layout.collection(name) / ROWS, staging / ROWS, found,
+        lambda done: progress(f"{name}: writing rows", done, total),
+    )  # fmt: skip
+    points = _told(_points(found), lambda done: progress(f"{name}: writing points", done, total))
+    write_points(staging / POINTS, [], points, applied=found.applied, checkpoints=found.generation)
+    write_manifest(staging, manifest)
+
+
+def verify(staging: Path, manifest: Manifest, progress: Progress) -> None:
+    """Read all that was written; raises StorageError for what a check would find."""
+    name = manifest.name
+    report = check_collection(
+        Layout(staging.parent), manifest,
+        lambda _, done, total: progress(f"{name}: verifying", done, total),
+    )  # fmt: skip
+    if not report.clean:
+        finding = report.findings[0]
+        raise StorageError(
+            f"what was made anew does not pass its check ({finding.file}: {finding.message}); "
+            "nothing was changed",
+            collection=name, operation="repair", hint="look at the disk and its errors",
+        )  # fmt: skip
+
+
+def _write_rows(source: Path, target: Path, found: Salvage, tell: Callable[[int], None]) -> None:
+    stride = found.identity.stride
+    file = RowsFile(target, stride)
+    slot = 0
+    try:
+        for rows in chain(_kept_rows(source, found), _restored_rows(found)):
+            file.write(np.arange(slot, slot + len(rows), dtype=np.int64), rows)
+            slot += len(rows)
+            tell(slot)
+        file.sync()
+    finally:
+        file.close()
+
+
+def _kept_rows(source: Path, found: Salvage) -> Iterator[NDArray[np.uint8]]:
+    """The rows of the kept points in their order; raises StorageError for one that no longer is as it was."""
+    points = found.saved.kept()
+    block = list(islice(points, BLOCK_ROWS))
+    if not block:
+        return
+    file = RowsFile(source, found.identity.stride, read_only=True)
+    try:
+        while block:
+            rows = file.read(np.fromiter((point.slot for point in block), np.int64, len(block)))
+            wanted = np.fromiter((point.row_checksum for point in block), np.int64, len(block))
+            if (row_checksums(rows) != wanted).any():
+                raise StorageError(f"{source} changed while it was read", operation="repair")
+            yield rows
+            block = list(islice(points, BLOCK_ROWS))
+    finally:
+        file.close()
+
+
+def _restored_rows(found: Salvage) -> Iterator[NDArray[np.uint8]]:
+    points = found.saved.restored()
+    while block := list(islice(points, BLOCK_ROWS)):
+        yield np.frombuffer(b"".join(point.row for point in block), np.uint8).reshape(len(block), -1)
+
+
+def _points(found: Salvage) -> Iterator[StoredPoint]:
+    """The points in the order of their rows: new slots, one new generation, the sequences that they had."""
+    slots = count()
+    for kept in found.saved.kept():
+        yield StoredPoint(
+            next(slots), kept.id, kept.sequence, found.generation, kept.row_checksum, kept.payload
+        )
+    for restored in found.saved.restored():
+        yield StoredPoint(
+            next(slots), restored.id, restored.sequence, found.generation, crc32c(restored.row),
+            restored.payload,
+        )  # fmt: skip
+
+
+def _told(points: Iterator[StoredPoint], tell: Callable[[int], None]) -> Iterator[StoredPoint]:
+    for done, point in enumerate(points, start=1):
+        yield point
+        if done % BLOCK_ROWS == 0:
+            tell(done)

@@ -1,0 +1,11 @@
+"""Collections made of data files that have no manifest, or that another program wrote.
+
+`registry` finds the importer of a file, `importer` is the interface, and each format has a module or a
+package: `own_files`, `dvecdb`. A new format is one more class in `registry.IMPORTERS`. An importer only reads
+its source; the collection is made in `.staging/` and comes to its place by a rename.
+"""
+
+from vecstow_engine.importers.registry import import_orphan
+from vecstow_engine.importers.report import ImportReport
+
+__all__ = ["ImportReport", "import_orphan"]

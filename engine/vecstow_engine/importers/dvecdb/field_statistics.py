@@ -1,0 +1,230 @@
+"""What the records of a file say about its metadata fields together, and how a reading becomes values.
+
+A field that was one kind in other records is read as that kind again. Counts are weights: a record that can
+be read in two ways speaks for each as far as it is likely, and since a wrong reading takes values for keys,
+the right keys are the ones that come again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vecstow_engine.importers.dvecdb.untyped_metadata import (
+    ODD_LOOKS,
+    WIDE_KINDS,
+    Interpretation,
+    Kind,
+    Options,
+    ParsedValue,
+    look_of,
+)
+
+FIELDS_MAX: Final = 20_000
+"""The number of fields that are remembered: keys can be data, and memory is bounded."""
+SHARE_MIN: Final = 0.01
+"""A kind that fewer of a field's values have is not expected again."""
+EVIDENCE_MIN: Final = 1.5
+"""Records that must have shown a kind before it is expected: one that was damaged speaks for itself only."""
+SHARE_OF_ZEROS: Final = 0.1
+"""How many of a field's values are expected to be zero or empty before one was seen."""
+COST_WITHIN_NEW: Final = 1.5
+"""Of each field in an object or array that was not seen before, beside what that one costs."""
+SETTLED: Final = 10
+"""How often a field was seen when it is odd that it becomes something else."""
+ODD_KEY: Final = 4
+"""The oddness of a control character in a new key."""
+
+_ODD_CHANGES: Final[dict[Kind, int]] = {"number": 1, "array": 2, "object": 2}
+"""The oddness of what a settled field becomes; texts prove themselves, and anything may turn null."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_PRIOR_COSTS: Final[dict[Kind, float]] = {
+    "string": 0.0,
+    "number": 0.0,
+    "zero": 0.0,
+    "boolean": 0.3,
+    "array": 0.3,
+    "object": 0.3,
+    "null": 2.5,  # it takes no byte, so it fits everywhere
+}
+_U64: Final = struct.Struct("<Q")
+_I64: Final = struct.Struct("<q")
+_F64: Final = struct.Struct("<d")
+
+Doubtful = Callable[[str, str], None]
+"""Told the field and the reason."""
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """How a field's numbers look, one by one: see `look_of`."""
+
+    small: float = 0
+    negative: float = 0
+    real: float = 0
+    tiny: float = 0
+    other: float = 0
+
+
+@dataclass(slots=True)
+class FieldStatistics(Options):
+    """The kinds and the numbers of each field, by path."""
+
+    records: int = 0
+    _weights: dict[str, dict[Kind, float]] = field(default_factory=dict)
+    _numbers: dict[str, _Numbers] = field(default_factory=dict)
+    _options: dict[str, tuple[tuple[Kind, float], ...]] = field(default_factory=dict)
+    counts_oddness = False
+
+    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        """The kinds that this field had; none for a new field."""
+        found = self._options.get(path)
+        if found is None:
+            weights = self._weights.get(path)
+            if weights is None:
+                return ()
+            least = EVIDENCE_MIN if self.records >= SETTLED else SHARE_MIN
+            least = max(SHARE_MIN * sum(weights.values()), least)
+            likely = {kind for kind in _PRIOR_COSTS if weights.get(kind, 0.0) >= least}
+            if likely & WIDE_KINDS:
+                likely.add("zero")
+            found = tuple((kind, self.cost(path, kind)) for kind in _PRIOR_COSTS if kind in likely)
+            self._options[path] = found
+        return found
+
+    def anything(self) -> Options:
+        """The same knowledge, but new fields, and new kinds of known ones, are possible at a cost."""
+        return _Anything(self)
+
+    def learn(self, readings: list[Interpretation]) -> None:
+        """Take in one record: each of its readings counts by how likely it is beside the others."""
+        if not readings:
+            return
+        self.records += 1
+        shares = [math.exp(readings[0].cost - reading.cost) for reading in readings]
+        for share, reading in zip(shares, readings, strict=True):
+            self._learn_reading(reading, share / sum(shares))
+
+    def values(self, reading: Interpretation, doubtful: Doubtful) -> dict[str, Any]:
+        """The map that a reading stands for; tells what is in doubt."""
+        return self._map(iter(reading.steps()), reading.count, doubtful)
+
+    def oddities(self, reading: Interpretation) -> dict[tuple[str, Kind], int]:
+        """What data seldom holds, with its weight: a reading of damaged bytes is full of it."""
+        found: dict[tuple[str, Kind], int] = {}
+        items: dict[str, Kind] = {}
+        for step in reading.steps():
+            weights = self._weights.get(step.path, {})
+            odd = int(step.kind == "number" and look_of(step.value) in ODD_LOOKS)
+            if step.key is None:
+                first = items.setdefault(step.path, step.kind)
+                odd += (step.kind != first and "zero" not in (step.kind, first)) + (step.kind == "null")
+            elif not weights and _CONTROL.search(step.key):
+                odd += ODD_KEY
+            if step.kind in _ODD_CHANGES and weights.get(step.kind, 0.0) < EVIDENCE_MIN:
+                odd += _ODD_CHANGES[step.kind] * (sum(weights.values()) >= SETTLED)
+            if odd:
+                found[step.path, step.kind] = max(odd, found.get((step.path, step.kind), 0))
+        return found
+
+    def cost(self, path: str, kind: Kind) -> float:
+        """What it costs that this field is there, with this kind, in a record or in what it is a part of."""
+        weights = self._weights.get(path, {})
+        weight = weights.get(kind, 0.0)
+        if kind == "zero":
+            weight += SHARE_OF_ZEROS * sum(weight for wide, weight in weights.items() if wide in WIDE_KINDS)
+        outer = path[:-2] if path.endswith("[]") else path.rpartition(".")[0]
+        if not outer:
+            return -math.log((weight + 0.5) / (self.records + 1)) if self.records else 0.0
+        around = self._weights.get(outer, {})
+        places = around.get("array", 0.0) + around.get("object", 0.0)
+        return -math.log((weight + 0.5) / (places + 1)) + (COST_WITHIN_NEW if not places else 0.0)
+
+    def _learn_reading(self, reading: Interpretation, share: float) -> None:
+        counted = set()
+        for step in reading.steps():
+            if step.path not in self._weights and len(self._weights) >= FIELDS_MAX:
+                continue
+            if step.kind == "number":
+                numbers = self._numbers.setdefault(step.path, _Numbers())
+                look = look_of(step.value)
+                setattr(numbers, look, getattr(numbers, look) + share)
+            if (step.path, step.kind) not in counted:  # a long array is no stronger evidence
+                counted.add((step.path, step.kind))
+                weights = self._weights.setdefault(step.path, {})
+                weights[step.kind] = weights.get(step.kind, 0.0) + share
+        self._options.clear()
+
+    def _map(self, steps: Iterator[ParsedValue], count: int, doubtful: Doubtful) -> dict[str, Any]:
+        found = {}
+        for _ in range(count):
+            step = next(steps)
+            found[step.key or ""] = self._value(step, steps, doubtful)
+        return found
+
+    def _value(self, step: ParsedValue, steps: Iterator[ParsedValue], doubtful: Doubtful) -> Any:
+        if step.kind == "object":
+            return self._map(steps, step.value, doubtful)
+        if step.kind == "array":
+            return [self._value(next(steps), steps, doubtful) for _ in range(step.value)]
+        if step.kind == "zero":
+            return self._zero(step.path, doubtful)
+        if step.kind == "number":
+            return self._number(step.path, step.value, doubtful)
+        return step.value
+
+    def _zero(self, path: str, doubtful: Doubtful) -> Any:
+        weights = self._weights.get(path, {})
+        kinds = [kind for kind, _ in self.options(path) if kind in WIDE_KINDS and kind != "zero"]
+        if not kinds:
+            doubtful(
+                path, 'eight zeros: read as 0, may be "", [] or {}; no other value of the field says which'
+            )
+            return 0
+        kind = max(kinds, key=lambda kind: weights[kind])
+        if len(kinds) > 1:
+            doubtful(path, f"eight zeros in a field that is {' or '.join(sorted(kinds))}: read as {kind}")
+        if kind == "number":
+            numbers = self._numbers[path]
+            return 0.0 if numbers.real > numbers.small + numbers.tiny + numbers.other else 0
+        return {"string": "", "array": [], "object": {}}[kind]
+
+    def _number(self, path: str, word: int, doubtful: Doubtful) -> int | float:
+        raw = _U64.pack(word)
+        signed: int = _I64.unpack(raw)[0]
+        real: float = _F64.unpack(raw)[0]
+        look = look_of(word)
+        if look in ("small", "negative"):
+            return signed
+        numbers = self._numbers.get(path, _Numbers())
+        if math.isfinite(real) and (look == "real" or numbers.real):
+            if look != "real":
+                doubtful(path, "a number that may be a huge integer or a float: the field has both")
+            if numbers.real >= numbers.other:
+                return real
+        if signed < 0:
+            doubtful(path, "an integer that may be negative or above 2**63")
+            return signed if numbers.negative else word
+        return word
+
+
+class _Anything(Options):
+    counts_oddness = True
+
+    def __init__(self, fields: FieldStatistics) -> None:
+        self._fields = fields
+        self._options: dict[str, tuple[tuple[Kind, float], ...]] = {}
+
+    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        found = self._options.get(path)
+        if found is None:
+            found = tuple(
+                (kind, prior + self._fields.cost(path, kind)) for kind, prior in _PRIOR_COSTS.items()
+            )
+            if len(self._options) < FIELDS_MAX:
+                self._options[path] = found
+        return found

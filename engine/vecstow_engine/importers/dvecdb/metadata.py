@@ -1,0 +1,165 @@
+"""The metadata of one record: JSON where it is JSON, else the likeliest reading of untagged bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+from vecstow_engine.importers.dvecdb.field_statistics import FieldStatistics
+from vecstow_engine.importers.dvecdb.untyped_metadata import Interpretation, Kind, Options, Search
+from vecstow_engine.importers.report import ImportReport
+
+STEPS: Final = 1_000
+"""Of one search, beside one for every 8 bytes."""
+STEPS_OF_SIZE_MAX: Final = 16_000
+STEPS_FIRST: Final = 5_000
+"""While no field is known."""
+STEPS_LOW: Final = 100
+SURVEY_UNBIASED: Final = 20
+"""Records that are read in the survey as if any field were possible."""
+KNOWN_COST_MAX: Final = 15.0
+"""Above it, a reading with known fields is compared with those of other fields."""
+ODDNESS_MAX: Final = 3
+"""A reading with more that data seldom has is taken for damage ..."""
+ODD_BEFORE_ACCEPTED: Final = 2
+"""... unless it was met so often before: data changes its form, damage does not repeat itself."""
+ODD_FORMS_MAX: Final = 1_000
+FAILURES_MAX: Final = 100
+"""Unreadable records in a row after which less is spent on each."""
+
+_U64: Final = struct.Struct("<Q")
+
+Candidate: TypeAlias = tuple[bytes, int]
+"""Bytes that metadata may fill, and where in them it ends at the earliest."""
+
+
+class MetadataReader:
+    """Reads metadata and learns its fields; one per file."""
+
+    def __init__(self, report: ImportReport) -> None:
+        self._report = report
+        self._fields = FieldStatistics()
+        self._failures = 0
+        self._record = 0
+        self._odd: dict[frozenset[tuple[str, Kind]], set[int]] = {}
+        """In which records each odd form was met."""
+
+    def survey(self, records: Iterable[bytes]) -> None:
+        """Learn the fields from records that are whole, before any is read.
+
+        Twice: the first round gathers what the records say together, the second reads each with all of that.
+        """
+        records = [raw for raw in records if len(raw) > 8]
+        first = FieldStatistics()
+        for self._record, raw in enumerate(records):
+            # What the very first ones seem to say must not keep the others from saying otherwise.
+            unbiased = first.records < SURVEY_UNBIASED
+            known = [] if unbiased else self._known(raw, len(raw), first)
+            first.learn(known or self._new(raw, len(raw), first, STEPS_FIRST if unbiased else STEPS))
+        self._odd.clear()
+        for self._record, raw in enumerate(records):
+            self._fields.learn(self._known(raw, len(raw), first) or self._new(raw, len(raw), first))
+        self._odd.clear()
+        self._failures = 0
+
+    def read(self, candidates: Iterable[Candidate], offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata of the record at `offset`, and its length; None when no candidate can be read.
+
+        One of known fields is taken before all others.
+        """
+        self._record = offset
+        tried: list[Candidate] = []
+        for candidate in candidates:
+            found = _json_object(*candidate)
+            if found is not None:
+                return found
+            readings = self._known(*candidate, self._fields)
+            if readings:
+                return self._chosen(readings, offset), readings[0].end
+            tried.append(candidate)
+        for candidate in tried:
+            readings = self._new(*candidate, self._fields)
+            if readings:
+                return self._chosen(readings, offset, learn=True), readings[0].end
+        return None
+
+    def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
+        """The metadata that begins `raw` when nothing says where it ends.
+
+        Only of known fields, and only when the last value is one that does not fit everywhere.
+        """
+        readings = [
+            reading
+            for reading in self._known(raw, 0, self._fields)
+            if reading.last is not None and reading.last.kind in ("string", "number")
+        ]
+        if not readings:
+            return None
+        # The reading that accounts for the most bytes; zeros are no account, they fit anything.
+        reading = max(readings, key=lambda reading: (len(raw[: reading.end].rstrip(b"\0")), -reading.cost))
+        self._report.doubt("*", "no record follows: the end was taken from what other records hold", offset)
+        return self._chosen([reading], offset), reading.end
+
+    def _chosen(self, readings: list[Interpretation], offset: int, *, learn: bool = False) -> dict[str, Any]:
+        """The likeliest reading's values; with `learn`, its fields are known from now on."""
+        if len(readings) > 1:
+            self._report.doubt("*", "the record can be read in several ways: the likeliest was taken", offset)
+        elif learn:
+            self._fields.learn(readings)
+        return self._fields.values(readings[0], lambda path, reason: self._report.doubt(path, reason, offset))
+
+    def _known(self, raw: bytes, end_min: int, fields: FieldStatistics) -> list[Interpretation]:
+        """Readings with known fields only, unless even those are unlikely together."""
+        readings = self._search(raw, end_min, fields, STEPS)
+        return readings if readings and readings[0].cost <= KNOWN_COST_MAX else []
+
+    def _new(
+        self, raw: bytes, end_min: int, fields: FieldStatistics, steps: int = STEPS
+    ) -> list[Interpretation]:
+        """Readings with any fields, by what is known of some."""
+        readings = self._search(raw, end_min, fields.anything(), steps)
+        if readings and not self._is_plausible(readings[0], fields):
+            readings = []
+        self._failures = 0 if readings else self._failures + 1
+        return readings
+
+    def _is_plausible(self, reading: Interpretation, fields: FieldStatistics) -> bool:
+        """Whether it is data rather than damage: not too odd, or odd in a way that comes again."""
+        oddities = fields.oddities(reading)
+        if sum(oddities.values()) <= ODDNESS_MAX:
+            return True
+        form = frozenset(oddities)
+        if form not in self._odd and len(self._odd) == ODD_FORMS_MAX:
+            return False
+        records = self._odd.setdefault(form, set())
+        if len(records) <= ODD_BEFORE_ACCEPTED:
+            records.add(self._record)
+        return len(records) > ODD_BEFORE_ACCEPTED
+
+    def _search(self, raw: bytes, end_min: int, expected: Options, steps: int) -> list[Interpretation]:
+        if self._failures >= FAILURES_MAX:
+            steps = STEPS_LOW
+        return Search(raw, end_min, expected, steps + min(len(raw) // 8, STEPS_OF_SIZE_MAX)).run()
+
+
+def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
+    """The object and its end, when `raw` begins with a length and as many bytes of JSON."""
+    if raw[8:9] != b"{":
+        return None
+    end = 8 + _U64.unpack_from(raw)[0]
+    if not end_min <= end <= len(raw):
+        return None
+    text = raw[8:end]
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if b"\\ud" in text.lower():  # half of a surrogate pair is no text that could be stored again
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return (document, end) if isinstance(document, dict) else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,243 @@
+"""Record by record through a `vectors.bin` of d-vecDB, past whatever is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.importers.dvecdb.block_reader import BlockReader
+from vecstow_engine.importers.dvecdb.metadata import Candidate, MetadataReader
+from vecstow_engine.importers.dvecdb.record_headers import (
+    FRAME_BYTES,
+    HEAD_BYTES,
+    METADATA_BYTES_MAX,
+    RecordHeader,
+    detect,
+    fixed_bytes,
+    head_at,
+    heads,
+    is_followed,
+    next_record,
+)
+from vecstow_engine.importers.report import ForeignPoint, ImportReport
+from vecstow_engine.model.errors import InvalidInput, refused
+
+SURVEY_RECORDS_MAX: Final = 2_000
+"""Records from which the fields' kinds are learnt before the first one is handed out."""
+SURVEY_BYTES_MAX: Final = 4 * 1024 * 1024
+HEADS_MAX: Final = 64
+"""Heads that are looked at to find the end of one record's metadata, which may hold what looks like one."""
+ENDS_MAX: Final = 2
+"""Those of them that are tried."""
+FILLING_BYTES_MIN: Final = 64
+"""Zeros that count as the file's filling; fewer may be the values of a record that was cut short."""
+FILLING_BYTES_READ: Final = 4_096
+"""Zeros of the filling that may belong to the last record."""
+
+
+def read_vectors(path: Path, dimension: int, report: ImportReport | None = None) -> Iterator[ForeignPoint]:
+    """Every record in file order, d-vecDB's deletes included, since they never reach the file.
+
+    An id may come again: the later record wins. `report` is filled as the iteration goes on. What cannot be
+    read whole is skipped and reported, never handed out in part. When the iteration begins, raises
+    StorageError for a file that cannot be read, and InvalidInput for one that holds another dimension.
+    """
+    with contextlib.closing(BlockReader(path)) as source:
+        yield from _Reader(source, dimension, report or ImportReport()).points()
+
+
+def read_batches(points: Iterable[ForeignPoint], size: int) -> Iterator[list[ForeignPoint]]:
+    """The points in lists of up to `size` in which each id stands once, the later record winning.
+
+    Upserted in this order, a collection ends up with the last record of every id.
+    """
+    batch: dict[str, ForeignPoint] = {}
+    for point in points:
+        batch[point.id] = point
+        if len(batch) >= size:
+            yield list(batch.values())
+            batch.clear()
+    if batch:
+        yield list(batch.values())
+
+
+class _UnreadableError(Exception):
+    """Raised for a record that cannot be read; the next one is looked for from `resume` on."""
+
+    def __init__(self, reason: str, resume: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.resume = resume
+
+
+class _Reader:
+    def __init__(self, source: BlockReader, dimension: int, report: ImportReport) -> None:
+        self._source = source
+        self._dimension = dimension
+        self._report = report
+        self._metadata = MetadataReader(report)
+        self._without_metadata = 0
+        report.size = source.size
+
+    def points(self) -> Iterator[ForeignPoint]:
+        self._check_dimension()
+        self._metadata.survey(self._survey())
+        offset = 0
+        while offset < self._source.size:
+            self._report.position = offset
+            head = head_at(self._source, offset, self._dimension)
+            if head is None:
+                offset = self._pass_over(offset)
+                continue
+            try:
+                vector = self._vector(head)
+                metadata, end = self._metadata_of(head)
+            except _UnreadableError as problem:
+                self._report.skip(head.offset, problem.reason)
+                offset = self._next_offset(problem.resume)
+                continue
+            self._report.count(head.format, end)
+            self._without_metadata += metadata is None
+            yield ForeignPoint(_uuid_text(head.id), vector, metadata, head.offset)
+            offset = end
+        self._report.position = self._source.size
+
+    def _check_dimension(self) -> None:
+        found = detect(self._source.read(0, FRAME_BYTES + HEAD_BYTES))
+        if found is None or found[1] == self._dimension:
+            return
+        if next_record(self._source, 0, self._source.size, self._dimension) is None:
+            raise InvalidInput(
+                f"{self._source.path} holds vectors of dimension {found[1]}, not {self._dimension}",
+                hint=f"import it with dimension {found[1]}",
+                details=refused("dimension", self._dimension, found[1]),
+            )
+
+    def _survey(self) -> Iterator[bytes]:
+        """The metadata of the first records, when they were stored without types."""
+        head = next_record(self._source, 0, self._source.size, self._dimension)
+        surveyed_bytes = 0
+        for _ in range(SURVEY_RECORDS_MAX):
+            if head is None or head.length is not None or surveyed_bytes > SURVEY_BYTES_MAX:
+                return
+            start = head.body + fixed_bytes(self._dimension)
+            head = next_record(self._source, start, self._metadata_stop(start), self._dimension)
+            if head is not None and self._source.read(start - 1, 1) == b"\1":
+                surveyed_bytes += head.offset - start
+                yield self._source.read(start, head.offset - start)
+
+    def _pass_over(self, offset: int) -> int:
+        """Where reading goes on after bytes that are no record; the filling at the end is none to report."""
+        end = self._next_offset(offset)
+        zeros_end = self._source.zeros_end(offset)
+        if zeros_end < self._source.size:
+            what = "zeros between records" if zeros_end >= end else "bytes that hold no record"
+            self._report.skip(offset, f"{end - offset} {what}")
+        return end
+
+    def _next_offset(self, start: int) -> int:
+        head = next_record(self._source, start, self._source.size, self._dimension)
+        return self._source.size if head is None else head.offset
+
+    def _vector(self, head: RecordHeader) -> NDArray[np.float32]:
+        length = 4 * self._dimension
+        raw = self._source.read(head.body + HEAD_BYTES, length)
+        if len(raw) < length:
+            raise _UnreadableError("the file ends inside this record", head.body + HEAD_BYTES)
+        vector = np.frombuffer(raw, np.float32)
+        if not np.isfinite(vector).all():
+            raise _UnreadableError("the vector holds NaN or an infinity", head.body + HEAD_BYTES + length)
+        return vector
+
+    def _metadata_of(self, head: RecordHeader) -> tuple[dict[str, Any] | None, int]:
+        """The metadata, None where the record has none, and where the record ends."""
+        start = head.body + fixed_bytes(self._dimension)
+        tag = self._source.read(start - 1, 1)
+        if tag not in (b"\0", b"\1"):
+            reason = "cut short before its metadata" if not tag else f"byte {tag[0]} where 0 or 1 must be"
+            raise _UnreadableError(reason, start)
+        if head.length is not None:
+            return self._framed(head, start, tag == b"\1")
+        return self._unframed(head, start) if tag == b"\1" else (None, self._bare_end(start))
+
+    def _framed(
+        self, head: RecordHeader, start: int, has_metadata: bool
+    ) -> tuple[dict[str, Any] | None, int]:
+        end = head.body + (head.length or 0)
+        if end > self._source.size:
+            raise _UnreadableError("the file ends inside this record", start)
+        if not has_metadata:
+            if end != start:
+                raise _UnreadableError(f"length {head.length} does not fit a record without metadata", start)
+            return None, end
+        found = self._metadata.read([(self._source.read(start, end - start), end - start)], head.offset)
+        if found is None:
+            raise _UnreadableError("the metadata is no JSON object of the length that it states", start)
+        return found[0], end
+
+    def _bare_end(self, start: int) -> int:
+        """The end of an unframed record without metadata; what follows must agree, or its neighbours must."""
+        if head_at(self._source, start, self._dimension) is None:
+            following = self._source.read(start, FILLING_BYTES_MIN)
+            if following.strip(b"\0") and self._report.points > 2 * self._without_metadata:
+                raise _UnreadableError("no metadata by its mark, but no record follows", start)
+        return start
+
+    def _unframed(self, head: RecordHeader, start: int) -> tuple[dict[str, Any], int]:
+        """Untagged metadata ends where the next record begins, or with the file's last byte that is not 0."""
+        found = self._metadata.read(self._candidates(start), head.offset)
+        if found is None:
+            after = next(heads(self._source, start + 8, self._metadata_stop(start), self._dimension), None)
+            if after is None:
+                raise _UnreadableError(self._why_not_the_last(start), start)
+            found = self._metadata.open_ended(self._source.read(start, after.offset - start), head.offset)
+        if found is None:
+            reason = "the metadata cannot be read as a map that ends where a record begins"
+            raise _UnreadableError(reason, start)
+        return found[0], start + found[1]
+
+    def _candidates(self, start: int) -> Iterator[Candidate]:
+        """What the metadata at `start` may be, the likeliest first.
+
+        Up to where a record seems to follow, or up to the filling, or up to where a head merely stands.
+        """
+        stop = self._metadata_stop(start)
+        doubted: list[int] = []
+        followed = 0
+        for head in islice(heads(self._source, start + 8, stop, self._dimension), HEADS_MAX):
+            if not is_followed(self._source, head, self._dimension):
+                doubted.append(head.offset)
+                continue
+            followed += 1
+            yield self._source.read(start, head.offset - start), head.offset - start
+            if followed == ENDS_MAX:
+                break
+        window = self._source.read(start, stop - start)
+        data_bytes = len(window.rstrip(b"\0"))
+        if len(window) - data_bytes >= FILLING_BYTES_MIN:
+            yield window[: data_bytes + FILLING_BYTES_READ], data_bytes
+        for end in doubted[:ENDS_MAX]:
+            yield self._source.read(start, end - start), end - start
+
+    def _why_not_the_last(self, start: int) -> str:
+        window = self._source.read(start, METADATA_BYTES_MAX + 8)
+        if len(window) - len(window.rstrip(b"\0")) >= FILLING_BYTES_MIN:
+            return "the metadata cannot be read as a map"
+        # Without the filling, nothing tells a whole record from one that lost its last values.
+        ends = start + len(window) == self._source.size
+        return "the file ends inside this record or right behind it" if ends else "metadata above 1 MiB"
+
+    def _metadata_stop(self, start: int) -> int:
+        return start + 8 + METADATA_BYTES_MAX
+
+
+def _uuid_text(raw: bytes) -> str:
+    """The canonical text of a UUID, whose bytes are stored in the order of its digits."""
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

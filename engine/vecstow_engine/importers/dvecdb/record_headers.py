@@ -1,0 +1,141 @@
+"""Where a record begins.
+
+    0.2.1   u64 16 | 16 bytes of the id | u64 dimension | dimension * f32 | u8 0 or 1 | metadata when 1
+    0.2.6   u32 length of what follows | the same, with the metadata as u64 length and JSON
+
+All little-endian. The 16 bytes of "16" and the dimension are what a head is known by.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.importers.dvecdb.block_reader import BlockReader
+
+FORMAT_UNFRAMED: Final = "0.2.1"
+FORMAT_FRAMED: Final = "0.2.6"
+FRAME_BYTES: Final = 4
+HEAD_BYTES: Final = 8 + 16 + 8
+METADATA_BYTES_MAX: Final = 1024 * 1024
+"""Far above the payload that a point may have here; what is larger is reported and skipped."""
+KEY_BYTES_MAX: Final = 1024
+"""Of a key that is not suspicious."""
+
+_DIMENSION_MAX: Final = 65_536
+_ID_LENGTH: Final = struct.pack("<Q", 16)
+_HEAD: Final = struct.Struct("<Q16sQ")
+_COUNT_AND_KEY: Final = struct.Struct("<QQ")
+_FRAME: Final = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """A record's beginning: `offset` is its first byte, `body` the first byte of its id's length."""
+
+    offset: int
+    body: int
+    id: bytes
+    length: int | None
+    """Bytes from `body` on, as the frame says; None without a frame."""
+
+    @property
+    def format(self) -> str:
+        """The release whose form the record has."""
+        return FORMAT_UNFRAMED if self.length is None else FORMAT_FRAMED
+
+
+def fixed_bytes(dimension: int) -> int:
+    """Bytes of a record without frame and metadata: the head, the vector and the byte 0 or 1."""
+    return HEAD_BYTES + 4 * dimension + 1
+
+
+def detect(first_bytes: bytes) -> tuple[str, int] | None:
+    """The format and the dimension of a file that begins with `first_bytes` (36 or more), or None.
+
+    None also stands for a file that is empty, filled with zeros only, or damaged at its start.
+    """
+    for name, at in ((FORMAT_UNFRAMED, 0), (FORMAT_FRAMED, FRAME_BYTES)):
+        if len(first_bytes) >= at + HEAD_BYTES:
+            id_length, _, dimension = _HEAD.unpack_from(first_bytes, at)
+            if id_length == 16 and 1 <= dimension <= _DIMENSION_MAX:
+                return name, dimension
+    return None
+
+
+def head_at(source: BlockReader, offset: int, dimension: int) -> RecordHeader | None:
+    """The head that begins exactly at `offset`, or None."""
+    raw = source.read(offset, FRAME_BYTES + HEAD_BYTES)
+    point_id = _id_at(raw, 0, dimension)
+    if point_id is not None:
+        return RecordHeader(offset, offset, point_id, None)
+    point_id = _id_at(raw, FRAME_BYTES, dimension)
+    if point_id is None:
+        return None
+    (length,) = _FRAME.unpack_from(raw)
+    if not 0 <= length - fixed_bytes(dimension) <= METADATA_BYTES_MAX + 8:
+        return None
+    return RecordHeader(offset, offset + FRAME_BYTES, point_id, length)
+
+
+def heads(source: BlockReader, start: int, stop: int, dimension: int) -> Iterator[RecordHeader]:
+    """Every head whose body begins in [start, stop), in file order; metadata may hold what looks like one.
+
+    None begins before `start`: a frame that would is left out, and its record stands without it.
+    """
+    at = source.find(_ID_LENGTH, start, stop + len(_ID_LENGTH) - 1)
+    while at >= 0:
+        framed = _framed(source, at, dimension) if at >= start + FRAME_BYTES else None
+        head = framed or head_at(source, at, dimension)
+        if head is not None:
+            yield head
+        at = source.find(_ID_LENGTH, at + 1, stop + len(_ID_LENGTH) - 1)
+
+
+def next_record(source: BlockReader, start: int, stop: int, dimension: int) -> RecordHeader | None:
+    """The first head in [start, stop) that a record of its form follows, or None."""
+    found = heads(source, start, stop, dimension)
+    return next((head for head in found if is_followed(source, head, dimension)), None)
+
+
+def is_followed(source: BlockReader, head: RecordHeader, dimension: int) -> bool:
+    """Whether what stands behind the vector may stand there; a key of 16 letters and a number are no head."""
+    if head.length is not None:
+        return True
+    start = head.body + fixed_bytes(dimension)
+    tag, rest = source.read(start - 1, 1), source.read(start, 16)
+    if len(rest) < 16:
+        return True
+    count, key_bytes = _COUNT_AND_KEY.unpack(rest)
+    if tag == b"\0" or (tag == b"\1" and count == 0):
+        end = start + 8 * (tag == b"\1")
+        if head_at(source, end, dimension) is not None:
+            return True
+        # The filling follows the last record; a vector that ends in zeros may be the filling itself.
+        return source.read(start - 5, 4) != bytes(4) and not source.read(end, HEAD_BYTES).strip(b"\0")
+    if tag != b"\1" or count > METADATA_BYTES_MAX:
+        return False
+    return rest[8:9] == b"{" or key_bytes <= KEY_BYTES_MAX
+
+
+def _id_at(raw: bytes, at: int, dimension: int) -> bytes | None:
+    if len(raw) < at + HEAD_BYTES:
+        return None
+    id_length, point_id, found = _HEAD.unpack_from(raw, at)
+    return bytes(point_id) if id_length == 16 and found == dimension else None
+
+
+def _framed(source: BlockReader, body: int, dimension: int) -> RecordHeader | None:
+    """The head with its frame, when the four bytes before `body` fit the record that follows."""
+    head = head_at(source, body - FRAME_BYTES, dimension)
+    if head is None or head.length is None:
+        return None
+    metadata_bytes = head.length - fixed_bytes(dimension)
+    tag = source.read(body + fixed_bytes(dimension) - 1, 1 + 8)
+    if metadata_bytes == 0:
+        return head if tag[:1] == b"\0" else None
+    if metadata_bytes < 8:
+        return None
+    return head if tag == b"\1" + struct.pack("<Q", metadata_bytes - 8) else None

@@ -1,0 +1,27 @@
+"""What every importer is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from vecstow_engine.importers.report import ImportReport
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage.backup import Settled
+from vecstow_engine.storage.layout import Layout
+
+
+class Importer(Protocol):
+    """Reads one format."""
+
+    def recognizes(self, rows: Path) -> bool:
+        """Return whether the file `rows` has this format, by its first bytes."""
+
+    def build(
+        self, layout: Layout, source: Path, staging: Path, wanted: Manifest
+    ) -> tuple[Settled, ImportReport]:
+        """Make the collection `wanted` of the files in `source`, in the new folder `staging`.
+
+        The manifest is written last. Returns the collection, and what was read. Raises InvalidInput when the
+        files hold another shape, DamagedFile, DiskFull, StorageError.
+        """

@@ -1,0 +1,93 @@
+"""The importer of Vecstow's own files: an orphan, a backup, a collection that was set aside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.importers.report import ImportReport
+from vecstow_engine.model.errors import InvalidInput, refused
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import Settled, bring_to_rest
+from vecstow_engine.storage.discovery import claimed_beside
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, size_or_zero
+from vecstow_engine.storage.leftovers import clear_away
+from vecstow_engine.storage.log.replay import segment_paths
+from vecstow_engine.storage.manifests import write_manifest
+from vecstow_engine.storage.room import refuse_without_room
+from vecstow_engine.storage.rows_header import MAGIC, read_header
+from vecstow_engine.storage.trash import is_claimed
+
+_SHAPE_FIELDS: Final = ("dimension", "distance_metric", "vector_type")
+"""What REST calls the parts of a shape."""
+
+
+class OwnFiles:
+    """Copies files of our own format, with what their log holds, and gives them a uid of their own."""
+
+    def recognizes(self, rows: Path) -> bool:
+        """Return whether the file begins with the magic of `vectors.bin`."""
+        with rows.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+
+    def build(
+        self, layout: Layout, source: Path, staging: Path, wanted: Manifest
+    ) -> tuple[Settled, ImportReport]:
+        """Make the collection; see `Importer.build`."""
+        return _copy(layout, source, staging, wanted), ImportReport(format="vecstow")
+
+
+def _copy(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:
+    identity = read_header(source / ROWS)
+    for field, asked, found in zip(_SHAPE_FIELDS, wanted.shape, identity.shape, strict=True):
+        if asked != found:
+            raise InvalidInput(
+                f"{source / ROWS} holds {identity.dimension}, {identity.metric}, {identity.vector_type}; "
+                f"asked for {wanted.dimension}, {wanted.distance_metric}, {wanted.vector_type}",
+                details=refused(field, asked, found),
+            )
+    copy = Layout(staging.with_name(staging.name + "-copy"))
+    folder = copy.collection(wanted.name)
+    found = [path for name in (ROWS, POINTS, POINTS + "-wal") if (path := source / name).exists()]
+    segments = _segments_of(layout, source, identity.uid)
+    needed = sum(map(size_or_zero, [*found, *segments]))
+    refuse_without_room(layout.data, needed, "import", wanted.name)
+    files.remove_tree(copy.data)
+    try:
+        files.make_folder(copy.data)
+        files.make_folder(folder)
+        for path in found:
+            files.copy_file(path, folder / path.name)
+        _copy_segments(segments, copy.log(identity.uid))
+        write_manifest(folder, dataclasses.replace(wanted, collection_uid=identity.uid))
+        settled = bring_to_rest(copy, wanted.name, wanted.name)
+        files.remove(folder / INDEX)
+        files.rename(folder, staging)
+    finally:
+        clear_away(copy.data)
+    return settled
+
+
+def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
+    """Return the log segments of a collection's folder; none when its log is missing.
+
+    The log lies in the same data directory, backup or evidence. That of a folder which was moved within this
+    volume, as a drop does, is where it was. A log that another folder claims holds what this one never had.
+    """
+    if source.parent == layout.deleted:
+        return [] if is_claimed(layout, uid) else segment_paths(layout.log(uid))
+    home = Layout(source.parent)
+    is_moved = source.is_relative_to(layout.data) and not source.is_relative_to(layout.backups)
+    if is_moved and not home.log(uid).is_dir():
+        home = layout
+    return [] if uid in claimed_beside(home, source.name) else segment_paths(home.log(uid))
+
+
+def _copy_segments(segments: Sequence[Path], target: Path) -> None:
+    files.make_folder(target.parent)
+    files.make_folder(target)
+    for path in segments:
+        files.copy_file(path, target / path.name)

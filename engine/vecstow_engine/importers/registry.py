@@ -1,0 +1,62 @@
+"""Finds the importer of a file, and lets it make the collection."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.importers.dvecdb.importer import DvecdbFile
+from vecstow_engine.importers.importer import Importer
+from vecstow_engine.importers.own_files import OwnFiles
+from vecstow_engine.importers.report import ImportReport
+from vecstow_engine.model.errors import NotFound
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.names import new_collection_uid
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import Settled, begin_log_if_possible
+from vecstow_engine.storage.layout import ROWS, Layout, rfc3339
+from vecstow_engine.storage.leftovers import clear_away, clear_place
+from vecstow_engine.storage.staging import as_declared, readable_manifest, take_place
+
+IMPORTERS: Final[tuple[Importer, ...]] = (OwnFiles(), DvecdbFile())
+"""The first one that recognizes a file imports it; the last one recognizes any."""
+
+
+def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settled, ImportReport]:
+    """Make the collection `wanted` of the files in `source`; returns it, and what was read.
+
+    The source stays as it is; when it is the target's own folder, it is moved to `.quarantine/`, whole.
+    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when
+    the name is taken, DamagedFile; OutcomeUnknown when the old folder is set aside, and the new one has no
+    place yet.
+    """
+    rows = source / ROWS
+    if not rows.is_file() or rows.stat().st_size == 0:
+        raise NotFound(f"{source} has no {ROWS}")
+    wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
+    in_place = source == layout.collection(wanted.name)
+    if in_place:
+        as_declared(source, wanted)  # before the work, whose end asks again
+    staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
+    files.make_folder(staging.parent)
+    clear_place(staging)
+    importer = next(importer for importer in IMPORTERS if importer.recognizes(rows))
+    try:
+        settled, report = importer.build(layout, source, staging, wanted)
+        manifest = take_place(layout, staging, settled.manifest, in_place=in_place)
+        begin_log_if_possible(layout, manifest, settled.applied)
+    finally:
+        if not in_place or layout.collection(wanted.name).exists():
+            clear_away(staging)
+    return dataclasses.replace(settled, manifest=manifest), report
+
+
+def _with_settings(source: Path, wanted: Manifest) -> Manifest:
+    """A manifest beside the files brings its index settings, owner and the like."""
+    found = readable_manifest(source)
+    if found is None or found.shape != wanted.shape:
+        return wanted
+    return dataclasses.replace(
+        wanted, index_config=found.index_config, owner=found.owner, payload_indexes=found.payload_indexes
+    )

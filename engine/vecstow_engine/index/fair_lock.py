@@ -1,0 +1,40 @@
+"""A lock that is handed on in the order in which it was asked for.
+
+A plain `threading.Lock` lets a thread that releases and asks again at once overtake the ones that wait: the
+mover of slices would starve searches. In turn, a search waits for one slice at most, and a slice for the
+searches that came before it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from types import TracebackType
+
+
+class FairLock:
+    """A mutual exclusion lock, first come, first served; used with `with`. Not reentrant."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            self._waiting.append(gate)
+        gate.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False

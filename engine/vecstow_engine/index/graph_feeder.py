@@ -1,0 +1,180 @@
+"""What moves rows into the graph, slice by slice, and builds it anew."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.index import exact
+from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.hits import Labels, Rows
+from vecstow_engine.index.rebuild import Rebuild
+from vecstow_engine.index.slices import SliceMeter
+from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
+from vecstow_engine.model.manifest import IndexConfig
+
+_CHECK_EF: Final = 8
+"""What checking a row costs beside inserting it, in `ef_construction`."""
+_LEISURE: Final = 4
+"""Part of a slice that is used while nothing is urgent."""
+PRELOAD_BYTES: Final = 32 * 1024 * 1024
+"""Of tail, up to which rows are read from disk ahead of the graph."""
+LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of rows that are read from disk in one slice."""
+
+
+class GraphFeeder:
+    """The only one that adds to the graph of an index; one slice at a time, whoever asks for it."""
+
+    def __init__(self, state: IndexState, slice_seconds: float) -> None:
+        self._state = state
+        self._meter = SliceMeter(slice_seconds, state.dimension * state.config.ef_construction)
+        self._check_meter = SliceMeter(slice_seconds, state.dimension * _CHECK_EF)
+        self._moving = threading.Lock()
+        """Taken before the locks of the state."""
+        self._rebuild_is_next = False
+        self._load_is_next = False
+
+    def advance(self, rows_max: int, threads: int) -> int:
+        """Move one slice; returns how many labels were dealt with, 0 when there is nothing to do.
+
+        Rows on disk join the tail as far as memory allows, where they are searched faster; that and a rebuild
+        take turns with the tail. Raises what `fetch` raises, and then nothing has changed.
+        """
+        with self._moving:
+            state = self._state
+            if state.backlog and (state.flat or self._load_is_next or not state.tail.count):
+                self._load_is_next = False
+                if state.flat or state.tail.bytes < PRELOAD_BYTES:
+                    return self._load_backlog(min(rows_max, max(1, LOAD_BYTES_MAX // (4 * state.dimension))))
+            self._load_is_next = True
+            if state.flat:
+                return 0
+            if state.unchecked and not state.outside_graph:
+                return self._check(min(rows_max, self._check_meter.rows(threads)), threads)
+            rows = min(rows_max, self._meter.rows(threads))
+            if state.rebuild is not None and (self._rebuild_is_next or not state.outside_graph):
+                self._rebuild_is_next = False
+                return self._advance_rebuild(state.rebuild, rows, threads)
+            self._rebuild_is_next = True
+            if state.outside_graph or state.graph is None:
+                return self._move_tail(rows, threads)
+            checked = self._check(self._check_meter.rows(threads) // _LEISURE, threads)
+            return checked if state.graph.checking.is_doubtful else 0
+
+    def adopt(self, graph: HnswGraph) -> None:
+        """Serve a loaded graph; raises RuntimeError when there is one already.
+
+        What is known already is newer: its slot is not given back to a label that held it before.
+        """
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            if state.graph is not None:
+                raise RuntimeError("this index has a graph already")
+            labels = graph.live_labels()
+            graph.mark_deleted(labels[state.table.taken(labels)])
+            state.table.put(graph.live_labels(), GRAPH)
+            state.graph = graph
+
+    def start_rebuild(self, config: IndexConfig) -> None:
+        """Build a new graph in later slices, instead of a rebuild that is under way.
+
+        In random order: rows that come cluster by cluster make a graph that does not lead to all of them.
+        """
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            state.config = config
+            if state.graph is None:
+                return
+            state.apply_removals()
+            labels = state.graph.live_labels()
+            graph = HnswGraph(state.metric, state.dimension, config, len(labels) * 9 // 8)
+            state.rebuild = Rebuild(graph, np.random.default_rng().permutation(labels))
+
+    def start_over(self, config: IndexConfig) -> None:
+        """Give the graph up, and build another one from the rows on disk."""
+        state = self._state
+        with self._moving, state.turn, state.lock:
+            state.config = config
+            state.apply_removals()
+            labels = state.table.labels_at(GRAPH)
+            state.table.put(labels, BACKLOG)
+            state.backlog.add(labels)
+            old, state.graph, state.rebuild = (state.graph, state.rebuild), None, None
+        del old  # a large graph takes a while to free: without a lock
+
+    def _load_backlog(self, rows_max: int) -> int:
+        """Rows from disk join the tail."""
+        state = self._state
+        taken, labels, rows = self._take_backlog(rows_max)
+        with state.lock:
+            stayed = state.table.places(labels) == BACKLOG
+            state.tail.add(rows[stayed], labels[stayed])
+            state.table.put(labels[stayed], TAIL)
+            state.backlog.skip(taken)
+        return taken
+
+    def _move_tail(self, rows_max: int, threads: int) -> int:
+        state = self._state
+        with state.turn:
+            with state.lock:
+                rows, labels = state.tail.peek(rows_max)
+            self._insert(rows, labels, threads)
+            with state.lock:
+                state.put_in_graph(labels)
+                state.tail.remove(labels)
+        return len(labels)
+
+    def _check(self, rows: int, threads: int) -> int:
+        """Search for what was inserted; when the tail is empty, so that a large import is checked once."""
+        state = self._state
+        with state.turn:
+            with state.lock:
+                state.apply_removals()
+            assert state.graph is not None
+            with self._check_meter.measure(rows):
+                return state.graph.check(rows, threads)
+
+    def _take_backlog(self, rows_max: int) -> tuple[int, Labels, Rows]:
+        """How many labels to skip afterwards, the live ones of them, and their prepared rows. No locks."""
+        state = self._state
+        with state.lock:
+            labels = state.backlog.peek(rows_max)
+            live = labels[state.table.places(labels) == BACKLOG]
+        rows = np.empty((0, state.dimension), dtype=np.float32)
+        if len(live):
+            rows = exact.prepare(state.metric, state.fetch(live))
+        return len(labels), live, rows
+
+    def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
+        """With the turn held."""
+        state = self._state
+        if state.graph is None:
+            state.graph = HnswGraph(state.metric, state.dimension, state.config, state.outside_graph)
+        with self._meter.measure(len(labels)):
+            state.graph.add(rows, labels, threads)
+
+    def _advance_rebuild(self, rebuild: Rebuild, rows_max: int, threads: int) -> int:
+        """One slice of the graph to come. Nobody searches it yet, so inserting holds no lock."""
+        state = self._state
+        with state.turn:
+            with state.lock:
+                state.apply_removals()
+                labels = rebuild.todo.peek(rows_max)
+                live = labels[state.table.places(labels) == GRAPH]
+            assert state.graph is not None
+            rows = state.graph.rows(live)
+        with self._meter.measure(len(live)):
+            rebuild.graph.add(rows, live, threads)
+        with state.turn, state.lock:
+            state.apply_removals()
+            rebuild.mark_removed()
+            rebuild.todo.skip(len(labels))
+            old = state.graph
+            if not rebuild.todo:
+                state.graph, state.rebuild = rebuild.graph, None
+        # A large graph takes a while to free, so its last reference goes here, without a lock.
+        del old
+        return max(1, len(labels))

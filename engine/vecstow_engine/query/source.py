@@ -1,0 +1,21 @@
+"""What a query reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One incarnation of a collection that holds data."""
+
+    manifest: Manifest
+    view: View
+    index: VectorIndex
+    hide_withheld: Callable[[], None]
+    """Takes the points that fail their checks out of the index, so that a search finds others."""

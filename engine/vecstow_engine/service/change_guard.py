@@ -1,0 +1,73 @@
+"""Changes of names on a volume: one at a time, none during a hold, none after an unknown outcome.
+
+After a failed sync, what the page cache shows of the names need not be what the disk has, and a second sync
+would not tell (rule 5 of the disk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
+
+import structlog
+
+from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
+from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.storage import files
+
+UNKNOWN_NAMES: Final = "the outcome of an earlier change of a name is unknown, because a sync failed"
+"""What everybody may know of it."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ChangeGuard:
+    """Guards what makes and moves folders; `changing` is held over one at a time."""
+
+    def __init__(self, gate: Gate, changing: AbstractContextManager[object]) -> None:
+        self._gate = gate
+        self._changing = changing
+        self.failure: str | None = None
+        """Why there are no more in this process; None while there are. It may name any collection."""
+
+    @contextmanager
+    def lasting(self, operation: str, name: str | None = None) -> Iterator[None]:
+        """A change of more than a manifest: raises Conflict during a hold; otherwise as `names`."""
+        with self._gate.required(operation), self._changing, self.names(operation, name):
+            yield
+
+    @contextmanager
+    def names(self, operation: str, name: str | None) -> Iterator[None]:
+        """What the disk says inside, as errors of ours: OutcomeUnknown for a sync, DiskFull, StorageError.
+
+        Raises ReadOnly when the outcome of an earlier one is unknown.
+        """
+        self.refuse_after_failure(operation, name)
+        try:
+            yield
+        except OutcomeUnknown as error:
+            self._end(error.message)
+            raise
+        except files.SyncFailed as error:
+            reason = f"a sync failed during {operation}{f' of {name}' if name else ''}: {error}"
+            self._end(reason)
+            raise OutcomeUnknown(
+                f"outcome unknown: {reason}", collection=name, operation=operation,
+                hint="restart the engine, and look whether it happened",
+            ) from error  # fmt: skip
+        except OSError as error:
+            raise files.as_storage_error(error, operation) from error
+
+    def refuse_after_failure(self, operation: str, name: str | None) -> None:
+        """Raise ReadOnly when the outcome of an earlier one is unknown."""
+        if self.failure is not None:
+            raise ReadOnly(
+                f"{operation} was not begun: {UNKNOWN_NAMES}", collection=name, operation=operation,
+                hint="restart the engine, which looks at what the disk has; its log names the change",
+            )  # fmt: skip
+
+    def _end(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason
+            log.error("no collection comes or goes until the next start", reason=reason)

@@ -1,0 +1,288 @@
+"""The account of memory: what the collections take of the plan, and what more of it fits.
+
+A collection is charged for its graph as large as all of its rows make it, those that wait for the log
+included, so what was admitted can be indexed. Figures are kept by collection and added up as they change:
+a write reads sums.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vecstow_engine.model.errors import OutOfMemory, TooLarge, refused
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.memory_plan import HeldOut, MemoryPlan, resident_bytes
+
+COLLECTION_BYTES: Final = 50 * 1024
+"""What a collection takes besides its points: objects, open files (measured over 1,000 collections)."""
+DELETE_SHARE: Final = 1 / 16
+"""Share of the memory for changes that deletes alone may use: they go on when writers wait."""
+ROOMY_BYTES: Final = 8 << 20
+"""Left beyond a write, a graph begins without being asked for: three times its least size."""
+GRAPH_FACTOR: Final = 2
+"""Bytes of a graph that are charged for each byte of changes, until the figures are taken again."""
+RESIDENT_SHARE_MAX: Final = 0.95
+"""Share of the limit at which writers wait, whatever the account says: the kernel counts otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one collection takes; bytes."""
+
+    overlay: int = 0
+    tail: int = 0
+    """Rows on their way into the graph, and writes that wait for the log."""
+    graph: int = 0
+    growth: int = 0
+    """What the graph has yet to take; 0 while it is held out. Negative while rows of a slice count twice."""
+    rebuild: int = 0
+    """A second graph at its full size, while one is built."""
+    tables: int = 0
+
+    @property
+    def changes(self) -> int:
+        """What checkpoints and the indexer give back."""
+        return self.overlay + self.tail
+
+    @property
+    def lasting(self) -> int:
+        """What stays as long as the points do."""
+        return self.graph + self.growth + self.tables
+
+    @property
+    def data(self) -> int:
+        """What counts as data in the plan."""
+        return self.lasting + self.rebuild
+
+
+NOTHING: Final = Figures()
+
+
+class Accounts:
+    """One for the engine. Thread-safe."""
+
+    def __init__(self, plan: MemoryPlan) -> None:
+        self.plan = plan
+        self.resident_bytes = resident_bytes()
+        """Of this process, when `count_all` was called last."""
+        self._lock = threading.Lock()
+        self._known: dict[Collection, Figures] = {}
+        self._overlays = 0
+        self._changes = 0
+        self._data = 0
+        self._rebuilds = 0
+        self._charged: dict[Collection, int] = {}
+        """Bytes of the writes since the figures of a collection were taken; see `_charge_if_roomy`."""
+
+    def update(self, collection: Collection) -> Figures:
+        """Take the figures of one collection again."""
+        figures = figures_of(collection)
+        self._put(collection, figures)
+        return figures
+
+    def count_all(self, collections: Iterable[Collection]) -> None:
+        """Take the figures of all collections that serve again; forget those that are not listed."""
+        listed = list(collections)
+        for collection in listed:
+            if collection.serves():
+                self.update(collection)
+        for gone in self._known.keys() - set(listed):
+            self._put(gone, None)
+        self.resident_bytes = resident_bytes()
+
+    @property
+    def changes_bytes(self) -> int:
+        """Overlays, tails and queues of all collections."""
+        return self._changes
+
+    @property
+    def data_bytes(self) -> int:
+        """Graphs, at their full size, and tables of all collections."""
+        return self._data
+
+    @property
+    def presses(self) -> bool:
+        """Whether overlays take over a quarter of the memory for changes: the largest are written first."""
+        return 4 * self._overlays > self.plan.change_bytes
+
+    def document(self) -> dict[str, int]:
+        """What `GET /state` says: the limit, and what changes and data take of their parts of it."""
+        return {
+            "limit_bytes": self.plan.limit_bytes,
+            "change_bytes": self._changes,
+            "change_bytes_max": self.plan.change_bytes,
+            "data_bytes": self._data,
+            "data_bytes_max": self.plan.data_bytes,
+        }
+
+    def postponed(self) -> int:
+        """How many collections have a graph or a rebuild that waits for memory."""
+        known = list(self._known)
+        return sum(each.held_out is not None or each.postponed_rebuild is not None for each in known)
+
+    def parts(self) -> dict[str, int]:
+        """Bytes by part, as the collections take them now; `growth` is what graphs have yet to take."""
+        figures = list(self._known.values())
+        charged = sum(list(self._charged.values()))
+        return {
+            "base": self.plan.base_bytes,
+            "overlays": sum(each.overlay for each in figures),
+            "tails": sum(each.tail for each in figures) + charged,
+            "graphs": sum(each.graph for each in figures),
+            "growth": sum(each.growth for each in figures) + GRAPH_FACTOR * charged,
+            "rebuilds": sum(each.rebuild for each in figures),
+            "tables": sum(each.tables for each in figures),
+        }
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more of data fit."""
+        return self._data + size <= self.plan.data_bytes
+
+    def admit(self, collection: Collection, rows: int = 0) -> bool:
+        """Let the graph of a collection grow to all of its rows, and `rows` that its index does not know.
+
+        False, and it is held out, when they do not fit.
+        """
+        full = collection.full_bytes(rows)
+        with self._lock:
+            known, charged = self._known.get(collection, NOTHING), self._charged.get(collection, 0)
+            own = known.graph + known.growth + GRAPH_FACTOR * charged
+            room = self.plan.data_bytes - (self._data - own)
+            fits = full <= room
+            collection.held_out = None if fits else HeldOut(full, max(0, room), self.plan.limit_bytes)
+            growth = full - known.graph if fits else 0
+            self._replace(collection, replace(known, tail=known.tail + charged, growth=growth))
+        return fits
+
+    def refuse_batch(self, collection: Collection, size: int) -> None:
+        """Raise TooLarge for a write whose changes never find room."""
+        most = self._writers_bytes // 2
+        if size > most:
+            raise TooLarge(
+                f"the write takes {size} bytes of memory until a checkpoint; at most {most} of the memory "
+                f"limit {self.plan.limit_bytes}",
+                collection=collection.name, operation="write",
+                hint="send smaller batches, or raise --memory-limit", details=refused("body", size, most),
+            )  # fmt: skip
+
+    def lack(self, collection: Collection, size: int, rows: int) -> str | None:
+        """Why a write that takes so many bytes, and adds so many rows, must wait; None when it need not.
+
+        Raises OutOfMemory when waiting does not help. A delete adds no rows.
+        """
+        if self._charge_if_roomy(collection, size):
+            return None
+        known = self.update(collection)
+        if not rows:
+            return self._delete_lack(size)
+        return self._data_lack(collection, known, rows) or self._changes_lack(known.changes, size)
+
+    def _charge_if_roomy(self, collection: Collection, size: int) -> bool:
+        """Add a write to the sums, if it takes little of what is left; whether it does.
+
+        Its changes and twice that for the graph: more than it takes, until its figures are taken again.
+        """
+        plan = self.plan
+        with self._lock:
+            is_roomy = (
+                collection in self._known
+                and collection.held_out is None
+                and 4 * (self._changes + size) < plan.change_bytes
+                and self._data + GRAPH_FACTOR * size + ROOMY_BYTES < plan.data_bytes
+                and self.resident_bytes < RESIDENT_SHARE_MAX * plan.limit_bytes
+            )
+            if is_roomy:
+                self._charged[collection] = self._charged.get(collection, 0) + size
+                self._changes += size
+                self._data += GRAPH_FACTOR * size
+        return is_roomy
+
+    def _data_lack(self, collection: Collection, known: Figures, rows: int) -> str | None:
+        most = self.plan.data_bytes
+        full = collection.full_bytes(collection.queued_rows + rows)
+        data = self._data - known.graph - known.growth + full
+        held_out = collection.held_out
+        if held_out is not None:
+            raise _no_room(collection, str(held_out), held_out.needed_bytes, held_out.room_bytes)
+        if data <= most:
+            return None
+        if data - self._rebuilds <= most:
+            return f"graphs take {data} bytes while one is rebuilt, the limit is {most}"
+        reason = (
+            f"graphs and tables with {rows} more points take {data} bytes; {most} are left for them of the "
+            f"memory limit {self.plan.limit_bytes}"
+        )
+        raise _no_room(collection, reason, data, most)
+
+    def _changes_lack(self, own: int, size: int) -> str | None:
+        """One collection may take as much as is left for all others.
+
+        One takes half at most, two take a third each: there is always room for another one.
+        """
+        free = self._writers_bytes - self._changes - size
+        if free < 0 or (own and own + size > free):
+            return (
+                f"changes of this collection take {own} bytes, of all collections {self._changes}; the limit "
+                f"is {self._writers_bytes}, and one may take as much as it leaves to the others"
+            )
+        if self.resident_bytes > RESIDENT_SHARE_MAX * self.plan.limit_bytes:
+            return f"the process takes {self.resident_bytes} bytes, the limit is {self.plan.limit_bytes}"
+        return None
+
+    def _delete_lack(self, size: int) -> str | None:
+        if self._changes + size <= self.plan.change_bytes:
+            return None
+        return f"changes of all collections take {self._changes} bytes, the limit is {self.plan.change_bytes}"
+
+    @property
+    def _writers_bytes(self) -> int:
+        return int(self.plan.change_bytes * (1 - DELETE_SHARE))
+
+    def _put(self, collection: Collection, figures: Figures | None) -> None:
+        with self._lock:
+            self._replace(collection, figures)
+
+    def _replace(self, collection: Collection, figures: Figures | None) -> None:
+        old = self._known.pop(collection, NOTHING)
+        if figures is not None:
+            self._known[collection] = figures
+        new = figures or NOTHING
+        charged = self._charged.pop(collection, 0)
+        self._overlays += new.overlay - old.overlay
+        self._changes += new.changes - old.changes - charged
+        self._data += new.data - old.data - GRAPH_FACTOR * charged
+        self._rebuilds += new.rebuild - old.rebuild
+
+
+def _no_room(collection: Collection, reason: str, size: int, most: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"collection {collection.name!r} takes no more points: {reason}",
+        collection=collection.name, operation="write",
+        hint="drop collections, delete points and compact, or raise --memory-limit (docs/sizing.md)",
+        details=refused("memory_limit", size, most),
+    )  # fmt: skip
+
+
+def figures_of(collection: Collection) -> Figures:
+    """What one collection takes now."""
+    store, index = collection.store, collection.index
+    if store is None or index is None:
+        return Figures(
+            tail=collection.queued_bytes, growth=collection.full_bytes(collection.queued_rows),
+            tables=COLLECTION_BYTES,
+        )  # fmt: skip
+    is_flat = index.is_flat
+    rows = index.tail_bytes
+    graph = rows if is_flat else index.graph_bytes
+    full = graph if collection.held_out else collection.full_bytes(collection.queued_rows)
+    return Figures(
+        overlay=store.overlay_bytes,
+        tail=collection.queued_bytes + (0 if is_flat else rows),
+        graph=graph,
+        growth=full - graph,
+        rebuild=index.rebuild_bytes if index.rebuilding else 0,
+        tables=COLLECTION_BYTES + store.layers.slots.bytes + index.table_bytes,
+    )

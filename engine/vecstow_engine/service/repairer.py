@@ -1,0 +1,224 @@
+"""Repair of one collection while the others serve: out of service, made anew, opened again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from vecstow_engine.doctor.repair import CollectionRepair, Progress, RepairOutcome, repair_collection
+from vecstow_engine.model.errors import NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service.catalog import Catalog
+from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.loader import PROGRESS_SECONDS, Loader
+from vecstow_engine.service.registry import Registry
+from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.layout import POINTS, Layout
+from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.points.read_at_rest import table_at_rest
+from vecstow_engine.storage.points.table_repair import Fault, find_faults
+
+_SERVING = (State.READY, State.DEGRADED, State.READ_ONLY)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Repairer:
+    """Methods may be called from any thread; one repair of a collection at a time."""
+
+    def __init__(
+        self, layout: Layout, registry: Registry, catalog: Catalog, loader: Loader, gate: Gate,
+        opened: Callable[[Collection], None],
+    ) -> None:  # fmt: skip
+        self._layout = layout
+        self._registry = registry
+        self._catalog = catalog
+        self._loader = loader
+        self._gate = gate
+        self._opened = opened
+        self._unknown: set[str] = set()
+        """Names of which only the next start can tell whether the repaired collection has them."""
+
+    def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
+        """Plan, and unless `dry_run` carry out, the repair of one collection.
+
+        Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, ReadOnly after an
+        unknown outcome, DiskFull before anything was changed, and StorageError or OutcomeUnknown, after which
+        its state says how it is.
+        """
+        if name in self._unknown:
+            self._catalog.changes.refuse_after_failure("repair", name)
+        collection = self._find(name)
+        if dry_run:
+            if collection is None:
+                return repair_collection(self._layout, name, dry_run=True, served=True)
+            return self._plan(collection)
+        with self._gate.required("repair"):
+            if collection is None:
+                return self._repair_undeclared(name)
+            if collection.state in _SERVING and (sound := self._unneeded(collection)) is not None:
+                return sound
+            return self._repair(collection)
+
+    def _find(self, name: str) -> Collection | None:
+        """The collection; None for a folder whose manifest is lost or broken."""
+        collection = self._registry.find(name)
+        if collection is not None:
+            if collection.state is State.RECOVERING:
+                collection.readable()
+            return collection
+        if not self._layout.collection(name).is_dir():
+            raise NotFound(f"collection {name!r} does not exist", collection=name)
+        return None
+
+    def _unneeded(self, collection: Collection) -> CollectionRepair | None:
+        """What there is to say of a collection that serves and goes on serving; None when it must not."""
+        planned = self._plan(collection)
+        return None if planned.outcome is RepairOutcome.PLANNED else planned
+
+    def _plan(self, collection: Collection) -> CollectionRepair:
+        """Look at the files while it serves, but no checkpoint changes them."""
+        with collection.upkeep:
+            self._registry.refuse_gone(collection)
+            anew = _why_anew(self._layout, collection, collection.broken)
+            return repair_collection(self._layout, collection.name, dry_run=True, anew=anew, served=True)
+
+    def _repair(self, collection: Collection) -> CollectionRepair:
+        name = collection.name
+        self._catalog.changes.refuse_after_failure("repair", name)
+        stand_in, broken = self._take_out(collection)
+        try:
+            anew = _why_anew(self._layout, collection, broken)
+            done = self._carry_out(name, _tell(stand_in), anew=anew)
+        except BaseException as error:
+            self._put_back(stand_in, error, broken)
+            raise
+        self._reopen(stand_in)
+        return done
+
+    def _carry_out(self, name: str, tell: Progress, *, anew: str | None = None) -> CollectionRepair:
+        def progress(label: str, done: int, total: int) -> None:
+            check_interruption()
+            tell(label, done, total)
+
+        try:
+            with self._catalog.changes.names("repair", name), self._gate.interruptible("repair"):
+                done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
+        except OutcomeUnknown:
+            self._unknown.add(name)
+            raise
+        log.warning(
+            "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
+            restored=done.plan.restored, lost=done.plan.lost, lost_records=done.plan.lost_records,
+            quarantine=done.quarantine,
+        )  # fmt: skip
+        return done
+
+    def _take_out(self, collection: Collection) -> tuple[Collection, str | None]:
+        """Serve it no more, and let another stand for it that says why.
+
+        Returns that one, and why this one took no writes in the end; None when it did.
+        """
+        name = collection.name
+        away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
+        with collection.upkeep, self._registry.changing:
+            self._registry.refuse_gone(collection)
+            stand_in = Collection(collection.manifest)
+            stand_in.progress = {"task": "repair", "done": 0, "total": 0}
+            self._registry.add(stand_in)
+            collection.closed(State.RECOVERING, away)
+            broken = collection.failure
+            if collection.store is not None:
+                broken = collection.store.retire("it is being repaired", away) or broken
+        return stand_in, broken
+
+    def _put_back(self, stand_in: Collection, error: BaseException, broken: str | None) -> None:
+        """Open what is there; after a failed sync this process must not read the old files as if sound."""
+        log.error("repair failed", collection=stand_in.name, reason=str(error))
+        if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.is_ending:
+            self._open(stand_in)
+            return
+        stand_in.failure = broken
+        why = f"its repair failed: {error}; a restart opens what is there"
+        stand_in.closed(State.QUARANTINED, quarantined(stand_in.name, why))
+
+    def _reopen(self, stand_in: Collection) -> None:
+        manifest = read_manifest(self._layout.collection(stand_in.name))
+        self._open(self._registry.replace(stand_in, manifest or stand_in.manifest))
+
+    def _open(self, stand_in: Collection) -> None:
+        self._loader.load(stand_in, lambda: self._registry.is_rival(stand_in), with_graph=False)
+        self._opened(stand_in)
+
+    def _repair_undeclared(self, name: str) -> CollectionRepair:
+        """Its name is taken, with the reason why it is not served, until it is a collection."""
+        self._registry.take_name(name, "it is being repaired")
+        try:
+            done = self._carry_out(name, _tell_log())
+        except BaseException:
+            self._registry.give_name_back(name)
+            raise
+        self._declare(name)
+        return done
+
+    def _declare(self, name: str) -> None:
+        with self._registry.changing:
+            self._registry.give_name_back(name)
+            manifest = self._readable_manifest(name)
+            if manifest is not None and manifest.dropped_at is None:
+                self._catalog.open_new(manifest)
+
+    def _readable_manifest(self, name: str) -> Manifest | None:
+        try:
+            return read_manifest(self._layout.collection(name))
+        except VecstowError:
+            return None
+
+
+def _why_anew(layout: Layout, collection: Collection, broken: str | None) -> str | None:
+    """Files that could not be synced are not relied on, though they can be read; nor is a tree that misleads.
+
+    A start makes such a tree anew, so that a check of the files alone finds them sound. `broken`: why the
+    collection took no writes before anybody ended them; nobody writes its files meanwhile.
+    """
+    if broken is not None:
+        return f"it takes no writes ({broken}): what the disk has of its files cannot be told"
+    if collection.store is None:
+        return None
+    faults: list[Fault] = []
+    with suppress(StorageError, OSError), table_at_rest(layout.collection(collection.name) / POINTS) as table:
+        faults = find_faults(table)
+    return "; ".join(f"{POINTS}: {fault.value}" for fault in faults) or None
+
+
+def _tell(collection: Collection) -> Progress:
+    in_log = _tell_log()
+
+    def progress(label: str, done: int, total: int) -> None:
+        collection.progress = {"task": _task(label), "done": done, "total": total}
+        in_log(label, done, total)
+
+    return progress
+
+
+def _tell_log() -> Progress:
+    told_at = time.monotonic()
+
+    def progress(label: str, done: int, total: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info(
+                "repairing", collection=label.partition(":")[0], task=_task(label), done=done, total=total
+            )
+
+    return progress
+
+
+def _task(label: str) -> str:
+    """`repair: writing rows` of `notes: writing rows`."""
+    return "repair:" + label.partition(":")[2]

@@ -1,0 +1,299 @@
+"""The thread that looks after the files: it goes round the collections, however many there are."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from typing import Final
+from weakref import WeakSet
+
+import structlog
+
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.errors import DiskFull
+from vecstow_engine.service.attempts import Attempts, Work
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.indexer import Indexer
+from vecstow_engine.service.lost_files import refuse_if_gone
+from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.service.rebuilds import Rebuilds
+from vecstow_engine.service.settings import Settings
+from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.store import Store
+from vecstow_engine.storage.volume import Volume
+
+UPKEEP_SECONDS: Final = 0.25
+LEISURE_SECONDS: Final = 1.0
+"""Without a search of a collection, until its graph is checked at leisure."""
+BUSY_LOOKS: Final = 40
+"""Looks until a graph is checked all the same: ten seconds."""
+RELOCATE_ROWS: Final = 4096
+SNAPSHOT_ROWS_MIN: Final = 5_000
+"""New rows below this number are not worth a snapshot while the engine runs."""
+
+UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT})
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Upkeep:
+    """Checkpoints, snapshots, rebuilds, the reserve, and what else the engine wants done now and then."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        volume: Volume,
+        gate: Gate,
+        collections: Callable[[], Iterable[Collection]],
+        indexer: Indexer,
+        attempts: Attempts,
+        accounts: Accounts,
+        rebuilds: Rebuilds,
+        also: Iterable[Callable[[], object]],
+    ) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._gate = gate
+        self._collections = collections
+        self._indexer = indexer
+        self._attempts = attempts
+        self._accounts = accounts
+        self._rebuilds = rebuilds
+        self._chores = (self._count_memory, self._check_at_leisure, volume.fill_reserve, *also)
+        self._stop = threading.Event()
+        self._told_broken: WeakSet[Collection] = WeakSet()
+        self._looks = 0
+        """How often this looked for a graph to check."""
+        self._turns = {False: 0, True: 0}
+        """How many graphs were checked at leisure (False), and how many when all of them may be (True)."""
+        self._snapshots = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        """A large graph takes a while to write: meanwhile the others have their checkpoints."""
+        self._snapshot_at_hand: Future[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Finish what is under way; then the caller's thread makes the last checkpoints."""
+        self._stop.set()
+        self._thread.join()
+        self._snapshots.shutdown()
+
+    def finish(self) -> None:
+        """Checkpoint everything, and snapshot what has changed; during a hold nothing, the log has it all."""
+        # Those whose files somebody works on, perhaps for an hour, come last.
+        for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
+            self._tell_broken(collection)
+            with self._gate.passing() as free:
+                if free:
+                    self._attempt(collection, Work.CLOSING, partial(self._finish, collection), waits=True)
+
+    def checkpoint(self, collection: Collection) -> bool:
+        """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock.
+
+        Raises Quarantined, before anything is written, when the files are gone.
+        """
+        refuse_if_gone(collection)
+        store = collection.store
+        assert store is not None
+        changed_at, collection.changed_at = collection.changed_at, None
+        remark = store.remark
+        started = time.monotonic()
+        try:
+            done = self._checkpoint_with_room(store)
+        except BaseException:
+            collection.changed_at = changed_at
+            refuse_if_gone(collection)
+            raise
+        if done:
+            log.info(
+                "checkpoint", collection=collection.name,
+                applied=store.meta.applied, points=store.meta.points,
+                seconds=round(time.monotonic() - started, 3),
+            )  # fmt: skip
+        if store.remark is not remark:
+            log.warning("checkpoint mended its table", collection=collection.name, remark=store.remark)
+        return done
+
+    def _checkpoint_with_room(self, store: Store) -> bool:
+        try:
+            return store.checkpoint()
+        except DiskFull:
+            if not self._volume.release_reserve():
+                raise
+        return store.checkpoint()
+
+    def compact(self, collection: Collection) -> tuple[int, int]:
+        """Move rows into free slots, cut what is free, rebuild the graph; returns bytes before and after.
+
+        The caller holds the upkeep lock.
+        """
+        store, index = collection.store, collection.index
+        assert store is not None and index is not None
+        before = store.bytes_on_disk()
+        self.checkpoint(collection)
+        while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
+            collection.forget(moved)
+            self.checkpoint(collection)
+            check_interruption()
+        refuse_if_gone(collection)
+        after = store.truncate()
+        if index.deleted_share > 0:
+            self._rebuilds.begin_in_place(collection, collection.manifest.index_config)
+        return before, after
+
+    def _run(self) -> None:
+        while not self._stop.wait(UPKEEP_SECONDS):
+            for collection in self._in_order():
+                if not self._stop.is_set() and self._attempts.may_begin(Work.UPKEEP, collection):
+                    with self._attempts.at(Work.UPKEEP, collection):
+                        self._look_after(collection)
+            for chore in self._chores:
+                try:
+                    chore()
+                except (
+                    Exception
+                ) as error:  # The thread must live, and do the other chores; the error must show.
+                    log.error("upkeep failed", reason=str(error), exc_info=error)
+
+    def _check_at_leisure(self) -> None:
+        """Let one collection search for a few of the points that its graph was not asked for yet.
+
+        One that is searched now has leisure once in a while alone: a slice makes its clients wait.
+        """
+        self._looks += 1
+        for_all = self._looks % BUSY_LOOKS == 0
+        before = math.inf if for_all else time.monotonic() - LEISURE_SECONDS
+        waiting = [
+            collection
+            for collection in self._collections()
+            if (index := collection.index) is not None
+            and index.unchecked
+            and not index.pending
+            and index.searched_at < before
+            and collection.serves()
+        ]
+        if waiting:
+            self._turns[for_all] += 1
+            self._indexer.notify(waiting[self._turns[for_all] % len(waiting)])
+
+    def _count_memory(self) -> None:
+        self._accounts.count_all(self._collections())
+
+    def _in_order(self) -> list[Collection]:
+        """The largest overlays first, while all of them take much of their memory."""
+        collections = list(self._collections())
+        if self._accounts.presses:
+            collections.sort(key=lambda collection: -collection.waiting_bytes()[0])
+        return collections
+
+    def _look_after(self, collection: Collection) -> None:
+        collection.tell_withheld()
+        self._tell_broken(collection)
+        self._indexer.try_again(collection)
+        self._admit(collection)
+        due = dict(self._due(collection))
+        for work in UPKEEP_TASKS - due.keys():
+            self._attempts.succeed(work, collection)  # another thread may have done the work
+        for work in [work for work in due if self._attempts.may_begin(work, collection)][:1]:
+            if work is not Work.SNAPSHOT:
+                self._pass(collection, work, due[work])
+            elif self._snapshot_at_hand is None or self._snapshot_at_hand.done():
+                self._snapshot_at_hand = self._snapshots.submit(self._pass_alone, collection, work, due[work])
+
+    def _pass(self, collection: Collection, work: Work, task: Callable[[], object]) -> None:
+        """Make an attempt unless the volume is held."""
+        with self._gate.passing() as free:
+            if free:
+                self._attempt(collection, work, task)
+
+    def _pass_alone(self, collection: Collection, work: Work, task: Callable[[], object]) -> None:
+        """As `_pass`, in the snapshots' thread: an error of the pass itself is kept as one of the upkeep."""
+        with self._attempts.at(Work.UPKEEP, collection):
+            self._pass(collection, work, task)
+
+    def _admit(self, collection: Collection) -> None:
+        """Let a graph that was held out grow, if there is memory for it now."""
+        if collection.held_out and collection.serves() and self._accounts.admit(collection):
+            log.info("graph is built now: there is memory for it", collection=collection.name)
+            self._indexer.notify(collection)
+
+    def _tell_broken(self, collection: Collection) -> None:
+        """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
+        reason = collection.broken
+        is_news = collection not in self._told_broken and not collection.opens_anew
+        if reason is not None and is_news and not collection.dropping:
+            self._told_broken.add(collection)
+            log.error(
+                "collection takes no writes until the next start", collection=collection.name, reason=reason
+            )
+
+    def _due(self, collection: Collection) -> Iterator[tuple[Work, Callable[[], object]]]:
+        """What there is to do for this collection, the most urgent first."""
+        store, index = collection.store, collection.index
+        if store is None or index is None or collection.broken is not None or collection.dropping:
+            return
+        settings = self._settings
+        age = time.monotonic() - collection.changed_at if collection.changed_at is not None else 0.0
+        active = store.layers.active
+        changed = max(active.bytes, store.log.size) if active.last_sequence else 0
+        full = changed >= settings.storage.checkpoint_bytes or (changed and self._accounts.presses)
+        if store.layers.frozen is not None or full or age >= settings.storage.checkpoint_seconds:
+            yield Work.CHECKPOINT, lambda: self.checkpoint(collection)
+        if self._wants_rebuild(collection, index) and self._rebuilds.fits(collection):
+            yield Work.REBUILD, lambda: self._rebuilds.begin(collection, collection.manifest.index_config)
+        if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
+            yield Work.SNAPSHOT, lambda: self._snapshot(collection, index)
+
+    def _wants_rebuild(self, collection: Collection, index: VectorIndex) -> bool:
+        if index.rebuilding:
+            return False
+        is_due = index.deleted_share > self._settings.index.rebuild_deleted_ratio
+        return is_due or collection.postponed_rebuild is not None
+
+    def _snapshot(self, collection: Collection, index: VectorIndex) -> None:
+        """A page that changes while the child saves is kept twice: without the memory, none changes."""
+        roomy = self._accounts.fits(index.graph_bytes)
+        with nullcontext() if roomy else self._indexer.passing_over(collection):
+            take_snapshot(collection, lambda: self.checkpoint(collection))
+
+    def _wants_snapshot(self, collection: Collection, rows_min: int) -> bool:
+        index = collection.index
+        if index is None or index.pending or index.rebuilding:
+            return False
+        grown = abs(index.graph_rows - collection.snapshot_rows)
+        return grown >= max(
+            rows_min, int(collection.snapshot_rows * self._settings.index.snapshot_growth_ratio)
+        )
+
+    def _finish(self, collection: Collection) -> None:
+        store, index = collection.store, collection.index
+        if store is None or index is None or collection.broken is not None:
+            return
+        self.checkpoint(collection)
+        if collection.snapshot_sequence < store.last_sequence:
+            self._snapshot(collection, index)
+
+    def _attempt(
+        self, collection: Collection, work: Work, task: Callable[[], object], *, waits: bool = False
+    ) -> None:
+        if not collection.upkeep.acquire(blocking=waits):
+            return  # somebody works on its files, perhaps for an hour: the others have their turn
+        try:
+            if not collection.dropping and collection.broken is None:  # a repair may have taken it out
+                with self._attempts.at(work, collection):
+                    task()
+        finally:
+            collection.upkeep.release()
+            self._accounts.update(collection)

@@ -1,0 +1,85 @@
+"""Looking into a `points.db` without a trace: no lock is taken, nothing is made or changed beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
+from vecstow_engine.storage import files
+from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.records import Meta
+
+COPY_ATTEMPTS_MAX: Final = 3
+
+
+def peek_meta(path: Path) -> Meta:
+    """The meta row as of the last checkpoint; raises StorageError when it is not there or fails its checks.
+
+    What SQLite's own log holds is not seen: another process may own the file.
+    """
+    with contextlib.closing(PointTable(path, at_rest=True)) as table:
+        return table.meta()
+
+
+@contextlib.contextmanager
+def table_at_rest(path: Path) -> Iterator[PointTable]:
+    """The point table as recovery would find it, `-wal` included. No writer may be at work.
+
+    With an empty `-wal` the file itself is read; else a private copy of both, below the system's folder for
+    temporary files. Raises StorageError, or DiskFull when there is no room for the copy.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(private_copy(path)) if _size_and_time(_wal(path))[0] else path
+        yield stack.enter_context(contextlib.closing(PointTable(source, at_rest=source == path)))
+
+
+@contextlib.contextmanager
+def private_copy(path: Path) -> Iterator[Path]:
+    """A copy of table and `-wal` to do with as one likes. Raises StorageError or DiskFull."""
+    with tempfile.TemporaryDirectory(prefix="vecstow-") as folder:
+        yield _copy(path, Path(folder))
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """Copy table and `-wal`, again when a reader that closed moved the one into the other meanwhile."""
+    for attempt in range(COPY_ATTEMPTS_MAX):
+        target = folder / f"{attempt}-{path.name}"
+        before = _signature(path)
+        try:
+            files.copy_file(path, target)
+            with contextlib.suppress(FileNotFoundError):
+                files.copy_file(_wal(path), _wal(target))
+        except OSError as error:
+            raise _no_copy(path, folder, error) from error
+        if _signature(path) == before:
+            return target
+    raise StorageError(f"{path} changed under each attempt to copy it")
+
+
+def _no_copy(path: Path, folder: Path, error: OSError) -> VecstowError:
+    kind = DiskFull if files.is_no_room(error) else StorageError
+    return kind(
+        f"{path} has a -wal, and cannot be copied to {folder} to be read: {error}",
+        hint="TMPDIR names the folder for temporary files",
+    )
+
+
+def _signature(path: Path) -> list[tuple[int, int]]:
+    return [_size_and_time(path), _size_and_time(_wal(path))]
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns

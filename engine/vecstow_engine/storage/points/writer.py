@@ -1,0 +1,325 @@
+"""Commits to `points.db`, and how SQLite is opened for them (rules 11 and 12 of the disk).
+
+Each commit has a connection of its own, which is closed afterwards, and is durable when it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from vecstow_engine.model.errors import Busy, DamagedFile, DiskFull, StorageError
+from vecstow_engine.storage import files
+from vecstow_engine.storage.points.records import (
+    SUM_MODULUS,
+    VERSION,
+    Meta,
+    SnapshotEntry,
+    StoredPoint,
+    read_meta,
+)
+
+BUSY_TIMEOUT_SECONDS: Final = 30
+SHARED_MEMORY_ROOM_BYTES: Final = 1 << 20
+"""SQLite does not say why it could not make `-shm`; below this it is for want of room."""
+WRITER_CACHE_KIB: Final = 16 * 1024
+_SCHEMA: Final = """
+CREATE TABLE meta (
+  one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, uid BLOB NOT NULL, name TEXT NOT NULL,
+  applied INTEGER NOT NULL, checkpoints INTEGER NOT NULL, points INTEGER NOT NULL,
+  checksum_sum INTEGER NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE points (
+  slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL, generation INTEGER NOT NULL,
+  row_checksum INTEGER NOT NULL, payload BLOB, checksum INTEGER NOT NULL);
+"""
+_SNAPSHOTS: Final = """
+CREATE TABLE snapshots (
+  crc INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, sequence INTEGER NOT NULL, space TEXT NOT NULL,
+  max_connections INTEGER NOT NULL, library TEXT NOT NULL, checksum INTEGER NOT NULL);
+"""
+_FILE_VERSIONS: Final = slice(18, 20)
+_WRITE_AHEAD_LOG: Final = b"\2\2"
+"""What journal_mode=WAL sets (https://www.sqlite.org/fileformat2.html, section 1.3.3)."""
+SELECT_META: Final = (
+    "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
+)
+
+
+def create_points(path: Path, meta: Meta) -> None:
+    """Make an empty point table, durably: made in memory and put in its place at once, never half there.
+
+    What a crashed attempt left beside it is thrown away: it had no manifest.
+    """
+    left = [p for p in (path.with_name(path.name + end) for end in ("-wal", "-shm")) if p.exists()]
+    for leftover in left:
+        files.remove(leftover)
+    if left:
+        files.sync_folder(path.parent)  # a log that came back would count as the new table's
+    with wrapped(path), contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(_SCHEMA + _SNAPSHOTS)
+        _write_meta(connection, meta)
+        raw = bytearray(connection.serialize())
+    raw[_FILE_VERSIONS] = _WRITE_AHEAD_LOG
+    files.replace_file(path, [raw])
+
+
+def fold_journal(path: Path) -> None:
+    """Make durable what SQLite's `-wal` shows, before anything else reads `path`.
+
+    The page cache may show frames that the disk never had, so the found `-wal` is written anew, under its
+    name, and only then moved into the database. `-shm` is rebuilt by SQLite.
+    """
+    wal = path.with_name(path.name + "-wal")
+    with contextlib.suppress(FileNotFoundError):
+        if wal.stat().st_size == 0:
+            return
+        files.remove(path.with_name(path.name + "-shm"))
+        copy = files.temporary(wal)
+        files.remove(copy)
+        try:
+            files.copy_file(wal, copy)
+        except BaseException:
+            files.remove(copy)
+            raise
+        files.publish(copy, wal)
+        with wrapped(path), _writer(path) as connection:
+            make_durable(connection, path)
+
+
+def write_points(
+    path: Path, freed: Iterable[int], points: Iterable[StoredPoint], applied: int, checkpoints: int
+) -> Meta:
+    """One checkpoint: free `freed` slots, add `points`, say what is applied. Durable when this returns.
+
+    Raises DiskFull or Busy (try the same again: what was committed already is not committed twice), or
+    StorageError, after which `path` must not be written again in this process.
+    """
+    with wrapped(path), _writer(path) as connection:
+        meta = read_meta(connection.execute(SELECT_META).fetchall(), path)
+        if meta.applied != applied:
+            connection.execute("BEGIN IMMEDIATE")
+            removed, removed_sum = _delete_slots(connection, freed)
+            added, added_sum = _insert_points(connection, points)
+            meta = replace(
+                meta, applied=applied, checkpoints=checkpoints, points=meta.points - removed + added,
+                checksum_sum=(meta.checksum_sum - removed_sum + added_sum) % SUM_MODULUS,
+            )  # fmt: skip
+            _write_meta(connection, meta)
+            connection.execute("COMMIT")
+        make_durable(connection, path)
+    return meta
+
+
+def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
+    """Record a snapshot of the index beside the previous one; durable when this returns."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM snapshots WHERE crc = ?", (entry.crc,))
+        connection.execute(
+            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.crc,
+                entry.bytes,
+                entry.sequence,
+                entry.space,
+                entry.max_connections,
+                entry.library,
+                entry.checksum,
+            ),
+        )
+        connection.execute(
+            "DELETE FROM snapshots WHERE crc NOT IN"
+            " (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
+            (keep,),
+        )
+        connection.execute("COMMIT")
+        make_durable(connection, path)
+
+
+def rewrite_meta(path: Path, meta: Meta) -> None:
+    """Give a copied table another identity; durable when this returns."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _write_meta(connection, meta)
+        connection.execute("DELETE FROM snapshots")
+        connection.execute("COMMIT")
+        make_durable(connection, path)
+
+
+def rebuild_id_index(path: Path) -> None:
+    """Make the index of ids anew from the points; durable when this returns."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("REINDEX points")
+        make_durable(connection, path)
+
+
+def vacuum(path: Path) -> None:
+    """Rewrite the table without its free pages; durable when this returns."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("VACUUM")
+        make_durable(connection, path)
+
+
+def vacuum_without_snapshots(path: Path) -> None:
+    """The same, and what is recorded of `index.bin` is forgotten unread: its pages may be what is damaged."""
+    with wrapped(path), _writer(path) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM sqlite_schema WHERE name = 'snapshots'")
+        connection.execute("PRAGMA writable_schema=RESET")
+        connection.execute(_SNAPSHOTS)
+        connection.execute("COMMIT")
+        connection.execute("VACUUM")
+        make_durable(connection, path)
+
+
+def _delete_slots(connection: sqlite3.Connection, slots: Iterable[int]) -> tuple[int, int]:
+    removed = removed_sum = 0
+    for slot in slots:
+        for (checksum,) in connection.execute(
+            "DELETE FROM points WHERE slot = ? RETURNING checksum", (slot,)
+        ):
+            removed += 1
+            removed_sum += checksum
+    return removed, removed_sum
+
+
+def _insert_points(connection: sqlite3.Connection, points: Iterable[StoredPoint]) -> tuple[int, int]:
+    added = added_sum = 0
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        nonlocal added, added_sum
+        for p in points:
+            checksum = p.checksum
+            added += 1
+            added_sum += checksum
+            yield p.slot, p.id, p.sequence, p.generation, p.row_checksum, p.payload, checksum
+
+    connection.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
+    return added, added_sum
+
+
+def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            VERSION, bytes.fromhex(meta.uid), meta.name, meta.applied, meta.checkpoints, meta.points,
+            meta.checksum_sum, meta.checksum,
+        ),
+    )  # fmt: skip
+
+
+def make_durable(connection: sqlite3.Connection, path: Path) -> None:
+    """Move SQLite's log into the database file and sync it: only busy = 0 proves that it happened.
+
+    The passive pass does the work beside the readers; the truncating one then has little left to wait for.
+    """
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise Busy(f"{path}: readers held the table for {BUSY_TIMEOUT_SECONDS} s", operation="checkpoint")
+
+
+@contextlib.contextmanager
+def _writer(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = connect(path, WRITER_CACHE_KIB)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        if _errorname(error).startswith("SQLITE_IOERR"):
+            _keep_for_ever(connection)
+        else:
+            connection.close()
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+
+
+def _keep_for_ever(connection: sqlite3.Connection) -> None:
+    """A sync may have failed: the last connection that is closed would try it again, and then unlink `-wal`.
+
+    So this one never is, not even at the interpreter's end. At most one a table: nothing writes it any more.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def limit_caches(bytes_max: int) -> None:
+    """Bound what all connections of this process cache together: beyond it, each reuses its own pages."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA soft_heap_limit={bytes_max}")
+
+
+def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+    """A connection with the settings of rule 11; the file must exist."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False,
+    )  # fmt: skip
+    connection.executescript(
+        "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size=0;"
+        f"PRAGMA cache_size=-{cache_kib};"
+    )
+    return connection
+
+
+def connect_at_rest(path: Path) -> sqlite3.Connection:
+    """A reading connection that takes no locks and makes no `-wal` and `-shm` beside the file."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+    )
+
+
+@contextlib.contextmanager
+def wrapped(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _typed(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes what the file has in place of a name
+        raise DamagedFile(f"its schema is no text: {error.reason}", file=str(path)) from error
+
+
+def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
+    name = _errorname(error)
+    is_shared_memory = name.startswith("SQLITE_IOERR_SHM")  # it needs room even to read
+    if name == "SQLITE_FULL" or (is_shared_memory and not _has_room(path)):
+        return DiskFull(
+            f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
+        )
+    if (
+        name in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+        or "malformed" in str(error)
+        or "no such table" in str(error)
+    ):
+        return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
+    if is_shared_memory or (
+        name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM") and os.access(path, os.R_OK | os.W_OK)
+    ):
+        return Busy(f"{path.name} cannot be opened now, perhaps for want of descriptors: {error} ({name})")
+    return StorageError(f"{path}: {error} ({name or 'sqlite'})")
+
+
+def _has_room(path: Path) -> bool:
+    stats = os.statvfs(path.parent)
+    return stats.f_bavail * stats.f_frsize >= SHARED_MEMORY_ROOM_BYTES
+
+
+def could_not_open(error: StorageError) -> bool:
+    """SQLite could not open the table or its `-wal` for writing, as when descriptors are spent: nothing was
+    written, and the same can be tried again.
+    """
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.Error) and _errorname(cause) in ("SQLITE_CANTOPEN", "SQLITE_READONLY")
+
+
+def _errorname(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "") or ""

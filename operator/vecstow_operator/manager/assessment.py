@@ -1,0 +1,288 @@
+"""How one resource stands, by what its engine's pods say: pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from vecstow_operator.manager.engines import EnginePod, EngineView, Row, SidecarReport
+from vecstow_operator.observed import Known, Loss, Observed
+from vecstow_operator.vocabulary import Annotation, Reason
+
+FROM_SIDECAR: Final = (
+    Reason.CONFLICT, Reason.INVALID, Reason.NEWER_FORMAT, Reason.STORAGE_FAILED, Reason.DATA_MISSING,
+    Reason.VOLUME_REPLACED,
+)  # fmt: skip
+"""Findings that keep a collection from being ready, the gravest first."""
+QUARANTINED_STATE: Final = "quarantined"
+FROM_STATE: Final = {
+    "recovering": Reason.RECOVERING,
+    "read_only": Reason.READ_ONLY,
+    QUARANTINED_STATE: Reason.QUARANTINED,
+    "foreign": Reason.FOREIGN,
+}
+"""States of a collection that is not ready."""
+READY_STATES: Final = ("ready", "degraded")
+UNKNOWN_STATE: Final = "unknown"
+INDEXED_STEP: Final = 10
+"""Per cent: progress is told in steps, so that not every tick changes a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What one pod says, as the status lists it."""
+
+    pod: str
+    pod_uid: str
+    resource_uid: str | None
+    generation: int | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """All of a status that is not the past's."""
+
+    reason: Reason
+    """SERVED, or why it is not ready."""
+    message: str
+    degraded: SidecarReport | None = None
+    indexing: str | None = None
+    """How far the graph is, while it is being built beside the searches."""
+    replaced: SidecarReport | None = None
+    """The collection that this resource replaced, while its annotation still says so."""
+    reverted: tuple[str, ...] = ()
+    """Drift that the sidecar has put right lately."""
+    is_confirmed: bool = False
+    """The pod that serves follows this generation of this resource."""
+    known: Known = field(default_factory=Known)
+    replicas: tuple[Replica, ...] = ()
+    is_asked: bool = True
+    """The pod that serves answered; else nobody knows whether the collection is served."""
+    is_supervised: bool = True
+    """A sidecar reports to it; else nobody knows of a rival."""
+
+
+def assess(resource: Observed, engine: EngineView) -> Assessment:
+    """Ready only when the pod that clients reach confirmed this uid and generation, and serves.
+
+    Further pods only degrade it: what they have on volumes of their own takes nothing from anybody.
+    """
+    rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
+    reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
+    confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
+    known = _known(resource, rows) if confirmed or resource.is_paused else resource.known
+    return Assessment(
+        reason=reason,
+        message=message,
+        degraded=next(_degradations(resource, engine, rows, known.loss), None),
+        indexing=next(_indexing(rows), None),
+        replaced=next(_told(resource, rows, (Reason.REPLACED,)), None),
+        reverted=tuple(told.text for told in _told(resource, rows, (Reason.DRIFT_REVERTED,))),
+        is_confirmed=confirmed,
+        known=known,
+        replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
+        is_asked=all(pod.state is not None for pod, _ in rows),
+        is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in rows),
+    )
+
+
+def is_released(resource: Observed, engine: EngineView) -> bool:
+    """Whether a resource that is being deleted may lose its finalizer.
+
+    Without a drop only when nobody can make one any more: the engine is gone for good.
+    """
+    if not engine.exists:
+        return engine.is_gone
+    return len(engine.pods) >= max(1, engine.wanted_pods) and all(
+        pod.state is not None
+        and not pod.state.knows(resource.uid)
+        and any(told.reason is Reason.DELETING for told in pod.state.told.get(resource.uid, ()))
+        for pod in engine.pods
+    )
+
+
+_Rows = list[tuple[EnginePod, Row | None]]
+
+
+def _own_row(resource: Observed, pod: EnginePod) -> Row | None:
+    """The pod's row of that name, if it is this resource's."""
+    row = pod.state.rows.get(resource.collection_name) if pod.state is not None else None
+    return row if row is not None and row.resource_uid == resource.uid else None
+
+
+def _is_confirmed(resource: Observed, row: Row | None) -> bool:
+    return row is not None and row.generation == resource.generation
+
+
+def _is_settled(resource: Observed, row: Row | None) -> bool:
+    """Whether it asks nothing more of the engine."""
+    return not resource.is_deleting and _is_confirmed(resource, row)
+
+
+def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
+    """Why it is not ready, what comes first first."""
+    if resource.is_deleting and not resource.has_finalizer:
+        yield Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
+    if not engine.exists:
+        yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
+    if engine.is_scaled_down:
+        yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
+    if not rows:
+        yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
+    yield from _of_unasked(rows)
+    for told in _told(resource, rows, FROM_SIDECAR):
+        yield told.reason, told.text
+    for pod, row in rows:
+        if pod.state is not None and pod.state.failure and not _is_settled(resource, row):
+            yield Reason.STORAGE_FAILED, f"pod {pod.name}: {pod.state.failure}"
+    if resource.is_deleting:
+        yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
+    for pod, row in rows:
+        yield from _of_row(resource, pod, row)
+        if not pod.is_routed:
+            yield Reason.ENGINE_NOT_READY, f"pod {pod.name} serves it, and no Service sends to the pod yet"
+
+
+def _of_unasked(rows: _Rows) -> Iterator[tuple[Reason, str]]:
+    for pod, _ in rows:
+        if pod.refuses_key:
+            hint = 'the engine must know it with the role monitor: docs/operations.md, "Keys"'
+            yield Reason.KEY_REFUSED, f"pod {pod.name} cannot be asked: {pod.problem}; {hint}"
+        elif pod.state is None:
+            yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
+
+
+def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
+    if row is None or not _is_confirmed(resource, row):
+        if pod.state is not None and pod.state.is_unsupervised:
+            yield Reason.SIDECAR_SILENT, _silence(pod).text
+        yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
+        return
+    if row.state not in READY_STATES:
+        message = row.reason or f"the collection is {row.state}"
+        hint = f"; kubectl vecstow repair {resource.name}" if row.state == QUARANTINED_STATE else ""
+        yield FROM_STATE.get(row.state, Reason.PENDING), message + hint
+    known = resource.known
+    if _has_lost(resource, row):
+        yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {known.vector_count} vectors"
+    if _is_other(resource, pod, row):
+        yield (
+            Reason.VOLUME_REPLACED,
+            f"pod {pod.name} has another collection of that name; the {known.vector_count} vectors were on "
+            f"volume {known.volume_id}",
+        )
+
+
+def _silence(pod: EnginePod) -> SidecarReport:
+    return SidecarReport(
+        Reason.SIDECAR_SILENT,
+        f"no sidecar reports to the engine of pod {pod.name}: conflicts, drift and lost data are not found",
+        f"kubectl logs {pod.name} --container sidecar says why; a key of the role sidecar may be wrong",
+    )
+
+
+def _has_lost(resource: Observed, row: Row) -> bool:
+    """Whether the engine has nothing where there were vectors, and nobody accepted it."""
+    lost = resource.known.collection_uid
+    return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
+
+
+def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
+    """Whether the engine has something else on another volume, and nobody accepted it."""
+    return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
+
+
+def _degradations(
+    resource: Observed, engine: EngineView, rows: _Rows, loss: Loss | None
+) -> Iterator[SidecarReport]:
+    for pod, _ in rows:
+        if pod.state is not None and pod.state.is_full:
+            yield SidecarReport(
+                Reason.VOLUME_FULL,
+                f"the volume of pod {pod.name} is full: writes get 507, reads are answered",
+                "kubectl vecstow cleanup frees the room of dropped collections",
+            )
+    for _, row in rows:
+        if row is not None and row.state == "degraded":
+            message = row.reason or "points fail their checks and are withheld"
+            yield SidecarReport(Reason.POINTS_WITHHELD, message, f"kubectl vecstow repair {resource.name}")
+    if loss is not None and loss.missing is not None:
+        yield SidecarReport(
+            Reason.POINTS_LOST,
+            f"{loss.missing} of the {loss.counted} vectors that were counted last are missing "
+            "since a repair; lost.jsonl in .quarantine/ lists what is known of each loss",
+            f"when you have looked at it: kubectl annotate --overwrite vcol {resource.name} "
+            f"{Annotation.ACKNOWLEDGED.value}={','.join([*resource.acknowledged, loss.collection_uid])}",
+        )
+    yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
+    for pod, _ in rows:
+        if pod.state is not None and pod.state.is_unsupervised:
+            yield _silence(pod)
+    if len(engine.pods) > 1:
+        yield SidecarReport(
+            Reason.EXTRA_REPLICAS,
+            f"engine {engine.name!r} has {len(engine.pods)} pods, each with its own volume: clients reach "
+            "the first alone",
+            "scale it to one",
+        )
+
+
+def _told(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Iterator[SidecarReport]:
+    all_told = [t for pod, _ in rows if pod.state is not None for t in pod.state.told.get(resource.uid, ())]
+    for reason in reasons:
+        yield from (told for told in all_told if told.reason is reason)
+
+
+def _indexing(rows: _Rows) -> Iterator[str]:
+    for pod, row in rows:
+        if row is None or not row.serves:
+            continue
+        if row.rebuilt is not None:
+            share = _share(row.rebuilt, row.vector_count)
+            yield f"pod {pod.name} has {share} % of the vectors in a new graph; the old one answers searches"
+        elif row.indexed < row.vector_count:
+            share = _share(row.indexed, row.vector_count)
+            yield f"pod {pod.name} has {share} % of the vectors in the graph; the others are searched exactly"
+
+
+def _share(part: int, whole: int) -> int:
+    """Per cent, in steps."""
+    return 100 * part // max(1, whole) // INDEXED_STEP * INDEXED_STEP
+
+
+def _known(resource: Observed, rows: _Rows) -> Known:
+    """What the next start must find again. Of what is not served, or lost, the past stays.
+
+    Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
+    """
+    pod, row = rows[0] if rows else (None, None)
+    if pod is None or pod.state is None or row is None or _is_other(resource, pod, row):
+        return resource.known
+    if not row.serves or _has_lost(resource, row):
+        uid = row.collection_uid or resource.known.collection_uid
+        return dataclasses.replace(resource.known, collection_uid=uid, loss=_loss(resource, uid, None))
+    loss = _loss(resource, row.collection_uid, row.vector_count)
+    return Known(row.collection_uid, pod.state.volume_id, row.vector_count, loss)
+
+
+def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None:
+    """Return what a repair lost: only a repair gives data another uid. `count` is None until it is served."""
+    known, loss = resource.known, resource.known.loss
+    if uid is None:
+        return None
+    if known.collection_uid != uid and resource.has_lost_data:
+        earlier = loss.missing if loss is not None and loss.missing is not None else 0
+        loss = Loss(uid, known.vector_count + earlier)
+    if loss is not None and loss.missing is None and count is not None:
+        loss = dataclasses.replace(loss, missing=max(0, loss.counted - count))
+    is_over = loss is None or loss.missing == 0 or loss.collection_uid in resource.acknowledged
+    return None if is_over else loss
+
+
+def _replica(pod: EnginePod, row: Row | None) -> Replica:
+    if row is None:
+        return Replica(pod.name, pod.uid, None, None, UNKNOWN_STATE)
+    return Replica(pod.name, pod.uid, row.resource_uid, row.generation, row.state)

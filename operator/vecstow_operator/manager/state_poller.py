@@ -1,0 +1,230 @@
+"""Asks each engine pod for its state: one request a tick, and an unchanged answer is not parsed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import urllib3
+
+from vecstow_operator.keys import REFUSALS, EngineKey, NoKey
+from vecstow_operator.kube import NOT_UNDERSTOOD
+from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, parse_state
+from vecstow_operator.vocabulary import Label
+
+TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)
+AT_ONCE: Final = 8
+"""Pods asked at the same time."""
+REFUSED_SECONDS: Final = 4.0
+"""Before the same key is sent again to the pod that refused it; each further pause is twice as long."""
+REFUSED_SECONDS_MAX: Final = 30.0
+ROUTED_SECONDS: Final = 2.0
+"""From a pod's condition Ready until every node sends to it: connections were refused for up to 1.7 s."""
+CONTAINER: Final = "engine"
+PORT_NAME: Final = "http"
+PORT_DEFAULT: Final = 3030
+UNOWNED: Final = "no StatefulSet of its engine owns it, so it is not asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a pod answers, and as whom."""
+
+    pod: str
+    uid: str
+    engine: str
+    ip: str | None
+    port: int
+    is_owned: bool
+    """Whether a StatefulSet of the engine controls the pod. Only such a pod is sent a key."""
+    is_ready: bool = True
+    """Whether the pod's condition Ready is true: Services send to no other."""
+
+    @property
+    def url(self) -> str:
+        """Of its state."""
+        host = f"[{self.ip}]" if self.ip is not None and ":" in self.ip else self.ip
+        return f"http://{host}:{self.port}/state"
+
+
+class KeyRefused(Exception):
+    """Raised when an engine refuses the manager's key: waiting does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    key: Mapping[str, str]
+    """The headers that carried it."""
+    seconds: float
+    until: float
+    """Monotonic seconds."""
+    pod: EnginePod
+
+
+class _Routes:
+    """Which pods Services send to: nodes learn of a pod that becomes ready a moment later."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] | None = None
+        """By the pod's uid; None before the first look, when nobody knows how long a pod has been ready."""
+
+    def of(self, addresses: Iterable[Address], now: float) -> set[str]:
+        """Return the uids of the pods that have been ready for long enough."""
+        known = self._since
+        since = {a.uid: now if known is not None else float("-inf") for a in addresses if a.is_ready}
+        self._since = {uid: (known or {}).get(uid, begun) for uid, begun in since.items()}
+        return {uid for uid, begun in self._since.items() if now - begun >= ROUTED_SECONDS}
+
+
+class StatePoller:
+    """Remembers the last answer of each pod."""
+
+    def __init__(self, key: EngineKey | None = None) -> None:
+        self._key = key or EngineKey()
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=AT_ONCE)
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask")
+        self._answers: dict[str, tuple[str, EngineState]] = {}
+        """By the pod's uid: its ETag and what it was."""
+        self._routes = _Routes()
+        self._refusals: dict[str, _Refusal] = {}
+        """By the pod's uid."""
+
+    def views(self, stateful_sets: Iterable[Any], pods: Sequence[Any]) -> dict[str, EngineView]:
+        """Every engine of the namespace, by name, with what its pods say now."""
+        stateful_sets = list(stateful_sets)
+        addresses = addresses_of(stateful_sets, pods)
+        routed = self._routes.of(addresses, time.monotonic())
+        asked = [
+            dataclasses.replace(pod, is_routed=pod.uid in routed)
+            for pod in self._threads.map(self._ask, addresses)
+        ]
+        self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
+        self._refusals = {a.uid: self._refusals[a.uid] for a in addresses if a.uid in self._refusals}
+        engines = (address.engine for address in addresses)
+        return engine_views(stateful_sets, pods, list(zip(engines, asked, strict=True)))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, address: Address) -> EnginePod:
+        if not address.is_owned:
+            return EnginePod(address.pod, address.uid, problem=UNOWNED)
+        if address.ip is None:
+            return EnginePod(address.pod, address.uid, problem="it has no address yet")
+        try:
+            return self._asked(address)
+        except NoKey as error:
+            return EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return EnginePod(address.pod, address.uid, problem=str(error))
+        except NOT_UNDERSTOOD as error:
+            return EnginePod(address.pod, address.uid, problem=f"its answer is not understood: {error!r}")
+
+    def _asked(self, address: Address) -> EnginePod:
+        """A refused key is tried again ever more rarely, another key at once."""
+        key, now = self._key.headers(), time.monotonic()
+        last = self._refusals.get(address.uid)
+        if last is not None and last.key == key and now < last.until:
+            return last.pod
+        try:
+            state = self._state(address, key)
+        except KeyRefused as error:
+            seconds = min(2 * last.seconds, REFUSED_SECONDS_MAX) if last is not None else REFUSED_SECONDS
+            pod = EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
+            self._refusals[address.uid] = _Refusal(key, seconds, now + seconds, pod)
+            return pod
+        self._refusals.pop(address.uid, None)
+        return EnginePod(address.pod, address.uid, state)
+
+    def _state(self, address: Address, key: Mapping[str, str]) -> EngineState:
+        etag, known = self._answers.get(address.uid, ("", None))
+        headers = {**key, "If-None-Match": etag} if etag else dict(key)
+        answer = self._pool.request("GET", address.url, headers=headers)
+        if answer.status == 304 and known is not None:
+            return known
+        if answer.status in REFUSALS:
+            raise KeyRefused(f"it says {answer.status} to the manager's key ({self._key.source})")
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}: {answer.data[:200].decode(errors='replace')}")
+        document = json.loads(answer.data)["data"]
+        if (document["engine"], document["pod_uid"]) != (address.engine, address.uid):
+            raise ValueError(f"engine {document['engine']!r} of pod {document['pod_uid']!r} answers there")
+        state = parse_state(document)
+        self._answers[address.uid] = answer.headers.get("etag", ""), state
+        return state
+
+
+def engine_views(
+    stateful_sets: Iterable[Any], pods: Iterable[Any], asked: Iterable[tuple[str, EnginePod]]
+) -> dict[str, EngineView]:
+    """By name, every engine that has a StatefulSet or a pod, and be it one that ends.
+
+    `asked` has each pod that stays, with its engine's name.
+    """
+    wanted: dict[str, int] = {}
+    for stateful_set in stateful_sets:
+        name = stateful_set.metadata.labels[Label.ENGINE]
+        wanted[name] = wanted.get(name, 0) + (stateful_set.spec.replicas or 0)
+    staying: dict[str, list[EnginePod]] = {pod.metadata.labels[Label.ENGINE]: [] for pod in pods}
+    for engine, pod in sorted(asked, key=lambda each: each[1].name):
+        staying[engine].append(pod)
+    return {
+        name: EngineView(
+            name, exists=True, wanted_pods=wanted.get(name, 0), pods=tuple(staying.get(name, ()))
+        )
+        for name in wanted.keys() | staying.keys()
+    }
+
+
+def addresses_of(stateful_sets: Iterable[Any], pods: Iterable[Any]) -> list[Address]:
+    """Where the pods of engines answer, sorted by the pod's name; pods that end are left out.
+
+    Anyone who may create pods can label one. So a pod that no StatefulSet of its engine controls is left out,
+    too. While an engine has no StatefulSet at all (`kubectl delete --cascade=orphan`), its pods are listed as
+    not owned.
+    """
+    owners: dict[str, list[Any]] = {}
+    for stateful_set in stateful_sets:
+        owners.setdefault(stateful_set.metadata.labels[Label.ENGINE], []).append(stateful_set.metadata)
+    found = []
+    for pod in filter(_stays, pods):
+        of_engine = owners.get(pod.metadata.labels[Label.ENGINE], [])
+        is_owned = any(_controls(owner, pod.metadata) for owner in of_engine)
+        if is_owned or not of_engine:
+            found.append(_address(pod, is_owned=is_owned))
+    return sorted(found, key=lambda address: address.pod)
+
+
+def _stays(pod: Any) -> bool:
+    """Whether the pod is not ending: what it serves counts."""
+    return pod.metadata.deletion_timestamp is None
+
+
+def _controls(owner: Any, pod: Any) -> bool:
+    """Whether the StatefulSet made the pod. Its creator can write any reference, but not take the name."""
+    return pod.name.rpartition("-")[0] == owner.name and any(
+        reference.controller and reference.kind == "StatefulSet" and reference.uid == owner.uid
+        for reference in pod.owner_references or ()
+    )
+
+
+def _address(pod: Any, *, is_owned: bool) -> Address:
+    containers = {container.name: container for container in pod.spec.containers}
+    ports = {
+        port.name: port.container_port for port in getattr(containers.get(CONTAINER), "ports", None) or ()
+    }
+    return Address(
+        pod=pod.metadata.name,
+        uid=pod.metadata.uid,
+        engine=pod.metadata.labels[Label.ENGINE],
+        ip=pod.status.pod_ip,
+        port=ports.get(PORT_NAME, PORT_DEFAULT),
+        is_owned=is_owned,
+        is_ready=any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or ()),
+    )

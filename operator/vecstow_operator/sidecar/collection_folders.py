@@ -1,0 +1,159 @@
+"""This pod's volume: its folders as decisions see them, and the changes that decisions ask for.
+
+The engine may work on the same folders: each change is decided anew under the manifests' lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.model.manifest import Manifest, parse_manifest
+from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, has_content
+from vecstow_engine.storage.manifests import (
+    change_manifest,
+    copy_manifest_aside,
+    dropped,
+    drops_wait,
+    manifests_locked,
+    read_manifest,
+    stored_shape,
+)
+from vecstow_operator.sidecar.decision import Decision, Folder
+from vecstow_operator.vocabulary import Reason
+
+log = structlog.stdlib.get_logger(__name__)
+_VOLUME_ID_BYTES = 32
+_ABSENCE: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
+_Signature = tuple[int, int, int]
+"""Inode, size and time of change of a manifest."""
+
+
+@dataclass(slots=True)
+class CollectionFolders:
+    """Reads a manifest again only when it changed."""
+
+    layout: Layout
+    _read: dict[str, tuple[_Signature | None, Folder]] = field(default_factory=dict)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether an engine has made the data directory."""
+        return self.layout.data.is_dir()
+
+    def volume_id(self) -> str | None:
+        """The volume's id; None until an engine has made it."""
+        try:
+            raw = self.layout.volume_id.read_bytes()[:_VOLUME_ID_BYTES]
+        except FileNotFoundError:
+            return None
+        return raw.decode("ascii", "replace")
+
+    def look(self) -> dict[str, Folder]:
+        """Every folder that is or could be a collection."""
+        with os.scandir(self.layout.data) as entries:
+            names = [
+                e.name for e in entries if is_collection_name(e.name) and e.is_dir(follow_symlinks=False)
+            ]
+        self._read = {name: self._look_at(name) for name in names}
+        return {name: folder for name, (_, folder) in self._read.items()}
+
+    def evidence(self) -> dict[str, list[str]]:
+        """By collection: the folders in `.quarantine/` that hold nothing but its damaged manifest."""
+        found: dict[str, list[str]] = {}
+        with contextlib.suppress(FileNotFoundError):  # somebody clears it away: the next pass sees what stays
+            for copy in sorted(self.layout.quarantine.glob(f"*/*/{MANIFEST}")):
+                folder = copy.parent
+                if list(folder.parent.iterdir()) == [folder] and list(folder.iterdir()) == [copy]:
+                    found.setdefault(folder.name, []).append(folder.parent.name)
+        return found
+
+    def deleted(self, name: str) -> dict[str, Manifest]:
+        """Manifests in `.deleted/` of collections that had the name, by the names of their folders."""
+        found: dict[str, Manifest] = {}
+        for path in sorted(self.layout.deleted.glob(f"{name}-*/{MANIFEST}")):
+            with contextlib.suppress(DamagedFile, NewerFormat, OSError):
+                if (manifest := parse_manifest(path.read_bytes(), str(path))).name == name:
+                    found[path.parent.name] = manifest
+        return found
+
+    def is_being_made(self, name: str) -> bool:
+        """Whether the collection's folder waits to be put in its place: then its absence says nothing."""
+        return (self.layout.staging / name).is_dir()
+
+    def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
+        """Decide by what is there now, under the lock, and do it; a collection that is being made waits, and
+        so does a drop during a hold. Returns what was done.
+
+        Raises StorageError, DiskFull or an OSError.
+        """
+        with manifests_locked(self.layout):
+            folder = _look(self.layout.collection(name))
+            decision = decide(folder)
+            if not decision.changes:
+                return decision
+            if self.is_being_made(name):
+                return Decision(findings=tuple(f for f in decision.findings if f.reason not in _ABSENCE))
+            if decision.drop and drops_wait(self.layout):
+                return Decision(findings=decision.findings)
+            self._do(name, folder, decision)
+            return decision
+
+    def _do(self, name: str, folder: Folder, decision: Decision) -> None:
+        if decision.set_aside:
+            copy = copy_manifest_aside(self.layout, name)
+            log.warning("damaged manifest set aside", collection=name, copy=str(copy), reason=folder.problem)
+        if decision.drop:
+            assert folder.manifest is not None
+            change_manifest(self.layout, dropped(folder.manifest))
+            log.info("collection marked as dropped", collection=name)
+        elif decision.write is not None:
+            change_manifest(self.layout, decision.write)
+            log.info(
+                "manifest written", collection=name, resource_uid=decision.write.resource_uid,
+                generation=decision.write.generation,
+            )  # fmt: skip
+
+    def _look_at(self, name: str) -> tuple[_Signature | None, Folder]:
+        folder = self.layout.collection(name)
+        signature = _signature(folder / MANIFEST)
+        known = self._read.get(name)
+        if known is None or known[0] != signature or signature is None:
+            return signature, _look(folder)
+        return signature, dataclasses.replace(known[1], has_data=_has_data(folder))
+
+
+def _look(folder: Path) -> Folder:
+    """The manifest first: when it has a uid, the data that it speaks of was there before it."""
+    try:
+        manifest = read_manifest(folder)
+    except NewerFormat as error:
+        return Folder(problem=error.message, is_newer=True, has_data=_has_data(folder))
+    except DamagedFile as error:
+        return Folder(problem=error.message, has_data=_has_data(folder), shape=stored_shape(folder))
+    shape = stored_shape(folder) if manifest is None else None
+    return Folder(manifest, has_data=_has_data(folder), shape=shape)
+
+
+def _has_data(folder: Path) -> bool:
+    try:
+        return any(has_content(folder / name) for name in (ROWS, POINTS))
+    except OSError:
+        return True  # what cannot be looked at may hold some
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,290 @@
+"""What is to be done about one collection: pure, so that a table of cases can say what is right.
+
+The order of the questions is fixed: is the resource being deleted, has somebody else the name, what does the
+manifest say, is the data there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.manifest import ManagedBy, Manifest, Shape
+from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
+from vecstow_operator.observed import Observed
+from vecstow_operator.vocabulary import Annotation, Reason
+
+_DECLARED: Final = (
+    "dimension", "distance_metric", "vector_type", "index_config", "payload_indexes", "owner", "managed_by",
+    "resource_uid",
+)  # fmt: skip
+"""Fields of a manifest that the resource decides."""
+
+KUBECTL_ANNOTATE: Final = "kubectl annotate vcol"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What lies at a collection's place; all fields at their defaults: nothing does."""
+
+    manifest: Manifest | None = None
+    problem: str | None = None
+    """Why the manifest cannot be read, when there is one."""
+    is_newer: bool = False
+    """Because a newer release wrote it."""
+    has_data: bool = False
+    shape: Shape | None = None
+    """Of the data, where no manifest can be read that tells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarReport:
+    """What the engine is told of one resource, and the manager reads there."""
+
+    collection: str
+    resource_uid: str
+    reason: Reason
+    message: str
+    hint: str | None = None
+    """The command to type."""
+
+    def document(self) -> dict[str, str | None]:
+        """JSON-ready."""
+        return {
+            "collection": self.collection,
+            "resource_uid": self.resource_uid,
+            "reason": self.reason.value,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do to one manifest, and what to tell. At most one of `write` and `drop` is set."""
+
+    write: Manifest | None = None
+    drop: bool = False
+    set_aside: bool = False
+    """Copy the manifest that is there, which cannot be read, to `.quarantine/` first."""
+    findings: tuple[SidecarReport, ...] = ()
+    reverted: SidecarReport | None = None
+    """The report of drift that `write` puts right."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the volume is to be changed."""
+        return self.drop or self.write is not None
+
+
+def decide(name: str, claims: Sequence[Observed], folder: Folder, volume_id: str | None) -> Decision:
+    """For the collection `name`: `claims` are all living resources that want the name, of a complete list."""
+    owner = _owner(claims, folder.manifest)
+    if owner is None:
+        return Decision(write=_released(folder.manifest))
+    losers = [claim for claim in claims if claim is not owner]
+    told = tuple(_loser_told(name, loser, owner) for loser in losers)
+    decision = _for_owner(name, owner, folder, volume_id)
+    return dataclasses.replace(decision, findings=(*decision.findings, *told))
+
+
+def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | None:
+    """The living owner of the manifest; else, of those that are not being deleted, the oldest.
+
+    A manifest that is lost names nobody. Then who had the data before, by its status, still has it.
+    """
+    ranked = sorted(claims, key=lambda c: (c.is_deleting, c.known.collection_uid is None, c.age))
+    uid = manifest.resource_uid if manifest is not None else None
+    return next((claim for claim in ranked if claim.uid == uid), ranked[0] if ranked else None)
+
+
+def _released(manifest: Manifest | None) -> Manifest | None:
+    """The manifest of a collection whose resource is gone: it stays, and REST may drop it."""
+    if manifest is None or manifest.managed_by is not ManagedBy.KUBERNETES or manifest.dropped_at is not None:
+        return None
+    return dataclasses.replace(manifest, managed_by=ManagedBy.API, resource_uid=None, generation=None)
+
+
+def _loser_told(name: str, loser: Observed, owner: Observed) -> SidecarReport:
+    if loser.is_deleting:
+        return _gone(name, loser, "another resource has the collection, and keeps it")
+    return SidecarReport(
+        name, loser.uid, Reason.CONFLICT,
+        f"collection {name!r} belongs to the resource {owner.name!r}",
+        f"delete one of the two: kubectl delete vcol {loser.name}",
+    )  # fmt: skip
+
+
+def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None) -> Decision:
+    if folder.is_newer:
+        problem = folder.problem or ""
+        return Decision(findings=(SidecarReport(name, owner.uid, Reason.NEWER_FORMAT, problem),))
+    if owner.is_deleting and not _lost_its_manifest(owner, folder):
+        return _end(name, owner, folder)
+    try:
+        resource = owner.parsed()
+    except VecstowError as error:
+        return Decision(findings=(SidecarReport(name, owner.uid, Reason.INVALID, error.message, error.hint),))
+    if owner.is_paused:
+        return Decision()
+    if folder.manifest is not None and folder.manifest.dropped_at is not None:
+        return Decision()  # the engine moves it away first
+    return _declare(name, owner, resource, folder, volume_id)
+
+
+def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
+    """Whether data that by the status is this resource's has none: it needs one, to be marked as dropped."""
+    is_there = folder.problem is not None or folder.has_data
+    return folder.manifest is None and is_there and owner.known.collection_uid is not None
+
+
+def _end(name: str, owner: Observed, folder: Folder) -> Decision:
+    """The resource is being deleted: the policy that it has at the drop decides."""
+    manifest = folder.manifest
+    if manifest is None or manifest.resource_uid != owner.uid:
+        return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
+    if owner.is_paused or manifest.dropped_at is not None:
+        return Decision()  # what is dropped stays so, whatever the policy is now: the engine moves it away
+    if owner.is_retained:
+        return Decision(
+            write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
+        )
+    return Decision(drop=True)
+
+
+def _gone(name: str, resource: Observed, why: str) -> SidecarReport:
+    """Tells the manager that the volume no longer needs the resource."""
+    return SidecarReport(name, resource.uid, Reason.DELETING, why)
+
+
+def _declare(
+    name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
+) -> Decision:
+    manifest = folder.manifest
+    there = folder.shape if manifest is None else manifest.shape
+    if there is not None and there != resource.shape and not _is_own(owner, manifest):
+        return _replace(name, owner, resource, folder, there, volume_id)
+    # Its own manifest may have been edited: then even the shape is put right.
+    existing = manifest and dataclasses.replace(
+        manifest,
+        dimension=resource.dimension,
+        distance_metric=resource.distance_metric,
+        vector_type=resource.vector_type,
+    )
+    wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
+    uid, findings = _expected_data(name, owner, folder, volume_id)
+    if findings and folder.has_data and not _is_own(owner, manifest):
+        return Decision(findings=findings)  # to take it over would hide the loss
+    wanted = dataclasses.replace(wanted, collection_uid=uid)
+    if manifest is None and folder.has_data and owner.known.collection_uid is not None:
+        # It is written anew. The engine knows better when it runs; else this is nearer than now.
+        wanted = dataclasses.replace(wanted, created_at=owner.created_at)
+    if wanted == manifest:
+        return Decision(findings=findings)
+    return Decision(
+        write=wanted, set_aside=folder.problem is not None, findings=findings,
+        reverted=_reverted(name, owner, folder, wanted),
+    )  # fmt: skip
+
+
+def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> SidecarReport | None:
+    """Report drift: somebody else changed or removed the manifest of this generation."""
+    there = folder.manifest
+    if there is None:
+        what = "was gone beside its data" if folder.has_data and folder.problem is None else None
+    elif _is_own(owner, there) and there.generation in (None, owner.generation):
+        fields = [field for field in _DECLARED if getattr(there, field) != getattr(wanted, field)]
+        what = f"was changed by somebody else ({', '.join(fields)})" if fields else None
+    else:
+        what = None
+    if what is None:
+        return None
+    message = f"the manifest of collection {name!r} {what}, and is as the resource declares it again"
+    return SidecarReport(name, owner.uid, Reason.DRIFT_REVERTED, message)
+
+
+def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
+    """By the resource's uid; or by the data's, when somebody edited that one away."""
+    if manifest is None:
+        return False
+    uid = manifest.collection_uid
+    return manifest.resource_uid == owner.uid or (uid is not None and uid == owner.known.collection_uid)
+
+
+def _replace(
+    name: str,
+    owner: Observed,
+    resource: CollectionResource,
+    folder: Folder,
+    there: Shape,
+    volume_id: str | None,
+) -> Decision:
+    """Nobody knows whose data without a manifest is; and the mark of a drop stands in the manifest.
+
+    Data of the resource's own that is missing comes first: this may be the wrong volume.
+    """
+    mark = mark_of(folder.manifest) if folder.manifest is not None else None
+    if mark is not None and owner.may_replace(mark) and volume_id is not None:
+        if owner.has_lost_data:
+            return Decision(findings=(_missed(name, owner, volume_id, owner.known.collection_uid),))
+        return Decision(drop=True)
+    command = f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.REPLACE.value}={mark}"
+    finding = SidecarReport(
+        name, owner.uid, Reason.CONFLICT,
+        f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
+        f"to have it moved to .deleted/: {command}" if mark is not None else
+        f"its manifest is lost: kubectl vecstow repair {owner.name} writes it anew",
+    )  # fmt: skip
+    return Decision(findings=(finding,))
+
+
+def mark_of(manifest: Manifest) -> str:
+    """What `vecstow.dev/replace` must say to have this collection replaced, and no later one of its name."""
+    return manifest.collection_uid or "-".join(str(value) for value in manifest.shape)
+
+
+def replaced(name: str, owner: Observed, folder: str, manifest: Manifest) -> SidecarReport:
+    """The report that a collection moved to this folder of `.deleted/`, by leave of the annotation."""
+    return SidecarReport(
+        name, owner.uid, Reason.REPLACED,
+        f"collection {name!r} of another shape ({_text(manifest.shape)}) moved to .deleted/{folder}, "
+        f"as {Annotation.REPLACE.value} asked; it rests there until its retention ends",
+    )  # fmt: skip
+
+
+def _text(shape: Shape) -> str:
+    return ", ".join(str(value) for value in shape)
+
+
+def _expected_data(
+    name: str, owner: Observed, folder: Folder, volume_id: str | None
+) -> tuple[str | None, tuple[SidecarReport, ...]]:
+    """The uid that the manifest must have, so that the engine misses data that is gone; and what to tell.
+
+    A folder with data needs no help: a manifest without a uid takes the one in the data's headers.
+    """
+    found = folder.manifest.collection_uid if folder.manifest is not None else None
+    if folder.has_data:
+        is_other = owner.is_other_than_known(found, volume_id)
+        return found, (_missed(name, owner, volume_id, owner.known.collection_uid),) if is_other else ()
+    expected = found or owner.known.collection_uid
+    if expected is None or owner.accepts_loss_of(expected):
+        return None, ()
+    return expected, (_missed(name, owner, volume_id, expected),)
+
+
+def _missed(name: str, owner: Observed, volume_id: str | None, uid: str | None) -> SidecarReport:
+    known = owner.known
+    was_elsewhere = known.volume_id not in (None, volume_id)
+    had = f" ({known.vector_count} vectors)" if known.collection_uid == uid else ""
+    return SidecarReport(
+        name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
+        f"the data of collection {name!r}{had} is not on this volume"
+        + (f": it was on volume {known.volume_id}" if was_elsewhere else ""),
+        'bring the volume back (docs/operations.md, "The volume of before"); '
+        f"or, to begin without the vectors: {KUBECTL_ANNOTATE} --overwrite {owner.name} "
+        f"{Annotation.ACCEPT_EMPTY.value}={uid}",
+    )  # fmt: skip

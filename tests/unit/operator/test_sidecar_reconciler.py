@@ -1,0 +1,556 @@
+"""A pass of the sidecar, on a real volume beside a real engine."""
+
+import copy
+import dataclasses
+import shutil
+import socket
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import structlog
+import uvicorn
+from structlog.testing import capture_logs
+
+from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, document
+from tests.unit.recorded_disk import RecordedDisk
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.api.app import Application
+from vecstow_engine.model.manifest import ManagedBy
+from vecstow_engine.service.engine import FINDINGS_SECONDS_MAX
+from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.manifests import read_manifest, write_manifest
+from vecstow_engine.storage.trash import move_to_deleted
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away
+from vecstow_operator.metrics import Metrics
+from vecstow_operator.sidecar import reconciler
+from vecstow_operator.sidecar.collection_folders import CollectionFolders
+from vecstow_operator.sidecar.engine_client import EngineClient, EngineRefuses
+from vecstow_operator.sidecar.reconciler import REVERTED_SECONDS, Sidecar
+
+BORN = "2025-11-11T11:11:11.000Z"
+
+
+class Cluster:
+    """Stands in for the API server, of which tests/cluster has the real one: complete lists, or Away."""
+
+    def __init__(self):
+        self.documents = []
+        self.is_away = False
+        self.asked_for = []
+        self.definition_goes = False
+
+    def definition_ends(self):
+        return self.definition_goes
+
+    def resources(self, engine):
+        self.asked_for.append(engine)
+        if self.is_away:
+            raise Away("the API server says 503")
+        return copy.deepcopy(self.documents)
+
+
+class Beside:
+    """Stands in for the engine where a test asks only what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def poke(self, findings):
+        self.told.append(list(findings))
+
+
+class Pod:
+    """An engine pod: its volume, the sidecar, and what is beside it."""
+
+    def __init__(self, data, beside=None):
+        self.layout = Layout(data)
+        self.cluster = Cluster()
+        self.metrics = Metrics()
+        self.beside = beside or Beside()
+        self.sidecar = Sidecar(
+            self.cluster, "vecstow", CollectionFolders(self.layout), self.beside, self.metrics, Heartbeat()
+        )
+
+    def declare(self, *documents):
+        self.cluster.documents = list(documents)
+
+    def run_pass(self, *, is_woken=True):
+        self.sidecar.run_pass(is_woken=is_woken)
+
+    @property
+    def told(self):
+        return self.beside.told
+
+    @property
+    def reasons(self):
+        """What the engine was told last."""
+        return [finding.reason.value for finding in self.told[-1]]
+
+    def manifest(self, name="notes"):
+        return read_manifest(self.layout.collection(name))
+
+    def edit(self, name="notes", **changes):
+        write_manifest(self.layout.collection(name), dataclasses.replace(self.manifest(name), **changes))
+
+    def put_data(self, name="notes"):
+        self.edit(name, collection_uid=UID)
+        (self.layout.collection(name) / "vectors.bin").write_bytes(b"x")
+
+    def value(self, metric, **labels):
+        return self.metrics.registry.get_sample_value(f"vecstow_operator_{metric}", labels)
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A volume, and the sidecar alone."""
+    return Pod(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, as passes see them."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.fixture
+def served(tmp_path):
+    """An engine on the volume that serves over HTTP, and the sidecar beside it."""
+    with RunningEngine(tmp_path / "data") as engine, socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(Application(engine), log_config=None, access_log=False, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        beside = EngineClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield engine, Pod(tmp_path / "data", beside)
+        server.should_exit = True
+        thread.join()
+
+
+# With the engine -------------------------------------------------------------------------------------------
+
+
+def test_declared_collection_is_served_after_one_pass(served):
+    engine, pod = served
+    pod.declare(document())
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    [row] = engine.state_document()["collections"]
+    assert (row["resource_uid"], row["generation"], row["state"]) == ("r-1", 1, "ready")
+    assert pod.cluster.asked_for == ["vecstow"]
+
+
+async def test_deleted_collection_is_moved_away_and_only_then_let_go(served):
+    engine, pod = served
+    resource = {"has_finalizer": True, "deletionPolicy": "Delete"}
+    pod.declare(document(**resource))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    pod.declare(document(**resource, is_deleting=True))
+    pod.run_pass()
+    assert engine.findings == {"resources": []}
+    wait_until(lambda: engine.collection_names() == [])
+    assert [row["name"] for row in engine.deleted()] == ["notes"]
+    pod.run_pass()
+    [finding] = engine.findings["resources"]
+    assert (finding["resource_uid"], finding["reason"]) == ("r-1", "Deleting")
+
+
+async def test_deletion_during_a_hold_waits_for_its_end(served):
+    """The copy that is made under it serves the collection."""
+    engine, pod = served
+    resource = {"has_finalizer": True, "deletionPolicy": "Delete"}
+    pod.declare(document(**resource))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    engine.hold(60)
+    pod.declare(document(**resource, is_deleting=True))
+    for _ in range(2):
+        pod.run_pass()
+    assert (pod.manifest().dropped_at, engine.findings) == (None, {"resources": []})
+    assert pod.value("reconciles_total") == 1
+    engine.release_hold()
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == [])
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{")], ids=["removed", "cut"])
+async def test_manifest_that_is_written_anew_keeps_the_time_of_its_creation(served, harm):
+    engine, pod = served
+    pod.declare(document())
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    await engine.put(a=1)
+    pod.edit(created_at=BORN)
+    pod.run_pass()
+    wait_until(lambda: engine.collection("notes").manifest.created_at == BORN)
+    uid = pod.manifest().collection_uid
+    harm(pod.layout.collection("notes") / "metadata.json")
+    pod.run_pass()
+    wait_until(lambda: pod.manifest().collection_uid == uid)
+    assert pod.manifest().created_at == BORN
+
+
+async def test_engine_misses_the_data_that_the_sidecar_misses(served):
+    engine, pod = served
+    pod.declare(document(status=HAD))
+    pod.run_pass()
+    wait_until(lambda: engine.collection_names() == ["notes"])
+    assert engine.collection("notes").state == "quarantined"
+    [finding] = engine.findings["resources"]
+    assert finding["reason"] == "VolumeReplaced"
+    assert UID in finding["hint"]
+
+
+def test_what_the_sidecar_found_comes_out_of_the_engine_again(served):
+    engine, pod = served
+    pod.declare(document(), document("rival", "r-2", collectionName="notes"))
+    pod.run_pass()
+    assert engine.state_document()["findings"] == {
+        "resources": [
+            {
+                "collection": "notes",
+                "resource_uid": "r-2",
+                "reason": "Conflict",
+                "message": "collection 'notes' belongs to the resource 'notes'",
+                "hint": "delete one of the two: kubectl delete vcol rival",
+            }
+        ]
+    }
+
+
+def test_engine_says_when_no_sidecar_has_reported_for_a_while(served):
+    engine, pod = served
+    pod.run_pass()
+    assert engine.state_document()["findings_stale"] is False
+    engine._refreshed_at -= FINDINGS_SECONDS_MAX + 1
+    assert engine.state_document()["findings_stale"] is True
+    pod.run_pass()
+    assert engine.state_document()["findings_stale"] is False
+
+
+def test_engine_that_is_away_holds_nothing_up(tmp_path):
+    away = Pod(tmp_path, EngineClient("http://127.0.0.1:9"))
+    away.declare(document())
+    away.run_pass()
+    assert away.manifest().resource_uid == "r-1"
+    assert away.value("errors_total", source="engine") == 1
+
+
+def test_engine_that_refuses_the_key_is_said_once_and_told_when_it_takes_it(tmp_path):
+    class Refusing(Beside):
+        refuses = True
+
+        def poke(self, findings):
+            if self.refuses:
+                raise EngineRefuses("it says 401")
+            super().poke(findings)
+
+    pod = Pod(tmp_path, Refusing())
+    pod.declare(document())
+    with capture_logs() as lines:
+        for _ in range(3):
+            pod.run_pass()
+        pod.beside.refuses = False
+        pod.run_pass()
+        pod.beside.refuses = True
+        pod.run_pass()
+    errors = [line for line in lines if line["log_level"] == "error"]
+    assert [line["event"] for line in errors] == ["engine was not told"] * 2
+    assert len(pod.told) == 1
+
+
+# What a list says ------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_done_before_the_first_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(owner="somebody")
+    again = Pod(pod.layout.data)
+    again.cluster.is_away = True
+    again.run_pass()
+    assert pod.manifest().owner == "somebody"
+    assert (again.told, again.sidecar.knows_all) == ([], False)
+
+
+def test_absence_is_concluded_from_a_complete_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.declare()
+    pod.run_pass()
+    assert (pod.manifest().managed_by, pod.manifest().resource_uid) == (ManagedBy.API, None)
+
+
+def test_absence_is_not_concluded_while_the_api_server_is_away(pod):
+    pod.declare(document())
+    pod.run_pass()
+    before = pod.manifest()
+    pod.declare()
+    pod.cluster.is_away = True
+    for _ in range(3):
+        pod.run_pass()
+    assert pod.manifest() == before
+    pod.cluster.is_away = False
+    pod.run_pass()
+    assert pod.manifest().managed_by is ManagedBy.API
+
+
+def test_resource_that_goes_with_its_definition_drops_nothing(pod):
+    pod.declare(document(deletionPolicy="Delete"))
+    pod.run_pass()
+    pod.put_data()
+    pod.declare(document(deletionPolicy="Delete", is_deleting=True, has_finalizer=True))
+    pod.cluster.definition_goes = True
+    pod.run_pass()
+    assert pod.manifest().dropped_at is None
+    pod.cluster.definition_goes = False
+    pod.run_pass()
+    assert pod.manifest().dropped_at is not None
+
+
+def test_while_the_api_server_is_away_drift_is_put_right_by_the_last_list(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.cluster.is_away = True
+    pod.edit(owner="somebody")
+    pod.run_pass()
+    assert pod.manifest().owner is None
+    (pod.layout.collection("notes") / "metadata.json").unlink()
+    pod.run_pass()
+    assert pod.manifest().resource_uid == "r-1"
+
+
+def test_manifest_that_comes_while_the_api_server_is_away_is_nobodys_until_it_is_back(pod):
+    pod.run_pass()
+    pod.cluster.is_away = True
+    pod.run_pass()
+    other = Pod(pod.layout.data)
+    other.declare(document())
+    other.run_pass()
+    pod.run_pass()
+    assert pod.manifest().resource_uid == "r-1"
+    pod.cluster.is_away = False
+    pod.run_pass()
+    assert pod.manifest().managed_by is ManagedBy.API
+
+
+def test_list_is_made_at_least_every_half_minute(pod, clock):
+    pod.run_pass(is_woken=False)
+    clock.seconds += 29
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 1
+    clock.seconds += 1
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 2
+
+
+def test_list_is_made_when_woken_and_tried_each_time_while_away(pod, clock):
+    pod.run_pass()
+    pod.run_pass()
+    assert len(pod.cluster.asked_for) == 2
+    pod.cluster.is_away = True
+    pod.run_pass()
+    pod.run_pass(is_woken=False)
+    assert len(pod.cluster.asked_for) == 4
+    assert pod.value("errors_total", source="api_server") == 2
+
+
+def test_every_resource_counts_whether_legal_or_not(pod):
+    pod.declare(document(), document("bad", "r-2", dimension=0), document("wal", "r-3"))
+    pod.run_pass()
+    assert pod.reasons == ["Invalid", "Invalid"]
+    assert pod.value("resources") == 3
+    assert [path.name for path in pod.layout.data.iterdir() if path.is_dir()] == ["notes"]
+
+
+# Once and again --------------------------------------------------------------------------------------------
+
+
+def test_what_is_right_is_not_decided_again(pod, monkeypatch):
+    pod.declare(document(), document("other", "r-2"))
+    pod.run_pass()
+    pod.run_pass()
+    decided = []
+    real = reconciler.decide
+    monkeypatch.setattr(reconciler, "decide", lambda name, *rest: decided.append(name) or real(name, *rest))
+    pod.run_pass()
+    assert decided == []
+    pod.edit("other", owner="somebody")
+    pod.run_pass()
+    assert set(decided) == {"other"}
+    assert pod.value("reconciles_total") == 3
+
+
+def test_findings_are_told_in_each_pass(pod):
+    pod.declare(document("rival", "r-2", collectionName="notes"), document())
+    for _ in range(3):
+        pod.run_pass()
+        assert pod.reasons == ["Conflict"]
+
+
+def test_volume_that_no_engine_has_made_yet_is_waited_for(tmp_path):
+    early = Pod(tmp_path / "data")
+    early.declare(document())
+    early.run_pass()
+    assert early.told == []
+    early.layout.data.mkdir()
+    early.run_pass()
+    assert early.manifest().resource_uid == "r-1"
+
+
+# What can go wrong with the disk ---------------------------------------------------------------------------
+
+
+def test_disk_that_refuses_a_manifest_is_a_finding_and_tried_again(pod, monkeypatch):
+    disk = RecordedDisk(monkeypatch)
+    disk.fail("write metadata.json.tmp", times=2)
+    pod.declare(document())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            pod.run_pass()
+            assert pod.reasons == ["StorageFailed"]
+            assert "the manifest cannot be written: writing the manifest" in pod.told[-1][0].message
+    assert [line["event"] for line in logs] == ["manifest could not be changed"]
+    pod.run_pass()
+    assert pod.reasons == []
+    assert pod.manifest().resource_uid == "r-1"
+    assert pod.value("errors_total", source="volume") == 2
+
+
+def test_failure_of_one_collection_holds_no_other_up(pod, monkeypatch):
+    disk = RecordedDisk(monkeypatch)
+    disk.fail("create metadata.json.tmp", times=1)
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    pod.run_pass()
+    assert [(finding.collection, finding.reason.value) for finding in pod.told[-1]] == [
+        ("a", "StorageFailed")
+    ]
+    assert pod.manifest("b").resource_uid == "r-2"
+
+
+def test_volume_that_cannot_be_read_is_a_finding_of_each_resource(pod, monkeypatch):
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    pod.run_pass()
+
+    def look(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(CollectionFolders, "look", look)
+    pod.run_pass()
+    assert pod.reasons == ["StorageFailed", "StorageFailed"]
+    assert pod.told[-1][0].message == "the volume cannot be read: [Errno 5] Input/output error"
+
+
+# Evidence --------------------------------------------------------------------------------------------------
+
+
+def damaged(pod):
+    pod.declare(document())
+    pod.run_pass()
+    pod.put_data()
+    pod.run_pass()
+    (pod.layout.collection("notes") / "metadata.json").write_bytes(b"{")
+    pod.run_pass()
+
+
+def test_damaged_manifest_is_told_until_somebody_acknowledged_it(pod):
+    damaged(pod)
+    assert pod.manifest().resource_uid == "r-1"
+    assert pod.reasons == ["ManifestSetAside"]
+    pod.run_pass()
+    [finding] = pod.told[-1]
+    [evidence] = pod.layout.quarantine.iterdir()
+    assert finding.message.endswith(f".quarantine/{evidence.name} has the old one")
+    command, _, annotation = finding.hint.rpartition(" ")
+    assert command.endswith("kubectl annotate --overwrite vcol notes")
+    key, _, value = annotation.partition("=")
+    pod.declare(document(annotations={key: value}))
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def test_acknowledgement_of_another_evidence_does_not_count(pod):
+    damaged(pod)
+    pod.declare(document(annotations={"vecstow.dev/acknowledged": "notes-20250101T000000Z"}))
+    pod.run_pass()
+    assert pod.reasons == ["ManifestSetAside"]
+
+
+def test_evidence_that_is_older_than_the_resource_is_not_of_its_manifest(pod):
+    damaged(pod)
+    pod.declare(document(uid="r-2", created_at="2999-01-01T00:00:00Z"))
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def test_drift_is_told_for_a_while_and_each_time_in_other_words(pod, clock):
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(owner="somebody")
+    for _ in range(2):
+        pod.run_pass()
+        assert pod.reasons == ["DriftReverted"]
+    assert "by somebody else (owner)" in pod.told[-1][0].message
+    clock.seconds += REVERTED_SECONDS
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def replaces(pod, **resource):
+    """Another collection moves to `.deleted/` for the resource; returns the annotations that ask for it."""
+    pod.layout.volume_id.write_text(VOLUME)
+    pod.declare(document())
+    pod.run_pass()
+    pod.put_data()
+    leave = {"vecstow.dev/replace": UID}
+    pod.declare(document(uid="r-2", dimension=5, annotations=leave, **resource))
+    pod.run_pass()
+    assert pod.manifest().dropped_at is not None
+    move_to_deleted(pod.layout, "notes", UID)
+    return leave
+
+
+def test_replaced_collection_is_told_while_the_leave_stands(pod):
+    leave = replaces(pod)
+    pod.run_pass()
+    assert pod.manifest().dimension == 5
+    assert pod.reasons == ["Replaced"]
+    [folder] = pod.layout.deleted.iterdir()
+    assert f"(4, Euclidean, Float32) moved to .deleted/{folder.name}" in pod.told[-1][0].message
+    pod.declare(document(uid="r-2", dimension=5))
+    pod.run_pass()
+    assert (leave, pod.reasons) == ({"vecstow.dev/replace": UID}, [])
+
+
+def test_what_was_dropped_before_the_resource_came_it_has_not_replaced(pod):
+    leave = replaces(pod)
+    pod.declare(document(uid="r-3", dimension=5, annotations=leave, created_at="2999-01-01T00:00:00Z"))
+    pod.run_pass()
+    assert pod.reasons == []
+
+
+def test_leave_that_was_used_does_not_reach_the_next_collection_of_the_name(pod):
+    leave = replaces(pod)
+    pod.declare(document())
+    pod.run_pass()
+    pod.edit(collection_uid=OTHER_UID)
+    (pod.layout.collection("notes") / "vectors.bin").write_bytes(b"x")
+    pod.declare(document(uid="r-4", dimension=5, annotations=leave))
+    pod.run_pass()
+    assert pod.reasons == ["Conflict"]
+    assert pod.manifest().dropped_at is None
+
+
+def test_evidence_that_somebody_took_away_is_told_no_more(pod):
+    damaged(pod)
+    [evidence] = pod.layout.quarantine.iterdir()
+    shutil.rmtree(evidence)
+    pod.run_pass()
+    assert pod.reasons == []
