@@ -139,7 +139,7 @@ class Catalog:
             try:
                 manifest, store = create_data_files(self._layout, collection.manifest, self._handles)
             except files.SyncFailed as error:
-                collection.failure = f"a sync of its first files failed: {error}"
+                collection.fail(f"a sync of its first files failed: {error}")
                 collection.writable()
                 raise
             collection.manifest = manifest
@@ -162,7 +162,7 @@ class Catalog:
             if collection.is_being_opened:
                 collection.readable()
             self._mark_dropped(collection)
-            collection.dropping = True
+            collection.drop()
             return self.move_away(collection)
 
     def _mark_dropped(self, collection: Collection) -> None:
@@ -170,7 +170,7 @@ class Catalog:
         try:
             self._with_room(mark_dropped, self._layout, collection.name, collection.manifest)
         except files.SyncFailed as error:
-            collection.failure = f"whether it is dropped is unknown until the next start: {error}"
+            collection.fail(f"whether it is dropped is unknown until the next start: {error}")
             raise
 
     def hard_delete(self, collection: Collection) -> None:

@@ -1,13 +1,13 @@
 """One collection at work: its manifest, its state, its store and its index.
 
-State and reader's contract:
+The API's word for what it can do, which follows from `lifecycle` and the store:
 
     recovering    no answers yet: 503 with Retry-After
     ready         reads and writes
     degraded      reads and writes; the points that fail their checks are withheld and listed
     read_only     reads; no writes until the next start, because a sync failed
     quarantined   nothing: damage was found that cannot be told apart point by point, or the files are gone
-    foreign       nothing: the data files are another program's
+    foreign       nothing: another program wrote the data files
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import structlog
@@ -25,13 +25,26 @@ from numpy.typing import NDArray
 from vecstow_engine.index.graph import graph_bytes
 from vecstow_engine.index.tail import row_bytes
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
-from vecstow_engine.model.errors import Conflict, NotFound, Quarantined, ReadOnly, Recovering, Unavailable
+from vecstow_engine.model import errors
+from vecstow_engine.model.errors import Conflict, NotFound, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.query.source import Source
 from vecstow_engine.service.attempts import Trouble, Work
+from vecstow_engine.service.lifecycle import (
+    Dropping,
+    Foreign,
+    Lasting,
+    Lifecycle,
+    Opening,
+    Postponed,
+    Quarantined,
+    Retired,
+    Serving,
+    failed,
+    transition,
+)
 from vecstow_engine.service.memory_plan import HeldOut
-from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.log.effects import Effect
 from vecstow_engine.storage.store import Store
@@ -51,6 +64,12 @@ class State(StrEnum):
     READ_ONLY = "read_only"
     QUARANTINED = "quarantined"
     FOREIGN = "foreign"
+
+
+_NAMES: Final[dict[type[Lasting], State]] = {
+    Opening: State.RECOVERING, Postponed: State.RECOVERING, Retired: State.RECOVERING,
+    Quarantined: State.QUARANTINED, Foreign: State.FOREIGN,
+}  # fmt: skip
 
 
 class Collection:
@@ -73,15 +92,6 @@ class Collection:
         """What the newest index.bin contains: up to which sequence, and how many rows, deleted ones too."""
         self.self_recall: float | None = None
         """The share of a sample that found itself when it was measured last; None before."""
-        self.failure: str | None = None
-        """Why it takes no writes though no store says so: a sync of its first files or its drop failed."""
-        self.dropping = False
-        self.open_again_at: float | None = None
-        """time.monotonic at which an opening that was postponed is tried again."""
-        self.opens_anew = False
-        """It is quarantined for what lies on the volume: a change of its manifest is reason to look again."""
-        self.awaited: DataFiles | None = None
-        """What it lost; that these very files are back is reason, too."""
         self.made_whole = False
         """It was made by this process with all its points in its files: that it has no log is no loss."""
         self.troubles: dict[Work, Trouble] = {}
@@ -96,8 +106,9 @@ class Collection:
         self._index_lacks_rows = False
         self.upkeep = threading.Lock()
         """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
-        self._fixed: State | None = State.RECOVERING
-        self._error: Unavailable | None = None
+        self.lifecycle: Lifecycle = Opening()
+        """Only `move_to`, `fail` and `take_over` change it."""
+        self._moving = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -106,39 +117,67 @@ class Collection:
 
     @property
     def state(self) -> State:
-        """What it can do now."""
-        if self._fixed is not None:
-            return self._fixed
+        """What it can do now, as the API calls it."""
+        lasting = self._lasting
+        if not isinstance(lasting, Serving):
+            return _NAMES[type(lasting)]
         if self.broken is not None:
             return State.READ_ONLY
         if self.store is not None and (self.store.layers.withheld or self.store.layers.damage):
             return State.DEGRADED
         return State.READY
 
+    @property
+    def _lasting(self) -> Lasting:
+        """The state, apart from a drop that is under way."""
+        now = self.lifecycle
+        return now.before if isinstance(now, Dropping) else now
+
     def serves(self) -> bool:
         """Whether it answers reads; another thread may end that at any moment."""
-        return self._fixed is None and not self.dropping
+        return isinstance(self.lifecycle, Serving)
+
+    @property
+    def dropping(self) -> bool:
+        """Whether it is being dropped, or was replaced."""
+        return isinstance(self.lifecycle, Dropping)
 
     @property
     def is_lost(self) -> bool:
         """Whether it was closed because its files are gone, and another one must stand for it."""
-        return self._fixed is State.QUARANTINED and self.store is not None
+        return isinstance(self._lasting, Quarantined) and self.store is not None
 
     @property
     def is_being_opened(self) -> bool:
         """Whether somebody works on its files, so that it can serve; not while that is postponed."""
-        return self._fixed is State.RECOVERING and self.open_again_at is None
+        return isinstance(self._lasting, Opening | Retired)
+
+    @property
+    def reopens(self) -> bool:
+        """Whether a change of its manifest is a reason to look at its files again.
+
+        After a failed sync only a new process can tell what the disk has of them.
+        """
+        lasting = self._lasting
+        return isinstance(lasting, Quarantined) and lasting.reopens and self.lifecycle.failure is None
+
+    @property
+    def retry_at(self) -> float | None:
+        """The time (time.monotonic) of the next attempt to open it; None when none is due by itself."""
+        lasting = self._lasting
+        return lasting.retry_at if isinstance(lasting, Postponed | Quarantined) else None
 
     @property
     def error(self) -> Unavailable | None:
         """What readers and writers get, while it is closed for a reason."""
-        return self._error
+        lasting = self._lasting
+        return None if isinstance(lasting, Opening | Serving) else lasting.error
 
     @property
     def reason(self) -> str | None:
         """Why it is not ready; also what recovery remarked."""
-        if self._error is not None:
-            return self._error.message
+        if self.error is not None:
+            return self.error.message
         if self.broken is not None:
             return self.broken
         remarks = [*self.warnings, *map(str, filter(None, (self.held_out, self.postponed_rebuild)))]
@@ -157,47 +196,71 @@ class Collection:
     @property
     def broken(self) -> str | None:
         """Why no more writes are taken in this process; None while they are."""
-        return self.failure or (self.store.broken if self.store is not None else None)
+        return self.lifecycle.failure or (self.store.broken if self.store is not None else None)
 
     @property
     def count(self) -> int:
         """Live points."""
         return self.store.count if self.store is not None else 0
 
+    def move_to(self, state: Lifecycle) -> None:
+        """Change its state; raises IllegalTransition when `state` cannot follow."""
+        with self._moving:
+            self.progress = None
+            self.lifecycle = transition(self.lifecycle, state)
+
+    def fail(self, reason: str) -> None:
+        """Take no more writes until the process ends."""
+        with self._moving:
+            self.lifecycle = failed(self.lifecycle, reason)
+
+    def drop(self) -> None:
+        """Answer nothing from now on: it is being dropped, or was replaced."""
+        with self._moving:
+            now = self.lifecycle
+            before = now.before if isinstance(now, Dropping) else now
+            self.lifecycle = transition(now, Dropping(before, failure=now.failure))
+
+    def stop_dropping(self) -> None:
+        """Go back to the state before a drop; nothing happens when there is none."""
+        now = self.lifecycle
+        if isinstance(now, Dropping):
+            self.move_to(now.before)
+
+    def take_over(self, other: Collection) -> None:
+        """Stand for `other` from now on: with its lock, and without writes where a sync of it failed."""
+        self.upkeep = other.upkeep
+        if other.lifecycle.failure is not None:
+            self.fail(other.lifecycle.failure)
+
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
         """Recovery is done: serve."""
         self.store, self.index, self.warnings = store, index, warnings
-        self.progress = self.open_again_at = None
-        self._error = self._fixed = None
+        self.move_to(Serving())
 
-    def closed(self, state: State, error: Unavailable, *, opens_anew: bool = False) -> None:
-        """Serve nothing; readers and writers get `error`."""
-        self.progress = self.open_again_at = None
-        self.opens_anew = opens_anew
-        self._error, self._fixed = error, state
-
-    def postponed(self, reason: str) -> None:
-        """It could not be opened now, though nothing is known to be wrong with it: somebody tries again."""
+    def postponed(self, reason: str, retry_at: float | None = None) -> None:
+        """Wait to be opened, until `retry_at` (time.monotonic) or for OPEN_AGAIN_SECONDS."""
         error = Recovering(
             f"collection {self.name!r} waits to be opened: {reason}", collection=self.name,
             retry_after_seconds=int(OPEN_AGAIN_SECONDS),
         )  # fmt: skip
-        self.closed(State.RECOVERING, error)
-        self.open_again_at = time.monotonic() + OPEN_AGAIN_SECONDS
+        due = time.monotonic() + OPEN_AGAIN_SECONDS if retry_at is None else retry_at
+        self.move_to(Postponed(error, due))
 
     def readable(self) -> None:
-        """Raise Recovering, Quarantined or Foreign unless the collection answers reads."""
-        if self.dropping:
-            raise NotFound(f"collection {self.name!r} does not exist", collection=self.name)
-        if self._fixed is None:
+        """Raise NotFound, Recovering, Quarantined or Foreign unless the collection answers reads."""
+        now = self.lifecycle
+        if isinstance(now, Serving):
             return
-        if self._error is not None:
-            # Each raise would add to its traceback, and keep what that request had.
-            raise self._error.with_traceback(None)
-        raise Recovering(
-            f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
-            details={"progress": self.progress},
-        )  # fmt: skip
+        if isinstance(now, Dropping):
+            raise NotFound(f"collection {self.name!r} does not exist", collection=self.name)
+        if isinstance(now, Opening):
+            raise Recovering(
+                f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
+                details={"progress": self.progress},
+            )  # fmt: skip
+        # Each raise would add to its traceback, and keep what that request had.
+        raise now.error.with_traceback(None)
 
     def source(self) -> Source | None:
         """What queries read; None without data. Raises as `readable`."""
@@ -343,9 +406,9 @@ def replaced(name: str) -> Conflict:
 
 def quarantined(
     name: str, message: str, details: dict[str, object] | None = None, hint: str | None = None
-) -> Quarantined:
+) -> errors.Quarantined:
     """The error that a damaged collection answers with."""
-    return Quarantined(
+    return errors.Quarantined(
         f"collection {name!r} is quarantined: {message}", collection=name, details=details,
         hint=hint or f"vecstow check {name}",
     )  # fmt: skip

@@ -22,8 +22,9 @@ from vecstow_engine.model.errors import (
     StorageError,
     VecstowError,
 )
+from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Work
-from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service.collection import Collection, quarantined
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.settings import IndexSettings
@@ -75,7 +76,7 @@ class Loader:
             opened = self._open_with_room(collection, is_rival=is_rival(), with_graph=with_graph)
         except Foreign as error:
             log.warning("collection is foreign", collection=name, reason=error.message, next=error.hint)
-            collection.closed(State.FOREIGN, error)
+            collection.move_to(lifecycle.Foreign(error))
         except (VecstowError, OSError) as error:
             self._forget_half_opened(collection)
             if _passes(error):
@@ -87,10 +88,10 @@ class Loader:
             trouble = self._attempts.fail(Work.OPENING, collection, error)
             self._forget_half_opened(collection)
             if isinstance(error, MemoryError):
-                collection.postponed(trouble.reason)
+                collection.postponed(trouble.reason, trouble.until)
             else:
-                self._quarantine(collection, StorageError(f"it could not be opened: {trouble.reason}"))
-            collection.open_again_at = trouble.until
+                wrapped = StorageError(f"it could not be opened: {trouble.reason}")
+                self._quarantine(collection, wrapped, retry_at=trouble.until)
         else:
             self._attempts.succeed(Work.OPENING, collection)
             for warning in collection.warnings:
@@ -203,14 +204,16 @@ class Loader:
             store.close()
         self._accounts.update(collection)
 
-    def _quarantine(self, collection: Collection, error: VecstowError | OSError) -> None:
+    def _quarantine(
+        self, collection: Collection, error: VecstowError | OSError, retry_at: float | None = None
+    ) -> None:
         message = error.message if isinstance(error, VecstowError) else str(error)
         details = error.details if isinstance(error, VecstowError) else {}
         reason = "newer format" if isinstance(error, NewerFormat) else "damage"
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
         is_found = isinstance(error, (DamagedFile, NewerFormat))  # anything else may be a sync that failed
         error = quarantined(collection.name, message, details)
-        collection.closed(State.QUARANTINED, error, opens_anew=is_found)
+        collection.move_to(lifecycle.Quarantined(error, reopens=is_found, retry_at=retry_at))
 
 
 def _passes(error: VecstowError | OSError) -> bool:

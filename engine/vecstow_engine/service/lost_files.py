@@ -11,7 +11,8 @@ from __future__ import annotations
 import structlog
 
 from vecstow_engine.model.errors import DamagedFile, Quarantined
-from vecstow_engine.service.collection import Collection, State, quarantined
+from vecstow_engine.service import lifecycle
+from vecstow_engine.service.collection import Collection, quarantined
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,32 +26,31 @@ def refuse_if_gone(collection: Collection) -> None:
     missing = store.data_files.missing() if store is not None and collection.serves() else None
     if store is None or missing is None:
         return
-    error = _close(collection, missing)
-    collection.failure = store.retire("its data files are gone", error) or collection.failure
-    collection.opens_anew = collection.failure is None  # else only a new process can tell what the disk has
+    error = _error(collection, missing)
+    collection.move_to(lifecycle.Quarantined(error, reopens=True))
+    if (failure := store.retire("its data files are gone", error)) is not None:
+        collection.fail(failure)
     raise error
 
 
 def close_without_folder(collection: Collection, missing: DamagedFile) -> None:
     """One without data has nothing else to lose: whoever declares it again brings it back."""
-    _close(collection, missing)
-    collection.opens_anew = True
+    collection.move_to(lifecycle.Quarantined(_error(collection, missing), reopens=True))
 
 
 def stand_in(lost: Collection) -> Collection:
     """What takes its place, without its memory; with its lock, since its last checkpoint may still go on."""
     assert lost.store is not None and lost.error is not None
     other = Collection(lost.manifest)
-    other.upkeep, other.failure = lost.upkeep, lost.failure
-    other.closed(State.QUARANTINED, lost.error, opens_anew=lost.opens_anew)
-    other.awaited = lost.store.data_files if lost.opens_anew else None
+    other.take_over(lost)
+    awaited = lost.store.data_files if lost.reopens else None
+    other.move_to(lifecycle.Quarantined(lost.error, reopens=lost.reopens, awaited=awaited))
     return other
 
 
-def _close(collection: Collection, missing: DamagedFile) -> Quarantined:
+def _error(collection: Collection, missing: DamagedFile) -> Quarantined:
     hint = "put it back, or a copy, and touch metadata.json; the log below wal/ is kept as it is"
     error = quarantined(collection.name, missing.message, missing.details, hint)
-    collection.closed(State.QUARANTINED, error)
     log.error(
         "files of a served collection are gone", collection=collection.name, reason=missing.message, next=hint
     )

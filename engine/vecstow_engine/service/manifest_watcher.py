@@ -11,6 +11,7 @@ import structlog
 
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Folder, Work
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State
@@ -18,7 +19,7 @@ from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.service.lost_files import close_without_folder, refuse_if_gone, stand_in
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.registry import Registry
-from vecstow_engine.storage.file_identity import DataFiles, missing_folder
+from vecstow_engine.storage.file_identity import missing_folder
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.trash import move_to_deleted
@@ -64,9 +65,10 @@ class ManifestWatcher:
 
     def _look(self) -> None:
         for collection in self._registry.collections():
-            if collection.awaited is not None:
+            closed = collection.lifecycle
+            if isinstance(closed, lifecycle.Quarantined) and closed.awaited is not None:
                 with self._attempts.at(Work.AWAITING, collection):
-                    self._look_for_return(collection, collection.awaited)
+                    self._look_for_return(collection, closed)
         self._try_unfollowed()
         for name in self._registry.changed():
             self._handle_change(name)
@@ -106,9 +108,9 @@ class ManifestWatcher:
         with os.scandir(self._layout.data) as entries:
             return {entry.name for entry in entries if entry.is_dir()}
 
-    def _look_for_return(self, collection: Collection, awaited: DataFiles) -> None:
-        if awaited.missing() is None:
-            collection.awaited = None
+    def _look_for_return(self, collection: Collection, closed: lifecycle.Quarantined) -> None:
+        if closed.awaited is not None and closed.awaited.missing() is None:
+            collection.move_to(dataclasses.replace(closed, awaited=None))
             self._registry.look_again(collection.name)
 
     def _look_for_loss(self, collection: Collection, *, has_folder: bool) -> None:
@@ -128,14 +130,14 @@ class ManifestWatcher:
     def _apply_manifest(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
         if collection is not None and manifest.dropped_at is None:
-            collection.dropping = False  # somebody took the mark away before its folder could be moved
+            collection.stop_dropping()  # somebody took the mark away before its folder could be moved
         if collection is not None and not _may_apply(collection, manifest):
             self._registry.look_again(manifest.name)
         elif manifest.dropped_at is not None:
             self._unless_held(manifest, lambda: self._apply_drop(manifest, collection))
         elif collection is None:
             self._unless_held(manifest, lambda: self._open(manifest))
-        elif collection.opens_anew or _is_to_have_data(collection, manifest):
+        elif collection.reopens or _is_to_have_data(collection, manifest):
             self._unless_held(manifest, lambda: self._open_anew(collection, manifest))
         else:
             self._apply_settings(collection, manifest)
@@ -183,7 +185,7 @@ class ManifestWatcher:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
                 self._registry.forget_broken(manifest.name)
                 return
-            collection.dropping = True  # no more work begins: its lock will be free
+            collection.drop()  # no more work begins: its lock will be free
             with self._upkeep_of(collection) as free:
                 if free:
                     self._catalog.move_away(collection)
@@ -237,7 +239,7 @@ class ManifestWatcher:
                     "manifest changed its shape beside the data; not followed", collection=manifest.name
                 )
                 return
-            collection.dropping = True
+            collection.drop()
         self._catalog.open_new(manifest)
 
 

@@ -13,6 +13,7 @@ import structlog
 from vecstow_engine.model.errors import VolumeHeld
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.lifecycle import Opening
 from vecstow_engine.service.loader import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.settings import StorageSettings
@@ -77,7 +78,7 @@ class Opener:
         """Try those again that could not be opened, and are due by `now` (time.monotonic)."""
         now = time.monotonic() if now is None else now
         for collection in self._registry.collections():
-            if collection.open_again_at is not None and now > collection.open_again_at:
+            if collection.retry_at is not None and now > collection.retry_at:
                 self.open_again(collection)
 
     def open_again(self, collection: Collection) -> None:
@@ -87,7 +88,7 @@ class Opener:
         try:
             with self._gate.passing() as free:
                 if free and not collection.dropping:
-                    collection.open_again_at = None  # a drop or a hold must wait again
+                    collection.move_to(Opening())  # a drop or a hold must wait again
                     self._load(collection, with_graph=False)
                     self._opened(collection)
         finally:

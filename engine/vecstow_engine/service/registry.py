@@ -159,9 +159,9 @@ class Registry:
     def replace(self, collection: Collection, manifest: Manifest) -> Collection:
         """Put another incarnation in the place of `collection`, with its lock; requests bound to it end."""
         other = Collection(manifest)
-        other.upkeep, other.failure = collection.upkeep, collection.failure
+        other.take_over(collection)
         self.put_in_place(other)
-        collection.dropping = True
+        collection.drop()
         return other
 
     def remove(self, collection: Collection) -> None:
@@ -250,7 +250,7 @@ class Registry:
             if known is not None:
                 log.warning("manifest is missing beside its data", collection=name)
             return None
-        is_news = known is None or known.opens_anew or known.dropping or known.manifest != manifest
+        is_news = known is None or known.reopens or known.dropping or known.manifest != manifest
         self._has_changed |= is_news
         return manifest if is_news else None
 

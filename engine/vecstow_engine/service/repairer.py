@@ -11,6 +11,7 @@ import structlog
 from vecstow_engine.doctor.repair import CollectionRepair, Progress, RepairOutcome, repair_collection
 from vecstow_engine.model.errors import NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service import lifecycle
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.hold_gate import Gate
@@ -130,8 +131,8 @@ class Repairer:
             stand_in = Collection(collection.manifest)
             stand_in.progress = {"task": "repair", "done": 0, "total": 0}
             self._registry.add(stand_in)
-            collection.closed(State.RECOVERING, away)
-            broken = collection.failure
+            broken = collection.lifecycle.failure
+            collection.move_to(lifecycle.Retired(away))
             if collection.store is not None:
                 broken = collection.store.retire("it is being repaired", away) or broken
         return stand_in, broken
@@ -142,9 +143,10 @@ class Repairer:
         if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.is_ending:
             self._open(stand_in)
             return
-        stand_in.failure = broken
+        if broken is not None:
+            stand_in.fail(broken)
         why = f"its repair failed: {error}; a restart opens what is there"
-        stand_in.closed(State.QUARANTINED, quarantined(stand_in.name, why))
+        stand_in.move_to(lifecycle.Quarantined(quarantined(stand_in.name, why)))
 
     def _reopen(self, stand_in: Collection) -> None:
         manifest = read_manifest(self._layout.collection(stand_in.name))

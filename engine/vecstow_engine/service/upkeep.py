@@ -232,7 +232,7 @@ class Upkeep:
     def _tell_broken(self, collection: Collection) -> None:
         """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
         reason = collection.broken
-        is_news = collection not in self._told_broken and not collection.opens_anew
+        is_news = collection not in self._told_broken and not collection.reopens
         if reason is not None and is_news and not collection.dropping:
             self._told_broken.add(collection)
             log.error(

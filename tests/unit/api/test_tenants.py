@@ -99,7 +99,7 @@ async def test_no_answer_shows_a_limited_key_another_tenants_collection(engine, 
     elif state == "names unknown":
         engine._catalog.changes.failure = "a sync failed during drop of zebra-docs: /data/zebra-docs"
     elif state == "other's sync failed":
-        engine.collection("zebra-docs").failure = "a sync of zebra-docs failed"
+        engine.collection("zebra-docs").fail("a sync of zebra-docs failed")
     engine.leaving = state == "leaving"
     routes = [(method, template) for method, template in ACCESS if is_safe(method, template)]
     templates = {template for _, template in routes}

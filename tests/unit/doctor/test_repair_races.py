@@ -28,6 +28,7 @@ from vecstow_engine.model.manifest import DistanceMetric, VectorType
 from vecstow_engine.service import attempts
 from vecstow_engine.service.attempts import Work
 from vecstow_engine.service.collection import State
+from vecstow_engine.service.lifecycle import Retired
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest
@@ -318,7 +319,7 @@ def test_compaction_that_waited_while_a_repair_began_is_told_of_it_and_not_of_a_
         with collection.upkeep:
             thread.start()
             wait_until(lambda: engine.gate._inside > 0)
-            collection.closed(State.RECOVERING, Recovering("it is being repaired"))
+            collection.move_to(Retired(Recovering("it is being repaired")))
             collection.store.retire("it is being repaired")
         thread.join()
         assert [type(failure) for failure in failures] == [Recovering]
@@ -351,7 +352,7 @@ def test_backup_that_waited_while_a_repair_began_is_refused(store):
         thread = threading.Thread(target=backup)
         with collection.upkeep:
             thread.start()
-            collection.closed(State.RECOVERING, Recovering("it is being repaired"))
+            collection.move_to(Retired(Recovering("it is being repaired")))
         thread.join()
         assert len(failures) == 1
         assert not engine.layout.backups.exists()

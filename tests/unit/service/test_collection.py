@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.errors import Quarantined
+from vecstow_engine.service import lifecycle
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.storage.layers import Layers
 
@@ -27,7 +28,7 @@ def test_the_reason_has_what_is_withheld_and_what_recovery_remarked():
 def test_error_of_a_closed_collection_keeps_nothing_of_the_requests_before():
     collection = Collection(MANIFEST)
     error = Quarantined("damaged")
-    collection.closed(State.QUARANTINED, error)
+    collection.move_to(lifecycle.Quarantined(error))
     for _ in range(5):
         with pytest.raises(Quarantined):
             collection.readable()

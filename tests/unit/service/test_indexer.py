@@ -157,7 +157,8 @@ def test_slice_that_ends_with_its_collection_is_no_failure(is_dropped):
     running = Indexer(1, attempts, SimpleNamespace(update=lambda collection: None))
     running.notify(one)
     assert began.wait(SECONDS_MAX)
-    one.dropping = is_dropped
+    if is_dropped:
+        one.drop()
     goes_on.set()
     running.stop()
     assert bool(attempts.failures) is not is_dropped

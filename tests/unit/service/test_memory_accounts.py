@@ -57,7 +57,7 @@ async def test_an_opening_that_fails_gives_back_what_was_admitted(engine, monkey
 
     monkeypatch.setattr(VectorIndex, "add_backlog", refuse)
     engine._loader.load(other, lambda: False, with_graph=False)
-    assert other.open_again_at is not None
+    assert other.retry_at is not None
     assert engine.accounts.data_bytes == COLLECTION_BYTES
 
 

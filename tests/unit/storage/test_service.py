@@ -283,7 +283,7 @@ async def test_opening_that_finds_damage_at_the_second_try_is_not_tried_a_third_
         patch.setattr(loader, "open_store", lambda *args, **kwargs: raising(errors.pop(0))())
         engine.restore(newest_deleted(engine), None)
         wait_until(lambda: engine.describe("notes")["state"] == "quarantined")
-        assert engine.collection("notes").open_again_at is None
+        assert engine.collection("notes").retry_at is None
 
 
 async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, monkeypatch):
