@@ -10,7 +10,7 @@ from vecstow_engine.storage.backup import Settled, path_below, restore_backup
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.quarantine import finish_interrupted
-from vecstow_engine.storage.recovery import WAL_MISSING
+from vecstow_engine.storage.recovery.apply import WAL_MISSING
 from vecstow_engine.storage.trash import restore_deleted
 from vecstow_engine.storage.volume import alone, stopped_volume
 

@@ -34,9 +34,10 @@ from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.service import collection as collection_module
 from vecstow_engine.service import loader, registry
 from vecstow_engine.service.searcher import search_many
-from vecstow_engine.storage import files, recovery
+from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest, update_manifest, write_manifest
+from vecstow_engine.storage.recovery import observation
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 
@@ -941,7 +942,7 @@ async def test_unexpected_error_while_opening_one_collection_quarantines_that_on
     await engine.put(a=1)
     await engine.put("other", a=2)
     engine.stop()
-    real = recovery.read_log
+    real = observation.read_log
 
     def broken(folder):
         if folder.name == engine_uid:
@@ -949,7 +950,7 @@ async def test_unexpected_error_while_opening_one_collection_quarantines_that_on
         return real(folder)
 
     engine_uid = read_manifest(engine.layout.collection("notes")).collection_uid
-    monkeypatch.setattr(recovery, "read_log", broken)
+    monkeypatch.setattr(observation, "read_log", broken)
     with capture_logs() as logs, RunningEngine(engine.settings.data) as again:
         assert again.describe("notes")["state"] == "quarantined"
         assert await again.values("other", "a") == [2]

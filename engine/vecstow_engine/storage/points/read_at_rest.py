@@ -39,6 +39,22 @@ def table_at_rest(path: Path) -> Iterator[PointTable]:
 
 
 @contextlib.contextmanager
+def table_with_journal(path: Path) -> Iterator[PointTable]:
+    """The point table, `-wal` included, of a collection that no other program has open. Neither file changes.
+
+    SQLite makes `-shm`, an index of `-wal`, which is removed afterwards. Raises StorageError, or DiskFull
+    when there is no room for it.
+    """
+    has_journal = _size_and_time(_wal(path))[0] > 0
+    try:
+        with contextlib.closing(PointTable(path, at_rest=not has_journal, read_only=has_journal)) as table:
+            yield table
+    finally:
+        if has_journal:
+            files.remove(path.with_name(path.name + "-shm"))
+
+
+@contextlib.contextmanager
 def private_copy(path: Path) -> Iterator[Path]:
     """A copy of table and `-wal` to do with as one likes. Raises StorageError or DiskFull."""
     with tempfile.TemporaryDirectory(prefix="vecstow-") as folder:

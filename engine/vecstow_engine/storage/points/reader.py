@@ -66,12 +66,18 @@ _Fetch: TypeAlias = Callable[[sqlite3.Cursor], list[_Row]]
 class PointTable:
     """Reads of one `points.db`: one connection, guarded; statements are short, so checkpoints get through."""
 
-    def __init__(self, path: Path, *, at_rest: bool = False) -> None:
-        """`at_rest`: nothing writes the file meanwhile, and its `-wal` is empty, so no locks are needed."""
+    def __init__(self, path: Path, *, at_rest: bool = False, read_only: bool = False) -> None:
+        """Open the table for reading, and with neither flag for a writer that folds its `-wal` meanwhile.
+
+        `at_rest`: nothing writes the file, and its `-wal` is empty, so no locks are needed. `read_only`: the
+        `-wal` is read, and neither file is changed when the connection is closed.
+        """
         self.path = path
         self._lock = threading.Lock()
         with wrapped(path):
-            self._connection = connect_at_rest(path) if at_rest else connect(path, READER_CACHE_KIB)
+            self._connection = (
+                connect_at_rest(path) if at_rest else connect(path, READER_CACHE_KIB, read_only=read_only)
+            )
 
     def close(self) -> None:
         """Close the connection, and with it up to three descriptors."""

@@ -257,10 +257,10 @@ def limit_caches(bytes_max: int) -> None:
         connection.execute(f"PRAGMA soft_heap_limit={bytes_max}")
 
 
-def connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+def connect(path: Path, cache_kib: int, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings of rule 11; the file must exist."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
         uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False,
     )  # fmt: skip
     connection.executescript(

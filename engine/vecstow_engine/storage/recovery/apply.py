@@ -1,0 +1,149 @@
+"""Carrying out a plan: the first step of recovery that writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecstow_engine.model.errors import DamagedFile, DiskFull, ReadOnly, StorageError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.storage import files
+from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.layers import Applied, Layers
+from vecstow_engine.storage.layout import POINTS, Layout, timestamp
+from vecstow_engine.storage.log.effects import Effect, decode_effect
+from vecstow_engine.storage.log.replay import FoundSegment, Replayable, records_of
+from vecstow_engine.storage.log.segment import Record
+from vecstow_engine.storage.log.writer import Log
+from vecstow_engine.storage.manifests import update_manifest
+from vecstow_engine.storage.points.table_repair import mend
+from vecstow_engine.storage.points.writer import fold_journal
+from vecstow_engine.storage.recovery.plan import Plan
+from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.store import Store
+
+WAL_MISSING: Final = (
+    "wal_missing: there is no log; what came after the last checkpoint is lost, if anything did"
+)
+TORN_TAIL_BYTES_MAX: Final = 64 << 20
+"""A longer torn tail is not copied aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A collection as recovery found it."""
+
+    manifest: Manifest
+    store: Store | None
+    """None: it never held data; its files come with the first write."""
+    warnings: tuple[str, ...] = ()
+    wal_missing: bool = False
+    replayed: int = 0
+    """Records that were newer than the last checkpoint."""
+    changes: tuple[Applied, ...] = ()
+    """What those records changed, except what replay has brought into the files since."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings, and whether there is no log."""
+        return (*self.warnings, WAL_MISSING) if self.wal_missing else self.warnings
+
+
+def apply(
+    layout: Layout, manifest: Manifest, handles: HandleCache, plan: Plan,
+    replay_bytes_max: int, progress: Callable[[int, int], None],
+) -> Opened:  # fmt: skip
+    """Carry out the plan. Raises DamagedFile when a tree cannot be rebuilt, DiskFull, StorageError.
+
+    Whatever fails leaves the found segments as they are, so that the next recovery begins with the same log.
+    """
+    found, replayable = plan.found, plan.replayable
+    fold_journal(found.folder / POINTS)
+    mended = mend(found.folder / POINTS, list(found.faults)) if found.faults else []
+    for path in found.temporaries:
+        files.remove(path)
+    served = dataclasses.replace(found.identity, name=manifest.name)
+    log = Log(layout.log(served.uid), served, applied=found.meta.applied, carried=replayable.extents)
+    layers = Layers(found.folder, served, SlotTable(found.slots), handles, found.meta.checkpoints + 1)
+    store = Store(layers, log, found.meta, found.data_files)
+    try:
+        changes = _replay(store, replayable, replay_bytes_max, progress)
+        warnings = [*mended, *replayable.warnings, *_set_aside(layout, manifest.name, replayable.torn)]
+        if plan.begins_segment:
+            warnings += _resume(log)
+        return Opened(
+            _with_uid(layout, manifest, served.uid), store, tuple(warnings),
+            wal_missing=not found.segments, replayed=replayable.count, changes=tuple(changes),
+        )  # fmt: skip
+    except BaseException:
+        store.close()
+        raise
+
+
+def _replay(
+    store: Store, replayable: Replayable, bytes_max: int, progress: Callable[[int, int], None]
+) -> list[Applied]:
+    """Apply the records in pieces that fit into memory; returns what those of the last piece changed."""
+    changes: list[Applied] = []
+    total = replayable.count
+    for done, record in enumerate(records_of(replayable.extents), start=1):
+        changes.append(store.replay(_effect_of(record, store.log), record.sequence))
+        if store.overlay_bytes >= bytes_max:
+            store.checkpoint_replayed()
+            changes.clear()
+        progress(done, total)
+    return changes
+
+
+def _effect_of(record: Record, log: Log) -> Effect:
+    try:
+        return decode_effect(record, log.identity.stride)
+    except ValueError as error:
+        raise DamagedFile(
+            f"record {record.sequence} passes its checksum, but cannot be applied: {error}",
+            file=str(log.folder), offset=record.offset,
+        ) from error  # fmt: skip
+
+
+def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[str]:
+    """Copy torn tails away before their segments go: normal after a crash, but evidence."""
+    warnings = []
+    for segment in torn:
+        warnings.append(
+            f"{segment.path}: torn tail of {segment.tail_bytes} bytes at byte {segment.valid_bytes}"
+        )
+        if segment.tail_bytes <= TORN_TAIL_BYTES_MAX:
+            folder = layout.quarantine / f"{name}-{timestamp()}"
+            try:
+                files.make_folder(layout.quarantine)
+                files.make_folder(folder)
+                aside = folder / f"{segment.path.name}.torn-at-{segment.valid_bytes}"
+                files.copy_end(segment.path, segment.valid_bytes, aside)
+            except OSError as error:
+                warnings.append(f"{segment.path}: the torn tail could not be set aside: {error}")
+    return warnings
+
+
+def _resume(log: Log) -> list[str]:
+    try:
+        log.resume()
+    except DiskFull as error:
+        return [f"the log goes on with the first write that finds room: {error.message}"]
+    except StorageError as error:  # nothing was changed, and what was found can be read
+        return [f"the log goes on with the first write that the disk takes: {error.message}"]
+    except ReadOnly as error:
+        return [error.message]
+    return []
+
+
+def _with_uid(layout: Layout, manifest: Manifest, uid: str) -> Manifest:
+    """A manifest that was written by hand, or lost and written anew, takes the header's uid."""
+    if manifest.collection_uid is not None:
+        return manifest
+
+    def decide(found: Manifest | None) -> Manifest | None:
+        return found and dataclasses.replace(found, collection_uid=uid)
+
+    return update_manifest(layout, manifest.name, decide)[1] or manifest
