@@ -1,0 +1,44 @@
+"""Searches that share a call, or read what is replaced meanwhile."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.unit.store_on_disk import StoreOnDisk, upsert
+from vecstow_engine.model.batch import SearchQuery
+from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.query import filtered
+from vecstow_engine.service import searcher
+
+
+@pytest.fixture
+def notes(tmp_path):
+    store = StoreOnDisk(tmp_path / "data")
+    store.put(a=1)
+    yield store
+    store.close()
+
+
+async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):
+    await engine.put(a=1, b=1, c=2)
+    collection = engine.collection("notes")
+    real = filtered._nearest_matching
+
+    def overtaken(*values):
+        hits = real(*values)
+        monkeypatch.setattr(filtered, "_nearest_matching", real)
+        collection.commit([upsert(a=1)])
+        return hits
+
+    monkeypatch.setattr(filtered, "_nearest_matching", overtaken)
+    query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
+    assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}
+
+
+def test_searches_that_ask_for_many_hits_share_no_call():
+    small, large = SimpleNamespace(limit=10), SimpleNamespace(limit=10_000)
+    assert searcher._group_size([(small, None)] * 100) == 64
+    assert searcher._group_size([(large, None), (small, None)]) == 1
+    assert searcher._group_size([(small, None), (large, None), (small, None)]) == 1
+    assert searcher._group_size([(small, None)]) == 1
