@@ -1,7 +1,7 @@
-"""What lies on the volume, and how it gets there: docs/storage-format.md in code.
+"""The files of the volume: the code of docs/storage-format.md.
 
 Charter: a storage module may import `model`, the standard library, numpy and crc32c; never `index`, `service`
-or `api`. All file writes go through `files`; SQLite's own (in `points`) are the exception. What is read from
-disk is checked before it is used, and what fails raises a typed error from `model.errors`; nothing here logs
-and then raises. Locks are held by the callers except where a class says otherwise.
+or `api`. All writes to files go through `files`, except SQLite's own in `points`. Data from disk is checked
+before use, and data that fails its check raises a typed error from `model.errors`. No module here logs an
+error that it raises. Callers hold the locks, unless a class says otherwise.
 """

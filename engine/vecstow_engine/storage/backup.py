@@ -1,8 +1,8 @@
-"""Copies of one collection on the same volume, and collections made from such copies.
+"""Backups of one collection on the same volume, and the restore of a collection from a backup.
 
 A backup has the form of a data directory with one collection: `<backup>/<collection>/` and
-`<backup>/wal/<uid>/`. Files that are never written again are hard links, the others copies. The caller
-holds checkpoints back meanwhile, so that only the log changes.
+`<backup>/wal/<uid>/`. Files that are never written again are hard links; the other files are copies. The
+caller postpones checkpoints during a backup, so that only the log changes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from vecstow_engine.storage.room import refuse_without_room, tree_bytes
 from vecstow_engine.storage.rows_header import encode_header
 from vecstow_engine.storage.trash import refuse_taken
 
-# What is never written again is linked; a manifest is small, and a person may write into it.
+# A file that is never written again is linked. A manifest is copied, because it is small and people edit it.
 _TRANSFERS: Final = {
     MANIFEST: files.copy_file, INDEX: files.link_file, ROWS: files.copy_file, POINTS: files.copy_file,
     POINTS + "-wal": files.copy_file,
@@ -59,7 +59,10 @@ _TRANSFERS: Final = {
 
 
 def make_backup(layout: Layout, manifest: Manifest) -> Path:
-    """Copy one collection as it lies on the disk, durably; returns the backup's folder."""
+    """Copy the files of one collection as they are on disk, durably; return the folder of the backup.
+
+    Raises Conflict when the folder exists, and DiskFull when the copy does not fit.
+    """
     target = layout.backups / f"{manifest.name}-{timestamp()}"
     unnamed = files.temporary(target)
     files.make_folder(layout.backups)
@@ -75,7 +78,7 @@ def make_backup(layout: Layout, manifest: Manifest) -> Path:
 
 
 def _copied_bytes(layout: Layout, manifest: Manifest) -> int:
-    """Return the bytes that a backup copies; what it links takes no room."""
+    """Return the bytes that a backup copies; a link takes no room."""
     folder = layout.collection(manifest.name)
     copied = [folder / name for name, transfer in _TRANSFERS.items() if transfer is files.copy_file]
     if manifest.collection_uid is not None:
@@ -84,7 +87,7 @@ def _copied_bytes(layout: Layout, manifest: Manifest) -> int:
 
 
 def remove_unfinished_backups(layout: Layout) -> None:
-    """Throw away what a crash left of backups that never got their names."""
+    """Remove the temporary folders of backups that a crash interrupted."""
     if layout.backups.is_dir():
         for path in layout.backups.iterdir():
             if path.name.endswith(files.TEMPORARY_SUFFIX):
@@ -92,7 +95,7 @@ def remove_unfinished_backups(layout: Layout) -> None:
 
 
 def backup_collection_name(path: Path) -> str:
-    """The one collection that a backup holds; raises NotFound."""
+    """Return the name of the only collection in a backup; raise NotFound when there is not exactly one."""
     names = [manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}")]
     if len(names) != 1:
         raise NotFound(f"{path} is no backup: it holds {len(names)} collections")
@@ -101,21 +104,22 @@ def backup_collection_name(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A copy that was brought to rest."""
+    """A collection whose log is applied, with its own name and uid in every file."""
 
     manifest: Manifest
     applied: int = 0
     """The sequence that its files contain."""
     remarks: tuple[str, ...] = ()
-    """What its recovery found: it happened in the copy, and would be forgotten with it."""
+    """The findings of its recovery. The recovery ran on the copy, so later no log of it remains."""
     made_whole: bool = True
-    """Its files hold everything, and its log nothing yet."""
+    """Whether the files contain all points, so that the log is still empty."""
 
 
 def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settled:
-    """Make a collection from a backup, with a uid of its own; the backup stays as it is.
+    """Make a collection with its own uid from a backup; the backup does not change.
 
-    Raises NotFound, Conflict when the name is taken, DamagedFile when the backup cannot be opened.
+    Raises NotFound, Conflict when the name is taken, DiskFull, or DamagedFile when the backup cannot be
+    opened.
     """
     source_name = backup_collection_name(backup)
     name = check_collection_name(new_name or source_name)
@@ -137,7 +141,7 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
 
 
 def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
-    """The first log segment of a collection that was made whole, everything up to `applied` in its table.
+    """Write the first log segment of a collection whose point table contains everything up to `applied`.
 
     Raises DiskFull, StorageError or files.SyncFailed.
     """
@@ -152,16 +156,16 @@ def begin_log(layout: Layout, manifest: Manifest, applied: int) -> None:
 
 
 def begin_log_if_possible(layout: Layout, manifest: Manifest, applied: int) -> None:
-    """As `begin_log`, for a collection that has its place: it is whole, and a write can begin its log."""
+    """Call `begin_log`, and ignore DiskFull and StorageError: the first write can also begin the log."""
     with contextlib.suppress(DiskFull, StorageError):
         begin_log(layout, manifest, applied)
 
 
 def path_below(layout: Layout, given: str, roots: tuple[Path, ...], field: str = "path") -> Path:
-    """The path that a caller named, absolute or relative to the data directory; it must lie below one of
-    `roots`. `field` is what the caller calls it.
+    """Return the path that a caller gave, absolute or relative to the data directory.
 
-    Raises InvalidInput for one that leads out of them, NotFound when nothing is there.
+    The path must be below one of `roots`. `field` is the caller's name for the value. Raises InvalidInput for
+    a path outside of the roots, and NotFound for a path that is not a folder.
     """
     if "\0" in given:
         raise InvalidInput(f"{field} has a NUL character", details=refused(field, given))
@@ -172,7 +176,7 @@ def path_below(layout: Layout, given: str, roots: tuple[Path, ...], field: str =
         raise InvalidInput(
             f"{field} {given!r} lies outside of {', '.join(allowed)}", details=refused(field, given, allowed)
         )
-    # Path.is_dir raises for a name that is too long.
+    # Path.is_dir raises an error for a name that is too long.
     if not os.path.isdir(path):
         raise NotFound(f"{field} {given!r} is no folder", details=refused(field, given))
     return path
@@ -183,7 +187,7 @@ def _copy_collection(source: Layout, target: Layout, manifest: Manifest) -> None
     files.make_folder(folder)
     found = source.collection(manifest.name)
     for name, transfer in _TRANSFERS.items():
-        # SQLite takes its -wal away, empty, when the last reader is done: it may go at any moment.
+        # SQLite removes an empty -wal when its last reader closes, so the file can disappear at any moment.
         with contextlib.suppress(FileNotFoundError):
             transfer(found / name, folder / name)
     files.sync_folder(folder)
@@ -216,7 +220,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def bring_to_rest(staging: Layout, source_name: str, name: str) -> Settled:
-    """Bring a copied collection to rest: log applied, then name and uid of its own in every file."""
+    """Apply the log of a copied collection, then write its own name and uid into every file."""
     folder = staging.collection(source_name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -239,7 +243,7 @@ def bring_to_rest(staging: Layout, source_name: str, name: str) -> Settled:
         _stamp(folder, fresh, uid, opened.store.meta)
     write_manifest(folder, fresh)
     applied = opened.store.meta.applied if opened.store is not None else 0
-    in_copy = f"{staging.data}{os.sep}"  # the copy is gone when somebody reads this
+    in_copy = f"{staging.data}{os.sep}"  # The copy is removed before a person reads the remark.
     return Settled(fresh, applied, tuple(remark.replace(in_copy, "") for remark in remarks))
 
 

@@ -1,4 +1,4 @@
-"""Who a data file belongs to: the fields that `vectors.bin` and each log segment carry alike."""
+"""The identity of a data file: the fields that `vectors.bin` and each log segment have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = {vector_type.code: vector_type for vector_type in VectorType}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One incarnation of a collection, by uid, with the name and shape it had when the file was made."""
+    """One incarnation of a collection: its uid, and its name and shape when the file was made."""
 
     uid: str
     name: str
@@ -30,17 +30,17 @@ class Identity:
 
     @property
     def shape(self) -> Shape:
-        """What can never change while the data stays; as `Manifest.shape`."""
+        """The properties that never change while data exists; the same as `Manifest.shape`."""
         return self.dimension, self.metric, self.vector_type
 
 
 def identity_of(manifest: Manifest, uid: str) -> Identity:
-    """The identity that files of this manifest and uid carry."""
+    """Return the identity that the files of this manifest and uid carry."""
     return Identity(uid, manifest.name, *manifest.shape)
 
 
 def pack_identity(identity: Identity) -> tuple[bytes, int, int, int, int, bytes]:
-    """uid (16 bytes), dimension, metric code, type code, length of the name, name (at most 64 bytes)."""
+    """Return uid (16 bytes), dimension, metric code, type code, length of name, name (at most 64 bytes)."""
     name = identity.name.encode("ascii")
     return (
         bytes.fromhex(identity.uid), identity.dimension, identity.metric.code,
@@ -51,7 +51,7 @@ def pack_identity(identity: Identity) -> tuple[bytes, int, int, int, int, bytes]
 def unpack_identity(
     uid: bytes, dimension: int, metric: int, vector_type: int, name_length: int, name: bytes, file: str
 ) -> Identity:
-    """The reverse of `pack_identity`; raises DamagedFile for codes and names that cannot be."""
+    """Reverse `pack_identity`; raise DamagedFile for an impossible code, dimension or name."""
     text = name[:name_length].decode("ascii", "replace")
     known = metric in _METRICS and vector_type in _TYPES and 1 <= dimension <= DIMENSION_MAX
     if not known or not is_collection_name(text):

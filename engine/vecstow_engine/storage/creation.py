@@ -1,8 +1,8 @@
-"""Data files of a collection that has none yet: the first write's, and those of a bulk load.
+"""The creation of data files: at the first write of a collection, and by a bulk load.
 
-Order of a first use: data files durable, then the manifest with their uid, then (with the write itself) the
-first log segment. A crash in between leaves a manifest without uid and files without points, which the next
-one replaces.
+The first write makes durable, in this order: the data files, the manifest with their uid, the first log
+segment with the write itself. A crash in between leaves a manifest without a uid and files without points.
+The next first write replaces those files.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from vecstow_engine.storage.store import Store
 
 
 def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple[Manifest, Store]:
-    """Make the data files of an empty collection, as its manifest on the volume says.
+    """Create the data files of an empty collection, as its manifest on the volume declares.
 
-    Raises DiskFull; NotFound when that manifest has gone, Conflict when it has another shape than `expected`,
-    or data has come beside it; files.SyncFailed, after which it must not be tried again.
+    Raises DiskFull or StorageError; NotFound when the manifest is gone; Conflict when the manifest has
+    another shape than `expected`, or the folder holds data by now; files.SyncFailed, after which no retry is
+    allowed.
     """
     name = expected.name
     meta: Meta | None = None
@@ -68,7 +69,7 @@ def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) 
 
 
 def refuse_orphan(layout: Layout, name: str) -> None:
-    """Raise Conflict when the folder holds data without a manifest: it must never be begun anew, empty."""
+    """Raise Conflict when the folder holds data without a manifest: no empty collection may replace it."""
     for file in (ROWS, POINTS):
         path = layout.collection(name) / file
         if has_content(path):
@@ -81,7 +82,7 @@ def refuse_orphan(layout: Layout, name: str) -> None:
 
 
 def _refuse_data(folder: Path, manifest: Manifest) -> None:
-    """Raise Conflict when data came into the folder of an empty collection that is served."""
+    """Raise Conflict when data appeared in the folder of a collection that was opened as empty."""
     path = folder / ROWS
     if manifest.collection_uid is not None or (path.exists() and path.stat().st_size > HEADER_BYTES):
         raise Conflict(
@@ -93,9 +94,9 @@ def _refuse_data(folder: Path, manifest: Manifest) -> None:
 
 
 def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> tuple[Manifest, int]:
-    """Fill a new folder with a whole collection, its manifest last; returns it and the sequence applied.
+    """Fill a new folder with a whole collection, the manifest last; return the manifest and applied sequence.
 
-    The folder must not be served meanwhile. An id that comes again replaces its point.
+    No engine may serve the folder during the load. A repeated id replaces its point.
     """
     identity = identity_of(manifest, new_collection_uid())
     files.make_folder(folder.parent)
@@ -112,7 +113,7 @@ def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -
 
 
 def create_files(folder: Path, identity: Identity) -> Meta:
-    """Make empty data files in a folder that nobody serves, durably."""
+    """Create empty data files, durably, in a folder that no engine serves."""
     meta = Meta(identity.uid, identity.name)
     create_rows(folder / ROWS, identity)
     create_points(folder / POINTS, meta)

@@ -1,4 +1,4 @@
-"""What is on the volume: each folder looked at once, decided by its manifest, nothing written."""
+"""Discovery: one scan of the folders on the volume. The manifest decides, and nothing is written."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from vecstow_engine.storage.trash import list_deleted
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One folder that could be a collection. Exactly one of `manifest` and `problem` is set."""
+    """One folder that can be a collection. Exactly one of `manifest` and `problem` is set."""
 
     name: str
     manifest: Manifest | None = None
     problem: str | None = None
     bare: bool = False
-    """There is no metadata.json: not a collection, but worth a warning."""
+    """Whether metadata.json is missing. Such a folder is not a collection, but needs a warning."""
     has_data: bool = False
-    """Bare, and data files lie in it: a collection that lost its manifest, or that is to be imported."""
+    """Whether a bare folder holds data files: its manifest was lost, or the data is to be imported."""
 
 
 def discover(layout: Layout, is_enough: Callable[[], bool] = lambda: False) -> list[Found]:
-    """Every folder with a legal name, sorted. Of folders that claim one uid all stand here; see `rivals`.
+    """Return every folder with a legal name, sorted by name. `rivals` finds those that claim the same uid.
 
-    It ends early when `is_enough`, which is asked for each folder.
+    The scan ends early when `is_enough`, called before each folder, returns True.
     """
     looked_at = itertools.takewhile(lambda _: not is_enough(), _look(layout))
     return sorted(looked_at, key=lambda found: found.name)
 
 
 def rivals(layout: Layout, found: list[Found]) -> set[str]:
-    """The names of the folders that claim a uid which another one claims too."""
+    """Return the names of the folders whose uid another folder claims too."""
     claims = {f.name: claimed_uid(layout, f.manifest) for f in found if f.manifest is not None}
     counts = Counter(uid for uid in claims.values() if uid is not None)
     return {name for name, uid in claims.items() if uid is not None and counts[uid] > 1}
 
 
 def claimed_uid(layout: Layout, manifest: Manifest | str) -> str | None:
-    """The manifest's uid, or the one in the header of its rows, which a manifest written by hand takes.
+    """Return the uid of a manifest; without one, return the uid in the header of the rows, or None.
 
-    Of a folder without a readable manifest only the name is given.
+    A manifest that a person wrote takes the uid of the rows. `manifest` is the name of a folder when the
+    folder has no readable manifest.
     """
     if isinstance(manifest, Manifest) and manifest.collection_uid is not None:
         return manifest.collection_uid
@@ -61,7 +62,7 @@ def claimed_uid(layout: Layout, manifest: Manifest | str) -> str | None:
 
 
 def claimed_beside(layout: Layout, name: str) -> set[str]:
-    """The uids that folders of other names claim, those without a readable manifest and dropped ones too."""
+    """Return the uids that other folders claim, also dropped ones and those without a readable manifest."""
     dropped = {deleted.uid for deleted in list_deleted(layout)}
     others = (found for found in _look(layout) if found.name != name)
     said = (claimed_uid(layout, found.manifest or found.name) for found in others)

@@ -1,8 +1,7 @@
-"""Whether the data files that a store works on still have their names: somebody may take them away, or bring
-others to their place.
+"""A check that the data files of a store still have their names: another program can remove or replace them.
 
-Files that stay open can be read and written without a name, and are gone when they are closed. An inode's
-number tells two files apart only while both exist, so the time of birth is compared too.
+An open file can be read and written without a name, and is lost when it is closed. An inode number
+distinguishes two files only while both exist, so the check also compares their times of birth.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ _STATX_INO: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
 _STATX: Final = struct.Struct("=I28xQ40xqI44xII")
-"""Of statx(2)'s answer: `stx_mask`, `stx_ino`, both fields of `stx_btime`, `stx_dev_major` and `_minor`."""
+"""Fields of the result of statx(2): `stx_mask`, `stx_ino`, `stx_btime` (two), `stx_dev_major`, `_minor`."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _Identity: TypeAlias = tuple[int, int, int, int]
-"""Device (major, minor), inode, time of birth in nanoseconds (0 where the file system does not tell)."""
+"""Device (major, minor), inode, time of birth in nanoseconds (0 where the file system has none)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFiles:
-    """Which files were at the places of a collection's data when this was made."""
+    """The files at the places of a collection's data at one moment."""
 
     paths: tuple[str, ...]
     identities: tuple[_Identity | None, ...]
 
     @classmethod
     def of(cls, folder: Path) -> DataFiles:
-        """The data files that lie in a folder now; raises OSError when that cannot be told."""
+        """Return the data files of a folder; raise OSError when statx(2) fails."""
         paths = tuple(str(folder / name) for name in (ROWS, POINTS))
         return cls(paths, tuple(map(_identity, paths)))
 
     def missing(self) -> DamagedFile | None:
-        """What is no longer in its place; None when all is, or when the disk does not tell."""
+        """Return an error for a file that is not in its place, or None. An unknown state counts as present."""
         for path, expected in zip(self.paths, self.identities, strict=True):
             try:
                 found = _identity(path)
@@ -58,7 +57,7 @@ class DataFiles:
 
 
 def missing_folder(folder: Path) -> DamagedFile | None:
-    """The folder of a collection without data files, when it is gone; None when the disk does not tell."""
+    """Return an error when the folder of a collection without data files is gone; None when it is unknown."""
     try:
         return None if folder.is_dir() else _removed(str(folder))
     except OSError:
@@ -80,7 +79,7 @@ def _extended(path: str) -> _Identity:
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     if _LIBC.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_INO | _STATX_BTIME, buffer) != 0:
         number = ctypes.get_errno()
-        if number in (errno.ENOSYS, errno.EPERM):  # a sandbox without it: it never tells
+        if number in (errno.ENOSYS, errno.EPERM):  # a sandbox forbids statx: the time of birth stays unknown
             found = os.stat(path)
             return os.major(found.st_dev), os.minor(found.st_dev), found.st_ino, 0
         raise OSError(number, os.strerror(number), path)

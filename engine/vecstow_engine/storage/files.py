@@ -1,4 +1,4 @@
-"""Every write to the volume: the only module that calls `os` for writing.
+"""All writes to the volume: the only module that calls `os` to write.
 
 Tests replace these functions to inject faults. Errors are the OSErrors of the calls, unchanged; a failed sync
 is never retried here. Rule 2 of the disk: write a temporary file, sync it, rename it, sync the folder.
@@ -30,16 +30,16 @@ _making_folder: Final = threading.Lock()
 
 
 class SyncFailed(OSError):
-    """Raised when a sync of something that has its name already failed: it must never be tried again."""
+    """Raised when a sync of a file or folder that has its name failed; the sync must not be retried."""
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether an OSError says that the volume, or the quota, is full."""
+    """Whether an OSError reports that the volume or the quota is full."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 def as_storage_error(error: OSError, operation: str) -> VecstowError:
-    """The typed error for an OSError of a write that changed nothing."""
+    """Return the typed error for an OSError of a write that changed nothing."""
     if is_no_room(error):
         return DiskFull(
             f"the volume is full while {operation}; nothing was changed",
@@ -60,12 +60,12 @@ def open_existing(path: Path) -> int:
 
 
 def open_or_create(path: Path) -> int:
-    """Open `path` for reading and writing, created if need be."""
+    """Open `path` for reading and writing; create the file when it is missing."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
 
 def write_at(fd: int, offset: int, parts: Sequence[bytes | bytearray | memoryview]) -> int:
-    """Write all `parts` one after the other at `offset`; returns the number of bytes. Short writes go on."""
+    """Write all `parts` one after another at `offset`, across short writes; return the number of bytes."""
     views = [memoryview(part).cast("B") for part in parts if len(part)]
     total = sum(len(view) for view in views)
     position = offset
@@ -77,7 +77,7 @@ def write_at(fd: int, offset: int, parts: Sequence[bytes | bytearray | memoryvie
 
 
 def write_parts(fd: int, parts: Iterable[bytes]) -> int:
-    """Write `parts` from the start of the file on, as they come; returns the number of bytes."""
+    """Write `parts` from the start of the file, as they arrive; return the number of bytes."""
     position = waiting_bytes = 0
     waiting: list[bytes] = []
     for part in parts:
@@ -90,13 +90,13 @@ def write_parts(fd: int, parts: Iterable[bytes]) -> int:
 
 
 def data_sync(fd: int) -> None:
-    """fdatasync: the data and the length are durable when this returns."""
+    """Call fdatasync: data and length are durable when this returns."""
     with _sync_errors():
         os.fdatasync(fd)
 
 
 def sync(fd: int) -> None:
-    """fsync: data, length and metadata are durable when this returns."""
+    """Call fsync: data, length and metadata are durable when this returns."""
     with _sync_errors():
         os.fsync(fd)
 
@@ -107,13 +107,13 @@ def truncate(fd: int, length: int) -> None:
 
 
 def allocate(fd: int, length: int) -> None:
-    """Reserve blocks for the first `length` bytes, which grow the file."""
+    """Reserve blocks for the first `length` bytes; a shorter file grows to this length."""
     os.posix_fallocate(fd, 0, length)
 
 
 @contextlib.contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """A descriptor of the folder, to be synced."""
+    """Open a folder for a sync; yield its descriptor."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -122,13 +122,13 @@ def opened_folder(folder: Path) -> Iterator[int]:
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync the folder, so that the names in it are durable."""
+    """Call fsync on the folder, so that the names in it are durable."""
     with opened_folder(folder) as fd:
         sync(fd)
 
 
 def sync_file(path: Path) -> None:
-    """fsync a file that another writer closed."""
+    """Call fsync on a file that another writer closed."""
     fd = open_existing(path)
     try:
         sync(fd)
@@ -137,7 +137,7 @@ def sync_file(path: Path) -> None:
 
 
 def make_folders(folder: Path, mode: int = FOLDER_MODE) -> None:
-    """Create `folder` and what is missing above it, durably; for the root of a volume."""
+    """Create `folder` and its missing parents, durably; used for the root of a volume."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for path in missing:
@@ -145,10 +145,10 @@ def make_folders(folder: Path, mode: int = FOLDER_MODE) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder`, and its name durably; nothing happens when it is there.
+    """Create `folder` and make its name durable; do nothing when it exists.
 
-    Nobody finds it before its name is durable, nor after that failed. What a crash left unsynced is for
-    `Volume` to sync at the next start.
+    Other callers wait until the name is durable. A failed sync removes the folder. After a crash the name may
+    not be durable; `Volume` syncs it at the next start.
     """
     with _making_folder:
         if folder.is_dir():
@@ -163,14 +163,15 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """The name under which `path`'s next content is written."""
+    """Return the name under which the next content of `path` is written."""
     return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def publish(temporary_path: Path, path: Path) -> None:
     """Rename a synced temporary file to its name, and make the name durable.
 
-    The folder is opened before: for want of a descriptor nothing may happen that cannot be synced.
+    The folder is opened before the rename. Otherwise a lack of descriptors could leave a rename without a
+    sync.
     """
     with opened_folder(path.parent) as fd:
         os.rename(temporary_path, path)
@@ -185,9 +186,9 @@ def replace_file(path: Path, parts: Sequence[bytes | bytearray], mode: int = FIL
 
 @contextlib.contextmanager
 def new_file(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
-    """A descriptor of the temporary file of `path`; on leaving it is synced and gets its name.
+    """Yield a descriptor of the temporary file of `path`; at the end sync and rename that file.
 
-    An error inside, or in the sync, throws the temporary file away: it had no name yet.
+    An error inside the block, or in the sync, removes the temporary file, which has no final name yet.
     """
     unnamed = temporary(path)
     with contextlib.suppress(FileNotFoundError):
@@ -206,7 +207,7 @@ def new_file(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename, then sync both parents, which are opened before, as in `publish`."""
+    """Rename, then sync both parents. Both are opened first, for the reason given in `publish`."""
     with contextlib.ExitStack() as stack:
         parents = dict.fromkeys((target.parent, source.parent))
         opened = [stack.enter_context(opened_folder(parent)) for parent in parents]
@@ -216,15 +217,15 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Unlink `path` if it is there; the removal is not durable until the folder is synced."""
+    """Unlink `path` if it exists; the removal is durable only after a sync of the folder."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove `folder` and all below it, and make that durable; nothing happens when it is not there.
+    """Remove `folder` with everything below it, durably; do nothing when it does not exist.
 
-    One descriptor is open at a time, so that this works where they are scarce.
+    At most one descriptor is open at a time, so that this works when descriptors are scarce.
     """
     if folder.is_dir():
         _unlink_tree(folder)
@@ -232,7 +233,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes to a new, synced file; the folder is for the caller to sync."""
+    """Copy a file to a new file and sync that; the caller syncs the folder."""
     with source.open("rb") as stream:
         fd = open_new(target)
         try:
@@ -250,13 +251,13 @@ def copy_end(source: Path, offset: int, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """A second name for a file that is never written again; the folder is for the caller to sync."""
+    """Give a second name to a file that is never written again; the caller syncs the folder."""
     os.link(source, target)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Hold flock(2) on `path`, created if need be; waits for whoever has it."""
+    """Hold flock(2) on `path`; create the file when it is missing, and wait for the lock."""
     fd = open_or_create(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -266,7 +267,7 @@ def locked(path: Path) -> Iterator[int]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds flock(2) on `path`."""
+    """Whether an open file holds an exclusive flock(2) on `path`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Open files and connections, few however many collections there are: idle ones are closed, oldest first."""
+"""A cache of open files and connections. A limit bounds them for any number of collections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vecstow_engine.model.errors import DiskFull
 
 
 class Closable(Protocol):
-    """What the cache holds."""
+    """A handle that the cache can close."""
 
     def close(self) -> None:
-        """Give back the descriptors; called once, by nobody else."""
+        """Release the descriptors; only the cache calls this, once."""
 
 
 _Handle = TypeVar("_Handle", bound=Closable)
@@ -25,18 +25,18 @@ _Handle = TypeVar("_Handle", bound=Closable)
 @dataclass(slots=True)
 class _Entry(Generic[_Handle]):
     handle: _Handle | None = None
-    """None until the first user has opened it."""
+    """None until the first user opens the handle."""
     users: int = 0
     discarded: bool = False
     opening: threading.Lock = field(default_factory=threading.Lock)
 
 
 class HandleCache:
-    """At most `limit` idle handles stay open. Thread-safe; a handle in use is never closed.
+    """Open handles, at most `limit` of them idle. Thread-safe; a handle in use is never closed.
 
-    `make_room` is asked, once a handle, when there is no room to open it: SQLite needs some even to read. It
-    tells whether trying again makes sense. `unclosed` hears the error of a handle that could not be closed: a
-    borrower has no part in the handle that makes room for its own.
+    `make_room` is called once when the disk has no room to open a handle: SQLite needs some even to read.
+    `make_room` returns whether a second attempt is useful. `unclosed` gets the error of a handle that could
+    not be closed. A borrower does not get this error, because the handle belongs to another user.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HandleCache:
 
     @contextmanager
     def borrow(self, key: Hashable, opener: Callable[[], _Handle]) -> Iterator[_Handle]:
-        """Use the handle of `key`, opened when it is not; errors of `opener` come through."""
+        """Use the handle of `key`, and open it if necessary; errors of `opener` are raised unchanged."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -59,7 +59,7 @@ class HandleCache:
         try:
             with self._lock:
                 self._close_idle()
-            with entry.opening:  # a slow disk keeps only those waiting who want this file
+            with entry.opening:  # On a slow disk only users of this handle wait.
                 if entry.handle is None:
                     entry.handle = self._opened(opener)
             yield entry.handle  # type: ignore[misc]
@@ -72,7 +72,7 @@ class HandleCache:
                     self._close(entry)
 
     def discard(self, key: Hashable) -> None:
-        """Close the handle of `key`, at once or when its last user is done; the next borrow opens anew."""
+        """Close the handle of `key`, now or after its last user; the next borrow opens the handle again."""
         with self._lock:
             entry = self._entries.pop(key, None)
             if entry is None:
@@ -87,7 +87,7 @@ class HandleCache:
             self.discard(key)
 
     def __len__(self) -> int:
-        """How many are open."""
+        """Return the number of cached handles."""
         return len(self._entries)
 
     def _close_idle(self) -> None:
@@ -99,7 +99,7 @@ class HandleCache:
         try:
             if entry.handle is not None:
                 entry.handle.close()
-        except Exception as error:  # noqa: BLE001  # SQLite's, too.
+        except Exception as error:  # noqa: BLE001  # SQLite raises its own errors, too.
             self._unclosed(error)
 
     def _opened(self, opener: Callable[[], _Handle]) -> _Handle:

@@ -1,6 +1,6 @@
-"""Long work on files can be cut short: its loops call `check_interruption` between two steps.
+"""The interruption of long work on files: its loops call `check_interruption` between two steps.
 
-The caller of the work passes the check to `interruptible`. The loops do not know it.
+The caller of the work sets the check with `interruptible`. The loops do not know the check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _check: ContextVar[Check | None] = ContextVar("check", default=None)
 
 @contextmanager
 def interruptible(check: Check) -> Iterator[None]:
-    """Let the loops inside, in this thread, call `check`, which raises to end the work."""
+    """Set the check that the loops inside the block, in this thread, call; `check` raises to end the work."""
     token = _check.set(check)
     try:
         yield
@@ -25,7 +25,7 @@ def interruptible(check: Check) -> Iterator[None]:
 
 
 def check_interruption() -> None:
-    """Raise what the caller's check raises; return at once where nothing ends the work."""
+    """Call the check of `interruptible`, which raises to end the work; do nothing when no check is set."""
     check = _check.get()
     if check is not None:
         check()

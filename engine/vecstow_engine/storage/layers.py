@@ -1,8 +1,8 @@
-"""The layers of one collection: active overlay, frozen overlay, point table, rows. Which point lies where.
+"""The layers of one collection: active overlay, frozen overlay, point table, rows. They locate each point.
 
-The newest layer that knows an id decides. `lock` guards the structures in memory and is never held over
-I/O; only the thread that commits changes which points are live, so what it looked up stays true until it
-applies it.
+The newest layer that contains an id decides. `lock` guards the structures in memory, and is never held during
+I/O. Only the thread that commits changes which points are live, so its lookups stay valid until it applies
+them.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ _Handle = TypeVar("_Handle", bound=Closable)
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an effect did to the set of live points: the index follows."""
+    """The change of an effect to the set of live points, as the index needs it."""
 
     added: NDArray[np.uint64]
     """Labels of new rows, shape (n,)."""
     rows: NDArray[np.uint8]
-    """Their stored bytes, shape (n, stride)."""
+    """The stored bytes of these rows, shape (n, stride)."""
     removed: NDArray[np.uint64]
     """Labels that are no longer live."""
     existed: list[bool]
-    """For each id of the effect, whether it was there before."""
+    """For each id of the effect, whether the point existed before."""
 
 
 Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
-"""Called with stored rows, shape (n, stride), and the labels (n,) that they get."""
+"""A callback that gets stored rows, shape (n, stride), and their new labels, shape (n,)."""
 
 
 class Layers:
-    """The structures in memory and the files below them; `Store` writes through it, `View` reads."""
+    """The structures in memory and the files below them; `Store` writes through them, `View` reads them."""
 
     def __init__(
         self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, generation: int
@@ -62,17 +62,17 @@ class Layers:
         self.active = Overlay(generation)
         self.frozen: Overlay | None = None
         self.withheld: dict[int, str] = {}
-        """Slot to reason: points that fail their checks. Bounded by the number of points."""
+        """Slot to reason, for points that fail their checks. Bounded by the number of points."""
         self.damage: str | None = None
-        """What a reader met in the point table that is no matter of single points."""
+        """Damage of the point table, found by a reader, that single withheld points do not explain."""
         self.lock = threading.RLock()
         self._handles = handles
         self._closed: VecstowError | None = None
-        """What whoever still reads is told."""
+        """The error that later readers get; None while the layers are open."""
 
     @contextmanager
     def table(self) -> Iterator[PointTable]:
-        """The point table, open for the length of a with block; damage that is met there is remembered."""
+        """Open the point table for a with block, and record damage that is found in the block."""
         try:
             with self.borrow("points", lambda: PointTable(self.folder / POINTS)) as table:
                 yield table
@@ -81,14 +81,14 @@ class Layers:
             raise
 
     def rows(self) -> AbstractContextManager[RowsFile]:
-        """The rows file, open for the length of a with block."""
+        """Open the rows file for a with block."""
         return self.borrow("rows", lambda: RowsFile(self.folder / ROWS, self.identity.stride))
 
     def borrow(self, name: str, opener: Callable[[], _Handle]) -> AbstractContextManager[_Handle]:
-        """The handle of that name, open for the length of a with block; an error once these are closed.
+        """Open the handle of that name for a with block; raise the error of `close` after a close.
 
-        Handles are this object's, not its uid's: a drop leaves the folder's name to others, and a restore
-        comes back with the same uid.
+        The key is this object, not the uid. After a drop the folder's name is free, and a restore keeps the
+        uid.
         """
 
         def open_unless_closed() -> _Handle:
@@ -99,7 +99,7 @@ class Layers:
         return self._handles.borrow((self, name), open_unless_closed)
 
     def close(self, error: VecstowError | None = None) -> None:
-        """Close what is open, and open nothing any more: another collection's files may lie there.
+        """Close all handles and refuse to open any: another collection's files may have the same path by now.
 
         Readers get `error`, by default NotFound.
         """
@@ -109,18 +109,18 @@ class Layers:
             self._handles.discard((self, name))
 
     def overlays(self) -> list[Overlay]:
-        """Newest first."""
+        """Return the overlays, newest first."""
         return [self.active] if self.frozen is None else [self.active, self.frozen]
 
     def entry_at(self, slot: int) -> Entry | None:
-        """The overlays' entry at a slot."""
+        """Return the overlays' entry at a slot, or None."""
         entry = self.active.by_slot.get(slot)
         if entry is None and self.frozen is not None:
             return self.frozen.by_slot.get(slot)
         return entry
 
     def split(self, ids: Sequence[str]) -> tuple[dict[str, Entry | None], list[str]]:
-        """What the overlays know of `ids` (None: deleted), and the ids that only the table may have."""
+        """Return the overlay entries for `ids` (None: deleted), and the ids that only the table can hold."""
         known: dict[str, Entry | None] = {}
         older = []
         with self.lock:
@@ -135,10 +135,10 @@ class Layers:
         return known, older
 
     def live_slots(self, ids: Sequence[str], *, in_table: bool = True) -> dict[str, int]:
-        """The slots of those ids that are live, damaged ones included: a write replaces or deletes them.
+        """Return the slots of the live ids, also of damaged points, which a write can replace or delete.
 
-        `in_table`: the table may have some. Raises Unavailable when it cannot be told which slot a damaged
-        one has.
+        `in_table`: whether the table can contain some of the ids. Raises Unavailable when the slot of a
+        damaged point is unknown.
         """
         known, older = self.split(ids)
         slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
@@ -152,35 +152,35 @@ class Layers:
     def apply(
         self, effect: Effect, sequence: int, live: dict[str, int], announce: Announce | None = None
     ) -> Applied:
-        """Bring an effect into the active overlay; `live`, the slots of its ids, is kept true.
+        """Apply an effect to the active overlay, and update `live`, the slots of its ids.
 
-        `sequence` is that of its record, or 0 for an effect that changes nothing and has none.
-        `announce` hears of new rows before they replace the old ones: whoever looks for a point by its row
-        finds the one or the other at every moment.
+        `sequence` is that of the effect's record, or 0 for an effect that changes nothing and has no record.
+        `announce` gets new rows before they replace old ones, so that a search for the row of a point always
+        finds the old or the new one.
         """
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)
         return self._apply_upsert(effect, sequence, live, announce)
 
     def withhold(self, slot: int, generation: int, reason: str) -> None:
-        """Serve this point no more, if it is still the one that failed its checks."""
+        """Stop serving the point at a slot, if the slot still has the generation that failed its check."""
         with self.lock:
             if self.slots.generation(slot) == generation:
                 self.withheld.setdefault(slot, reason)
 
     def withhold_row(self, slot: int, generation: int) -> None:
-        """The stored row of a point fails its checksum."""
+        """Withhold a point whose stored row fails its checksum."""
         offset = HEADER_BYTES + slot * self.identity.stride
         self.withhold(slot, generation, f"{ROWS}: the row at byte {offset} fails its checksum")
 
     def withhold_point(self, slot: int) -> None:
-        """The table's row of a point fails its checksum."""
+        """Withhold a point whose row in the table fails its checksum."""
         self.withhold(
             slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum"
         )
 
     def withheld_remarks(self) -> tuple[str, ...]:
-        """Return how many points are withheld, and why the first one is; nothing when none is."""
+        """Return how many points are withheld, and the reason for the first; nothing when none is."""
         with self.lock:
             reasons = list(self.withheld.values())
         if not reasons:
@@ -189,7 +189,7 @@ class Layers:
         return (f"{count} withheld: {reasons[0]}",)
 
     def withheld_error(self, point_id: str, slot: int | None) -> Unavailable:
-        """What a reader of a withheld point is told."""
+        """Return the error that a read of a withheld point raises."""
         reason = self.withheld.get(slot) if slot is not None else None
         return Unavailable(
             f"point {point_id!r} is withheld: {reason or f'{POINTS}: it fails its checksum'}",
@@ -198,7 +198,10 @@ class Layers:
         )
 
     def damaged_slots(self, table: PointTable, ids: Sequence[str]) -> dict[str, int]:
-        """Where the points of `ids` stand, whose table rows fail their checksums: withheld from now on."""
+        """Withhold the points of `ids`, whose table rows fail their checksums; return their slots.
+
+        Raises Unavailable when the slot of one is unknown.
+        """
         slots = table.listed_slots(ids) if ids else {}
         standing = table.by_slots(list(slots.values()))
         for point_id in ids:
@@ -221,7 +224,7 @@ class Layers:
         try:
             if announce is not None:
                 announce(rows, labels)
-        finally:  # the effect is logged: it counts, whoever failed to hear of it
+        finally:  # The effect is logged, so it counts even when `announce` fails.
             removed = self._replace(effect, sequence, live, last_place, slots)
         return Applied(labels, rows, np.array(removed, np.uint64), existed)
 
@@ -229,7 +232,7 @@ class Layers:
         self, effect: Upsert, sequence: int, live: dict[str, int],
         last_place: dict[str, int], slots: NDArray[np.int64],
     ) -> list[int]:  # fmt: skip
-        """Put the points of an effect at their slots; returns the labels that they had before."""
+        """Put the points of an effect at their slots; return the labels that the ids had before."""
         checksums = row_checksums(effect.rows)
         with self.lock:
             overlay = self.active
@@ -259,7 +262,7 @@ class Layers:
         return Applied(np.zeros(0, np.uint64), no_rows, np.array(removed, np.uint64), existed)
 
     def _vacate(self, slot: int) -> int:
-        """Free a live slot; returns the label that it had."""
+        """Free a live slot; return its former label."""
         label = self.slots.generation(slot) << 32 | slot
         self.slots.vacate(slot)
         self.active.give_up(slot)

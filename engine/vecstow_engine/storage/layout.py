@@ -1,4 +1,4 @@
-"""Where everything lies below the data directory: path arithmetic, and one question to the disk."""
+"""The paths below the data directory, and the sizes of files."""
 
 from __future__ import annotations
 
@@ -23,65 +23,65 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """Held by the one engine of this volume."""
+        """The file whose lock the one engine of this volume holds."""
         return self.data / "LOCK"
 
     @property
     def volume_id(self) -> Path:
-        """The id that tells this volume from its replacement."""
+        """The file with the id of this volume; a volume that replaces it has another id."""
         return self.data / "VOLUME"
 
     @property
     def reserve(self) -> Path:
-        """Bytes given up when the disk is full."""
+        """The reserve: bytes that the engine frees when the disk is full."""
         return self.data / "RESERVE"
 
     @property
     def manifests_lock(self) -> Path:
-        """Held over each read-decide-rename of a manifest."""
+        """The file whose lock is held while a program reads, decides and renames a manifest."""
         return self.data / ".manifests.lock"
 
     @property
     def logs(self) -> Path:
-        """The folder of all write-ahead logs; a file of this name is d-vecDB's."""
+        """The folder of all write-ahead logs. When `wal` is a file, it belongs to d-vecDB."""
         return self.data / "wal"
 
     @property
     def deleted(self) -> Path:
-        """Dropped collections, until their retention ends."""
+        """The folder of dropped collections, kept until their retention ends."""
         return self.data / ".deleted"
 
     @property
     def quarantine(self) -> Path:
-        """What repair set aside, and evidence; never deleted by the engine."""
+        """The folder of files that a repair set aside, and of evidence; the engine never deletes them."""
         return self.data / ".quarantine"
 
     @property
     def backups(self) -> Path:
-        """Copies made by `backup`."""
+        """The folder of backups."""
         return self.data / ".backups"
 
     @property
     def staging(self) -> Path:
-        """Collections that are being made; the next start finishes or removes what a crash leaves there."""
+        """The folder of unfinished collections. After a crash, the next start finishes or removes them."""
         return self.data / ".staging"
 
     def collection(self, name: str) -> Path:
-        """The collection's folder."""
+        """Return the folder of a collection."""
         return self.data / name
 
     def log(self, uid: str) -> Path:
-        """The folder of one incarnation's log segments."""
+        """Return the folder of one incarnation's log segments."""
         return self.logs / uid
 
 
 def has_content(path: Path) -> bool:
-    """Whether a data file is there and not empty; an empty one is as good as none."""
+    """Whether a data file exists and is not empty; an empty file counts as missing."""
     return size_or_zero(path) > 0
 
 
 def size_or_zero(path: Path) -> int:
-    """Return the bytes of a file; 0 when it is not there."""
+    """Return the size of a file in bytes; 0 when it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -89,16 +89,16 @@ def size_or_zero(path: Path) -> int:
 
 
 def segment_name(first_sequence: int) -> str:
-    """The file name of the segment that may begin with `first_sequence`."""
+    """Return the file name of the segment that may begin with `first_sequence`."""
     return f"{first_sequence:020d}{SEGMENT_SUFFIX}"
 
 
 def timestamp() -> str:
-    """Now, UTC, to the second, as folder names carry it."""
+    """Return the present time in UTC, to the second, in the form that folder names have."""
     return datetime.datetime.now(datetime.UTC).strftime(TIME_FORMAT)
 
 
 def rfc3339(moment: datetime.datetime | None = None) -> str:
-    """The moment (default now) in UTC as RFC 3339 with milliseconds."""
+    """Return the moment (default: now) in UTC as RFC 3339 with milliseconds."""
     moment = moment or datetime.datetime.now(datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
-"""Folders that a failed operation leaves, and that must go at once, for the room that they take.
+"""The removal of folders that a failed operation leaves. They are removed at once, because they take room.
 
-When the disk refuses even that, the upkeep tries again; a start removes what a crash leaves.
+When the disk refuses the removal, the upkeep tries again; a start removes the leftovers of a crash.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 from vecstow_engine.storage import files
 
 _refused: set[Path] = set()
-"""What the disk would not remove; of any volume of this process."""
+"""Folders, on any volume of this process, whose removal failed."""
 _removing_later = threading.Lock()
 
 
 def clear_away(folder: Path) -> None:
-    """Remove a folder that nobody reads; never raises for what the disk refuses."""
+    """Remove a folder that no reader uses; on an OSError, record it for `clear_refused`."""
     try:
         files.remove_tree(folder)
     except OSError:
@@ -28,14 +28,14 @@ def clear_away(folder: Path) -> None:
 
 
 def clear_refused(data: Path) -> None:
-    """Try to remove again what the disk of this volume refused to."""
+    """Retry the removals on this volume that failed."""
     with _removing_later:
         for folder in [path for path in tuple(_refused) if path.is_relative_to(data)]:
             clear_away(folder)
 
 
 def clear_place(folder: Path) -> None:
-    """Remove what lies where a folder is made next, which then is no leftover. Raises an OSError."""
+    """Remove the folder, because a new one will be made in its place; raise OSError when that fails."""
     with _removing_later:
         files.remove_tree(folder)
         _refused.discard(folder)

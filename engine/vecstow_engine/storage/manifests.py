@@ -1,4 +1,4 @@
-"""Manifests on disk: read, decide, rename, under one lock, whoever does it."""
+"""Manifests on disk: every program reads, decides and renames under one lock."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from vecstow_engine.storage.rows_header import read_header
 
 @contextmanager
 def manifests_locked(layout: Layout) -> Iterator[None]:
-    """Hold the manifests' lock; waits for it."""
+    """Wait for the manifests' lock, and hold it during the block."""
     with files.locked(layout.manifests_lock):
         yield
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in a collection's folder, None when there is none; its name must be the folder's.
+    """Return the manifest in a collection's folder, or None; its name must be the folder's name.
 
     Raises DamagedFile or NewerFormat.
     """
@@ -43,13 +43,13 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise DamagedFile(f"cannot be read: {error}", file=str(path)) from error
     manifest = parse_manifest(raw, str(path))
     if manifest.name != folder.name:
-        # The message leaves the other name out: a key for this collection may not reach that one.
+        # The message leaves the other name out: an API key for this collection may not cover that one.
         raise DamagedFile(f"it names another collection than its folder, {folder.name!r}", file=str(path))
     return manifest
 
 
 def stored_shape(folder: Path) -> Shape | None:
-    """The shape that the header of the rows tells, whatever the manifest says; None when it tells none."""
+    """Return the shape in the header of the rows, not in the manifest; None when it is unreadable."""
     try:
         return read_header(folder / ROWS).shape
     except (VecstowError, OSError):
@@ -65,10 +65,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def update_manifest(
     layout: Layout, name: str, decide: Callable[[Manifest | None], Manifest | None]
 ) -> tuple[Manifest | None, Manifest | None]:
-    """Read, decide and write one manifest under the lock; returns it as it was and as it is.
+    """Read, decide and write one manifest under the lock; return the manifest before and after.
 
-    `decide` gets what is there (None: nothing) and returns what shall be there, or None to change nothing;
-    what it raises comes through and changes nothing. `created_at` and `updated_at` are kept here.
+    `decide` gets the present manifest (None: there is none) and returns the wanted one, or None to change
+    nothing. An error of `decide` is raised unchanged, and nothing is written. This function sets `created_at`
+    and `updated_at`.
     """
     with manifests_locked(layout):
         found = read_manifest(layout.collection(name))
@@ -79,7 +80,7 @@ def update_manifest(
 
 
 def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
-    """Write a manifest with the times of its change; returns it so. The caller holds the lock."""
+    """Write a manifest with the times of its change, and return it. The caller holds the lock."""
     now = rfc3339()
     wanted = dataclasses.replace(wanted, created_at=wanted.created_at or now, updated_at=now)
     try:
@@ -92,10 +93,11 @@ def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
 
 
 def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Manifest | None:
-    """Mark a collection as dropped; the engine moves it away. None when there is nothing to mark.
+    """Mark a collection as dropped, and return the manifest; the engine moves the folder away later.
 
-    Raises Conflict when it belongs to a Kubernetes resource, by what is on the volume now: one may have
-    adopted it a moment ago. `known` stands for a manifest that was lost.
+    Returns None when the manifest or folder is missing. Raises Conflict when the manifest on the volume
+    belongs to a Kubernetes resource, which can have adopted the collection a moment ago. `known` replaces a
+    lost manifest.
     """
 
     def decide(found: Manifest | None) -> Manifest | None:
@@ -113,20 +115,22 @@ def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Ma
 
 
 def drops_wait(layout: Layout) -> bool:
-    """Whether the engine holds the volume for a copy, which has no drop that begins now. The caller holds the
-    lock."""
+    """Whether drops must wait, because the engine holds the volume for a copy. The caller holds the lock.
+
+    A drop that begins during the hold would not be part of the copy.
+    """
     return files.is_locked(layout.volume_id)
 
 
 def dropped(manifest: Manifest) -> Manifest:
-    """The manifest with the mark of a drop."""
+    """Return the manifest with the mark of a drop."""
     return dataclasses.replace(manifest, dropped_at=manifest.dropped_at or rfc3339())
 
 
 def copy_manifest_aside(layout: Layout, name: str) -> Path:
-    """Copy a manifest, readable or not, to `.quarantine/`; returns the copy. The caller holds the lock.
+    """Copy a manifest, readable or not, to `.quarantine/`, and return the path of the copy.
 
-    An error leaves nothing there, however often it comes.
+    The caller holds the lock. An error removes the partial copy, so repeated errors leave nothing behind.
     """
     operation = f"setting the manifest of {name} aside"
     evidence = layout.quarantine / f"{name}-{timestamp()}"

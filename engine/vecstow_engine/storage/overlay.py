@@ -1,4 +1,4 @@
-"""What is newer than the last checkpoint, in memory: every read sees the point table through it (rule 10)."""
+"""The overlay: the changes since the last checkpoint, in memory. Every read goes through it (rule 10)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from vecstow_engine.storage.points.records import StoredPoint
 
 ENTRY_OVERHEAD_BYTES: Final = 412
-"""Besides row, id and payload: an entry's Python objects, and its places in two maps (measured)."""
+"""Memory of an entry apart from row, id and payload: Python objects and two map entries (measured)."""
 BLOCK_OVERHEAD_BYTES: Final = 144
-"""The array that the rows of a batch came in."""
+"""Memory of the array that holds the rows of one batch, apart from the rows."""
 
 
 class Entry:
-    """One point that is not in `points.db` yet. Its row is one line of the block its batch came in."""
+    """One point that is not in `points.db` yet. Its row is one line of the block of its batch."""
 
     __slots__ = ("_block", "_line", "generation", "id", "payload", "row_checksum", "sequence", "slot")
 
@@ -41,13 +41,13 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory that the point takes until a checkpoint has it."""
+        """Bytes of memory that the point takes until a checkpoint writes it."""
         lines = len(self._block)
         content = len(self.row) + len(self.id) + len(self.payload or b"")
         return content + ENTRY_OVERHEAD_BYTES + BLOCK_OVERHEAD_BYTES // lines
 
     def stored(self) -> StoredPoint:
-        """The row that it becomes in the point table."""
+        """Return the row of the point table that a checkpoint writes for this point."""
         return StoredPoint(
             self.slot, self.id, self.sequence, self.generation, self.row_checksum, self.payload
         )
@@ -59,10 +59,10 @@ class Overlay:
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.by_id: dict[str, Entry | None] = {}
-        """None: deleted."""
+        """The entry of each changed id; None for a deleted point."""
         self.by_slot: dict[int, Entry] = {}
         self.freed: list[int] = []
-        """Slots that this interval gave up; free again when its checkpoint is durable."""
+        """Slots that this interval freed. They can be used again when its checkpoint is durable."""
         self.bytes = 0
         self.last_sequence = 0
 
@@ -70,7 +70,7 @@ class Overlay:
         return len(self.by_id)
 
     def put(self, entry: Entry) -> None:
-        """Add or replace a point; the slot it had before must have been given up."""
+        """Add or replace a point; the former slot of its id must be freed before."""
         self.by_id[entry.id] = entry
         self.by_slot[entry.slot] = entry
         self.bytes += entry.bytes
@@ -81,10 +81,10 @@ class Overlay:
         self.bytes += len(point_id) + ENTRY_OVERHEAD_BYTES
 
     def give_up(self, slot: int) -> None:
-        """Free a slot, of this interval or of an older layer."""
+        """Free a slot of this interval or of an older layer."""
         self.by_slot.pop(slot, None)
         self.freed.append(slot)
 
     def live(self) -> Iterator[Entry]:
-        """The points that this interval added."""
+        """Return the points that this interval added and that are still live."""
         return iter(self.by_slot.values())

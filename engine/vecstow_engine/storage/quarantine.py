@@ -1,13 +1,13 @@
-"""The folders of `.quarantine/` that a repair makes: the damaged collection, its log, and what was lost.
+"""The folders of `.quarantine/` that a repair makes: the damaged collection, its log, a list of the losses.
 
     .quarantine/<collection>-<UTC>/<collection>/    the folder as it was found
                                    wal/<uid>/       its log
-                                   lost.jsonl       what could not be saved, line by line
+                                   lost.jsonl       one line for each loss
                                    repair.json      the plan, and the uids before and after
 
-The folder has the form of a data directory, so `vecstow check --data` reads it. The log is moved last: nobody
-reads it any more, since the repaired collection has a uid of its own. A start moves it when a crash came
-between.
+The folder has the form of a data directory, so `vecstow check --data` reads it. The log is moved last. The
+repaired collection has its own uid, so no reader uses the old log by then. After a crash in between, the next
+start moves it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ REPORT: Final = "repair.json"
 
 
 def set_log_aside(layout: Layout, evidence: Path, uid: str) -> None:
-    """Move a log that no collection has any more; nothing happens when it is not there."""
+    """Move the log of a uid that no collection has any more; do nothing when it does not exist."""
     if layout.log(uid).is_dir():
         files.make_folder(evidence / layout.logs.name)
         files.rename(layout.log(uid), unused_path(evidence / layout.logs.name / uid))
 
 
 def finish_interrupted(layout: Layout) -> list[str]:
-    """Bring what a crash cut to its end; returns the names of the collections that had no place.
+    """Finish work that a crash interrupted; return the names of the collections that had no place yet.
 
-    Of the two logs the one is set aside that is not that of the collection in its place.
+    Of the two logs of a repair, the one is set aside whose uid is not the collection's.
     """
     finished = [manifest.name for manifest in finish_staged(layout)]
     for report in sorted(layout.quarantine.glob(f"*/{REPORT}")):
@@ -50,13 +50,13 @@ def finish_interrupted(layout: Layout) -> list[str]:
 
 
 def unused_path(path: Path) -> Path:
-    """The path, with a number behind it when the name is taken."""
+    """Return the path, with a number appended when the name is taken."""
     others = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(candidate for candidate in chain([path], others) if not candidate.exists())
 
 
 def _read_report(path: Path) -> tuple[str, tuple[str, str] | None]:
-    """The collection, and its uids before and after; None for those when no log is to be set aside."""
+    """Return the collection, and its uids before and after; ("", None) when the report cannot be read."""
     try:
         document = json.loads(path.read_bytes())
         before, after = document["uids"]

@@ -1,4 +1,4 @@
-"""Dropped collections and backups brought back: beside a running engine, or on a stopped volume."""
+"""The restore of dropped collections and backups, by a running engine or on a stopped volume."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vecstow_engine.storage.volume import alone, stopped_volume
 
 
 def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
-    """Give what lies at `given`, below `.deleted/` or `.backups/`, its place among the collections.
+    """Restore the dropped collection or the backup at `given`, a path below `.deleted/` or `.backups/`.
 
-    Raises InvalidInput for another path, NotFound, Conflict when the name is taken, DamagedFile.
+    Raises InvalidInput for another path, NotFound, Conflict when the name is taken, DiskFull or DamagedFile.
     """
     path = path_below(layout, given, (layout.deleted, layout.backups), "backup_path")
     if path.parent == layout.deleted:
@@ -27,9 +27,9 @@ def restore(layout: Layout, given: str, new_name: str | None) -> Settled:
 
 
 def restore_on_volume(data: Path, given: str, new_name: str | None) -> Settled:
-    """As `restore`, on a stopped volume; raises VolumeRefused while an engine serves it, too.
+    """Restore on a stopped volume. Raises the errors of `restore`, and VolumeRefused while an engine runs.
 
-    The remarks also name the missing log of a dropped collection. An engine finds that when it opens it.
+    The remarks also report a missing log of a dropped collection. A running engine reports that on opening.
     """
     layout = stopped_volume(data)
     with alone(layout, f"vecstow restore {given}"):

@@ -1,4 +1,4 @@
-"""Whether a copy fits on the volume, asked before it takes the room that writes need."""
+"""A check that a copy fits on the volume, made before the copy takes the room that writes need."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from vecstow_engine.model.errors import DiskFull
 
 SPARE_BYTES: Final = 1 << 20
-"""For folders, the first log segment and reports."""
+"""Extra bytes for folders, the first log segment and reports."""
 
 
 def refuse_without_room(folder: Path, needed: int, operation: str, name: str) -> None:
-    """Raise DiskFull unless `needed` bytes are free on the volume of `folder`; nothing is changed then."""
+    """Raise DiskFull unless `needed` bytes are free on the volume of `folder`; change nothing."""
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     if free < needed + SPARE_BYTES:
