@@ -1,6 +1,6 @@
-"""`vectors.bin`: one header page, then rows of fixed stride; row number = slot.
+"""`vectors.bin`: one header page, then rows of fixed stride. The slot is the number of the row.
 
-Reads and writes by position, never by mmap. Which rows are live, and their checksums, stand in `points.db`.
+Reads and writes go by position, never through mmap. `points.db` holds the live slots and their checksums.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.rows_header import HEADER_BYTES, encode_header
 
 _READ_GAP_ROWS: Final = 8
-"""Rows between two wanted ones that are cheaper to read than to skip."""
+"""Up to this many rows between two wanted ones, reading them is cheaper than skipping them."""
 
 
 def create_rows(path: Path, identity: Identity) -> None:
@@ -41,11 +41,11 @@ class RowsFile:
         os.close(self._fd)
 
     def offset(self, slot: int) -> int:
-        """Where the row of `slot` begins."""
+        """Return the byte offset of the row of `slot`."""
         return HEADER_BYTES + slot * self.stride
 
     def read(self, slots: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """The stored bytes of `slots`, shape (n, stride), in their order; rows beyond the end are zeros."""
+        """Return the stored bytes of `slots`, shape (n, stride), in their order; zeros beyond the end."""
         rows = np.zeros((len(slots), self.stride), np.uint8)
         order = np.argsort(slots, kind="stable")
         wanted = np.asarray(slots, np.int64)[order]
@@ -58,7 +58,7 @@ class RowsFile:
         return rows
 
     def write(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
-        """Write each row at its slot; not durable before `sync`."""
+        """Write each row at its slot; the rows are durable only after `sync`."""
         order = np.argsort(slots, kind="stable")
         wanted = slots[order]
         for begin, end in _runs(wanted, 0):
@@ -66,23 +66,23 @@ class RowsFile:
             files.write_at(self._fd, self.offset(int(wanted[begin])), [block.data])
 
     def truncate(self, rows: int) -> None:
-        """Cut the file behind its first `rows` rows, durably; it does not grow."""
+        """Cut the file after its first `rows` rows, durably; never extend the file."""
         if os.fstat(self._fd).st_size > self.offset(rows):
             files.truncate(self._fd, self.offset(rows))
             files.sync(self._fd)
 
     def sync(self) -> None:
-        """Make all writes durable; raises files.SyncFailed, after which the file must not be trusted."""
+        """Make all writes durable; raise files.SyncFailed, after which the file must not be trusted."""
         files.sync(self._fd)
 
 
 def row_checksums(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """CRC32C of each stored row, shape (n,)."""
+    """Return the CRC32C of each stored row, shape (n,)."""
     return np.fromiter((crc32c(row) for row in np.ascontiguousarray(rows)), np.uint32, len(rows))
 
 
 def _runs(sorted_slots: NDArray[np.int64], gap: int) -> Iterator[tuple[int, int]]:
-    """Bounds of the runs in which neighbours lie at most `gap` rows apart; bounded to 1,024 rows each."""
+    """Yield the bounds of runs of at most 1,024 slots, in which at most `gap` rows separate neighbours."""
     if not len(sorted_slots):
         return
     breaks = np.flatnonzero(np.diff(sorted_slots) > gap + 1) + 1

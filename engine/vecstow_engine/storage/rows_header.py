@@ -1,4 +1,4 @@
-"""The header page of `vectors.bin`: whose rows follow. Without numpy, so that an operator can look, too."""
+"""The header page of `vectors.bin`: the identity of its rows. No numpy, so the operator can import it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def encode_header(identity: Identity) -> bytes:
-    """The header page of a rows file."""
+    """Return the header page of a rows file."""
     uid, dimension, metric, vector_type, name_length, name = pack_identity(identity)
     body = _HEADER.pack(
         MAGIC, VERSION, uid, dimension, metric, vector_type, identity.stride, name_length, name
@@ -28,7 +28,7 @@ def encode_header(identity: Identity) -> bytes:
 
 
 def decode_header(raw: bytes, file: str) -> Identity:
-    """Read a header page; raises DamagedFile or NewerFormat."""
+    """Decode a header page; raise DamagedFile or NewerFormat."""
     if len(raw) < HEADER_BYTES or raw[:8] != MAGIC:
         raise DamagedFile("no header page", file=file, offset=0)
     body = raw[: HEADER_BYTES - 4]
@@ -44,6 +44,6 @@ def decode_header(raw: bytes, file: str) -> Identity:
 
 
 def read_header(path: Path) -> Identity:
-    """The identity in the header page of `path`."""
+    """Return the identity in the header page of `path`; raise OSError, DamagedFile or NewerFormat."""
     with path.open("rb", buffering=0) as stream:
         return decode_header(stream.read(HEADER_BYTES), str(path))

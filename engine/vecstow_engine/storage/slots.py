@@ -1,4 +1,4 @@
-"""Which slots are live, with which generation and row checksum: a few bytes a row, in memory."""
+"""The live slots, each with its slot generation and row checksum: a few bytes per row, in memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from vecstow_engine.storage.points.records import Slots
 
 FREE_SLOT_BYTES: Final = 40
-"""An integer, and its place in the queue."""
+"""Memory of a free slot: an integer and its place in the queue."""
 
 
 class SlotTable:
-    """Arrays by slot, and the slots that may be given out. Not thread-safe: the store guards it."""
+    """Arrays by slot, and the queue of free slots. Not thread-safe: the store guards it."""
 
     def __init__(self, found: Slots | None = None) -> None:
         self._high_water = 0
@@ -27,7 +27,7 @@ class SlotTable:
             self._load(found)
 
     def allocate(self, count: int) -> NDArray[np.int64]:
-        """Slots that no live row and no unfinished checkpoint knows, shape (count,)."""
+        """Return slots that no live row and no unfinished checkpoint uses, shape (count,)."""
         reused = [self._free.popleft() for _ in range(min(count, len(self._free)))]
         fresh = count - len(reused)
         slots = np.array([*reused, *range(self._high_water, self._high_water + fresh)], np.int64)
@@ -42,16 +42,16 @@ class SlotTable:
         self.live_count += len(slots)
 
     def vacate(self, slot: int) -> None:
-        """No longer live; not free before `release`."""
+        """Mark a slot as not live; the slot is free only after `release`."""
         self._generations[slot] = 0
         self.live_count -= 1
 
     def release(self, slots: list[int]) -> None:
-        """Give vacated slots out again: the checkpoint that freed them is durable."""
+        """Make vacated slots free, once the checkpoint that freed them is durable."""
         self._free.extend(slots)
 
     def shrink(self) -> int:
-        """Forget the free slots at the end; returns how many slots remain. The lowest are given out first."""
+        """Drop the free slots at the end, and sort the others; return how many slots remain."""
         free = sorted(self._free)
         while free and free[-1] == self._high_water - 1:
             self._high_water = free.pop()
@@ -60,22 +60,22 @@ class SlotTable:
 
     @property
     def free_count(self) -> int:
-        """Slots that can be given out without growing the file."""
+        """The number of free slots. Using them does not extend the file."""
         return len(self._free)
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory."""
+        """Bytes of memory that the table takes."""
         return self._generations.nbytes + self._row_checksums.nbytes + FREE_SLOT_BYTES * len(self._free)
 
     def highest_live(self, count: int) -> NDArray[np.int64]:
-        """The `count` highest live slots, or all when there are fewer."""
+        """Return the `count` highest live slots, ascending, or all when there are fewer."""
         return (
             np.flatnonzero(self._generations[: self._high_water])[-count:] if count else np.zeros(0, np.int64)
         )
 
     def generations(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
-        """The generation of each slot; 0 where it is not live."""
+        """Return the generation of each slot, shape (n,); 0 for a slot that is not live."""
         known = slots < self._high_water
         return (
             np.where(known, self._generations[np.where(known, slots, 0)], 0)
@@ -84,15 +84,15 @@ class SlotTable:
         )
 
     def generation(self, slot: int) -> int:
-        """The generation of a slot; 0 when it is not live."""
+        """Return the generation of a slot; 0 when it is not live."""
         return int(self._generations[slot]) if slot < self._high_water else 0
 
     def row_checksums(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
-        """The CRC32C that each live slot's row must have."""
+        """Return the CRC32C that the row of each live slot must have, shape (n,)."""
         return np.asarray(self._row_checksums[slots], np.uint32)
 
     def live(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Live slots, ascending, and their generations."""
+        """Return the live slots, ascending, and their generations."""
         slots = np.flatnonzero(self._generations[: self._high_water])
         return slots, self._generations[slots]
 

@@ -1,8 +1,8 @@
-"""`index.bin`: recorded before it gets its name, verified before hnswlib sees it (rules 13 and 14).
+"""`index.bin`: recorded before its rename, and verified before hnswlib opens it (rules 13 and 14).
 
-hnswlib answers wrongly, or crashes, on a damaged file, and reports no error when the disk is full: so size
-and CRC32C are checked on both sides. Either of the two recorded entries is valid: a crash may fall between
-record and rename.
+hnswlib answers wrongly, or crashes, on a damaged file, and reports no error on a full disk. Size and CRC32C
+are therefore checked after the write and before the read. Two recorded entries are valid, because a crash can
+come between the record and the rename.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vecstow_engine.storage.points.writer import write_snapshot
 
 READ_BYTES: Final = 1 << 20
 SPARE_BYTES_MAX: Final = 256 << 20
-"""What a snapshot leaves to the log and the checkpoints, or its own size when it is smaller."""
+"""The room that a snapshot leaves for the log and the checkpoints; at most the snapshot's own size."""
 
 
 def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[SnapshotEntry | None, str]:
-    """The entry that the present index.bin has, or None and the reason why it cannot be used."""
+    """Return the entry that matches the present index.bin, or None and why the file is unusable."""
     path = folder / INDEX
     entries = table.snapshots()
     size = path.stat().st_size
@@ -55,7 +55,10 @@ def refuse_without_room(folder: Path, size: int) -> None:
 def describe_snapshot(
     folder: Path, *, expected_bytes: int, sequence: int, space: str, max_connections: int, library: str
 ) -> SnapshotEntry:
-    """The entry of a saved temporary snapshot, synced; a cut one is removed, and StorageError raised."""
+    """Sync a saved temporary snapshot and return its entry.
+
+    Removes a snapshot that does not have `expected_bytes`, and raises StorageError.
+    """
     temporary = snapshot_temporary(folder)
     size = temporary.stat().st_size
     if size != expected_bytes:
@@ -66,21 +69,22 @@ def describe_snapshot(
 
 
 def install_snapshot(folder: Path, entry: SnapshotEntry) -> None:
-    """Record a described snapshot, then give it its name; what it contains must be applied durably.
+    """Record a described snapshot, then rename it; what it contains must already be applied durably.
 
-    Raises DiskFull, or StorageError or files.SyncFailed, after which the files must not be written again.
+    Raises DiskFull or Busy; or StorageError or files.SyncFailed, after which the files must not be written
+    again.
     """
     write_snapshot(folder / POINTS, entry)
     files.publish(snapshot_temporary(folder), folder / INDEX)
 
 
 def snapshot_temporary(folder: Path) -> Path:
-    """Where a snapshot is written before it has its name."""
+    """Return the path of a snapshot before its rename."""
     return files.temporary(folder / INDEX)
 
 
 def file_crc(path: Path) -> int:
-    """CRC32C of a whole file, read in blocks."""
+    """Return the CRC32C of a whole file, read in blocks."""
     crc = 0
     with path.open("rb", buffering=0) as stream:
         while block := stream.read(READ_BYTES):

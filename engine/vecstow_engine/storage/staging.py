@@ -1,7 +1,7 @@
-"""Collections that are made in `.staging/`, next to the served ones, and come to their place by a rename.
+"""Collections that are made in `.staging/` and take their place among the served ones by a rename.
 
-Before the rename nothing was made, and a start removes what a failure or a crash left. A folder that stands
-in the place is moved to `.quarantine/`, whole, first; from then on a start finishes the work.
+Until the rename the collection does not exist, and a start removes what a failure or crash left. A folder
+that stands in its place is moved to `.quarantine/` first. From then on a start finishes the work.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from vecstow_engine.storage.manifests import manifests_locked, read_manifest, wr
 
 
 def finish_staged(layout: Layout) -> list[Manifest]:
-    """Give what was made for the place of an old folder that place, when the old one is set aside already.
+    """Rename complete staged collections to places that are free; return their manifests.
 
-    Only that is staged under its name.
+    Only a collection that replaces an old folder is staged under its own name, so a free place means that the
+    old folder was set aside already.
     """
     finished = []
     for staging in sorted(layout.staging.glob("*")):
         with contextlib.suppress(DamagedFile, NewerFormat):
-            manifest = read_manifest(staging)  # written last, so the rest is whole
+            manifest = read_manifest(staging)  # The manifest is written last, so the rest is complete.
             if manifest is not None and not layout.collection(manifest.name).exists():
                 take_place(layout, staging, manifest, in_place=False)
                 finished.append(manifest)
@@ -34,7 +35,7 @@ def finish_staged(layout: Layout) -> list[Manifest]:
 
 
 def remove_unfinished(layout: Layout) -> None:
-    """Throw away what a crash left half made, except for what a later release finishes."""
+    """Remove incomplete collections that a crash left; keep those in a newer format for a later release."""
     for staging in sorted(layout.staging.glob("*")):
         try:
             read_manifest(staging)
@@ -48,7 +49,7 @@ def remove_unfinished(layout: Layout) -> None:
 
 
 def take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool) -> Manifest:
-    """Let `staging`, whose manifest is `made`, be the collection; returns the manifest that it has there."""
+    """Rename `staging`, whose manifest is `made`, to the collection's place; return the final manifest."""
     name = made.name
     target = layout.collection(name)
     with manifests_locked(layout):
@@ -67,9 +68,9 @@ def take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool)
 
 
 def as_declared(folder: Path, made: Manifest) -> Manifest:
-    """`made`, as the manifest declares it in whose place it comes: whoever wrote that one manages it still.
+    """Return `made` with the declaration in the manifest that it replaces, so its owner still manages it.
 
-    Raises Conflict when it is marked as dropped, or a Kubernetes resource declares another shape.
+    Raises Conflict when that manifest is marked as dropped, or is a Kubernetes resource's with another shape.
     """
     found = readable_manifest(folder)
     if found is None:
@@ -92,7 +93,7 @@ def as_declared(folder: Path, made: Manifest) -> Manifest:
 
 @contextlib.contextmanager
 def unknown_between(name: str, operation: str, hint: str) -> Iterator[None]:
-    """Around what comes once the old folder is set aside: after an error the next start goes on with it."""
+    """Turn an OSError, after the old folder was set aside, into OutcomeUnknown: a start finishes the work."""
     try:
         yield
     except files.SyncFailed:
@@ -105,14 +106,14 @@ def unknown_between(name: str, operation: str, hint: str) -> Iterator[None]:
 
 
 def _move_foreign_log(layout: Layout) -> None:
-    """d-vecDB's `wal` is a file, and stands where the folder of logs must be."""
+    """Move d-vecDB's `wal`, which is a file, out of the place of the folder of logs."""
     if layout.logs.is_file():
         files.make_folder(layout.quarantine)
         files.rename(layout.logs, layout.quarantine / f"wal-{timestamp()}")
 
 
 def readable_manifest(folder: Path) -> Manifest | None:
-    """None also for a damaged one: the caller's word stands. Raises NewerFormat."""
+    """Return the manifest; None when it is missing or damaged. Raise NewerFormat."""
     with contextlib.suppress(DamagedFile):
         return read_manifest(folder)
     return None

@@ -1,8 +1,7 @@
-"""One collection's durable state: its log and its layers as one thing.
+"""The durable state of one collection: its log and its layers.
 
-`commit` logs and syncs a group of effects, then applies them; one thread at a time. `checkpoint` empties
-the overlay into the files (rule 8 of the disk). `_writing` is held over log append and apply, and for the
-moment of freezing.
+`commit` logs and syncs a group of effects, then applies them; one thread at a time. `checkpoint` moves the
+overlay into the files (rule 8). `_writing` is held during append and apply, and while the overlay is frozen.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from vecstow_engine.storage.view import View
 
 CHECKPOINT_ROWS: Final = 4096
 CHECKPOINT_BYTES: Final = 16 << 20
-"""Rows gathered in memory at a time while a checkpoint writes them: so many, of so many bytes."""
+"""A checkpoint gathers at most this many rows, of at most this many bytes, in memory at a time."""
 POINT_BYTES_BESIDE_ROW: Final = 4 * 256 + PAYLOAD_BYTES_MAX + 2 + 4
-"""Most that a point adds to a record besides its row: id, payload and both lengths."""
+"""The most bytes that a point adds to a record apart from its row: id, payload and both lengths."""
 
 
 class Store:
-    """The files and the overlay of one collection in use. Made by `recovery.open_store`."""
+    """The files and the overlay of one collection in use, made by recovery or by the first write."""
 
     def __init__(self, layers: Layers, log: Log, meta: Meta, data_files: DataFiles) -> None:
         self.layers = layers
@@ -47,26 +46,26 @@ class Store:
         self.log = log
         self.meta = meta
         self.data_files = data_files
-        """Those that were opened. Whoever moves them in this process retires this store first."""
+        """The files that were opened. Code of this process that moves them retires this store first."""
         self.failure: str | None = None
-        """Why a checkpoint can never succeed again in this process."""
+        """The reason why no checkpoint can succeed in this process; None when one can."""
         self.remark: str | None = None
-        """What a checkpoint mended last."""
+        """The latest repair of the point table by a checkpoint."""
         self._writing = threading.Lock()
 
     @property
     def identity(self) -> Identity:
-        """Which incarnation of which collection this is."""
+        """The incarnation that the store holds."""
         return self.layers.identity
 
     @property
     def count(self) -> int:
-        """Live points, the withheld among them."""
+        """The number of live points, including withheld ones."""
         return self.layers.slots.live_count
 
     @property
     def overlay_bytes(self) -> int:
-        """Memory that waits for checkpoints."""
+        """Bytes of memory that the overlays take."""
         return sum(overlay.bytes for overlay in self.layers.overlays())
 
     @property
@@ -76,14 +75,14 @@ class Store:
 
     @property
     def broken(self) -> str | None:
-        """Why no more writes are taken in this process; None while they are."""
+        """The reason why this process takes no more writes; None while it does."""
         return self.log.broken or self.failure
 
     def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
-        """Log all effects with one sync, then apply them; every refusal comes before anything was logged.
+        """Log all effects with one sync, then apply them; every refusal happens before anything is logged.
 
-        Deletes of ids that are not there log nothing. `announce` as of `Layers.apply`. Raises DiskFull,
-        ReadOnly, OutcomeUnknown, TooLarge, or Unavailable for an id whose table row is damaged.
+        Deletes of absent ids are not logged. `Layers.apply` describes `announce`. Raises DiskFull, ReadOnly,
+        OutcomeUnknown, TooLarge, or Unavailable for an id whose table row is damaged.
         """
         with self._writing, self._log_handle():
             self._refuse_if_failed()
@@ -96,17 +95,18 @@ class Store:
             ]
 
     def replay(self, effect: Effect, sequence: int) -> Applied:
-        """Apply an effect that was found in the log."""
+        """Apply an effect from the log."""
         return self.layers.apply(
             effect, sequence, self.layers.live_slots(effect.ids, in_table=self.meta.points > 0)
         )
 
     def checkpoint(self) -> bool:
-        """Empty the overlay into the files. False when there was nothing to do.
+        """Move the overlay into the files, and trim the log; return False when there was nothing to do.
 
-        Raises DiskFull: try again later, nothing is lost; Quarantined when the files lost their names
-        meanwhile, and then the log stays whole. Any other error ends the writes of this process: what was not
-        synced can no longer be told from what was.
+        Raises DiskFull or Busy: nothing is lost, and a later checkpoint can succeed. Raises Quarantined when
+        the data files lost their names; the log then stays complete. A failed sync, or a StorageError of the
+        point table, ends the writes of this process, because synced and unsynced data can no longer be
+        distinguished.
         """
         self._refuse_if_failed()
         if not self._freeze():
@@ -118,9 +118,10 @@ class Store:
         return True
 
     def checkpoint_replayed(self) -> None:
-        """Empty the overlay into the files while the log is read back; the log stays as it was found.
+        """Move the overlay into the files during replay; the found segments do not change.
 
-        What it holds need not be durable there: from now on it is in the files. Raises as `checkpoint`.
+        The replayed records need not be durable in the log: from now on their effects are in the files.
+        Raises the errors of `checkpoint`.
         """
         self._swap_overlay()
         with self.fatal_errors("a checkpoint"):
@@ -128,11 +129,10 @@ class Store:
         self.log.skip_applied(self.meta.applied)
 
     def relocate(self, count_max: int, announce: Announce | None = None) -> Applied | None:
-        """Write points of the highest slots again, so that they come to lie in free lower ones; None when
-        none would.
+        """Write points of the highest slots again, into free lower slots; return None when none can move.
 
-        At most `count_max` points, and no more than fit into one record at their largest. Then a checkpoint
-        frees the space that `truncate` gives back. The caller lets the index follow.
+        The limit is `count_max` points, and as many as fit into one record at their largest size. A
+        checkpoint then frees the space that `truncate` gives back. The caller updates the index.
         """
         count_max = min(count_max, RECORD_BYTES_MAX // (self.identity.stride + POINT_BYTES_BESIDE_ROW))
         with self._writing, self._log_handle():
@@ -151,7 +151,7 @@ class Store:
             return self.layers.apply(effect, sequence, live, announce)
 
     def truncate(self) -> int:
-        """Give back the rows file's free end and the table's free pages; returns the bytes that remain."""
+        """Cut the free end of the rows file and the free pages of the table; return the bytes that remain."""
         self._refuse_if_failed()
         with self.fatal_errors("compaction"):
             with self.layers.lock:
@@ -162,12 +162,17 @@ class Store:
         return self.bytes_on_disk()
 
     def bytes_on_disk(self) -> int:
-        """Size of rows file and point table."""
+        """Return the size of rows file and point table together."""
         return sum((self.layers.folder / name).stat().st_size for name in (ROWS, POINTS))
 
     @contextmanager
     def fatal_errors(self, operation: str) -> Iterator[None]:
-        """A failed sync inside ends the writes of this process; a full disk does not."""
+        """Turn the errors of a block into typed errors, and end the writes of this process when they must
+        end.
+
+        Writes end after a failed sync, and after a StorageError unless SQLite only failed to open the table.
+        They go on after another OSError, for example on a full disk.
+        """
         try:
             yield
         except files.SyncFailed as error:
@@ -181,10 +186,10 @@ class Store:
             raise
 
     def retire(self, reason: str, error: VecstowError | None = None) -> str | None:
-        """Take no more writes, once the one under way is done, and close every descriptor.
+        """Wait for the write under way, then refuse writes for `reason` and close every descriptor.
 
-        `error`: what readers and writers get from now on, by default NotFound. Returns why it took no writes
-        before; None when it did.
+        Later reads and writes get `error`, by default NotFound. Returns the reason why writes were refused
+        before; None when they were not.
         """
         with self._writing:
             before, self.failure = self.broken, reason

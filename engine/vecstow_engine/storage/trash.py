@@ -38,7 +38,7 @@ class DeletedCollection:
         return (datetime.datetime.now(datetime.UTC) - self.deleted_at).total_seconds() / 3600
 
     def document(self, data: Path) -> dict[str, object]:
-        """As people see it, its path relative to the data directory."""
+        """Return the JSON object that clients get; its path is relative to the data directory."""
         return {
             "name": self.name,
             "path": str(self.path.relative_to(data)),
@@ -48,12 +48,15 @@ class DeletedCollection:
 
 
 def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
-    """Move a collection's folder away, durably; the name is free when this returns. Raises DiskFull."""
+    """Move a collection's folder to `.deleted/`, durably, and return its path; the name is free afterwards.
+
+    Raises DiskFull, StorageError or files.SyncFailed.
+    """
     target = layout.deleted / f"{name}-{timestamp()}-{uid or new_collection_uid()}"
     try:
         with manifests_locked(layout):
             files.make_folder(layout.deleted)
-            files.remove_tree(layout.staging / name)  # the next start would give it the place
+            files.remove_tree(layout.staging / name)  # The next start would rename it to the free place.
             files.rename(layout.collection(name), target)
     except files.SyncFailed:
         raise
@@ -63,12 +66,12 @@ def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
 
 
 def list_deleted(layout: Layout) -> list[DeletedCollection]:
-    """Everything in `.deleted/`, newest first."""
+    """Return the collections in `.deleted/`, the newest drop first."""
     return sorted(_deleted(layout), key=lambda deleted: deleted.deleted_at, reverse=True)
 
 
 def refuse_taken(target: Path) -> None:
-    """Raise Conflict when the folder that a collection is restored to is there already."""
+    """Raise Conflict when the folder for a restored collection exists already."""
     if target.exists():
         raise Conflict(
             f"collection {target.name!r} exists", collection=target.name,
@@ -77,10 +80,11 @@ def refuse_taken(target: Path) -> None:
 
 
 def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifest:
-    """Give a dropped collection its place back, under `new_name` if given; returns its manifest.
+    """Restore a dropped collection, under `new_name` if given; return its manifest.
 
-    The mark of the drop goes first: a crash in between leaves it in `.deleted/`, to be restored again. Raises
-    NotFound, Conflict when the name is taken, DamagedFile.
+    The mark of the drop is removed first. After a crash in between, the collection is still in `.deleted/`,
+    and the restore can be repeated. Raises NotFound, Conflict when the name is taken, DamagedFile or
+    NewerFormat.
     """
     found = next((deleted for deleted in list_deleted(layout) if deleted.path == path), None)
     if found is None:
@@ -98,14 +102,14 @@ def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifes
 
 
 def purge(layout: Layout, deleted: DeletedCollection) -> None:
-    """Remove a dropped collection for good: its log first, so that a crash leaves what can be purged."""
+    """Remove a dropped collection for good, its log first: after a crash, the purge can be repeated."""
     if not is_claimed(layout, deleted.uid):
         files.remove_tree(layout.log(deleted.uid))
     files.remove_tree(deleted.path)
 
 
 def is_claimed(layout: Layout, uid: str) -> bool:
-    """Whether a folder in its place has this uid: a copy, or a restore that a crash cut."""
+    """Whether a collection has this uid, for example a copy or the result of an interrupted restore."""
     for folder in layout.data.iterdir():
         try:
             raw = (folder / MANIFEST).read_bytes()

@@ -1,4 +1,4 @@
-"""Whether a later release wrote a file of a collection, asked before anything of it is written."""
+"""A check whether a later release wrote a file of a collection, made before any of its files is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecstow_engine.storage.rows_header import read_header
 
 
 def refuse_newer(folder: Path, log: Path) -> None:
-    """Raise NewerFormat for the data files of a folder, or its log; damage is for others to find."""
+    """Raise NewerFormat for the data files of a folder, or its log; ignore damage, which others report."""
     for read, path in ((read_header, folder / ROWS), (peek_meta, folder / POINTS), (read_headers, log)):
         try:
             read(path)

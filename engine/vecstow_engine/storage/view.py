@@ -1,6 +1,7 @@
-"""Reads of one collection: the point table seen through the overlays, from any thread.
+"""Reads of one collection, from any thread: the point table seen through the overlays.
 
-What fails its checks is withheld and never returned. A read that a checkpoint overtook is made again.
+Points that fail their checks are withheld and never returned. A read is repeated when a checkpoint changed
+the layers under it.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from vecstow_engine.storage.rows import row_checksums
 
 READ_ATTEMPTS_MAX: Final = 5
 SCAN_LABELS: Final = 4096
-"""Points that a scan looks up at a time, of those that were written while it went on."""
+"""The number of points that a scan looks up at a time, of those written during the scan."""
 
 VERIFY_BYTES: Final = 4 << 20
-"""Stored rows that are verified at a time."""
+"""The size of the stored rows that are verified at a time."""
 
 _Found: TypeAlias = Entry | StoredPoint
 
 
 class View:
-    """What readers see of a collection's layers."""
+    """Readers' access to the layers of a collection."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
 
     def labels(self) -> NDArray[np.uint64]:
-        """Labels of all points that may be served, ascending by slot."""
+        """Return the labels of all served points, shape (n,), ascending by slot."""
         with self._layers.lock:
             slots, generations = self._layers.slots.live()
             if withheld := self._layers.withheld:
@@ -48,13 +49,13 @@ class View:
         return make_labels(slots, generations)
 
     def withheld_labels(self) -> NDArray[np.uint64]:
-        """Labels of the live points that fail their checks, as far as somebody has read them."""
+        """Return the labels of the live points that failed a check when they were read, shape (n,)."""
         with self._layers.lock:
             slots = np.fromiter(self._layers.withheld, np.int64, len(self._layers.withheld))
             return make_labels(slots, self._layers.slots.generations(slots))
 
     def get(self, ids: Sequence[str]) -> list[Point | None]:
-        """The points of `ids`, None where there is none; raises Unavailable for a withheld one."""
+        """Return the points of `ids`, None for an absent one; raise Unavailable for a withheld one."""
         for _ in range(READ_ATTEMPTS_MAX):
             found = self._find(ids)
             rows = self._rows_of(list(found.values()))
@@ -69,7 +70,7 @@ class View:
         raise StorageError("the points changed under each attempt to read them")
 
     def resolve(self, labels: NDArray[np.uint64]) -> list[tuple[str, bytes | None] | None]:
-        """(id, payload) of each label, None where it is no longer live or is withheld."""
+        """Return (id, payload) of each label; None for a label that is no longer live or is withheld."""
         answers: list[tuple[str, bytes | None] | None] = [None] * len(labels)
         wanted: dict[int, list[int]] = {}
         slots = slots_of(labels)
@@ -91,7 +92,7 @@ class View:
         return answers
 
     def vectors(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Decoded rows, shape (n, d); NaN for a row that fails its checksum: it is withheld from now on."""
+        """Return decoded rows, shape (n, d); withhold a row that fails its checksum and return NaN."""
         slots = slots_of(labels)
         with self._layers.lock:
             entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
@@ -106,7 +107,7 @@ class View:
         return vectors
 
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
-        """These points as an effect that writes them anew, without those that fail their checks."""
+        """Return an effect that writes the points of labels again, without those that fail their checks."""
         slots = slots_of(labels)
         points = self.resolve(labels)
         with self._layers.lock:
@@ -120,10 +121,10 @@ class View:
         return Upsert([i for i, _ in found], rows[kept], [payload for _, payload in found])
 
     def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
-        """(label, id, payload) of every point that is served, in no particular order.
+        """Yield (label, id, payload) of every served point, in no particular order.
 
-        A point that is written anew meanwhile, or moved by compaction, comes with its new label; with its old
-        one too if that was met before, which `resolve` then knows no more.
+        A point that is written again meanwhile, or moved by compaction, comes with its new label. It also
+        comes with its old label when the scan met that before; `resolve` then returns None for the old label.
         """
         with self._layers.lock:
             fresh = {entry.slot: entry for overlay in self._layers.overlays() for entry in overlay.live()}
@@ -143,7 +144,7 @@ class View:
                     yield label, *point
 
     def verify(self) -> None:
-        """Read every point and every row; the ones that fail their checks are withheld from now on."""
+        """Read every point and every row, and withhold those that fail their checks."""
         for _ in self.scan():
             check_interruption()
         labels = self.labels()
@@ -153,7 +154,7 @@ class View:
             self.vectors(labels[start : start + count])
 
     def _scan(self, fresh: dict[int, Entry]) -> Iterator[tuple[int, str, bytes | None]]:
-        """The points of the overlays, `fresh` by slot, and then those of the table, as it is by then."""
+        """Yield the points of the overlays, `fresh` by slot, and then those that the table has by then."""
         for entry in fresh.values():
             if self._is_served(entry.slot, entry.generation):
                 yield entry.generation << 32 | entry.slot, entry.id, entry.payload
@@ -191,7 +192,7 @@ class View:
         return self._read(slots, entries)
 
     def _read(self, slots: NDArray[np.int64], entries: Sequence[Entry | None]) -> NDArray[np.uint8]:
-        """Stored rows, shape (n, stride): from the overlay's entry where there is one, else from the file."""
+        """Return stored rows, shape (n, stride), from the overlay entry if there is one, else the file."""
         rows = np.zeros((len(slots), self._layers.identity.stride), np.uint8)
         on_disk = np.fromiter((entry is None for entry in entries), bool, len(entries))
         for line, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""The data directory as a whole: one engine per volume, its id, its file system, its reserve of space."""
+"""The data directory as a whole: its lock, its id, its file system and its reserve of space."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ NETWORK_FILE_SYSTEMS: Final = {
     0x517B: "SMB",
     0x01021997: "9p",
 }
-"""statfs(2) f_type: on these neither flock nor fsync can be relied on."""
+"""Values of statfs(2) `f_type`: on these file systems neither flock nor fsync is reliable."""
 VOLUME_ID: Final = re.compile(rb"[0-9a-f]{32}\n?")
-"""What `VOLUME` holds."""
+"""The content of `VOLUME`."""
 RESERVE_SHARE_MAX: Final = 0.02
-"""The reserve takes at most this share of the volume's size."""
+"""The largest share of the volume's size that the reserve may take."""
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
-"""Where an engine listens when nobody says otherwise."""
+"""The default address of an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Space of a file system."""
+    """The space of a file system."""
 
     total_bytes: int
     available_bytes: int
-    """For who is not root."""
+    """Bytes available to users other than root."""
 
 
 class Volume:
@@ -49,13 +49,13 @@ class Volume:
         self.layout = layout
         self._reserve_bytes = reserve_bytes
         self.full = False
-        """The reserve was given up and cannot be filled again yet."""
+        """Whether the reserve was freed and could not be filled again yet."""
         _prepare(layout.data)
         if not allow_network:
             _refuse_network(layout.data)
         self._lock_fd = _take_lock(layout.lock)
         self._held = contextlib.ExitStack()
-        """The lock that says to others that no drop may begin."""
+        """The lock by which other programs see that no drop may begin."""
         try:
             self._sync_folders()
             self.id = self._read_id()
@@ -65,22 +65,25 @@ class Volume:
             raise
 
     def close(self) -> None:
-        """Give the volume free for another engine."""
+        """Release the volume for another engine."""
         self._held.close()
         os.close(self._lock_fd)
 
     def keep_drops_off(self) -> None:
-        """Let nobody mark a drop, until `let_drops`: one that is under way is made before this returns."""
+        """Forbid new marks of drops until `let_drops`; wait for a mark that is being written."""
         with files.locked(self.layout.manifests_lock):
             if not files.is_locked(self.layout.volume_id):
                 self._held.enter_context(files.locked(self.layout.volume_id))
 
     def let_drops(self) -> None:
-        """Undo `keep_drops_off`."""
+        """Allow the marks of drops again."""
         self._held.close()
 
     def release_reserve(self) -> bool:
-        """Give up the reserved bytes, so that a delete, drop or checkpoint finds room. False when spent."""
+        """Free the reserved bytes, so that a delete, drop or checkpoint finds room.
+
+        Returns False when none are left.
+        """
         try:
             if self.layout.reserve.stat().st_size == 0:
                 return False
@@ -95,7 +98,7 @@ class Volume:
         return True
 
     def fill_reserve(self) -> bool:
-        """Reserve the bytes (again) when there is ample room; True when they are reserved."""
+        """Reserve the bytes again when there is ample room; return whether they are reserved."""
         filled = self._fill_reserve()
         self.full = self.full and not filled
         return filled
@@ -113,12 +116,12 @@ class Volume:
         return _allocate(path, wanted)
 
     def room(self) -> Room:
-        """What the file system has."""
+        """Return the total and available bytes of the file system."""
         stats = os.statvfs(self.layout.data)
         return Room(stats.f_blocks * stats.f_frsize, stats.f_bavail * stats.f_frsize)
 
     def _sync_folders(self) -> None:
-        """A crash may have come between the making of a folder and its sync; from now on it is relied on."""
+        """Sync the folders, because a crash may have left their names not durable."""
         for folder in (self.layout.data, self.layout.logs):
             if folder.is_dir():
                 files.sync_folder(folder)
@@ -139,7 +142,7 @@ class Volume:
 
 
 def stopped_volume(data: Path) -> Layout:
-    """The layout of a volume that is used without an engine; raises VolumeRefused for what is no folder."""
+    """Return the layout of a volume without an engine; raise VolumeRefused when `data` is not a folder."""
     if not data.is_dir():
         raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
     return Layout(data.absolute())
@@ -147,9 +150,9 @@ def stopped_volume(data: Path) -> Layout:
 
 @contextlib.contextmanager
 def alone(layout: Layout, command: str) -> Iterator[None]:
-    """Change a stopped volume as its one engine, which takes no room for itself.
+    """Lock a stopped volume for a change, as its one engine but without a reserve.
 
-    Raises VolumeRefused while an engine serves it, with `command` as what to ask that one.
+    Raises VolumeRefused while an engine serves it; the hint names `command` for a request to that engine.
     """
     with unserved(layout, command):
         pass
@@ -159,9 +162,9 @@ def alone(layout: Layout, command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unserved(layout: Layout, command: str) -> Iterator[None]:
-    """Keep engines away while a volume is read; a copy of one may have no LOCK, and nobody serves it then.
+    """Keep engines away while a volume is read, and write nothing. A copy of a volume may have no LOCK.
 
-    Raises VolumeRefused when one runs, with `command` as what to ask it. Nothing is written.
+    Raises VolumeRefused while an engine serves it; the hint names `command` for a request to that engine.
     """
     try:
         fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
@@ -181,7 +184,7 @@ def unserved(layout: Layout, command: str) -> Iterator[None]:
 
 
 def file_system_type(path: Path) -> int:
-    """statfs(2)'s f_type of the file system that `path` lies on."""
+    """Return statfs(2) `f_type` of the file system of `path`; raise OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(256)
     if libc.statfs(os.fsencode(path), buffer) != 0:
@@ -218,7 +221,7 @@ def _take_lock(path: Path) -> int:
             f"{path} is held: another engine or a check (process {holder or 'unknown'}) uses this volume",
             hint="stop that engine first; two engines on one volume would destroy it",
         ) from error
-    with contextlib.suppress(OSError):  # for people only; a full disk must not keep the engine from starting
+    with contextlib.suppress(OSError):  # Only people read it, so a full disk must not prevent the start.
         files.truncate(fd, 0)
         files.write_at(fd, 0, [f"{os.getpid()}\n".encode()])
     return fd
