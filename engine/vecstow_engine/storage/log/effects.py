@@ -1,6 +1,7 @@
 """The payloads of log records: upserts and deletes as effects, ready to apply. Pure.
 
-Format: docs/storage-format.md, "The log". Encoded before logging, decoded on replay; no policy in between.
+Format: docs/storage-format.md, "The log". Effects are encoded before logging and decoded on replay, without
+any policy in between.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ NO_PAYLOAD: Final = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """Points as they will stand in the files."""
+    """Points in the form that the files store."""
 
     ids: list[str]
     rows: NDArray[np.uint8]
-    """Shape (n, stride): stored bytes."""
+    """Stored bytes, shape (n, stride)."""
     payloads: list[bytes | None]
     all_new: bool = False
-    """The ids were made for these points, so none can be live; not logged, replay looks them up."""
+    """Whether the ids were made for these points, so that none can be live. Replay does not know this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Ids to remove; those that are not there do no harm."""
+    """Ids to remove; absent ids are ignored."""
 
     ids: list[str]
 
@@ -42,7 +43,7 @@ Effect: TypeAlias = Upsert | Delete
 
 
 def encode_effect(effect: Effect) -> tuple[int, bytes]:
-    """The record type and payload of an effect."""
+    """Return the record type and payload of an effect."""
     if isinstance(effect, Delete):
         ids = [point_id.encode() for point_id in effect.ids]
         return DELETE, b"".join([struct.pack("<I", len(ids)), _lengths(ids, "<u2"), *ids])
@@ -57,7 +58,7 @@ def encode_effect(effect: Effect) -> tuple[int, bytes]:
 
 
 def payload_bytes(effect: Effect) -> int:
-    """Length of the payload that `encode_effect` makes; raises TooLarge above what one record may hold."""
+    """Return the length of the payload of `encode_effect`; raise TooLarge above the limit of one record."""
     size = len("".join(effect.ids).encode())
     if isinstance(effect, Delete):
         size += 4 + 2 * len(effect.ids)
@@ -69,10 +70,10 @@ def payload_bytes(effect: Effect) -> int:
 
 
 def without_absent(effects: Sequence[Effect], live: Container[str]) -> list[Effect]:
-    """The effects as they must be logged: deletes name only ids that are there when their turn comes.
+    """Return the effects to log, in which deletes name only ids that exist at their turn.
 
-    `live`: the ids of the effects that are there before the first one. A delete without such an id stays as
-    one of no ids.
+    `live`: the ids that exist before the first effect. A delete without such an id becomes a delete of no
+    ids.
     """
     if not any(isinstance(effect, Delete) for effect in effects):
         return list(effects)
@@ -90,9 +91,9 @@ def without_absent(effects: Sequence[Effect], live: Container[str]) -> list[Effe
 
 
 def decode_effect(record: Record, stride: int | None = None) -> Effect:
-    """The effect that a checksummed record holds; raises ValueError for what no release has written.
+    """Decode the effect of a checksummed record; raise ValueError for bytes that no release has written.
 
-    `stride`: what the rows must have.
+    `stride`: the expected bytes of a row; None accepts any.
     """
     try:
         if record.type == DELETE:

@@ -1,7 +1,8 @@
-"""Reading a log back: which records count, what is a torn tail, and what is damage (rule 6 of the disk).
+"""The reading of a log: which records count, what is a torn tail, and what is damage (rule 6).
 
-`read_log` observes, `select_records` decides and is pure. Neither keeps a payload: memory grows with the
-number of places where a log breaks off, not with its length. `Extent.records` reads what counts.
+`read_log` observes; `select_records` decides and is pure. Neither keeps a payload: memory grows with the
+number of places where the sequence breaks off, not with the length of the log. `Extent.records` reads the
+records.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ _SEGMENT_NAME = re.compile(r"[0-9]{20}\.log")
 
 
 class LogChanged(StorageError):
-    """Raised when a segment is no longer as it was read."""
+    """Raised when a segment changed after it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Valid records of one segment, one behind the other, whose sequences rise by one.
+    """Adjacent valid records of one segment, whose sequences rise by one.
 
     A record that leaves a gap after its previous one is a run of its own.
     """
 
     previous: int
-    """What the first record follows."""
+    """The previous sequence of the first record."""
     last: int
     count: int
     offset: int
     end: int
-    """Where it begins and ends in the file."""
+    """The byte offsets in the file where the run begins (`offset`) and ends (`end`)."""
     synced: int
-    """The highest sequence that one of the records calls durable."""
+    """The highest sequence that a record of the run reports as durable."""
 
     @property
     def first(self) -> int:
@@ -59,11 +60,11 @@ class Run:
         return self.last - self.count + 1
 
     def follows(self, sequence: int) -> bool:
-        """Whether one of the records follows `sequence`."""
+        """Whether a record of the run has `sequence` as its previous sequence."""
         return sequence == self.previous or self.first <= sequence < self.last
 
     def extended(self, head: RecordHead) -> Run | None:
-        """Return the run with the next record; None when that begins another run."""
+        """Return the run with the next record added; None when that record begins another run."""
         dense = self.first == self.previous + 1
         if not dense or (head.previous, head.sequence, head.offset) != (self.last, self.last + 1, self.end):
             return None
@@ -73,37 +74,37 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class FoundSegment:
-    """One segment file as it was read."""
+    """The content of one segment file."""
 
     path: Path
     header: SegmentHeader | None
-    """None when it has no valid header: then nothing in it counts."""
+    """None when the file has no valid header; then none of its records count."""
     runs: tuple[Run, ...]
     valid_bytes: int
-    """Where the unbroken sequence of records from the header on ends."""
+    """The offset where the unbroken sequence of records after the header ends."""
     size: int
     is_torn: bool
-    """Bytes after that are not all zero."""
+    """Whether a byte after `valid_bytes` is not zero."""
 
     @property
     def first_sequence(self) -> int:
-        """The first sequence it may hold, by its name."""
+        """The first sequence that the segment may hold, according to its name."""
         return int(self.path.stem)
 
     @property
     def tail_bytes(self) -> int:
-        """How many bytes stand after the valid ones."""
+        """The number of bytes after the valid ones."""
         return self.size - self.valid_bytes
 
     def records(self) -> Iterator[Record]:
-        """Read every valid record; raises as `Extent.records`."""
+        """Read every valid record; raise the errors of `Extent.records`."""
         for run in self.runs:
             yield from Extent(self, run, run.previous, run.last).records()
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The records of one run that count: those after one sequence, up to and with another."""
+    """The records of one run that count: those above `after`, up to and including `upto`."""
 
     segment: FoundSegment
     run: Run
@@ -112,11 +113,11 @@ class Extent:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """The number of these records."""
         return min(self.run.count, self.upto - self.after)
 
     def records(self) -> Iterator[Record]:
-        """Read them, one at a time; raises LogChanged when they are no longer there, or an OSError."""
+        """Read the records one at a time; raise LogChanged when they are gone, or an OSError."""
         assert self.segment.header is not None
         last = self.after
         with _opened(self.segment.path) as stream:
@@ -132,35 +133,35 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Replayable:
-    """What a log gives above the applied sequence."""
+    """The records of a log above the applied sequence."""
 
     extents: tuple[Extent, ...]
     last: int
-    """The last sequence of the chain; `applied` when there is none."""
+    """The last sequence of the chain; the applied sequence when the chain is empty."""
     torn: tuple[FoundSegment, ...] = ()
     """Segments with bytes after their last good record that are not all zero."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
     def count(self) -> int:
-        """How many records it gives."""
+        """The number of records."""
         return sum(extent.count for extent in self.extents)
 
 
 class Runs:
-    """All runs of a log. Of two records that follow the same one, the newer segment's counts."""
+    """All runs of a log. Of two records with the same previous sequence, the newer segment's counts."""
 
     def __init__(self, segments: Sequence[FoundSegment]) -> None:
         self._runs = [(segment, run) for segment in sorted(segments, key=_age) for run in segment.runs]
 
     def follow(self, last: int) -> Iterator[Extent]:
-        """Yield the records that follow `last`, each the one before it."""
+        """Yield the chain of records after the sequence `last`."""
         while (extent := self._after(last)) is not None:
             yield extent
             last = extent.upto
 
     def first_followed(self, above: int = -1) -> int | None:
-        """Return the lowest sequence above `above` that a run begins after; None when there is none."""
+        """Return the lowest sequence above `above` after which a run begins; None when there is none."""
         return min((run.previous for _, run in self._runs if run.previous > above), default=None)
 
     def _after(self, last: int) -> Extent | None:
@@ -174,25 +175,25 @@ class Runs:
 
 
 def records_of(extents: Iterable[Extent]) -> Iterator[Record]:
-    """Read the records of all extents, one at a time; raises as `Extent.records`."""
+    """Read the records of all extents, one at a time; raise the errors of `Extent.records`."""
     for extent in extents:
         yield from extent.records()
 
 
 def segment_paths(folder: Path) -> list[Path]:
-    """The segments of a log's folder, ascending by name; none when the folder is not there."""
+    """Return the segments in a log's folder, ascending by name; none when the folder is missing."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name))
 
 
 def read_log(folder: Path) -> list[FoundSegment]:
-    """Read all segments of a log's folder, ascending by name; raises NewerFormat or an OSError."""
+    """Read all segments in a log's folder, ascending by name; raise NewerFormat or an OSError."""
     return [_read_segment(path) for path in segment_paths(folder)]
 
 
 def read_headers(folder: Path) -> list[SegmentHeader]:
-    """Read the valid headers of a log's segments, ascending by name; raises NewerFormat or an OSError."""
+    """Read the valid headers of a log's segments, ascending by name; raise NewerFormat or an OSError."""
     found = []
     for path in segment_paths(folder):
         with path.open("rb") as stream:
@@ -203,7 +204,7 @@ def read_headers(folder: Path) -> list[SegmentHeader]:
 
 
 def select_records(segments: Sequence[FoundSegment], applied: int) -> Replayable:
-    """Chain the records above `applied`; raises DamagedFile when one that was synced is missing."""
+    """Chain the records above `applied`; raise DamagedFile when one that was synced is missing."""
     extents = tuple(Runs(segments).follow(applied))
     last = extents[-1].upto if extents else applied
     _refuse_lost_records(segments, applied, last)
@@ -213,7 +214,7 @@ def select_records(segments: Sequence[FoundSegment], applied: int) -> Replayable
 
 
 def read_runs(path: Path, header: SegmentHeader) -> FoundSegment:
-    """Read a segment, with this for its header."""
+    """Read a segment with `header` in place of its own header."""
     with _opened(path) as stream:
         return runs_in(stream, path, header)
 
@@ -246,7 +247,7 @@ def _header_of(stream: BinaryIO, path: Path) -> SegmentHeader | None:
 
 
 def _gather(runs: list[Run], found: Iterable[RecordHead], end: int) -> int:
-    """Add records to the runs; returns where the last one ends, or `end`."""
+    """Add records to the runs; return the offset where the last one ends, or `end` without a record."""
     for head in found:
         longer = runs[-1].extended(head) if runs else None
         if longer is not None:
@@ -258,11 +259,11 @@ def _gather(runs: list[Run], found: Iterable[RecordHead], end: int) -> int:
 
 
 def _age(segment: FoundSegment) -> tuple[int, int]:
-    """Rises from older to newer segments, as their names do not.
+    """Return a sort key that rises from older to newer segments. The order of names differs from this order.
 
-    What recovery carries over goes into a segment named after its first record, below the names of those
-    that it was found in; their torn tails must not come before what was written since. What was durable never
-    falls; at the same mark, it is the segment of the lower name that goes on with new records.
+    Recovery carries records over into a segment named after the first of them. That name can be below the
+    names of the segments that held the records, whose torn tails must not replace later records. `synced`
+    never falls. At the same `synced`, the segment of the lower name is the newer one.
     """
     return segment.header.synced if segment.header is not None else 0, -segment.first_sequence
 

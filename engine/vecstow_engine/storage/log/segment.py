@@ -1,4 +1,4 @@
-"""One log segment as bytes: header and records. Pure; `writer` writes them, `segment_reader` reads them.
+"""The bytes of one log segment: header and records. Pure; `writer` writes and `segment_reader` reads them.
 
 Format: docs/storage-format.md, "The log". The seed makes the remains of another segment's records fail.
 """
@@ -19,9 +19,9 @@ VERSION: Final = 1
 HEADER_BYTES: Final = 8 + 4 + 16 + 4 + 1 + 1 + 2 + 8 + 8 + 4 + 1 + 64 + 3 + 4
 RECORD_HEADER_BYTES: Final = 4 + 4 + 8 + 8 + 8 + 1 + 7
 PAYLOAD_BYTES_MAX: Final = 1 << 30
-"""Longest payload that a reader takes for one: earlier releases wrote up to so many bytes."""
+"""The longest payload that a reader accepts: earlier releases wrote payloads up to this length."""
 RECORD_BYTES_MAX: Final = 128 << 20
-"""Longest payload that a writer logs. Recovery holds one record in memory at a time."""
+"""The longest payload that a writer logs. Recovery holds one record in memory at a time."""
 
 UPSERT: Final = 1
 DELETE: Final = 2
@@ -34,7 +34,7 @@ _U32 = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says of itself."""
+    """The header of a segment."""
 
     identity: Identity
     first_sequence: int
@@ -45,7 +45,7 @@ class SegmentHeader:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One batch: all of it or nothing."""
+    """One batch of effects, which is atomic."""
 
     sequence: int
     previous: int
@@ -53,7 +53,7 @@ class Record:
     type: int
     payload: bytes
     offset: int = 0
-    """Where it stands in its file."""
+    """The byte offset of the record in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,16 @@ class RecordHead:
     synced: int
     type: int
     offset: int
-    """Where it stands in its file."""
+    """The byte offset of the record in its file."""
     length: int
     """Bytes of the payload."""
     checksum: int
     begun: int
-    """The CRC32C before the payload; after it, it must be `checksum`."""
+    """The CRC32C of the seed and the header fields. Continued over the payload, it must equal `checksum`."""
 
     @property
     def end(self) -> int:
-        """Where the next record stands."""
+        """The byte offset of the next record."""
         return self.offset + RECORD_HEADER_BYTES + self.length
 
     def with_payload(self, payload: bytes) -> Record:
@@ -83,7 +83,7 @@ class RecordHead:
 
 
 def encode_header(header: SegmentHeader) -> bytes:
-    """The 128 bytes of a segment's header."""
+    """Return the 128 bytes of a segment's header."""
     uid, dimension, metric, vector_type, name_length, name = pack_identity(header.identity)
     body = _HEADER.pack(
         MAGIC, VERSION, uid, dimension, metric, vector_type,
@@ -93,7 +93,7 @@ def encode_header(header: SegmentHeader) -> bytes:
 
 
 def decode_header(raw: bytes, file: str) -> SegmentHeader:
-    """Read a header; raises DamagedFile or NewerFormat."""
+    """Decode a header; raise DamagedFile or NewerFormat."""
     if len(raw) < HEADER_BYTES or raw[:8] != MAGIC:
         raise DamagedFile("no segment header", file=file, offset=0)
     body = raw[: HEADER_BYTES - 4]
@@ -109,14 +109,14 @@ def decode_header(raw: bytes, file: str) -> SegmentHeader:
 def encode_record(
     seed: int, sequence: int, previous: int, synced: int, record_type: int, payload: bytes
 ) -> bytes:
-    """The 40 bytes that go before `payload`."""
+    """Return the 40 bytes of the record header, which precede `payload`."""
     length = _U32.pack(len(payload))
     tail = _RECORD_TAIL.pack(sequence, previous, synced, record_type)
     return length + _U32.pack(crc32c(payload, crc32c(tail, crc32c(length, seed)))) + tail
 
 
 def refuse_oversized(size: int) -> None:
-    """Raise TooLarge for a payload that recovery would not read back."""
+    """Raise TooLarge for a payload above the limit of a writer."""
     if size > RECORD_BYTES_MAX:
         raise TooLarge(
             f"the write takes {size} bytes in the log; the limit is {RECORD_BYTES_MAX}", operation="write",
@@ -125,12 +125,12 @@ def refuse_oversized(size: int) -> None:
 
 
 def decode_record_head(raw: bytes, seed: int, offset: int) -> RecordHead | None:
-    """Read the 40 bytes that stand at `offset`; None when they cannot go before a payload."""
+    """Decode the record header at `offset`; return None when no payload can follow it."""
     if len(raw) < RECORD_HEADER_BYTES:
         return None
     length, checksum = _LENGTH_AND_CHECKSUM.unpack_from(raw)
     sequence, previous, synced, record_type = _RECORD_TAIL.unpack_from(raw, 8)
-    if length > PAYLOAD_BYTES_MAX or sequence <= previous:  # a chain must come to its end
+    if length > PAYLOAD_BYTES_MAX or sequence <= previous:  # the sequences of a chain rise, so a chain ends
         return None
     begun = crc32c(raw[8:RECORD_HEADER_BYTES], crc32c(raw[:4], seed))
     return RecordHead(sequence, previous, synced, record_type, offset, length, checksum, begun)

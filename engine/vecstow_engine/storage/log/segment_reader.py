@@ -1,6 +1,6 @@
-"""Reading the records of one segment, block by block: memory holds a block, or the payload asked for.
+"""The reading of one segment, block by block: memory holds one block, or one payload.
 
-`heads` verifies records without keeping their payloads; `iterate_records` returns them one at a time.
+`heads` verifies records without keeping their payloads; `iterate_records` yields whole records.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vecstow_engine.storage.log.segment import (
 )
 
 BLOCK_BYTES: Final = 1 << 20
-"""Read at a time."""
+"""The number of bytes read at a time."""
 
 
 def iterate_records(stream: BinaryIO, seed: int, start: int = HEADER_BYTES) -> Iterator[Record]:
-    """Yield valid records from `start` on, up to the first that is cut or fails its checksum."""
+    """Yield valid records from the offset `start` on, up to the first that is cut or fails its checksum."""
     size = size_of(stream)
     while (head := _head_at(stream, seed, start, size)) is not None:
         payload = stream.read(head.length)
@@ -37,7 +37,7 @@ def iterate_records(stream: BinaryIO, seed: int, start: int = HEADER_BYTES) -> I
 
 
 def heads(stream: BinaryIO, seed: int, start: int = HEADER_BYTES) -> Iterator[RecordHead]:
-    """Yield the heads of the same records."""
+    """Yield the heads of the records that `iterate_records` yields."""
     size = size_of(stream)
     while (head := _head_at(stream, seed, start, size)) is not None:
         checksum = head.begun
@@ -50,7 +50,7 @@ def heads(stream: BinaryIO, seed: int, start: int = HEADER_BYTES) -> Iterator[Re
 
 
 def heads_beyond(stream: BinaryIO, seed: int, start: int) -> Iterator[RecordHead]:
-    """Yield valid records after a bad one, wherever they begin: they may say that the bad one was synced."""
+    """Yield valid records after a bad one, at any offset: they can prove that the bad one was synced."""
     position = start
     for offset in _plausible_offsets(stream, start):
         if offset >= position:
@@ -67,14 +67,14 @@ def has_content(stream: BinaryIO, start: int) -> bool:
 
 
 def blocks(stream: BinaryIO, count: int) -> Iterator[bytes]:
-    """Yield the next `count` bytes of a stream; fewer where it ends."""
+    """Yield the next `count` bytes of a stream in blocks; fewer when the stream ends."""
     while count > 0 and (block := stream.read(min(count, BLOCK_BYTES))):
         count -= len(block)
         yield block
 
 
 def size_of(stream: BinaryIO) -> int:
-    """Return the length of the file."""
+    """Return the length of the file, and move the stream to its end."""
     return stream.seek(0, 2)
 
 
@@ -87,7 +87,7 @@ def _head_at(stream: BinaryIO, seed: int, offset: int, size: int) -> RecordHead 
 
 
 def _plausible_offsets(stream: BinaryIO, start: int) -> Iterator[int]:
-    """Yield the offsets whose fixed fields could be a record header's, ascending."""
+    """Yield the offsets, ascending, where the fixed fields can be those of a record header."""
     for begin in range(start, size_of(stream), BLOCK_BYTES):
         stream.seek(begin)
         raw = stream.read(BLOCK_BYTES + RECORD_HEADER_BYTES - 1)
@@ -96,7 +96,7 @@ def _plausible_offsets(stream: BinaryIO, start: int) -> Iterator[int]:
 
 
 def _plausible_in(raw: bytes) -> list[int]:
-    """Offsets in one block, by eight vectorised passes."""
+    """Return the plausible offsets in one block, found in eight vectorised passes."""
     found: list[int] = []
     for shift in range(8):
         room = len(raw) - shift

@@ -1,6 +1,6 @@
 """The write-ahead log of one collection: append, sync, rotate, trim.
 
-Not thread-safe: the caller lets one thread write at a time. The log does not know what its records mean.
+Not thread-safe: the caller lets one thread write at a time. The log does not interpret its records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vecstow_engine.storage.log.segment import (
 
 @dataclass(slots=True)
 class _Active:
-    """The segment that grows."""
+    """The segment that receives appends."""
 
     path: Path
     seed: int
@@ -37,10 +37,10 @@ class _Active:
 
 
 class Log:
-    """Appends records to the newest segment; acknowledges nothing before `fdatasync` returned.
+    """The log of one collection: appends records to the newest segment, and acknowledges after `fdatasync`.
 
-    `last` is the newest sequence in the log, `synced` the newest known durable; they differ only while an
-    append runs, or for ever after a sync failed (`broken` then says why, and no write is taken).
+    `last` is the newest sequence in the log, `synced` the newest known durable one. They differ during an
+    append, and permanently after a failed sync: then `broken` holds the reason, and no write is taken.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class Log:
         self._carried = tuple(carried)
         self._active: _Active | None = None
         self._older = {path: path.stat().st_size for path in self.segments()}
-        """Bytes of the segments before the growing one."""
+        """The size in bytes of each segment before the active one."""
         self._is_alone = True
-        """Not so while a segment of this process goes on beside those that it was made of."""
+        """False while segments that recovery found still exist next to the active segment of this process."""
         self._is_removing = False
-        """Some of those may have gone, and no sync of the folder has told since."""
+        """Whether some found segments may be removed, without a successful sync of the folder since."""
 
     @property
     def size(self) -> int:
-        """Bytes of the growing segment, header included; 0 before the first write of this process."""
+        """Bytes of the active segment, header included; 0 before the first write of this process."""
         return self._active.size if self._active else 0
 
     @property
@@ -72,10 +72,11 @@ class Log:
         return self.size + sum(list(self._older.values()))
 
     def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Log each (type, payload) as one record, all with one sync; returns their sequences.
+        """Log each (type, payload) as one record, all with one sync; return their sequences.
 
-        Raises TooLarge or DiskFull (nothing is logged), OutcomeUnknown (the sync failed) or ReadOnly (an
-        earlier one did, also when there is nothing to log: what it covered may come back).
+        Raises TooLarge or DiskFull (nothing is logged), or OutcomeUnknown (the sync failed). Raises ReadOnly
+        after an earlier failed sync, even without payloads: the records of that sync can reappear after a
+        restart.
         """
         self._refuse_if_broken()
         for _, payload in payloads:
@@ -91,11 +92,12 @@ class Log:
         return sequences
 
     def resume(self) -> None:
-        """Go on after recovery (rule 7): a new segment with every record that was found, then the old ones
-        go.
+        """Continue after recovery (rule 7): write every found record to a new segment, then remove the old
+        ones.
 
-        The page cache may have shown what the disk does not have, so nothing found is appended to. Does
-        nothing when the log is already growing. Raises as `start_segment`, and goes on where it stopped.
+        The page cache may have shown data that the disk does not have, so nothing is appended to a found
+        segment. Does nothing when this was done already. Raises the errors of `start_segment`; a later call
+        continues where an error stopped this one.
         """
         if self._active is None:
             self._refuse_if_broken()
@@ -113,7 +115,7 @@ class Log:
             self._is_alone = True
 
     def skip_applied(self, applied: int) -> None:
-        """Carry over only the records above `applied`: the others are durable in the point table."""
+        """Carry over only the records above `applied`; the effects of the others are durable in the files."""
         self._first = applied + 1
         self._carried = tuple(
             replace(extent, after=max(extent.after, applied))
@@ -122,28 +124,29 @@ class Log:
         )
 
     def start_segment(self) -> None:
-        """Go on in a new segment, durable before it has its name. On an error the log goes on where it was.
+        """Start a new segment, which is durable before it gets its name. On an error the active one stays
+        active.
 
-        Raises DiskFull, StorageError, or ReadOnly when the name could not be made durable.
+        Raises DiskFull or StorageError, or ReadOnly when the name could not be made durable.
         """
         self._refuse_if_broken()
         if self._carried or not self._is_alone:
-            self.resume()  # its header calls them durable: they must be
+            self.resume()  # The new header reports these records as durable.
         self._start(self.last + 1, ())
 
     def segments(self) -> list[Path]:
-        """The segment files, oldest first."""
+        """Return the segment files, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.endswith(SEGMENT_SUFFIX))
 
     def trim(self, applied: int) -> None:
-        """Remove the segments that lie wholly at or below `applied`, oldest first; never the newest."""
+        """Remove the segments that are wholly at or below `applied`, oldest first; never the newest."""
         paths = self.segments()
         for path, following in pairwise(paths):
             if int(following.stem) > applied + 1:
                 break
-            files.remove(path)  # not synced: a segment that comes back holds nothing above `applied`
+            files.remove(path)  # Not synced: a segment that reappears holds nothing above `applied`.
             self._older.pop(path, None)
 
     def close(self) -> None:
@@ -172,15 +175,15 @@ class Log:
         self._older.pop(path, None)
 
     def _remove_all_but_active(self) -> None:
-        """Durably, before anything is appended: a torn tail that comes back holds sequences that are given
-        out anew.
+        """Remove the found segments, durably, before the next append: a torn tail that reappears after a
+        crash holds sequences that new records use again.
         """
         assert self._active is not None
         suffixes = SEGMENT_SUFFIX, SEGMENT_SUFFIX + files.TEMPORARY_SUFFIX
         others = [path for path in self.folder.iterdir() if path.name.endswith(suffixes)]
         others.remove(self._active.path)
         if others or self._is_removing:
-            with files.opened_folder(self.folder) as fd:  # before anything goes: when this fails, try again
+            with files.opened_folder(self.folder) as fd:  # A failure here can be retried.
                 self._is_removing = True
                 for path in sorted(others):
                     files.remove(path)
@@ -230,7 +233,7 @@ class Log:
         active.size += written
 
     def _cut_partial_append(self, active: _Active, cause: OSError) -> None:
-        """Nothing of a failed append may stay: it would be a hole, or count after a restart."""
+        """Cut a failed append, durably: its bytes would be a hole, or count as records after a restart."""
         assert active.fd is not None
         try:
             files.truncate(active.fd, active.size)
@@ -256,7 +259,7 @@ class Log:
 
 
 def _encoded(header: SegmentHeader, carried: Iterable[Record]) -> Iterator[bytes]:
-    """Yield the parts of a segment that holds these records, all of them durable when it gets its name."""
+    """Yield the parts of a segment with these records, all of which are durable when it gets its name."""
     yield encode_header(header)
     for record in carried:
         yield encode_record(

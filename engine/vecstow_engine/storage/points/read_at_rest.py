@@ -1,4 +1,4 @@
-"""Looking into a `points.db` without a trace: no lock is taken, nothing is made or changed beside it."""
+"""Reads of a `points.db` that no writer uses: they leave the file and its folder as they were."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COPY_ATTEMPTS_MAX: Final = 3
 
 
 def peek_meta(path: Path) -> Meta:
-    """The meta row as of the last checkpoint; raises StorageError when it is not there or fails its checks.
+    """Return the meta row of the last checkpoint; raise StorageError when it is missing or fails its checks.
 
-    What SQLite's own log holds is not seen: another process may own the file.
+    The `-wal` is not read, and no lock is taken: another process may own the file.
     """
     with contextlib.closing(PointTable(path, at_rest=True)) as table:
         return table.meta()
@@ -28,10 +28,10 @@ def peek_meta(path: Path) -> Meta:
 
 @contextlib.contextmanager
 def table_at_rest(path: Path) -> Iterator[PointTable]:
-    """The point table as recovery would find it, `-wal` included. No writer may be at work.
+    """Open the point table as recovery would find it, `-wal` included. No writer may be at work.
 
-    With an empty `-wal` the file itself is read; else a private copy of both, below the system's folder for
-    temporary files. Raises StorageError, or DiskFull when there is no room for the copy.
+    With an empty `-wal`, the file itself is read. Otherwise a private copy of both is read, in the system's
+    folder for temporary files. Raises StorageError, or DiskFull when there is no room for the copy.
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(private_copy(path)) if _size_and_time(_wal(path))[0] else path
@@ -40,10 +40,11 @@ def table_at_rest(path: Path) -> Iterator[PointTable]:
 
 @contextlib.contextmanager
 def table_with_journal(path: Path) -> Iterator[PointTable]:
-    """The point table, `-wal` included, of a collection that no other program has open. Neither file changes.
+    """Open the point table, `-wal` included, of a collection that no other program uses. Neither file
+    changes.
 
-    SQLite makes `-shm`, an index of `-wal`, which is removed afterwards. Raises StorageError, or DiskFull
-    when there is no room for it.
+    SQLite makes `-shm`, an index of `-wal`; it is removed afterwards. Raises StorageError, or DiskFull when
+    there is no room for `-shm`.
     """
     has_journal = _size_and_time(_wal(path))[0] > 0
     try:
@@ -56,13 +57,13 @@ def table_with_journal(path: Path) -> Iterator[PointTable]:
 
 @contextlib.contextmanager
 def private_copy(path: Path) -> Iterator[Path]:
-    """A copy of table and `-wal` to do with as one likes. Raises StorageError or DiskFull."""
+    """Make a private copy of the table and its `-wal`. Raises StorageError or DiskFull."""
     with tempfile.TemporaryDirectory(prefix="vecstow-") as folder:
         yield _copy(path, Path(folder))
 
 
 def _copy(path: Path, folder: Path) -> Path:
-    """Copy table and `-wal`, again when a reader that closed moved the one into the other meanwhile."""
+    """Copy table and `-wal`; repeat the copy when a closing reader moved `-wal` into the table meanwhile."""
     for attempt in range(COPY_ATTEMPTS_MAX):
         target = folder / f"{attempt}-{path.name}"
         before = _signature(path)

@@ -1,4 +1,4 @@
-"""Reads of `points.db`: from any thread, one short statement at a time. Every point is checked."""
+"""Reads of `points.db`, from any thread, in short statements. The checksum of every point is verified."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from vecstow_engine.storage.points.writer import SELECT_META, connect, connect_a
 IDS_PER_STATEMENT: Final = 500
 SCAN_ROWS: Final = 4096
 SCAN_BYTES: Final = 4 * 1024 * 1024
-"""Payloads that a scan reads at a time, and one step more."""
+"""The bytes of payloads that a scan reads at a time, exceeded by at most one step."""
 SCAN_STEP_ROWS: Final = 64
 READER_CACHE_KIB: Final = 1024
 _ID_INDEX: Final = "sqlite_autoindex_points_1"
-"""The name that SQLite gives to the index behind UNIQUE."""
+"""The name that SQLite gives to the index of UNIQUE."""
 _IDS_NOT_INDEXED: Final = (
     "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
     f"(SELECT 1 FROM points AS i INDEXED BY {_ID_INDEX} WHERE i.id = p.id AND i.slot = p.slot)"
@@ -43,12 +43,12 @@ _ID_INDEX_COMPARISON: Final = (
     f" (SELECT sum(slot) FROM points INDEXED BY {_ID_INDEX}), (SELECT sum(slot) FROM points NOT INDEXED),"
     f" (SELECT count(*) FROM ({_IDS_NOT_INDEXED}))"
 )
-"""The sums also: what an entry of the index is compared by need not be what is read from it."""
+"""Sums are compared too: SQLite can compare an index entry by other bytes than it returns."""
 _SLOTS_LOST: Final = (
     "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
     "(SELECT 1 FROM points AS i NOT INDEXED WHERE i.slot = p.slot) ORDER BY slot DESC LIMIT 1"
 )
-"""Descending: for the next slot up SQLite steps to the neighbour instead of going down the tree."""
+"""Descending: SQLite finds the next slot up at the neighbouring entry, without a search of the tree."""
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 _SELECT_BY_IDS: Final = (
@@ -56,7 +56,7 @@ _SELECT_BY_IDS: Final = (
     " points.payload, points.checksum"
     " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id IN"
 )
-"""Twice the table: else SQLite takes the id from its index, and does not show one damaged in the table."""
+"""The table occurs twice: otherwise SQLite reads the id from its index, and hides damage in the table."""
 _PAYLOAD: Final = _POINT_COLUMNS.split(", ").index("payload")
 _Item = TypeVar("_Item")
 _Row: TypeAlias = tuple[Any, ...]
@@ -64,13 +64,13 @@ _Fetch: TypeAlias = Callable[[sqlite3.Cursor], list[_Row]]
 
 
 class PointTable:
-    """Reads of one `points.db`: one connection, guarded; statements are short, so checkpoints get through."""
+    """Reads of one `points.db` over one guarded connection. Short statements let checkpoints through."""
 
     def __init__(self, path: Path, *, at_rest: bool = False, read_only: bool = False) -> None:
-        """Open the table for reading, and with neither flag for a writer that folds its `-wal` meanwhile.
+        """Open the table for reading; without a flag, a writer may move the `-wal` into it meanwhile.
 
-        `at_rest`: nothing writes the file, and its `-wal` is empty, so no locks are needed. `read_only`: the
-        `-wal` is read, and neither file is changed when the connection is closed.
+        `at_rest`: no program writes the file, and its `-wal` is empty, so no locks are needed. `read_only`:
+        the `-wal` is read, and closing the connection changes neither file.
         """
         self.path = path
         self._lock = threading.Lock()
@@ -80,16 +80,16 @@ class PointTable:
             )
 
     def close(self) -> None:
-        """Close the connection, and with it up to three descriptors."""
+        """Close the connection, which frees up to three descriptors."""
         with self._lock:
             self._connection.close()
 
     def meta(self) -> Meta:
-        """The meta row; raises DamagedFile when it is missing or fails its checksum, NewerFormat."""
+        """Return the meta row; raise DamagedFile when it is missing or fails its checksum, or NewerFormat."""
         return read_meta(self._all(SELECT_META), self.path)
 
     def slots(self, meta: Meta) -> Slots:
-        """The fixed columns of all points; raises DamagedFile when count or sum are not those of `meta`."""
+        """Return the fixed columns of all points; raise DamagedFile when count or sum differ from `meta`."""
         with damaged_when(self.path, ValueError, TypeError, OverflowError):
             columns = list(self._scan_columns())
             table = np.concatenate(columns) if columns else np.zeros((0, 4), np.int64)
@@ -102,12 +102,12 @@ class PointTable:
             )
         if (np.diff(table[:, 0]) <= 0).any():
             raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
-        # Generation 0 means a free slot, and no point has it: one that a damaged row claims keeps its slot.
+        # Generation 0 means a free slot, and no point has it. A damaged row with generation 0 keeps its slot.
         generations = np.maximum(table[:, 1].astype(np.uint32), 1)
         return Slots(table[:, 0].copy(), generations, table[:, 2].astype(np.uint32))
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredPoint | None]:
-        """The points of those `ids` that are there; None for one that fails its checksum."""
+        """Return the points of those `ids` that exist; None for one that fails its checksum."""
         found: dict[str, StoredPoint | None] = {}
         for part in _parts(ids):
             marks = ",".join("?" * len(part))
@@ -117,7 +117,7 @@ class PointTable:
         return found
 
     def listed_slots(self, ids: Sequence[str]) -> dict[str, int]:
-        """The slots that the index of ids has for those `ids` that it knows; no point is looked at."""
+        """Return the slots of `ids` in the index of ids, for those that it has; no point is read."""
         found: dict[str, int] = {}
         for part in _parts(ids):
             marks = ",".join("?" * len(part))
@@ -125,7 +125,7 @@ class PointTable:
         return found
 
     def by_slots(self, slots: Sequence[int]) -> dict[int, StoredPoint | None]:
-        """The points at those `slots` that are there; None for one that fails its checksum."""
+        """Return the points at those `slots` that hold one; None for one that fails its checksum."""
         found: dict[int, StoredPoint | None] = {}
         for part in _parts(slots):
             marks = ",".join("?" * len(part))
@@ -134,7 +134,7 @@ class PointTable:
         return found
 
     def scan(self, after: int = -1) -> Iterator[tuple[int, StoredPoint | None]]:
-        """(slot, point) ascending by slot, in short statements; None for one that fails its checksum."""
+        """Yield (slot, point) ascending by slot, in short statements; None for a failed checksum."""
         statement = f"SELECT {_POINT_COLUMNS} FROM points WHERE slot > ? ORDER BY slot LIMIT {SCAN_ROWS}"
         while rows := self._all(statement, (after,), _fetch_some):
             for row in rows:
@@ -142,27 +142,27 @@ class PointTable:
             after = self._behind(after, rows)
 
     def snapshots(self) -> list[SnapshotEntry]:
-        """The recorded index snapshots, newest first; those that fail their checksum are left out."""
+        """Return the recorded index snapshots, newest first, without those that fail their checksum."""
         valid = [entry for entry, checksum in self._snapshot_rows() if entry.checksum == checksum]
         return sorted(valid, key=lambda entry: -entry.sequence)
 
     def bad_snapshots(self) -> int:
-        """How many records of snapshots fail their checksum."""
+        """Return the number of snapshot records that fail their checksum."""
         return sum(entry.checksum != checksum for entry, checksum in self._snapshot_rows())
 
     def id_at(self, slot: int) -> str | None:
-        """The id at a slot as it stands there, unchecked; None when it is no text."""
+        """Return the id at a slot, unchecked; None when there is no point or the id is not text."""
         rows = self._all("SELECT id FROM points WHERE slot = ?", (slot,))
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
     def loses_slots(self) -> bool:
-        """Whether a point that a scan meets is not found by its slot: a key between the pages has changed."""
+        """Whether a search for a slot misses a point that a scan meets: a key in the tree has changed."""
         return bool(self._all(_SLOTS_LOST))
 
     def ids_differ(self, without: Collection[int] = ()) -> bool:
-        """Whether the index of ids and the points say different things, the points at slots `without` aside.
+        """Whether the index of ids and the points differ, apart from the points at the slots `without`.
 
-        Of two moments, or with a changed byte, the index makes a point seem absent; no checksum covers it.
+        An index of another moment, or with a changed byte, hides points; no checksum covers it.
         """
         [(listed, kept, listed_sum, kept_sum, lost)] = self._all(_ID_INDEX_COMPARISON)
         if lost and without:
@@ -170,14 +170,14 @@ class PointTable:
         return bool(lost) or (listed, listed_sum) != (kept, kept_sum)
 
     def misplaces_pages(self) -> bool:
-        """Whether a writer would write over a page that is in use, or stumble over one that no reader meets.
+        """Whether a writer would overwrite a page in use, or fail on a page that no reader meets.
 
-        SQLite's quick check reads each page once.
+        SQLite's quick check, which finds this, reads each page once.
         """
         return self._all("PRAGMA quick_check(1)") != [("ok",)]
 
     def integrity_errors(self) -> list[str]:
-        """What SQLite's own check finds; empty when it finds nothing."""
+        """Return the first 20 findings of SQLite's integrity check; empty when there are none."""
         return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
 
     def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:
@@ -199,7 +199,7 @@ class PointTable:
                 after = self._behind(after, rows)
 
     def _behind(self, after: int, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Where a scan goes on; raises DamagedFile where that leads back, and so round for ever."""
+        """Return the slot where a scan continues; raise DamagedFile unless it rises, to prevent a loop."""
         last = int(rows[-1][0])
         if last <= after:
             raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
@@ -217,7 +217,7 @@ class PointTable:
                 return self._all_with_broken_text(statement, values, fetch)
 
     def _all_with_broken_text(self, statement: str, values: Sequence[Any], fetch: _Fetch) -> list[_Row]:
-        """Rows of which one holds a text that is none: its checksum tells, the others must not suffer."""
+        """Fetch rows with text that is not valid UTF-8: its checksum fails, and other rows stay readable."""
         self._connection.text_factory = _BROKEN_TEXT
         try:
             return fetch(self._connection.execute(statement, values))
@@ -226,7 +226,7 @@ class PointTable:
 
 
 def _fetch_some(cursor: sqlite3.Cursor) -> list[_Row]:
-    """The first rows of `_POINT_COLUMNS`: about `SCAN_BYTES` of payloads."""
+    """Fetch the first rows of `_POINT_COLUMNS`, with about `SCAN_BYTES` of payloads."""
     rows: list[_Row] = []
     size = 0
     while size < SCAN_BYTES and (more := cursor.fetchmany(SCAN_STEP_ROWS)):

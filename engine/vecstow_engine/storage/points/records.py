@@ -1,4 +1,4 @@
-"""What stands in `points.db`: the meta row, points, snapshots, and the checksums over them. Pure."""
+"""The rows of `points.db`: meta row, points, snapshots, and the checksums over them. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POINT = struct.Struct("<QQIIH")
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The one row that says what the table contains."""
+    """The meta row, which describes the content of the table."""
 
     uid: str
     name: str
@@ -62,7 +62,7 @@ class StoredPoint(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The point table's fixed columns, ascending by slot; each of shape (n,)."""
+    """The fixed columns of the point table, ascending by slot; each of shape (n,)."""
 
     slots: NDArray[np.int64]
     generations: NDArray[np.uint32]
@@ -71,7 +71,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEntry:
-    """What is known of one valid `index.bin`."""
+    """The record of one valid `index.bin`."""
 
     crc: int
     bytes: int
@@ -88,7 +88,7 @@ class SnapshotEntry:
 
 
 def checked_point(row: Sequence[Any]) -> StoredPoint | None:
-    """The point of a table row, or None when it fails its checksum."""
+    """Return the point of a table row, or None when it fails its checksum."""
     try:
         point = StoredPoint(*row[:6])
         return point if point.checksum == row[6] else None
@@ -97,7 +97,7 @@ def checked_point(row: Sequence[Any]) -> StoredPoint | None:
 
 
 def read_meta(rows: Sequence[Sequence[Any]], path: Path) -> Meta:
-    """The one meta row; raises DamagedFile unless it fits its checksum, NewerFormat."""
+    """Return the only meta row; raise DamagedFile unless it matches its checksum, or NewerFormat."""
     if len(rows) != 1:
         raise DamagedFile(f"{len(rows)} meta rows; there must be one", file=str(path))
     version, uid, name, applied, checkpoints, points, checksum_sum, checksum = rows[0]
@@ -112,7 +112,7 @@ def read_meta(rows: Sequence[Sequence[Any]], path: Path) -> Meta:
 
 @contextlib.contextmanager
 def damaged_when(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """What a column of the wrong type or size raises, as DamagedFile."""
+    """Raise DamagedFile for an error that a column of the wrong type or size causes."""
     try:
         yield
     except errors as error:

@@ -1,7 +1,8 @@
-"""A point table whose points are intact, but not found where a reader looks: noticed at the start, mended.
+"""The repair of a point table whose points are intact, but not found where a reader looks for them.
 
-No checksum covers the tree above the points, nor the index of ids. Both follow from the points, and are made
-anew. So is what pages keep of free space, which nobody but a writer reads: it would write over points.
+No checksum covers the tree above the points, or the index of ids. Both follow from the points and are
+rebuilt. The records of free space in pages are rebuilt too: only a writer reads them, and it would overwrite
+points.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vecstow_engine.storage.points.writer import rebuild_id_index, vacuum, vacuu
 
 
 class Fault(Enum):
-    """What does not lead to the points."""
+    """A structure of the table that does not lead to the points."""
 
     TREE = "the tree of the points does not lead to all of them"
     IDS = "the index of ids does not fit the points"
@@ -26,9 +27,10 @@ class Fault(Enum):
 
 
 def find_faults(table: PointTable) -> list[Fault]:
-    """What must be made anew; raises DamagedFile when points fail their checksums too.
+    """Return the structures to rebuild.
 
-    Then nobody can tell which ids there are.
+    Raises DamagedFile when the index of ids is damaged and points fail their checksums too: then the set of
+    ids is unknown.
     """
     tree = [Fault.TREE] if table.loses_slots() else []
     ids = [Fault.IDS] if _cannot_tell(table.ids_differ) else []
@@ -44,7 +46,7 @@ def find_faults(table: PointTable) -> list[Fault]:
 
 
 def _cannot_tell(is_wrong: Callable[[], bool]) -> bool:
-    """It is wrong, or cannot even be walked."""
+    """Whether the check reports a fault, or raises StorageError."""
     try:
         return is_wrong()
     except StorageError:
@@ -52,10 +54,10 @@ def _cannot_tell(is_wrong: Callable[[], bool]) -> bool:
 
 
 def mend(path: Path, faults: list[Fault]) -> list[str]:
-    """Make anew what does not lead to the points, durably; returns what to say of it.
+    """Rebuild the structures that do not lead to the points, durably; return a remark for each.
 
-    Raises DamagedFile when that cannot be done. Pages that stay as they are disturb no reader: then a
-    checkpoint may fail.
+    Raises DamagedFile when that fails. Pages that stay wrong do not disturb readers, but a checkpoint may
+    fail.
     """
     if Fault.TREE in faults:
         vacuum(path)
@@ -73,7 +75,7 @@ def mend(path: Path, faults: list[Fault]) -> list[str]:
 
 
 def _mend_pages(path: Path) -> None:
-    """What is recorded of index.bin is kept if it can be read; else the index is built from the rows."""
+    """Rewrite the table. Drop unreadable records of index.bin: the index is then built from the rows."""
     for write_anew in (vacuum, vacuum_without_snapshots):
         with contextlib.suppress(DamagedFile):
             write_anew(path)
@@ -83,9 +85,9 @@ def _mend_pages(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    """Write the table anew when a commit met damage where no point lies, durably; readers may have it open.
+    """Rewrite the table, durably, after a commit met damage outside of the points; readers may have it open.
 
-    Raises DamagedFile unless a scan gives every point: what is not read would be lost for good.
+    Raises DamagedFile unless a scan returns every point: a rewrite would lose an unread point for good.
     """
     with closing(PointTable(path)) as table:
         table.slots(table.meta())

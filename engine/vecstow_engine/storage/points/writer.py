@@ -1,6 +1,6 @@
-"""Commits to `points.db`, and how SQLite is opened for them (rules 11 and 12 of the disk).
+"""Commits to `points.db`, and the SQLite settings for them (rules 11 and 12).
 
-Each commit has a connection of its own, which is closed afterwards, and is durable when it returns.
+Each commit uses a connection of its own, which is closed afterwards. A commit is durable when it returns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vecstow_engine.storage.points.records import (
 
 BUSY_TIMEOUT_SECONDS: Final = 30
 SHARED_MEMORY_ROOM_BYTES: Final = 1 << 20
-"""SQLite does not say why it could not make `-shm`; below this it is for want of room."""
+"""SQLite does not report why it could not make `-shm`; with less room than this, the cause is a full disk."""
 WRITER_CACHE_KIB: Final = 16 * 1024
 _SCHEMA: Final = """
 CREATE TABLE meta (
@@ -45,22 +45,23 @@ CREATE TABLE snapshots (
 """
 _FILE_VERSIONS: Final = slice(18, 20)
 _WRITE_AHEAD_LOG: Final = b"\2\2"
-"""What journal_mode=WAL sets (https://www.sqlite.org/fileformat2.html, section 1.3.3)."""
+"""The bytes that journal_mode=WAL sets (https://www.sqlite.org/fileformat2.html, section 1.3.3)."""
 SELECT_META: Final = (
     "SELECT version, uid, name, applied, checkpoints, points, checksum_sum, checksum FROM meta"
 )
 
 
 def create_points(path: Path, meta: Meta) -> None:
-    """Make an empty point table, durably: made in memory and put in its place at once, never half there.
+    """Make an empty point table, durably: built in memory and renamed to its place, so it is never
+    incomplete.
 
-    What a crashed attempt left beside it is thrown away: it had no manifest.
+    Removes the `-wal` and `-shm` of a crashed attempt, which had no manifest.
     """
     left = [p for p in (path.with_name(path.name + end) for end in ("-wal", "-shm")) if p.exists()]
     for leftover in left:
         files.remove(leftover)
     if left:
-        files.sync_folder(path.parent)  # a log that came back would count as the new table's
+        files.sync_folder(path.parent)  # A -wal that reappears would count as the new table's.
     with wrapped(path), contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.executescript(_SCHEMA + _SNAPSHOTS)
         _write_meta(connection, meta)
@@ -70,10 +71,10 @@ def create_points(path: Path, meta: Meta) -> None:
 
 
 def fold_journal(path: Path) -> None:
-    """Make durable what SQLite's `-wal` shows, before anything else reads `path`.
+    """Make the content of SQLite's `-wal` durable, before anything else reads `path`.
 
-    The page cache may show frames that the disk never had, so the found `-wal` is written anew, under its
-    name, and only then moved into the database. `-shm` is rebuilt by SQLite.
+    The page cache may show frames that the disk never had. The found `-wal` is therefore written again under
+    its name, and only then moved into the database. SQLite rebuilds `-shm`.
     """
     wal = path.with_name(path.name + "-wal")
     with contextlib.suppress(FileNotFoundError):
@@ -95,10 +96,10 @@ def fold_journal(path: Path) -> None:
 def write_points(
     path: Path, freed: Iterable[int], points: Iterable[StoredPoint], applied: int, checkpoints: int
 ) -> Meta:
-    """One checkpoint: free `freed` slots, add `points`, say what is applied. Durable when this returns.
+    """Commit one checkpoint: delete the points at `freed` slots, add `points`, record `applied`. Durable.
 
-    Raises DiskFull or Busy (try the same again: what was committed already is not committed twice), or
-    StorageError, after which `path` must not be written again in this process.
+    Raises DiskFull or Busy: the same call can be repeated, and does not commit twice. Raises StorageError,
+    after which `path` must not be written again in this process.
     """
     with wrapped(path), _writer(path) as connection:
         meta = read_meta(connection.execute(SELECT_META).fetchall(), path)
@@ -117,7 +118,7 @@ def write_points(
 
 
 def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
-    """Record a snapshot of the index beside the previous one; durable when this returns."""
+    """Record a snapshot of the index next to the previous one; durable when this returns."""
     with wrapped(path), _writer(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM snapshots WHERE crc = ?", (entry.crc,))
@@ -153,7 +154,7 @@ def rewrite_meta(path: Path, meta: Meta) -> None:
 
 
 def rebuild_id_index(path: Path) -> None:
-    """Make the index of ids anew from the points; durable when this returns."""
+    """Rebuild the index of ids from the points; durable when this returns."""
     with wrapped(path), _writer(path) as connection:
         connection.execute("REINDEX points")
         make_durable(connection, path)
@@ -167,7 +168,7 @@ def vacuum(path: Path) -> None:
 
 
 def vacuum_without_snapshots(path: Path) -> None:
-    """The same, and what is recorded of `index.bin` is forgotten unread: its pages may be what is damaged."""
+    """Call `vacuum`, but drop the records of `index.bin` unread: their pages may be damaged."""
     with wrapped(path), _writer(path) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         connection.execute("BEGIN IMMEDIATE")
@@ -216,9 +217,9 @@ def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
 
 
 def make_durable(connection: sqlite3.Connection, path: Path) -> None:
-    """Move SQLite's log into the database file and sync it: only busy = 0 proves that it happened.
+    """Move SQLite's log into the database file and sync it; only busy = 0 proves that this happened.
 
-    The passive pass does the work beside the readers; the truncating one then has little left to wait for.
+    The passive pass works next to readers, so that the truncating pass has little left to wait for.
     """
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -244,21 +245,23 @@ def _writer(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
-    """A sync may have failed: the last connection that is closed would try it again, and then unlink `-wal`.
+    """Keep a connection open for ever. A sync may have failed, and closing the last connection repeats the
+    sync and then unlinks `-wal`.
 
-    So this one never is, not even at the interpreter's end. At most one a table: nothing writes it any more.
+    The reference count keeps it open at the interpreter's end, too. A table has at most one such connection,
+    because nothing writes the table afterwards.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def limit_caches(bytes_max: int) -> None:
-    """Bound what all connections of this process cache together: beyond it, each reuses its own pages."""
+    """Limit the caches of all connections of this process together; above it, each reuses its own pages."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"PRAGMA soft_heap_limit={bytes_max}")
 
 
 def connect(path: Path, cache_kib: int, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with the settings of rule 11; the file must exist."""
+    """Open a connection with the settings of rule 11; the file must exist."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
         uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False,
@@ -271,7 +274,7 @@ def connect(path: Path, cache_kib: int, *, read_only: bool = False) -> sqlite3.C
 
 
 def connect_at_rest(path: Path) -> sqlite3.Connection:
-    """A reading connection that takes no locks and makes no `-wal` and `-shm` beside the file."""
+    """Open a connection for reading that takes no locks and makes no `-wal` or `-shm`."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
     )
@@ -279,18 +282,18 @@ def connect_at_rest(path: Path) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def wrapped(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
+    """Turn SQLite's errors into typed errors."""
     try:
         yield
     except sqlite3.Error as error:
         raise _typed(error, path) from error
-    except UnicodeDecodeError as error:  # SQLite's message quotes what the file has in place of a name
+    except UnicodeDecodeError as error:  # SQLite's message quotes the bytes of the file in place of a name.
         raise DamagedFile(f"its schema is no text: {error.reason}", file=str(path)) from error
 
 
 def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
     name = _errorname(error)
-    is_shared_memory = name.startswith("SQLITE_IOERR_SHM")  # it needs room even to read
+    is_shared_memory = name.startswith("SQLITE_IOERR_SHM")  # SQLite needs room for -shm even to read.
     if name == "SQLITE_FULL" or (is_shared_memory and not _has_room(path)):
         return DiskFull(
             f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
@@ -314,8 +317,9 @@ def _has_room(path: Path) -> bool:
 
 
 def could_not_open(error: StorageError) -> bool:
-    """SQLite could not open the table or its `-wal` for writing, as when descriptors are spent: nothing was
-    written, and the same can be tried again.
+    """Whether SQLite could not open the table or its `-wal` for writing, for example for want of descriptors.
+
+    Nothing was written, and the same call can be repeated.
     """
     cause = error.__cause__
     return isinstance(cause, sqlite3.Error) and _errorname(cause) in ("SQLITE_CANTOPEN", "SQLITE_READONLY")

@@ -1,11 +1,11 @@
-"""Opening a collection from the volume alone, in three steps.
+"""Recovery: the opening of a collection from the volume alone, in three steps.
 
-    observation   `observe` reads all files; it raises for what cannot be read or does not belong together
-    plan          `make_plan` says what is replayed, and raises for what must not be opened; pure
+    observation   `observe` reads all files; raises for files that are unreadable or do not belong together
+    plan          `make_plan` decides what is replayed; raises for a collection that must not open; pure
     apply         `apply` makes the journal of SQLite durable, rebuilds trees, removes temporaries, replays
                   the log and begins a new segment
 
-Nothing on the volume changes before both earlier steps have passed: a collection that is refused keeps every
+Nothing on the volume changes before the first two steps have passed: a collection that is refused keeps every
 byte. The steps raise DamagedFile (the collection is quarantined), Foreign or NewerFormat.
 
     opened = open_store(layout, manifest, handles)
@@ -25,7 +25,7 @@ from vecstow_engine.storage.recovery.observation import match_files, observe
 from vecstow_engine.storage.recovery.plan import make_plan, refuse_strangers
 
 REPLAY_BYTES_MAX: Final = 64 << 20
-"""Memory of replayed changes at which replay checkpoints what it has, unless the caller says otherwise."""
+"""The default bytes of replayed changes in memory at which replay makes a checkpoint."""
 
 __all__ = ["Opened", "match_files", "open_store", "refuse_strangers"]
 
@@ -39,10 +39,10 @@ def open_store(
     replay_bytes_max: int = REPLAY_BYTES_MAX,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Opened:
-    """Open one collection. `is_rival`: another folder claims the same uid.
+    """Open one collection. `is_rival`: whether another folder claims the same uid.
 
-    Replay takes `replay_bytes_max` of memory for changes, and one record. `progress` gets the number of
-    replayed records and of all.
+    Replay takes `replay_bytes_max` bytes of memory for changes, and one record. `progress` gets the number of
+    replayed records and the number of all records.
     """
     found = observe(layout, manifest)
     if found is None:

@@ -1,4 +1,4 @@
-"""Carrying out a plan: the first step of recovery that writes."""
+"""The execution of a plan: the first step of recovery that writes."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ WAL_MISSING: Final = (
     "wal_missing: there is no log; what came after the last checkpoint is lost, if anything did"
 )
 TORN_TAIL_BYTES_MAX: Final = 64 << 20
-"""A longer torn tail is not copied aside."""
+"""The length above which a torn tail is not copied to `.quarantine/`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A collection as recovery found it."""
+    """A collection after its recovery."""
 
     manifest: Manifest
     store: Store | None
-    """None: it never held data; its files come with the first write."""
+    """None when the collection never held data; its first write creates the files."""
     warnings: tuple[str, ...] = ()
     wal_missing: bool = False
     replayed: int = 0
-    """Records that were newer than the last checkpoint."""
+    """The number of records above the applied sequence."""
     changes: tuple[Applied, ...] = ()
-    """What those records changed, except what replay has brought into the files since."""
+    """The changes of those records, without the changes that replay has moved into the files."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The warnings, and whether there is no log."""
+        """The warnings, and a remark when there is no log."""
         return (*self.warnings, WAL_MISSING) if self.wal_missing else self.warnings
 
 
@@ -55,9 +55,9 @@ def apply(
     layout: Layout, manifest: Manifest, handles: HandleCache, plan: Plan,
     replay_bytes_max: int, progress: Callable[[int, int], None],
 ) -> Opened:  # fmt: skip
-    """Carry out the plan. Raises DamagedFile when a tree cannot be rebuilt, DiskFull, StorageError.
+    """Carry out the plan. Raises DamagedFile when a tree cannot be rebuilt, DiskFull or StorageError.
 
-    Whatever fails leaves the found segments as they are, so that the next recovery begins with the same log.
+    An error leaves the found segments unchanged, so that the next recovery begins with the same log.
     """
     found, replayable = plan.found, plan.replayable
     fold_journal(found.folder / POINTS)
@@ -85,7 +85,7 @@ def apply(
 def _replay(
     store: Store, replayable: Replayable, bytes_max: int, progress: Callable[[int, int], None]
 ) -> list[Applied]:
-    """Apply the records in pieces that fit into memory; returns what those of the last piece changed."""
+    """Apply the records in parts that fit into memory; return the changes of the last part."""
     changes: list[Applied] = []
     total = replayable.count
     for done, record in enumerate(records_of(replayable.extents), start=1):
@@ -108,7 +108,7 @@ def _effect_of(record: Record, log: Log) -> Effect:
 
 
 def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[str]:
-    """Copy torn tails away before their segments go: normal after a crash, but evidence."""
+    """Copy torn tails to `.quarantine/` before their segments go: normal after a crash, but evidence."""
     warnings = []
     for segment in torn:
         warnings.append(
@@ -131,7 +131,7 @@ def _resume(log: Log) -> list[str]:
         log.resume()
     except DiskFull as error:
         return [f"the log goes on with the first write that finds room: {error.message}"]
-    except StorageError as error:  # nothing was changed, and what was found can be read
+    except StorageError as error:  # Nothing was changed, and the found segments stay readable.
         return [f"the log goes on with the first write that the disk takes: {error.message}"]
     except ReadOnly as error:
         return [error.message]
@@ -139,7 +139,7 @@ def _resume(log: Log) -> list[str]:
 
 
 def _with_uid(layout: Layout, manifest: Manifest, uid: str) -> Manifest:
-    """A manifest that was written by hand, or lost and written anew, takes the header's uid."""
+    """Write the header's uid into a manifest without one: a person wrote it, or it replaced a lost one."""
     if manifest.collection_uid is not None:
         return manifest
 

@@ -1,7 +1,7 @@
-"""What the files of one collection say. Nothing is written to find out.
+"""The observation of the files of one collection. It changes none of them.
 
-A table whose `-wal` is not empty is read through SQLite, which makes `-shm` for it: an index of `-wal` that
-every opening builds again. It is removed afterwards.
+SQLite reads a table whose `-wal` is not empty, and makes `-shm` for it: an index of `-wal` that every opening
+builds again. The observation removes `-shm` afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vecstow_engine.storage.versions import refuse_newer
 _TEMPORARIES: Final = frozenset(
     name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS, POINTS + "-wal")
 )
-"""What a crash may leave; a manifest's belongs to the program that writes it."""
+"""Temporary files that a crash may leave. The manifest's belongs to the program that writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,21 @@ class Observation:
     folder: Path
     data_files: DataFiles
     identity: Identity
-    """Of the header of the rows, which the manifest confirms."""
+    """The identity in the header of the rows; it agrees with the manifest."""
     rows_bytes: int
     meta: Meta
     slots: Slots
     faults: tuple[Fault, ...]
-    """Trees of the table that do not lead to its points."""
+    """Structures of the table that do not lead to its points."""
     segments: tuple[FoundSegment, ...]
     temporaries: tuple[Path, ...]
 
 
 def observe(layout: Layout, manifest: Manifest) -> Observation | None:
-    """Read all files of a collection; None when it never held data.
+    """Read all files of a collection; return None when it never held data.
 
-    Raises DamagedFile for a file that cannot be read or belongs to another collection, Foreign, NewerFormat.
+    Raises DamagedFile for a file that cannot be read or belongs to another collection, Foreign or
+    NewerFormat.
     """
     folder = layout.collection(manifest.name)
     data_files = DataFiles.of(folder)
@@ -70,7 +71,7 @@ def observe(layout: Layout, manifest: Manifest) -> Observation | None:
 
 
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
-    """The identity that header and manifest agree on; None when there is no data and never was."""
+    """Return the identity on which header and manifest agree; None when there is no data and never was."""
     rows_path, points_path = folder / ROWS, folder / POINTS
     has_points = has_content(points_path)
     if not has_content(rows_path):

@@ -1,4 +1,4 @@
-"""From what was observed to what is replayed, or why the collection must not be opened. Pure."""
+"""The decision of recovery: what is replayed, or why the collection must not be opened. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What recovery does with a collection."""
+    """The decision about one collection."""
 
     found: Observation
     replayable: Replayable
     begins_segment: bool
-    """The log goes on in a new segment: records were found, a torn tail, or another name of the folder."""
+    """Whether the log continues in a new segment: after records, a torn tail, or a rename of the folder."""
 
 
 def make_plan(found: Observation, name: str, *, is_rival: bool) -> Plan:
-    """Return the plan for the folder `name`. `is_rival`: another folder claims the same uid.
+    """Return the plan for the folder `name`. `is_rival`: whether another folder claims the same uid.
 
     Raises DamagedFile when the files do not belong together, or records of the log are lost.
     """
@@ -52,9 +52,10 @@ def _refuse_short_rows(found: Observation) -> None:
 
 
 def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
-    """Raise DamagedFile for a segment of another incarnation; of rivals, the newest segment names the owner.
+    """Raise DamagedFile for a segment of another incarnation, or for a rival that does not own the log.
 
-    `rival` is the name of the folder at hand, when another one claims its uid too.
+    `rival` is the name of this folder when another folder claims its uid too. The newest segment names the
+    owner.
     """
     headed = [segment for segment in segments if segment.header is not None]
     for segment in headed:
@@ -73,6 +74,6 @@ def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival
 
 
 def _is_renamed(segments: Sequence[FoundSegment], name: str) -> bool:
-    """Whether the newest segment says another name than the folder has now."""
+    """Whether the newest segment has another name than the folder."""
     newest = segments[-1].header if segments else None
     return newest is not None and newest.identity.name != name
