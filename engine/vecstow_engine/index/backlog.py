@@ -1,4 +1,4 @@
-"""Labels whose rows are only on disk yet: after a restart without a fresh snapshot of the graph."""
+"""The backlog: labels whose rows are only on disk, after a restart without a fresh snapshot of the graph."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from vecstow_engine.index.hits import Labels
 
 
 class Backlog:
-    """A queue of labels. Removed labels stay in it: who reads it asks the label table. Not thread-safe."""
+    """A queue of labels. Removed labels stay in it, so readers look up each label. Not thread-safe."""
 
     def __init__(self) -> None:
         self._batches: deque[Labels] = deque()
         self.count = 0
-        """Labels in the queue, removed ones included; any thread may read it."""
+        """The number of labels in the queue, removed ones included; any thread may read it."""
 
     def add(self, labels: Labels) -> None:
-        """Append labels, of which the backlog keeps the array."""
+        """Append labels; the backlog keeps the array."""
         if len(labels):
             self._batches.append(labels)
             self.count += len(labels)
 
     def peek(self, count: int) -> Labels:
-        """The first labels, at most `count`, and of one batch."""
+        """Return the first labels: at most `count`, all from one batch."""
         return self._batches[0][:count] if self._batches else np.empty(0, dtype=np.uint64)
 
     def skip(self, count: int) -> None:
-        """Drop the first `count` labels, of one batch, as `peek` returned them."""
+        """Drop the first `count` labels, as `peek` returned them."""
         self.count -= count
         if count:
             rest = self._batches.popleft()[count:]
@@ -36,7 +36,7 @@ class Backlog:
                 self._batches.appendleft(rest)
 
     def snapshot(self) -> list[Labels]:
-        """The labels of this moment, batch by batch."""
+        """Return the present labels, batch by batch."""
         return list(self._batches)
 
     @property

@@ -1,7 +1,7 @@
-"""Distances and exact search by brute force: the oracle of every approximate index.
+"""Distances and exact search by brute force: the oracle of each approximate index.
 
-Both queries and rows must be prepared (`prepare`) for the metric. Temporaries stay below about 32 MiB
-whatever the number of rows. Results beyond float32's range are its greatest value, never infinite or NaN.
+Queries and rows must be prepared (`prepare`) for the metric. Temporaries stay below about 32 MiB for any
+number of rows. Results beyond the range of float32 are its greatest value, never infinite or NaN.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 _Scale = TypeVar("_Scale", float, _Doubles)
 
 _SCORE_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of one block's scores (queries x rows)."""
+"""Bytes of the scores of one block (queries x rows)."""
 _CACHE_BYTES: Final = 256 * 1024
-"""Bytes of rows that are subtracted at a time, so that the difference stays in the processor's cache."""
+"""Bytes of rows that are subtracted at a time, so that the difference fits into the processor's cache."""
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _FLOAT32_TINY: Final = float(np.finfo(np.float32).tiny)
 _SQUARES_TRUSTED: Final = (1e-30, 1e37)
@@ -30,7 +30,10 @@ _SQUARES_TRUSTED: Final = (1e-30, 1e37)
 
 
 def prepare(metric: DistanceMetric, rows: npt.ArrayLike) -> Rows:
-    """Rows as the index holds them: of unit length for Cosine (a zero row stays zero), else as they are."""
+    """Return rows (n, dimension) as the index holds them, float32: for Cosine at unit length, else unchanged.
+
+    A zero row stays zero.
+    """
     rows32 = np.ascontiguousarray(np.atleast_2d(rows), dtype=np.float32)
     if metric is not DistanceMetric.COSINE:
         return rows32
@@ -42,7 +45,7 @@ def prepare(metric: DistanceMetric, rows: npt.ArrayLike) -> Rows:
 
 
 def distances(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
-    """All distances, float32, shape (queries, rows)."""
+    """Return all distances, float32, shape (queries, rows)."""
     if metric is DistanceMetric.COSINE:
         cosine: Rows = np.maximum(1 - queries @ rows.T, 0)
         return cosine
@@ -56,7 +59,7 @@ def distances(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
 
 
 def distances_of_pairs(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
-    """The distance (n,) of each query (n, dimension) to the row in the same place."""
+    """Return the distance (n,) of each query (n, dimension) to the row at the same position."""
     places = np.arange(len(rows))
     return _paired(metric, queries, places, rows, places)
 
@@ -64,9 +67,9 @@ def distances_of_pairs(metric: DistanceMetric, queries: Rows, rows: Rows) -> Row
 def nearest(
     metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, hits: Hits | None = None
 ) -> Hits:
-    """The k nearest rows of each query, equal distances ordered by label; padded to k places.
+    """Return the k nearest rows of each query, equal distances ordered by label, padded to k places.
 
-    `hits` are those of other rows, with k places, and are merged in.
+    `hits` are hits among other rows, with k places; they are merged into the result.
     """
     if hits is None:
         hits = Hits.none(len(queries), k)
@@ -80,12 +83,12 @@ def nearest(
 def _nearest_in_block(
     metric: DistanceMetric, queries: Rows, rows: Rows, labels: Labels, k: int, bounds: Rows
 ) -> Hits | None:
-    """As `nearest`, for few enough rows; those beyond each query's bound (q,) may be left out.
+    """Do the work of `nearest` for one block of rows; rows beyond each query's bound (q,) may be left out.
 
-    None when all of them are beyond.
+    Returns None when all rows are beyond the bounds.
 
-    A matrix product shortlists, and the pairs that are left are measured one by one: equal rows are then
-    equally far whatever their place in the matrix, and near ones are not lost in the rounding of far ones.
+    A matrix product selects a shortlist, and its pairs are then measured one by one. Equal rows therefore get
+    equal distances at any place in the matrix, and the rounding of far rows does not hide near ones.
     """
     slacks: float | _Doubles = 0.0
     power = 1
@@ -96,7 +99,7 @@ def _nearest_in_block(
         power = 2
     else:
         scores, slacks = _dots_by_product(metric, queries, rows)
-    # First with two numbers alone: a search asks for the few rows beside its graph each time.
+    # First compare two numbers: each search asks this for the few rows outside of its graph.
     if scores.min(initial=np.inf) > float(bounds.max(initial=-np.inf)) ** power + np.max(slacks, initial=0):
         return None
     of_query, of_row = _shortlist(scores, k, bounds.astype(np.float64) ** power + slacks, slacks)
@@ -110,9 +113,9 @@ def _nearest_in_block(
 def _shortlist(
     scores: Rows, k: int, limits: _Doubles, slacks: float | _Doubles
 ) -> tuple[_Positions, _Positions]:
-    """Pairs of a query and a row, by query, that may belong to its k least scores within its limit.
+    """Return pairs of a query and a row, by query, that may be among the k least scores within its limit.
 
-    Scores are off by half of the query's slack at most.
+    Scores are wrong by at most half of the query's slack.
     """
     within = scores <= _rounded_up(limits)
     if scores.shape[1] > k and np.count_nonzero(within) > 4 * k * len(scores):
@@ -123,13 +126,13 @@ def _shortlist(
 
 
 def _rounded_up(limits: _Doubles) -> Rows:
-    """As a column of float32, none smaller than it was."""
+    """Return the limits as a column of float32, each at least as large as before."""
     with np.errstate(over="ignore"):
         return np.nextafter(limits.astype(np.float32), np.float32(np.inf))[:, None]
 
 
 def _first_of_each(count: int, k: int, of_query: _Positions, labels: Labels, measured: Rows) -> Hits:
-    """The k least distances for each of `count` queries, from triples in any order."""
+    """Return the k least distances for each of `count` queries, from triples in any order."""
     order = np.lexsort((labels, measured, of_query))
     of_query, labels, measured = of_query[order], labels[order], measured[order]
     rank = np.arange(len(order)) - np.searchsorted(of_query, np.arange(count))[of_query]
@@ -141,7 +144,7 @@ def _first_of_each(count: int, k: int, of_query: _Positions, labels: Labels, mea
 
 
 def _squares_by_product(queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
-    """|q|^2 - 2 q.r + |r|^2 (q, n), and per query twice the error bound of it (q,)."""
+    """Return |q|^2 - 2 q.r + |r|^2 (q, n), and for each query twice its error bound (q,)."""
     with np.errstate(all="ignore"):
         query_squares = np.einsum("ij,ij->i", queries, queries)
         row_squares = np.einsum("ij,ij->i", rows, rows)
@@ -151,8 +154,8 @@ def _squares_by_product(queries: Rows, rows: Rows) -> tuple[Rows, _Doubles]:
 
 
 def _dots_by_product(metric: DistanceMetric, queries: Rows, rows: Rows) -> tuple[Rows, float | _Doubles]:
-    """1 - q.r (q, n), and twice the error bound of it, one or per query (q,)."""
-    if metric is DistanceMetric.COSINE:  # of unit length: nothing overflows
+    """Return 1 - q.r (q, n), and twice its error bound, as one number or one per query (q,)."""
+    if metric is DistanceMetric.COSINE:  # Rows of unit length cannot overflow.
         return 1 - queries @ rows.T, _slack(2.0, queries.shape[1])
     with np.errstate(all="ignore"):
         scores = 1 - queries @ rows.T
@@ -162,7 +165,7 @@ def _dots_by_product(metric: DistanceMetric, queries: Rows, rows: Rows) -> tuple
 
 
 def _without_overflow(scores: Rows, scale: _Doubles, terms: int) -> tuple[Rows, _Doubles]:
-    """Scores with twice their error bound; infinite, and then any score will do, where one has overflowed."""
+    """Return scores and slacks; after an overflow the slack is infinite, so that any score is accepted."""
     slacks = _slack(scale, terms)
     finite = np.isfinite(scores)
     if finite.all() and np.isfinite(slacks).all():
@@ -174,10 +177,10 @@ def _without_overflow(scores: Rows, scale: _Doubles, terms: int) -> tuple[Rows, 
 
 
 def _slack(scale: _Scale, terms: int) -> _Scale:
-    """Twice the error bound of a float32 dot product of n terms, whose factors' norms multiply to `scale`.
+    """Return twice the error bound of a float32 dot product of n terms, whose norms multiply to `scale`.
 
-    It errs by at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1),
-    besides underflow.
+    The error is at most n u |a| |b|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1),
+    apart from underflow.
     """
     return 2 * (terms + 8) * (2.0**-24 * scale + _FLOAT32_TINY)
 
@@ -198,7 +201,7 @@ def _dot_distances(queries: Rows, rows: Rows) -> Rows:
 def _paired(
     metric: DistanceMetric, queries: Rows, of_query: _Positions, rows: Rows, of_row: _Positions
 ) -> Rows:
-    """The distance of each pair (n,)."""
+    """Return the distance of each pair (n,)."""
     result = np.empty(len(of_row), dtype=np.float32)
     for part in _parts(len(of_row), _CACHE_BYTES // (4 * rows.shape[1])):
         result[part] = _direct(metric, queries[of_query[part]], rows[of_row[part]])
@@ -206,9 +209,11 @@ def _paired(
 
 
 def _direct(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
-    """Distances (n,) of each row, by subtraction where there is one, so that equal rows are exactly 0 apart.
+    """Return the distance (n,) of each row, by subtraction where possible, so that equal rows are exactly 0
+    apart.
 
-    Queries are one (1, dimension) or one for each row (n, dimension); few enough for the cache.
+    Queries have shape (1, dimension), or (n, dimension) with one per row. The caller limits n to fit the
+    cache.
     """
     with np.errstate(all="ignore"):
         sums = _sums(metric, queries, rows)
@@ -226,7 +231,7 @@ _Floats = TypeVar("_Floats", Rows, _Doubles)
 
 
 def _sums(metric: DistanceMetric, queries: _Floats, rows: _Floats) -> _Floats:
-    """Products, squared or absolute differences, summed over each row."""
+    """Return products, squared differences or absolute differences, summed over each row."""
     sums: _Floats
     if metric in (DistanceMetric.COSINE, DistanceMetric.DOT_PRODUCT):
         sums = np.einsum("ij,ij->i", np.broadcast_to(queries, rows.shape), rows)
@@ -235,7 +240,7 @@ def _sums(metric: DistanceMetric, queries: _Floats, rows: _Floats) -> _Floats:
     if metric is DistanceMetric.EUCLIDEAN:
         sums = np.einsum("ij,ij->i", difference, difference)
         return sums
-    # Twice as fast as a sum along rows, and the same for equal rows, which a matrix product is not.
+    # Twice as fast as a sum along rows, and the same for equal rows, unlike a matrix product.
     sums = np.einsum("ij,j->i", np.abs(difference, out=difference), np.ones(rows.shape[1], rows.dtype))
     return sums
 

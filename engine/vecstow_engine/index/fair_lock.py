@@ -1,8 +1,8 @@
-"""A lock that is handed on in the order in which it was asked for.
+"""A lock that threads get in the order of their requests.
 
-A plain `threading.Lock` lets a thread that releases and asks again at once overtake the ones that wait: the
-mover of slices would starve searches. In turn, a search waits for one slice at most, and a slice for the
-searches that came before it.
+With a plain `threading.Lock`, a thread that releases and requests again at once overtakes the waiting
+threads: the mover of slices would starve searches. With this lock, a search waits for at most one slice, and
+a slice waits for the searches that came before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import TracebackType
 
 
 class FairLock:
-    """A mutual exclusion lock, first come, first served; used with `with`. Not reentrant."""
+    """A mutual exclusion lock, first come, first served; used in a with block. Not reentrant."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

@@ -1,10 +1,10 @@
-"""Approximate nearest neighbours of many rows, equal ones included.
+"""The graph of one index: approximate nearest neighbours of many rows, equal ones included.
 
-hnswlib's graph isolates points next to many equal or nearly equal ones: their neighbours' links lead to one
-another alone. So equal rows share one node, and nodes that the graph does not lead to stand apart, where they
-are searched exactly. A search for what was inserted finds them.
+hnswlib isolates points next to many equal or nearly equal ones, whose links lead only to one another. Equal
+rows therefore share one node, and nodes that the graph does not lead to are nodes apart, which are searched
+exactly. A search for inserted nodes finds the nodes apart.
 
-Not thread-safe: the caller lets one call in at a time, two searches included.
+Not thread-safe: the caller allows one call at a time, and one search at a time.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceM
 
 _LIVE: Final = 1
 _CHECK_COSTS: Final = {1: 1.0, 8: 3.0, 64: 15.0}
-"""By ef, in greedy searches: most nodes are found at once, and what the last one does not find is lost."""
+"""The cost of a check by ef, in greedy searches. The first ef finds most nodes; the last ef decides."""
 _CHECK_COSTS_IN_DOUBT: Final = {1: 1.0, 8: 3.0, 16: 5.0}
-"""Among nearly equal rows a search happens upon an isolated node at one ef, and misses it at the next."""
+"""Among nearly equal rows, one ef finds an isolated node by chance, and the next ef misses it."""
 _SWEEP_GROWTH: Final = 2
-"""Growth after which all nodes are checked again, since later ones take the links of earlier ones."""
+"""The growth after which all nodes are checked again, because later nodes take the links of earlier ones."""
 EQUAL_SHARE_MAX: Final = 0.01
-"""Share of nodes with equal rows above which a loaded graph is worth a rebuild."""
+"""The share of nodes with equal rows above which a loaded graph is worth a rebuild."""
 APART_ROWS_MAX: Final = 2000
 APART_BYTES_MAX: Final = 4 * 1024 * 1024
 _LABEL_BYTES: Final = 5
-"""A label's place in the table."""
+"""Bytes of a label in the label table."""
 _CHECK_BYTES: Final = 8
-"""A node's place in the queue of checks: after a start all nodes wait there."""
+"""Bytes of a node in the queue of checks, which holds all nodes after a start."""
 
 
 def graph_bytes(rows: int, dimension: int, max_connections: int) -> int:
-    """Bytes of memory that a graph of so many distinct rows takes, about, without nodes that stand apart."""
+    """Return about how many bytes of memory a graph of distinct rows takes, without nodes apart."""
     tables = rows * (ROW_TABLE_BYTES + _LABEL_BYTES + _CHECK_BYTES)
     return hnsw_bytes(rows, dimension, max_connections) + tables
 
@@ -71,15 +71,16 @@ class HnswGraph:
         """Nodes apart that are not in hnswlib's graph."""
         self._swept_rows = 0
         self.unreached_count = 0
-        """Nodes that the graph does not lead to and for which there was no room apart."""
+        """The number of nodes that the graph does not lead to and that had no room as nodes apart."""
         self.is_outdated = False
-        """Whether nodes of a loaded graph hold equal rows, or rows that hnswlib cannot measure, as those of
-        earlier releases may."""
+        """Whether nodes of a loaded graph hold equal rows or rows that hnswlib cannot measure, as in earlier
+        releases.
+        """
 
     def add(self, rows: Rows, labels: Labels, threads: int) -> None:
-        """Insert prepared rows (n, dimension) under distinct labels (n,); grows when full.
+        """Insert prepared rows (n, dimension) under distinct labels (n,); grow when full.
 
-        A label whose slot is held under another generation takes it over: the older one is marked deleted.
+        A label takes over its slot from a label of another generation, which is marked deleted.
         """
         if not len(labels):
             return
@@ -91,7 +92,7 @@ class HnswGraph:
     def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
         nodes, new, hashes, first = self._nodes_for(rows, labels)
         self._hnsw.add(rows[new], labels[new], threads)
-        # Only now: what hnswlib failed to take is no node that equal rows could join.
+        # Only after hnswlib took the rows: a row that it rejected is no node that equal rows could join.
         self._rows.put(hashes, labels[first])
         self.checking.note(labels[new])
         self._table.put(labels[new], _LIVE)
@@ -101,19 +102,19 @@ class HnswGraph:
         self._sweep_when_grown()
 
     def _set_apart(self, rows: Rows, labels: Labels) -> None:
-        """Let rows that hnswlib cannot measure stand apart, under their own labels."""
+        """Make rows that hnswlib cannot measure nodes apart, under their own labels."""
         self._apart.add(rows, labels)
         self._table.put(labels, _LIVE)
         self._outside.update(labels.tolist())
 
     def _beyond(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Whether float32 sums of squares of each row (n,) may overflow or vanish, as hnswlib computes them.
+        """Whether the float32 sums of squares that hnswlib computes of each row (n,) may overflow or vanish.
 
-        Earlier releases took such rows. They are searched exactly.
+        Earlier releases accepted such rows. They are searched exactly.
         """
         if self._metric is DistanceMetric.COSINE:
             return np.zeros(len(rows), dtype=np.bool_)
-        # Without a copy: `load` asks for all rows of a file.
+        # No copy of the rows: `load` passes all rows of a file.
         peaks = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
         inside = (peaks >= MAGNITUDE_MIN) & (peaks <= MAGNITUDE_MAX)
         beyond: npt.NDArray[np.bool_] = ~(inside | (peaks == 0))
@@ -122,8 +123,8 @@ class HnswGraph:
     def _nodes_for(
         self, rows: Rows, labels: Labels
     ) -> tuple[Labels, npt.NDArray[np.bool_], Hashes, npt.NDArray[np.intp]]:
-        """Return the node of each row (n,), whether the row gets its own new one, and the hashes and the
-        lines of the rows that no node held before, each once.
+        """Return, for rows (n, dimension): the node of each, which rows become new nodes, and for each row
+        that no node held before, once, its hash and its line.
         """
         hashes, first, inverse = np.unique(self._rows.hashes(rows), return_index=True, return_inverse=True)
         nodes = self._rows.find(hashes)
@@ -138,7 +139,7 @@ class HnswGraph:
         return np.where(new, labels, nodes[inverse]), new, hashes[~known], first[~known]
 
     def _node_rows(self, nodes: Labels) -> Rows:
-        """Rows of nodes, hidden ones included."""
+        """Return the rows of nodes, hidden ones included."""
         rows = np.empty((len(nodes), self._dimension), dtype=np.float32)
         apart = self._apart.holds(nodes)
         rows[apart] = self._apart.rows(nodes[apart])
@@ -149,7 +150,7 @@ class HnswGraph:
         return rows
 
     def _join(self, labels: Labels, nodes: Labels) -> None:
-        """Labels (n,) join nodes (n,) that are there; dead ones come back."""
+        """Add labels (n,) to existing nodes (n,), and show nodes that were hidden."""
         distinct = np.unique(nodes)
         alone = distinct[self._table.known(distinct) & ~self._groups.lists(distinct)]
         dead = distinct[~self._is_live(distinct)]
@@ -161,7 +162,7 @@ class HnswGraph:
         return self._table.known(nodes) | self._groups.lists(nodes)
 
     def mark_deleted(self, labels: Labels) -> None:
-        """Never return these labels again; unknown and deleted ones are passed over."""
+        """Stop returning these labels, for good; ignore unknown and deleted ones."""
         if not len(labels):
             return
         live = labels[self.contains(labels)]
@@ -173,24 +174,24 @@ class HnswGraph:
             self._outside.difference_update(dead.tolist())
 
     def contains(self, labels: Labels) -> npt.NDArray[np.bool_]:
-        """Which of the labels are in the graph and live; shape (n,)."""
+        """Whether each label is in the graph and live; shape (n,)."""
         return self._table.known(labels)
 
     def live_labels(self) -> Labels:
-        """All live labels, by rising slot."""
+        """Return all live labels, by rising slot."""
         return self._table.labels_at(_LIVE)
 
     def rows(self, labels: Labels) -> Rows:
-        """The prepared rows (n, dimension) of live labels, at about 25 ns a value."""
+        """Return the prepared rows (n, dimension) of live labels, at about 25 ns a value."""
         nodes, inverse = np.unique(self._groups.nodes_of(labels), return_inverse=True)
         return self._node_rows(nodes)[inverse]
 
     def search(self, queries: Rows, k: int, ef: int, threads: int) -> Hits:
-        """The k nearest live labels of prepared queries (q, dimension), padded to k places.
+        """Return the k nearest live labels of prepared queries (q, dimension), padded to k places.
 
         `ef` is the size of the candidate list for this call alone, at least k. An answer has fewer than
-        min(k, live_count) labels where the graph leads to no more, as it may among many nearly equal or
-        deleted rows: `short` finds these queries, `search_among` completes them.
+        min(k, live_count) labels when the graph leads to no more, which many nearly equal or deleted rows can
+        cause. `short` finds these queries, and `search_among` completes them.
         """
         hits = self._hnsw.search(queries, k, ef, threads)
         if self._apart.count:
@@ -198,21 +199,21 @@ class HnswGraph:
         return self._groups.expand(hits)
 
     def short(self, hits: Hits) -> npt.NDArray[np.intp]:
-        """The queries whose answer has fewer labels than there are to find."""
+        """Return the positions of the queries with fewer labels in their answer than exist."""
         wanted = min(hits.k, self.live_count)
         return (
             np.flatnonzero(hits.labels[:, wanted - 1] == NO_LABEL) if wanted else np.empty(0, dtype=np.intp)
         )
 
     def search_among(self, queries: Rows, labels: Labels, k: int) -> Hits:
-        """The k nearest among these labels exactly, deleted and unknown ones passed over."""
+        """Return the k nearest among these labels, exactly; ignore deleted and unknown ones."""
         live = labels[self.contains(labels)]
         return exact.nearest(self._metric, queries, self.rows(live), live, k)
 
     def check(self, count: int, threads: int) -> int:
-        """Search for `count` nodes that were inserted, and let those that are not found stand apart.
+        """Search for `count` inserted nodes, and make those that are not found nodes apart.
 
-        Returns how many were dealt with, 0 when all are.
+        Returns the number of nodes taken from the queue, 0 when it is empty.
         """
         nodes = self.checking.take(count)
         shown = np.unique(nodes)
@@ -228,7 +229,7 @@ class HnswGraph:
         return len(nodes)
 
     def _lost(self, nodes: Labels, threads: int) -> tuple[Labels, float]:
-        """Those of the shown nodes that the search for their own rows does not find, and its cost."""
+        """Return those of the shown nodes that the search for their own rows does not find, and its cost."""
         rows, cost = self._hnsw.rows(nodes), 0.0
         for ef, weight in (_CHECK_COSTS_IN_DOUBT if self.checking.is_doubtful else _CHECK_COSTS).items():
             if len(nodes):
@@ -245,7 +246,7 @@ class HnswGraph:
 
     @property
     def apart_count(self) -> int:
-        """Nodes that are searched exactly, because the graph does not lead to them."""
+        """The number of nodes apart, which are searched exactly."""
         return self._apart.count
 
     @property
@@ -255,32 +256,32 @@ class HnswGraph:
 
     @property
     def row_count(self) -> int:
-        """Nodes, deleted ones included."""
+        """The number of hnswlib's nodes, deleted ones included."""
         return self._hnsw.row_count
 
     @property
     def live_count(self) -> int:
-        """Labels that a search may return."""
+        """The number of labels that a search may return."""
         return self._table.count(_LIVE)
 
     @property
     def deleted_count(self) -> int:
-        """Nodes that are still in the graph though no live label is theirs."""
+        """The number of nodes that are still in the graph without a live label."""
         return self._hnsw.hidden_count - self._apart.count + len(self._outside)
 
     @property
     def deleted_share(self) -> float:
-        """Deleted nodes among all nodes, 0 to 1."""
+        """The share of deleted nodes among all nodes, 0 to 1."""
         return self.deleted_count / max(1, self.row_count)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory, about: what is touched, not what is reserved."""
+        """About how many bytes of memory the graph uses, without memory that is only reserved."""
         own = graph_bytes(self.row_count, self._dimension, self.max_connections)
         return own + self._groups.bytes + self._apart.bytes
 
     def built_with(self, config: IndexConfig) -> bool:
-        """Whether these settings would make the same graph."""
+        """Whether these settings would produce the same graph."""
         return self._hnsw.built_with(config)
 
     @property
@@ -289,14 +290,14 @@ class HnswGraph:
         return self._hnsw.max_connections
 
     def file_size(self) -> int:
-        """Bytes that `save` writes; hnswlib reports no error on a full disk, so the caller compares."""
+        """Return the bytes that `save` writes, to compare: hnswlib reports no error on a full disk."""
         return self._hnsw.file_size()
 
     def save(self, path: str) -> None:
-        """Write the graph in hnswlib's format, holding the GIL; syncs nothing and reports no error.
+        """Write the graph in hnswlib's format, with the GIL held; sync nothing and report no error.
 
-        Labels that share another one's node and nodes that stand apart are not live in the file. The
-        loader adds them again, and they find their nodes by their rows.
+        In the file, labels that share another label's node and nodes apart are not live. After a load the
+        caller adds them again, and their rows lead them to their nodes.
         """
         self._hnsw.save(path)
 
@@ -309,10 +310,11 @@ class HnswGraph:
         config: IndexConfig,
         element_count_max: int = 0,
     ) -> HnswGraph:
-        """The graph saved at `path`, with room for `element_count_max` rows; holds the GIL.
+        """Return the graph saved at `path`, with room for `element_count_max` rows; hold the GIL.
 
-        The file must be verified before: damage inside rows or links crashes the process. Raises DamagedFile
-        when its sizes contradict. Its own settings win over `config`; `built_with` tells.
+        The file must be verified before: damage in rows or links crashes the process. Raises DamagedFile when
+        its sizes contradict each other. The settings of the file win over `config`; `built_with` compares
+        them.
         """
         hnsw, content = Hnsw.load(path, metric, dimension, config, element_count_max)
         graph = cls.__new__(cls)
@@ -331,9 +333,9 @@ class HnswGraph:
 
 
 def _newest_of_slots(labels: Labels) -> tuple[Labels, Labels]:
-    """Return the newest label of each slot, and the others.
+    """Return the newest label of each slot, and the other labels.
 
-    A removed label stays the name of a node that other labels share, while its slot has another label.
+    A removed label stays the name of a node that other labels share, while its slot has a newer label.
     """
     newest_first = np.sort(labels)[::-1]
     _, first = np.unique(slots_of(newest_first), return_index=True)

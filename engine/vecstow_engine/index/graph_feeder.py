@@ -1,4 +1,4 @@
-"""What moves rows into the graph, slice by slice, and builds it anew."""
+"""The work that moves rows into the graph, slice by slice, and rebuilds the graph."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 
 _CHECK_EF: Final = 8
-"""What checking a row costs beside inserting it, in `ef_construction`."""
+"""The cost of checking a row, in units of `ef_construction`, like the cost of an insertion."""
 _LEISURE: Final = 4
-"""Part of a slice that is used while nothing is urgent."""
+"""The divisor of a slice while nothing is urgent."""
 PRELOAD_BYTES: Final = 32 * 1024 * 1024
-"""Of tail, up to which rows are read from disk ahead of the graph."""
+"""The bytes of tail up to which rows are read from disk ahead of the graph."""
 LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of rows that are read from disk in one slice."""
+"""The bytes of rows that are read from disk in one slice."""
 
 
 class GraphFeeder:
-    """The only one that adds to the graph of an index; one slice at a time, whoever asks for it."""
+    """The only writer to the graph of an index; any thread may call it, and it runs one slice at a time."""
 
     def __init__(self, state: IndexState, slice_seconds: float) -> None:
         self._state = state
@@ -38,10 +38,10 @@ class GraphFeeder:
         self._load_is_next = False
 
     def advance(self, rows_max: int, threads: int) -> int:
-        """Move one slice; returns how many labels were dealt with, 0 when there is nothing to do.
+        """Move one slice; return the number of labels that it processed, 0 when there is nothing to do.
 
-        Rows on disk join the tail as far as memory allows, where they are searched faster; that and a rebuild
-        take turns with the tail. Raises what `fetch` raises, and then nothing has changed.
+        Rows on disk join the tail as far as memory allows, because their search is faster there. Reads from
+        disk and a rebuild alternate with the tail. Raises the errors of `fetch`; nothing has changed then.
         """
         with self._moving:
             state = self._state
@@ -65,9 +65,9 @@ class GraphFeeder:
             return checked if state.graph.checking.is_doubtful else 0
 
     def adopt(self, graph: HnswGraph) -> None:
-        """Serve a loaded graph; raises RuntimeError when there is one already.
+        """Serve a loaded graph; raise RuntimeError when the index has a graph.
 
-        What is known already is newer: its slot is not given back to a label that held it before.
+        The known labels are newer: a slot with a known label does not return to a label of the loaded graph.
         """
         state = self._state
         with self._moving, state.turn, state.lock:
@@ -79,9 +79,10 @@ class GraphFeeder:
             state.graph = graph
 
     def start_rebuild(self, config: IndexConfig) -> None:
-        """Build a new graph in later slices, instead of a rebuild that is under way.
+        """Build a new graph in later slices, in place of a rebuild that is under way.
 
-        In random order: rows that come cluster by cluster make a graph that does not lead to all of them.
+        The order is random: rows that arrive cluster by cluster make a graph that does not lead to all of
+        them.
         """
         state = self._state
         with self._moving, state.turn, state.lock:
@@ -94,7 +95,7 @@ class GraphFeeder:
             state.rebuild = Rebuild(graph, np.random.default_rng().permutation(labels))
 
     def start_over(self, config: IndexConfig) -> None:
-        """Give the graph up, and build another one from the rows on disk."""
+        """Drop the graph, and build another one from the rows on disk."""
         state = self._state
         with self._moving, state.turn, state.lock:
             state.config = config
@@ -103,10 +104,10 @@ class GraphFeeder:
             state.table.put(labels, BACKLOG)
             state.backlog.add(labels)
             old, state.graph, state.rebuild = (state.graph, state.rebuild), None, None
-        del old  # a large graph takes a while to free: without a lock
+        del old  # A large graph takes a while to free, so no lock is held.
 
     def _load_backlog(self, rows_max: int) -> int:
-        """Rows from disk join the tail."""
+        """Read rows of the backlog from disk into the tail."""
         state = self._state
         taken, labels, rows = self._take_backlog(rows_max)
         with state.lock:
@@ -128,7 +129,7 @@ class GraphFeeder:
         return len(labels)
 
     def _check(self, rows: int, threads: int) -> int:
-        """Search for what was inserted; when the tail is empty, so that a large import is checked once."""
+        """Check inserted nodes. The tail is empty by then, so that a large import is checked once."""
         state = self._state
         with state.turn:
             with state.lock:
@@ -138,7 +139,9 @@ class GraphFeeder:
                 return state.graph.check(rows, threads)
 
     def _take_backlog(self, rows_max: int) -> tuple[int, Labels, Rows]:
-        """How many labels to skip afterwards, the live ones of them, and their prepared rows. No locks."""
+        """Return how many labels to skip afterwards, the live ones among them, and their rows. Takes no lock
+        while it reads.
+        """
         state = self._state
         with state.lock:
             labels = state.backlog.peek(rows_max)
@@ -149,7 +152,7 @@ class GraphFeeder:
         return len(labels), live, rows
 
     def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
-        """With the turn held."""
+        """Insert rows into the graph. The caller holds the turn."""
         state = self._state
         if state.graph is None:
             state.graph = HnswGraph(state.metric, state.dimension, state.config, state.outside_graph)
@@ -157,7 +160,7 @@ class GraphFeeder:
             state.graph.add(rows, labels, threads)
 
     def _advance_rebuild(self, rebuild: Rebuild, rows_max: int, threads: int) -> int:
-        """One slice of the graph to come. Nobody searches it yet, so inserting holds no lock."""
+        """Insert one slice into the new graph. No search uses that graph yet, so insertion holds no lock."""
         state = self._state
         with state.turn:
             with state.lock:
@@ -175,6 +178,6 @@ class GraphFeeder:
             old = state.graph
             if not rebuild.todo:
                 state.graph, state.rebuild = rebuild.graph, None
-        # A large graph takes a while to free, so its last reference goes here, without a lock.
+        # A large graph takes a while to free, so the last reference is dropped here, without a lock.
         del old
         return max(1, len(labels))

@@ -1,7 +1,7 @@
-"""Labels that share a node of the graph, because their rows are equal.
+"""Groups of labels that share a node of the graph, because their rows are equal.
 
-A node bears the label of the first row that it was made for, and keeps it when that label is removed and
-others live. Only nodes that do not stand for exactly their own label take memory here.
+A node has the label of the first row that it was made for, and keeps that label after its removal while
+others live. Only nodes that stand for more or less than exactly their own label take memory here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vecstow_engine.model.labels import slots_of
 
 _SLOTS_MIN: Final = 64
 _GROUP_BYTES: Final = 250
-"""An array object, its place in the dictionary and its key."""
+"""Memory of an array object, its place in the dictionary and its key."""
 
 
 class Groups:
@@ -25,13 +25,13 @@ class Groups:
 
     def __init__(self) -> None:
         self._members: dict[int, Labels] = {}
-        """By node, sorted; a node without an entry stands for its own label, or for none."""
+        """Sorted labels by node. A node without an entry stands for its own label, or for none."""
         self._nodes = np.empty(0, dtype=np.uint64)
         """By slot: the node of the live label there, NO_LABEL for a label without a group."""
         self._listed = 0
 
     def nodes_of(self, labels: Labels) -> Labels:
-        """The node of each live label (n,)."""
+        """Return the node of each live label (n,)."""
         nodes = labels.copy()
         slots = slots_of(labels)
         inside = np.flatnonzero(slots < len(self._nodes))
@@ -44,7 +44,7 @@ class Groups:
         return np.fromiter((node in self._members for node in nodes.tolist()), np.bool_, len(nodes))
 
     def join(self, labels: Labels, nodes: Labels, alone: Labels) -> None:
-        """Labels (n,) join other labels' nodes (n,); the nodes in `alone` have stood for their own label."""
+        """Add labels (n,) to nodes (n,) of other labels. Nodes in `alone` stood only for their own label."""
         self._set_nodes(labels, nodes)
         self._set_nodes(alone, alone)
         for node in alone.tolist():
@@ -55,7 +55,7 @@ class Groups:
         self._listed += len(labels) + len(alone)
 
     def leave(self, labels: Labels) -> Labels:
-        """Live labels (n,) are removed; returns the nodes that stand for nothing any more."""
+        """Remove live labels (n,); return the nodes that stand for no label any more."""
         nodes = self.nodes_of(labels)
         grouped = self.lists(nodes)
         self._listed -= int(grouped.sum())
@@ -71,7 +71,7 @@ class Groups:
         return np.concatenate(dead)
 
     def expand(self, hits: Hits) -> Hits:
-        """Labels in the place of nodes: the k nearest, equal distances ordered by label."""
+        """Replace nodes by labels: return the k nearest, equal distances ordered by label."""
         if not self._members:
             return hits
         expanded = [self._expanded(*line) for line in zip(hits.labels, hits.distances, strict=True)]
@@ -98,12 +98,12 @@ class Groups:
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory, about."""
+        """About how many bytes of memory the groups take."""
         return self._nodes.nbytes + 8 * self._listed + _GROUP_BYTES * len(self._members)
 
 
 def _by_node(labels: Labels, nodes: Labels) -> Iterator[tuple[int, Labels]]:
-    """Each distinct node with its labels."""
+    """Yield each distinct node with its labels."""
     if not len(nodes):
         return
     order = np.argsort(nodes, kind="stable")

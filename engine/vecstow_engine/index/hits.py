@@ -1,7 +1,7 @@
-"""Answers of a search, and the labels in them.
+"""Answers of a search, and the arrays of labels in them.
 
-A label is `generation << 32 | slot` as uint64: what hnswlib stores beside a row. A slot's generation is
-raised when the slot is reused, so a label names one row for ever.
+A label is `generation << 32 | slot` as uint64, which hnswlib stores next to a row. The slot generation rises
+when the slot is used again, so a label names one row for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.uint64]
 
 NO_LABEL: Final = np.uint64(2**64 - 1)
-"""Stands where a query has fewer than k answers; greater than every label, so it sorts last."""
+"""The padding where a query has fewer than k answers; greater than every label, so it sorts last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Hits:
 
     @classmethod
     def none(cls, queries: int, k: int) -> Hits:
-        """Padding alone."""
+        """Return padding only, shape (queries, k)."""
         return cls(np.full((queries, k), NO_LABEL), np.full((queries, k), np.inf, dtype=np.float32))
 
     @property
     def k(self) -> int:
-        """How many places each query has, padding included."""
+        """The number of places of each query, padding included."""
         return int(self.labels.shape[1])
 
 
 def merge(a: Hits, b: Hits, k: int) -> Hits:
-    """The k nearest of both for each query; equal distances are ordered by label.
+    """Return the k nearest of both for each query; equal distances are ordered by label.
 
     `a` and `b` answer the same queries and share no label; each may have any number of places.
     """
@@ -51,7 +51,7 @@ def merge(a: Hits, b: Hits, k: int) -> Hits:
 
 
 def ordered(hits: Hits, k: int) -> Hits:
-    """The k nearest places of `hits`, which may be in any order, padded when there are fewer."""
+    """Return the k nearest places of `hits`, which may be in any order, padded when there are fewer."""
     order = np.lexsort((hits.labels, hits.distances), axis=-1)[:, :k]
     labels = np.take_along_axis(hits.labels, order, axis=1)
     distances = np.take_along_axis(hits.distances, order, axis=1)

@@ -1,9 +1,9 @@
-"""hnswlib 0.8.0 behind a small interface: a graph of distinct rows (Malkov and Yashunin, arXiv:1603.09320).
+"""A small interface to hnswlib 0.8.0: a graph of distinct rows (Malkov and Yashunin, arXiv:1603.09320).
 
-A node is a row under a uint64 label of hnswlib's, shown or hidden: hidden nodes are passed through and never
-returned (hnswlib calls them deleted). Not thread-safe, as hnswlib is not: the caller lets one call in at a
-time (two searches included, since hnswlib keeps one `ef` for the whole index). What hnswlib leaves to its
-caller is done here: growing, fewer results than k, Manhattan distances.
+A node is a row under a uint64 label of hnswlib's, shown or hidden. A search passes through hidden nodes but
+never returns them (hnswlib calls them deleted). Not thread-safe, because hnswlib is not: the caller allows
+one call at a time, and one search at a time, since hnswlib keeps one `ef` for the whole index. This module
+adds what hnswlib leaves to its caller: growth, fewer results than k, Manhattan distances.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
 HNSWLIB_VERSION: Final = "0.8.0"
-"""Stands in the record of a saved graph: another version may read it otherwise."""
+"""Part of the record of a saved graph: another version may read the file differently."""
 
 _GROWTH: Final = 1.5
 _CAPACITY_MIN: Final = 256
 _READ_VALUES_MAX: Final = 256 * 1024
-"""Values that hnswlib gives back in one call: 6 ms with the GIL held."""
+"""The number of values that hnswlib returns in one call: 6 ms with the GIL held."""
 _OVERFETCH: Final = 3
 """Candidates per answer from the L2 graph for Manhattan: recall 0.981 at ef 50 on 384-dimensional text."""
 _OVERFETCH_OF_EF: Final = 2.0
 """Candidates per place of `ef` for Manhattan: recall 0.97 at ef 50 on 4,000 gaussian rows of 32 dimensions;
 0.6 gives 0.84 in two thirds of the time."""
 _ROUNDING: Final = 2.0**-21
-"""Inner products of unit vectors that differ by less are the same as far as float32 can tell."""
+"""Inner products of unit vectors with a smaller difference are equal within the precision of float32."""
 SPACES: Final = {
     DistanceMetric.COSINE: "ip",
     DistanceMetric.DOT_PRODUCT: "ip",
@@ -43,13 +43,13 @@ SPACES: Final = {
     DistanceMetric.MANHATTAN: "l2",
 }
 _ELEMENT_OVERHEAD_BYTES: Final = 48 + 48
-"""Per element beside its row: a mutex (40), level and list pointer; a node of hnswlib's label map."""
+"""Bytes per element besides its row: a mutex (40), level and list pointer; a node of hnswlib's label map."""
 _INDEX_OVERHEAD_BYTES: Final = 65_536 * 40
-"""hnswlib's label mutexes, in every index however small."""
+"""hnswlib's label mutexes, which each index has at any size."""
 
 
 def hnsw_bytes(rows: int, dimension: int, max_connections: int) -> int:
-    """Bytes of memory that so many nodes take, about: what is touched, not what is reserved."""
+    """Return about how many bytes of memory nodes use, without memory that is only reserved."""
     links_above = (4 * max_connections + 20) // max(1, max_connections - 1)
     element = element_size(max_connections, dimension) + _ELEMENT_OVERHEAD_BYTES + links_above
     return rows * element + _INDEX_OVERHEAD_BYTES
@@ -78,10 +78,10 @@ class Hnsw:
         self._row = struct.Struct(f"{dimension}f")
 
     def add(self, rows: Rows, nodes: Labels, threads: int) -> None:
-        """Insert prepared rows (n, dimension) as distinct nodes (n,); grows when full.
+        """Insert prepared rows (n, dimension) as distinct nodes (n,); grow when full.
 
-        A hidden node of that label is shown again, with its new row. What hnswlib raises part-way leaves
-        all of them hidden, to be added again.
+        A hidden node of that label is shown again, with its new row. After an error of hnswlib all of them
+        are hidden, and can be added again.
         """
         if not len(nodes):
             return
@@ -91,44 +91,44 @@ class Hnsw:
             self._index.add_items(rows, nodes, num_threads=threads)
         except Exception:
             for node in nodes.tolist():
-                with contextlib.suppress(RuntimeError):  # it is not there, or is hidden still
+                with contextlib.suppress(RuntimeError):  # The node does not exist, or is hidden already.
                     self._index.mark_deleted(node)
             self._hidden += self.row_count - known
             raise
         self._hidden -= known + len(nodes) - self.row_count
 
     def hide(self, nodes: Labels) -> None:
-        """Return these shown nodes no more."""
+        """Stop returning these shown nodes."""
         for node in nodes.tolist():
             self._index.mark_deleted(node)
         self._hidden += len(nodes)
 
     def show(self, nodes: Labels) -> None:
-        """Return these hidden nodes again."""
+        """Return these hidden nodes from searches again."""
         for node in nodes.tolist():
             self._index.unmark_deleted(node)
         self._hidden -= len(nodes)
 
     def rows(self, nodes: Labels) -> Rows:
-        """The prepared rows (n, dimension) of shown nodes, at about 25 ns a value.
+        """Return the prepared rows (n, dimension) of shown nodes, at about 25 ns a value.
 
-        hnswlib holds the GIL, so they are read in parts: other threads run in between.
+        hnswlib holds the GIL, so rows are read in parts, and other threads run in between.
         """
         rows = np.empty((len(nodes), self._dimension), dtype=np.float32)
         part = max(1, _READ_VALUES_MAX // self._dimension)
         for start in range(0, len(nodes), part):
-            # hnswlib makes its own numpy array from the same lists, at twice the time.
+            # hnswlib can make a numpy array itself, from the same lists, but takes twice the time.
             lists = self._index.get_items(nodes[start : start + part], return_type="list")
             packed = b"".join([self._row.pack(*values) for values in lists])
             rows[start : start + part] = np.frombuffer(packed, dtype=np.float32).reshape(-1, self._dimension)
         return rows
 
     def search(self, queries: Rows, k: int, ef: int, threads: int) -> Hits:
-        """The k nearest shown nodes of prepared queries (q, dimension), padded to k places.
+        """Return the k nearest shown nodes of prepared queries (q, dimension), padded to k places.
 
         `ef` is the size of the candidate list for this call alone, at least k. An answer has fewer than
-        min(k, shown_count) nodes where the graph leads to no more, as it may among many nearly equal or
-        hidden rows.
+        min(k, shown_count) nodes when the graph leads to no more, which many nearly equal or hidden rows can
+        cause.
         """
         wanted = min(k, self.shown_count)
         if wanted == 0 or len(queries) == 0:
@@ -142,7 +142,7 @@ class Hnsw:
         return ordered(found, k)
 
     def leads_to(self, rows: Rows, nodes: Labels, ef: int, threads: int) -> npt.NDArray[np.bool_]:
-        """Whether the search for its own row (n, dimension) finds each shown node (n,), or one as near."""
+        """Whether the search for its own row (n, dimension) finds each shown node (n,) or one as near."""
         self._index.set_ef(ef)
         found = self._reached(rows, 1, threads)
         own = np.zeros(len(rows), dtype=np.float32)
@@ -157,14 +157,14 @@ class Hnsw:
         try:
             return self._measured(*self._index.knn_query(queries, k, num_threads=threads))
         except RuntimeError:
-            # Some query reaches fewer than k rows, and hnswlib says neither which nor how many.
+            # A query reaches fewer than k rows, but hnswlib does not report which query, nor how many rows.
             if len(queries) == 1:
                 return self._reached_by_one(queries, k)
         parts = [self._reached(queries[i : i + 1], k, 1) for i in range(len(queries))]
         return Hits(np.concatenate([p.labels for p in parts]), np.concatenate([p.distances for p in parts]))
 
     def _reached_by_one(self, query: Rows, k: int) -> Hits:
-        """All that one query reaches, fewer than k, padded: by bisection."""
+        """Return all nodes that one query reaches, fewer than k, padded; found by bisection."""
         low, high = 0, k - 1
         reached = Hits.none(1, 0)
         while low < high:
@@ -177,14 +177,14 @@ class Hnsw:
         return ordered(reached, k)
 
     def _measured(self, nodes: Labels, raw: Rows) -> Hits:
-        """hnswlib's results as ours: it gives 1 - dot, or the square of the L2 norm."""
+        """Convert hnswlib's results, which are 1 - dot or the square of the L2 norm, to distances."""
         if self._metric is DistanceMetric.DOT_PRODUCT:
             return Hits(nodes, raw)
         raw = np.maximum(raw, 0)
         return Hits(nodes, raw if self._metric is DistanceMetric.COSINE else np.sqrt(raw))
 
     def _reranked(self, queries: Rows, found: Hits) -> Hits:
-        """The same nodes with Manhattan distances."""
+        """Return the same nodes with Manhattan distances."""
         nodes, positions = np.unique(found.labels, return_inverse=True)
         positions = positions.reshape(found.labels.shape)
         rows = self.rows(nodes[nodes != NO_LABEL])
@@ -201,32 +201,32 @@ class Hnsw:
 
     @property
     def row_count(self) -> int:
-        """Nodes, hidden ones included."""
+        """The number of nodes, hidden ones included."""
         return int(self._index.element_count)
 
     @property
     def hidden_count(self) -> int:
-        """Nodes that no search returns."""
+        """The number of nodes that no search returns."""
         return self._hidden
 
     @property
     def shown_count(self) -> int:
-        """Nodes that a search may return."""
+        """The number of nodes that a search may return."""
         return self.row_count - self._hidden
 
     def built_with(self, config: IndexConfig) -> bool:
-        """Whether these settings would make the same graph."""
+        """Whether these settings would produce the same graph."""
         return (self.max_connections, self.ef_construction) == (
             config.max_connections,
             max(config.ef_construction, config.max_connections),
         )
 
     def file_size(self) -> int:
-        """Bytes that `save` writes; hnswlib reports no error on a full disk, so the caller compares."""
+        """Return the bytes that `save` writes, to compare: hnswlib reports no error on a full disk."""
         return int(self._index.index_file_size())
 
     def save(self, path: str) -> None:
-        """Write the graph in hnswlib's format, holding the GIL; syncs nothing and reports no error."""
+        """Write the graph in hnswlib's format, with the GIL held; sync nothing and report no error."""
         self._index.save_index(path)
 
     @classmethod
@@ -238,14 +238,15 @@ class Hnsw:
         config: IndexConfig,
         element_count_max: int = 0,
     ) -> tuple[Hnsw, SnapshotContent]:
-        """The graph saved at `path`, with room for `element_count_max` rows; holds the GIL.
+        """Return the graph saved at `path`, with room for `element_count_max` rows; hold the GIL.
 
-        The file must be verified before: damage inside rows or links crashes the process. Raises DamagedFile
-        when its sizes contradict. Its own settings win over `config`; `built_with` tells.
+        The file must be verified before: damage in rows or links crashes the process. Raises DamagedFile when
+        its sizes contradict each other. The settings of the file win over `config`; `built_with` compares
+        them.
         """
         content = read_content(path, dimension)
         if not len(content.labels):
-            # hnswlib takes an empty loaded index for one that has an entry point.
+            # hnswlib wrongly assumes that an empty loaded index has an entry point.
             return cls(metric, dimension, config, element_count_max), content
         graph = cls.__new__(cls)
         graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)

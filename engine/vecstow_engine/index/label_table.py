@@ -1,4 +1,4 @@
-"""Where each label is, by slot: 5 bytes a slot instead of a Python set's hundred."""
+"""The place of each label, by slot: 5 bytes per slot, where a Python set takes a hundred."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACES: Final = 8
 
 
 class LabelTable:
-    """A place (1 to 7) for each label, at most one label a slot. Not thread-safe."""
+    """A place (1 to 7) for each label, at most one label per slot. Not thread-safe."""
 
     def __init__(self) -> None:
         self._generations = np.zeros(0, dtype=np.uint32)
@@ -24,7 +24,7 @@ class LabelTable:
         self._counts = np.zeros(_PLACES, dtype=np.int64)
 
     def places(self, labels: Labels) -> npt.NDArray[np.uint8]:
-        """The place of each label, NOWHERE for unknown ones; shape (n,)."""
+        """Return the place of each label, NOWHERE for unknown ones; shape (n,)."""
         slots = slots_of(labels)
         found = np.zeros(len(labels), dtype=np.uint8)
         inside = slots < len(self._places)
@@ -39,7 +39,7 @@ class LabelTable:
         return known
 
     def taken(self, labels: Labels) -> npt.NDArray[np.bool_]:
-        """Whether the slot of each label has a place, under whatever generation; shape (n,)."""
+        """Whether the slot of each label has a place, under any generation; shape (n,)."""
         slots = slots_of(labels)
         found = np.zeros(len(labels), dtype=np.bool_)
         inside = slots < len(self._places)
@@ -47,7 +47,7 @@ class LabelTable:
         return found
 
     def put(self, labels: Labels, place: int) -> None:
-        """Set the place of distinct labels; a label takes its slot over from an older one."""
+        """Set the place of distinct labels; a label takes its slot over from an older label."""
         slots = slots_of(labels)
         self._reserve(int(slots.max(initial=0)) + 1)
         self._counts -= np.bincount(self._places[slots], minlength=_PLACES)
@@ -56,11 +56,11 @@ class LabelTable:
         self._places[slots] = place
 
     def discard(self, labels: Labels) -> None:
-        """Forget these labels; unknown ones are passed over."""
+        """Remove these labels; ignore unknown ones."""
         self.put(labels[self.known(labels)], NOWHERE)
 
     def occupants(self, labels: Labels) -> Labels:
-        """The labels that hold the slots of `labels` under another generation."""
+        """Return the labels that hold the slots of `labels` under another generation."""
         slots = slots_of(labels)
         slots = slots[slots < len(self._places)]
         held = make_labels(slots, self._generations[slots])
@@ -68,12 +68,12 @@ class LabelTable:
         return others
 
     def labels_at(self, place: int) -> Labels:
-        """All labels at a place, by rising slot."""
+        """Return all labels at a place, by rising slot."""
         slots = np.flatnonzero(self._places == place)
         return make_labels(slots, self._generations[slots])
 
     def count(self, place: int) -> int:
-        """How many labels are at a place."""
+        """Return the number of labels at a place."""
         return int(self._counts[place])
 
     @property

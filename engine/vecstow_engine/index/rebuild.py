@@ -8,9 +8,10 @@ from vecstow_engine.index.hits import Labels
 
 
 class Rebuild:
-    """The graph to come and what it still lacks.
+    """The new graph, and the labels that it still lacks.
 
-    While a slice is inserted into `graph`, others may call `note_added` and `note_removed`: they leave it be.
+    `note_added` and `note_removed` do not touch `graph`, so they may be called while a slice is inserted into
+    it.
     """
 
     def __init__(self, graph: HnswGraph, labels: Labels) -> None:
@@ -20,15 +21,15 @@ class Rebuild:
         self._removed: list[Labels] = []
 
     def note_added(self, labels: Labels) -> None:
-        """Labels that have entered the serving graph."""
+        """Record labels that entered the serving graph."""
         self.todo.add(labels)
 
     def note_removed(self, labels: Labels) -> None:
-        """Labels that have been removed; they are marked after the slice."""
+        """Record labels that were removed; the new graph marks them after the slice."""
         self._removed.append(labels)
 
     def mark_removed(self) -> None:
-        """Between two slices: mark what was removed. What is still to do is checked when its turn comes."""
+        """Mark the removed labels, between two slices. Labels still to do are checked at their turn."""
         removed, self._removed = self._removed, []
         for labels in removed:
             self.graph.mark_deleted(labels)

@@ -1,4 +1,4 @@
-"""Which node holds a row: found by the row's bytes."""
+"""The node that holds a row, found by the bytes of the row."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Hashes: TypeAlias = npt.NDArray[np.uint64]
 _PLACES_MIN: Final = 256
 _LOAD_MAX: Final = 0.75
 _BUCKET_PLACES: Final = 8
-"""Places of one bucket, which one numpy call compares."""
+"""The places of one bucket, which one numpy call compares."""
 ROW_TABLE_BYTES: Final = 32
-"""Bytes a row takes in the table, in the mean: 16 a place, and half of the places are free."""
+"""The mean bytes of a row in the table: 16 per place, and half of the places are free."""
 _PLACED_AT_ONCE: Final = 16 * 1024
-"""Rows whose buckets are copied at a time: 128 bytes each."""
+"""The number of rows whose buckets are copied at a time: 128 bytes each."""
 _BLOCK_BYTES: Final = 256 * 1024
 
 
 class RowTable:
-    """A hash table of nodes by row, by buckets that fill from the left: 16 bytes a place. Not thread-safe.
+    """A hash table of nodes by row, in buckets that fill from the left: 16 bytes a place. Not thread-safe.
 
     When a bucket is full, the next one takes the row.
 
-    The hash is multilinear (Lemire and Kaser, arXiv:1202.4961) with factors of this process alone, so that no
-    client can choose rows that collide. Rows with one hash may still differ: the caller compares them.
+    The hash is multilinear (Lemire and Kaser, arXiv:1202.4961). Its factors are random in each process, so
+    that no client can choose rows that collide. Rows with one hash may still differ: the caller compares
+    them.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -38,7 +39,7 @@ class RowTable:
         self._allocate(_PLACES_MIN)
 
     def hashes(self, rows: Rows) -> Hashes:
-        """Hashes (n,) of rows (n, dimension); a negative zero counts as zero."""
+        """Return hashes (n,) of rows (n, dimension); a negative zero counts as zero."""
         result = np.empty(len(rows), dtype=np.uint64)
         block = max(1, _BLOCK_BYTES // (8 * len(self._factors)))
         for start in range(0, len(rows), block):
@@ -47,7 +48,7 @@ class RowTable:
         return result ^ (result >> np.uint64(32))
 
     def find(self, hashes: Hashes) -> Labels:
-        """The node of each hash (n,), NO_LABEL where there is none."""
+        """Return the node of each hash (n,), NO_LABEL where there is none."""
         found = np.full(len(hashes), NO_LABEL)
         buckets = self._first_buckets(hashes)
         todo = np.arange(len(hashes))
@@ -82,7 +83,7 @@ class RowTable:
             free = self._nodes[buckets] == NO_LABEL
             has_room = free[:, -1]
             chosen, at = todo[has_room], (buckets[has_room], free[has_room].argmax(axis=1))
-            # Of several for one place the last one stays, in both arrays.
+            # When several rows want one place, the last one stays, in both arrays.
             self._nodes[at], self._hashes[at] = nodes[chosen], hashes[chosen]
             placed = np.zeros(len(todo), dtype=np.bool_)
             placed[has_room] = self._nodes[at] == nodes[chosen]
@@ -92,7 +93,7 @@ class RowTable:
         return (hashes >> self._shift).astype(np.int64)
 
     def _allocate(self, places: int) -> None:
-        """`places` is a power of two."""
+        """Allocate an empty table of `places`, a power of two."""
         buckets = places // _BUCKET_PLACES
         self._shift = np.uint64(64 - int(np.log2(buckets)))
         self._hashes = np.zeros((buckets, _BUCKET_PLACES), dtype=np.uint64)

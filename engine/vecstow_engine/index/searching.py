@@ -12,14 +12,14 @@ from vecstow_engine.index.state import IndexState
 
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 _COMPLETE_BYTES: Final = 1024 * 1024
-"""Rows read back from hnswlib at a time: 6 ms with the GIL held."""
+"""The bytes of rows that are read from hnswlib at a time: 6 ms with the GIL held."""
 
 
 def search(state: IndexState, queries: Rows, k: int, ef: int, threads: int) -> Hits:
-    """The k nearest of each prepared query, padded. No locks.
+    """Return the k nearest of each prepared query, padded. The caller holds no locks.
 
-    The graph is searched with the turn held. Tail and backlog are searched after it, as they were at that
-    moment, so that a row which moves meanwhile is neither lost nor seen twice.
+    The graph is searched with the turn held. Tail and backlog are searched afterwards, in their state at the
+    search of the graph, so that a row that moves meanwhile is neither missed nor found twice.
     """
     with state.turn:
         with state.lock:
@@ -40,9 +40,10 @@ def search(state: IndexState, queries: Rows, k: int, ef: int, threads: int) -> H
 
 
 def _search_graph_exactly(state: IndexState, queries: Rows, k: int, labels: Labels) -> Hits:
-    """For queries that the graph did not lead far enough: slow, but never wrong.
+    """Search the graph's rows exactly, for queries that the graph did not lead far enough: slow, but never
+    wrong.
 
-    The turn is given back between two parts, so that nobody waits for all of it.
+    The turn is released between two parts, so that other threads wait for one part only.
     """
     hits = Hits.none(len(queries), k)
     size = max(1, _COMPLETE_BYTES // (4 * state.dimension))
@@ -57,16 +58,16 @@ def _search_graph_exactly(state: IndexState, queries: Rows, k: int, labels: Labe
 
 
 def _search_on_disk(state: IndexState, queries: Rows, k: int, labels: Labels, hits: Hits) -> Hits:
-    """`hits` and the rows of these labels, read in blocks.
+    """Merge `hits` with the rows of these labels, read from disk in blocks.
 
-    Some of them may be in the graph by now, but were not when it was searched.
+    Some of the rows may be in the graph by now, but were not when it was searched.
     """
     block = max(1, _FETCH_BYTES // (4 * state.dimension))
     for start in range(0, len(labels), block):
         part = state.still_live(labels[start : start + block])
         if len(part):
             rows = exact.prepare(state.metric, state.fetch(part))
-            # The slot of a label that was removed meanwhile may have been overwritten before it was read.
+            # A write may have reused the slot of a label that was removed before its row was read.
             live = np.isin(part, state.still_live(part))
             hits = exact.nearest(state.metric, queries, rows[live], part[live], k, hits)
     return hits

@@ -1,4 +1,4 @@
-"""How many rows make a slice that holds the graph for the time it may."""
+"""The number of rows in a slice, chosen so that the slice holds the graph for its permitted time."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Final
 
 _ROWS_AT_FIRST: Final = 64
 _COST_AT_FIRST: Final = 1024 * 200
-"""Values compared for one row, up to which a graph begins with so many rows."""
+"""The number of values compared for one row, up to which the first slices have `_ROWS_AT_FIRST` rows."""
 _STRETCH_MAX: Final = 10
-"""Slices may take so many times their seconds where fewer rows would leave threads idle."""
+"""The factor by which a slice may exceed its seconds where fewer rows would leave threads idle."""
 _WEIGHT: Final = 0.3
-"""Of the newest measurement; inserting gets slower only as slowly as the graph grows."""
+"""The weight of the newest measurement; insertion slows down only as slowly as the graph grows."""
 
 
 class SliceMeter:
-    """Learns the seconds that one row takes."""
+    """An estimate of the seconds that one row takes."""
 
     def __init__(self, slice_seconds: float, row_cost: int = 0) -> None:
-        """`row_cost`: dimension times ef_construction, for the first slices, before anything was measured."""
+        """Start with an estimate from `row_cost`, dimension times ef_construction, for the first slices."""
         self._slice_seconds = slice_seconds
         self._row_seconds = slice_seconds / _ROWS_AT_FIRST * max(1.0, row_cost / _COST_AT_FIRST)
 
     def rows(self, threads: int) -> int:
-        """The length of the next slice: enough that hnswlib uses all threads (above 4 rows a thread), unless
-        that took far too long.
+        """Return the number of rows of the next slice.
+
+        It is large enough that hnswlib uses all threads (above 4 rows a thread), unless that takes far too
+        long.
         """
         fitting = int(self._slice_seconds / self._row_seconds)
         longest = int(_STRETCH_MAX * self._slice_seconds / self._row_seconds)
@@ -34,16 +36,16 @@ class SliceMeter:
 
     @contextmanager
     def measure(self, rows: int) -> Iterator[None]:
-        """Time the insertion of so many rows."""
+        """Measure the insertion of `rows` rows."""
         start = time.perf_counter()
         yield
         if rows:
             self.note(rows, time.perf_counter() - start)
 
     def note(self, rows: int, seconds: float) -> None:
-        """Learn from the insertion of so many rows."""
+        """Update the estimate from the insertion of `rows` rows."""
         row_seconds = max(seconds / rows, 1e-7)
-        # A slice may double at most: the first rows of a graph are far faster than the next.
+        # A slice may at most double: the first rows of a graph are far faster than the next ones.
         self._row_seconds = max(
             (1 - _WEIGHT) * self._row_seconds + _WEIGHT * row_seconds, self._row_seconds / 2
         )

@@ -1,8 +1,8 @@
-"""hnswlib's file format, as far as the labels and the deleted marks in it.
+"""hnswlib's file format, as far as labels and deleted marks need it.
 
-hnswlib tells no caller which labels are marked deleted, and believes what a file says of its own sizes: read
-with another dimension, it reads past the end of its memory. Both are answered by reading the file's header
-and level 0. Little-endian, written by hnswlib 0.8.0 (`HierarchicalNSW::saveIndex`):
+hnswlib does not report which labels are marked deleted. It also trusts the sizes in a file: with another
+dimension, it reads past the end of its memory. The file's header and level 0 answer both. Little-endian,
+written by hnswlib 0.8.0 (`HierarchicalNSW::saveIndex`):
 
     8 * 6       offset of level 0 (0), capacity, elements, element bytes, label offset, data offset
     4 + 4       greatest level (signed), entry point
@@ -31,20 +31,20 @@ _FLAGS_OFFSET: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class SnapshotContent:
-    """What a saved graph says of itself."""
+    """The settings, labels and rows of a saved graph."""
 
     max_connections: int
     ef_construction: int
     labels: Labels
     """Every label, deleted ones included, in the order of insertion."""
     deleted: npt.NDArray[np.bool_]
-    """Which of them are marked deleted."""
+    """Whether each label is marked deleted."""
     rows: Rows
-    """Their rows (n, dimension), mapped from the file."""
+    """The rows (n, dimension) of the labels, mapped from the file."""
 
 
 def read_content(path: str, dimension: int) -> SnapshotContent:
-    """What the graph saved at `path` holds; raises DamagedFile when its sizes contradict each other."""
+    """Return the content of the graph saved at `path`; raise DamagedFile when its sizes are contradictory."""
     with Path(path).open("rb") as file:
         raw = file.read(_HEADER.size)
     if len(raw) < _HEADER.size:
@@ -75,5 +75,5 @@ def read_content(path: str, dimension: int) -> SnapshotContent:
 
 
 def element_size(max_connections: int, dimension: int) -> int:
-    """Bytes of one element at level 0: counters, links, vector and label."""
+    """Return the bytes of one element at level 0: counters, links, vector and label."""
     return 4 + 2 * max_connections * 4 + 4 * dimension + 8

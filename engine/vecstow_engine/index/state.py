@@ -1,12 +1,12 @@
-"""What the parts of one index share, and the two locks over it.
+"""The data that the parts of one index share, and its two locks.
 
 A label is in one place at a time: in the tail, in the backlog or in the graph. `turn` guards hnswlib's graph
-and is held for a slice or a search; `lock` guards everything else and is held for moments. Whoever takes both
-takes `turn` first.
+and is held for a slice or a search. `lock` guards everything else and is held for moments. A thread that
+takes both takes `turn` first.
 
-A row moves with the turn held from before it is inserted until it has left the tail. So whoever has the turn
-sees each label in exactly one place, while adding and removing need the short lock alone: what is removed
-from the graph is noted, and marked in it by whoever has the turn next.
+The turn is held from before the insertion of a row until the row has left the tail. The holder of the turn
+therefore sees each label in exactly one place. Additions and removals need only the short lock: a removal
+from the graph is recorded, and the next holder of the turn marks it in the graph.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
 Fetch = Callable[[Labels], Rows]
-"""Rows (n, dimension) of live labels that are durable on disk. Called without any lock; may raise."""
+"""A callback that returns rows (n, dimension) of live labels on disk. Called without any lock; may raise."""
 
 TAIL: Final = 1
 BACKLOG: Final = 2
 GRAPH: Final = 3
 
 FLAT_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Above it, searching all rows takes longer than searching a graph."""
+"""Above this size, a search of all rows takes longer than a search of a graph."""
 _REMOVALS_NOTED_MAX: Final = 256
 
 
 class IndexState:
-    """The places of one index. A method says which locks its caller holds."""
+    """The places of the labels of one index. Each docstring names the locks that the caller holds."""
 
     def __init__(
         self, metric: DistanceMetric, dimension: int, config: IndexConfig, fetch: Fetch, flat_rows_max: int
@@ -61,26 +61,26 @@ class IndexState:
 
     @property
     def flat(self) -> bool:
-        """Whether there are too few rows for a graph, so that the tail is where they belong. Any locks."""
+        """Whether there are too few rows for a graph, so that all rows stay in the tail. Any locks."""
         return self.graph is None and self.outside_graph <= self.flat_rows_max
 
     @property
     def outside_graph(self) -> int:
-        """Labels in the tail and the backlog. Any locks."""
+        """The number of labels in the tail and the backlog. Any locks."""
         return self.table.count(TAIL) + self.table.count(BACKLOG)
 
     @property
     def unchecked(self) -> int:
-        """Nodes of the graph that are to be searched for before it counts as complete. Any locks."""
+        """The number of nodes to search for before the graph counts as complete. Any locks."""
         return self.graph.checking.urgent if self.graph is not None else 0
 
     @property
     def removals_noted(self) -> int:
-        """Labels that the graph has yet to be told of. `lock`."""
+        """The number of removed labels that the graph does not mark yet. `lock`."""
         return sum(len(labels) for labels in self._removed)
 
     def remove(self, labels: Labels) -> None:
-        """Forget labels, wherever they are; unknown ones are passed over. No locks."""
+        """Remove labels from any place; ignore unknown ones. No locks."""
         with self.lock:
             places = self.table.places(labels)
             self.tail.remove(labels[places == TAIL])
@@ -93,7 +93,7 @@ class IndexState:
                 self.apply_removals()
 
     def apply_removals(self) -> None:
-        """Mark in the graph what was removed from it since the last time. Both locks."""
+        """Mark in the graph the removals since the last call. Both locks."""
         if self._removed and self.graph is not None:
             labels = np.concatenate(self._removed)
             self.graph.mark_deleted(labels)
@@ -102,7 +102,7 @@ class IndexState:
         self._removed = []
 
     def put_in_graph(self, labels: Labels) -> None:
-        """A slice of the tail has been inserted: what was not removed meanwhile has moved. Both locks."""
+        """Move the labels of an inserted slice to the graph, except those removed meanwhile. Both locks."""
         assert self.graph is not None
         stayed = self.table.places(labels) == TAIL
         self.graph.mark_deleted(labels[~stayed])
@@ -111,6 +111,6 @@ class IndexState:
             self.rebuild.note_added(labels[stayed])
 
     def still_live(self, labels: Labels) -> Labels:
-        """Those of the labels that were not removed, wherever they are. No locks."""
+        """Return those of the labels that were not removed, from any place. No locks."""
         with self.lock:
             return labels[self.table.known(labels)]

@@ -1,4 +1,4 @@
-"""Rows that are not in the graph yet, in memory and searched exactly."""
+"""The tail: rows in memory that are not in the graph yet, searched exactly."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vecstow_engine.index.hits import Hits, Labels, Rows
 from vecstow_engine.model.metrics import DistanceMetric
 
 _CHUNK_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Memory is freed chunk by chunk. From 4 MiB on numpy asks for huge pages, and untouched ones would cost."""
+"""Memory is freed by chunks. From 4 MiB on numpy asks for huge pages, so that untouched ones take memory."""
 _CHUNK_ROWS_MIN: Final = 32
 ROW_OVERHEAD_BYTES: Final = 9 + 120
-"""Per row: label and mark (9), an entry of the map of labels with its two integers (measured)."""
+"""Bytes per row: label and mark (9), an entry of the map of labels with its two integers (measured)."""
 _INDEX_BITS: Final = 32
 _INDEX_MASK: Final = 2**32 - 1
 
 
 def row_bytes(dimension: int) -> int:
-    """Bytes of memory that one row takes in a tail."""
+    """Return the bytes of memory that one row takes in a tail."""
     return 4 * dimension + ROW_OVERHEAD_BYTES
 
 
 class _Chunk:
-    """Consecutive rows, written once; `live` alone changes afterwards."""
+    """Consecutive rows, written once; afterwards only `live` changes."""
 
     __slots__ = ("count", "filled", "labels", "live", "rows")
 
@@ -53,14 +53,14 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TailSnapshot:
-    """The rows of one moment: later changes of the tail do not show."""
+    """The rows at one moment; later changes of the tail do not affect it."""
 
     metric: DistanceMetric
     parts: list[tuple[Rows, Labels, npt.NDArray[np.bool_]]]
-    """Rows and labels as views, and a copy of which of them are live."""
+    """Rows and labels as views, and a copy of their live marks."""
 
     def search(self, queries: Rows, k: int, hits: Hits | None = None) -> Hits:
-        """The k nearest live rows of prepared queries, exactly; `hits` of other rows are merged in."""
+        """Return the k nearest live rows of prepared queries, exactly, merged with `hits` of other rows."""
         if hits is None:
             hits = Hits.none(len(queries), k)
         for rows, labels, live in self.parts:
@@ -71,7 +71,7 @@ class TailSnapshot:
 
 
 class Tail:
-    """Prepared rows with labels, oldest first. Not thread-safe, but its snapshots may be used anywhere."""
+    """Prepared rows with labels, oldest first. Not thread-safe, but any thread may use its snapshots."""
 
     def __init__(self, metric: DistanceMetric, dimension: int) -> None:
         self._metric = metric
@@ -79,7 +79,7 @@ class Tail:
         self._chunks: dict[int, _Chunk] = {}
         self._newest = -1
         self._positions: dict[int, int] = {}
-        """Label to number of its chunk << 32 | row in the chunk."""
+        """Label to (number of its chunk << 32 | row in the chunk)."""
 
     def add(self, rows: Rows, labels: Labels) -> None:
         """Append prepared rows (n, dimension) under labels (n,) that are not in the tail."""
@@ -94,7 +94,7 @@ class Tail:
             done += taken
 
     def _chunk_with_room(self, rows: int) -> _Chunk:
-        """The newest chunk, or a new one: as large as all that is there, so that a small tail stays small."""
+        """Return the newest chunk, or a new one as large as all others, so that a small tail stays small."""
         chunk = self._chunks.get(self._newest)
         if chunk is None or not chunk.room:
             most = max(1, _CHUNK_BYTES_MAX // (4 * self._dimension))
@@ -104,7 +104,7 @@ class Tail:
         return chunk
 
     def remove(self, labels: Labels) -> int:
-        """Drop these labels, passing over unknown ones; returns how many were there."""
+        """Drop these labels, ignoring unknown ones; return how many were in the tail."""
         removed = 0
         for label in labels.tolist():
             position = self._positions.pop(label, None)
@@ -120,7 +120,7 @@ class Tail:
         return removed
 
     def rows(self, labels: Labels) -> Rows:
-        """Copies of the rows (n, dimension) of labels that are in the tail."""
+        """Return copies of the rows (n, dimension) of labels that are in the tail."""
         rows = np.empty((len(labels), self._dimension), dtype=np.float32)
         for i, label in enumerate(labels.tolist()):
             position = self._positions[label]
@@ -132,7 +132,7 @@ class Tail:
         return np.fromiter((label in self._positions for label in labels.tolist()), np.bool_, len(labels))
 
     def peek(self, count: int) -> tuple[Rows, Labels]:
-        """Copies of the oldest `count` rows (fewer when there are fewer), and their labels."""
+        """Return copies of the oldest `count` rows (fewer when there are fewer), and their labels."""
         rows: list[Rows] = [np.empty((0, self._dimension), dtype=np.float32)]
         labels: list[Labels] = [np.empty(0, dtype=np.uint64)]
         for chunk in self._chunks.values():
@@ -145,13 +145,13 @@ class Tail:
         return np.concatenate(rows), np.concatenate(labels)
 
     def pop(self, count: int) -> tuple[Rows, Labels]:
-        """As `peek`, and removes them."""
+        """Return what `peek` returns, and remove it."""
         rows, labels = self.peek(count)
         self.remove(labels)
         return rows, labels
 
     def snapshot(self) -> TailSnapshot:
-        """What is in the tail now, to be searched without a lock."""
+        """Return the present rows, for searches without a lock."""
         parts = [
             (chunk.rows[: chunk.filled], chunk.labels[: chunk.filled], chunk.live[: chunk.filled].copy())
             for chunk in self._chunks.values()
@@ -159,15 +159,15 @@ class Tail:
         return TailSnapshot(self._metric, parts)
 
     def search(self, queries: Rows, k: int) -> Hits:
-        """The k nearest rows of prepared queries, exactly."""
+        """Return the k nearest rows of prepared queries, exactly."""
         return self.snapshot().search(queries, k)
 
     @property
     def count(self) -> int:
-        """Live rows."""
+        """The number of live rows."""
         return len(self._positions)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the rows written to chunks that are still held."""
+        """Bytes of the rows written to chunks that are still in memory."""
         return sum(chunk.filled for chunk in self._chunks.values()) * row_bytes(self._dimension)

@@ -1,6 +1,6 @@
-"""One collection's index: a graph, the tail that is on its way there, and the backlog that is only on disk.
+"""The index of one collection: a graph, a tail of rows that move into it, and a backlog of rows on disk.
 
-A graph takes 2.6 MB at least, so an index of few rows is flat: all of them stay in the tail.
+A graph takes at least 2.6 MB, so an index of few rows is flat: all rows stay in the tail.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SLICE_ROWS_MAX: Final = 1024
 
 
 class VectorIndex:
-    """Nearest neighbours of one collection. Every method may be called from any thread.
+    """Nearest neighbours of one collection. Thread-safe.
 
-    Adding and removing never wait for the graph; searching waits for a slice of `slice_seconds` at most, and
-    for the searches that came before it.
+    Additions never wait for the graph. A removal waits only when many are not marked in the graph yet. A
+    search waits for at most one slice of `slice_seconds`, and for the searches that came before it.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class VectorIndex:
         """time.monotonic() of the last search."""
 
     def add(self, rows: Rows, labels: Labels) -> None:
-        """Rows (n, dimension) under distinct labels (n,), searchable at once; known ones are passed over.
+        """Add rows (n, dimension) under distinct labels (n,), searchable at once; ignore known labels.
 
-        The label that held a slot before must have been removed, and a removed label never comes back.
+        The former label of a slot must be removed before. A removed label must not be added again.
         """
         state = self._state
         prepared = exact.prepare(state.metric, rows)
@@ -64,7 +64,7 @@ class VectorIndex:
             state.table.put(labels, TAIL)
 
     def add_backlog(self, labels: Labels) -> None:
-        """Live labels whose rows `fetch` can read, searchable at once; known ones are passed over."""
+        """Add live labels whose rows `fetch` can read, searchable at once; ignore known ones."""
         state = self._state
         with state.lock:
             new = labels[~state.table.known(labels)]
@@ -72,33 +72,36 @@ class VectorIndex:
             state.table.put(new, BACKLOG)
 
     def remove(self, labels: Labels) -> None:
-        """No search that starts after this returns any of them; unknown ones are passed over."""
+        """Remove labels, so that no search that starts later returns them; ignore unknown ones."""
         self._state.remove(labels)
 
     def search(self, queries: Rows, k: int, ef: int) -> Hits:
-        """The k nearest (k >= 1) of each query (q, dimension), padded; `ef` holds for this call alone.
+        """Return the k nearest (k >= 1) of each query (q, dimension), padded; `ef` applies to this call
+        alone.
 
-        Raises what `fetch` raises while there is a backlog.
+        Raises the errors of `fetch` while there is a backlog.
         """
         self.searched_at = time.monotonic()
         prepared = exact.prepare(self._state.metric, queries)
         return searching.search(self._state, prepared, k, ef, self._threads)
 
     def advance(self, rows_max: int = SLICE_ROWS_MAX, threads: int | None = None) -> int:
-        """Move one slice towards the graph; returns how many labels were dealt with, 0 when all is done.
+        """Move one slice towards the graph; return the number of labels that it processed, 0 when all is
+        done.
 
-        Raises what `fetch` raises, and then nothing has changed.
+        Raises the errors of `fetch`; nothing has changed then.
         """
         return self._feeder.advance(rows_max, self._threads if threads is None else threads)
 
     def adopt(self, graph: HnswGraph) -> None:
-        """Serve a loaded graph; raises RuntimeError when there is one already."""
+        """Serve a loaded graph; raise RuntimeError when the index has a graph."""
         self._feeder.adopt(graph)
 
     def reconcile(self, live_labels: Labels) -> None:
-        """Remove from the graph what is not live, and add to the backlog what is live and not known.
+        """Remove labels from the graph that are not live, and add live labels that are unknown to the
+        backlog.
 
-        `live_labels` is the whole collection. What was added meanwhile stays.
+        `live_labels` are those of the whole collection. Labels that were added meanwhile stay.
         """
         state = self._state
         live = LabelTable()
@@ -109,19 +112,19 @@ class VectorIndex:
         self.add_backlog(live_labels)
 
     def start_rebuild(self, config: IndexConfig) -> None:
-        """Build the graph anew in later slices with these settings, while the old one serves.
+        """Build a new graph in later slices with these settings, while the old one serves.
 
-        Replaces a rebuild that is under way; without a graph it sets what the first one is built with.
+        Replaces a rebuild that is under way. Without a graph, the settings apply to the first graph.
         """
         self._feeder.start_rebuild(config)
 
     def start_over(self, config: IndexConfig) -> None:
-        """Give the graph up, and build another one with these settings from the rows that `fetch` reads."""
+        """Drop the graph, and build another one with these settings from the rows that `fetch` reads."""
         self._feeder.start_over(config)
 
     @contextmanager
     def fork_point(self) -> Iterator[HnswGraph | None]:
-        """Nothing changes or searches the graph meanwhile: fork here, and save the graph in the child."""
+        """Keep changes and searches off the graph during the block: fork there, and save it in the child."""
         state = self._state
         with state.turn:
             with state.lock:
@@ -130,20 +133,20 @@ class VectorIndex:
 
     @property
     def count(self) -> int:
-        """Live labels."""
+        """The number of live labels."""
         with self._state.lock:
             return self._state.outside_graph + self._state.table.count(GRAPH)
 
     @property
     def pending(self) -> int:
-        """Labels that `advance` has yet to move or check; in a flat index the tail is where they belong."""
+        """The number of labels that `advance` has yet to move or check; a flat index keeps its tail."""
         state = self._state
         with state.lock:
             return state.table.count(BACKLOG) if state.flat else state.outside_graph + state.unchecked
 
     @property
     def indexed(self) -> int:
-        """Labels that are where they belong: in the graph or, while the index is flat, in memory."""
+        """The number of labels in their final place: in the graph or, in a flat index, in memory."""
         state = self._state
         with state.lock:
             return state.table.count(TAIL if state.flat else GRAPH)
@@ -155,29 +158,29 @@ class VectorIndex:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Labels indexed and labels in all; indexed in the new graph while rebuilding."""
+        """The numbers of indexed labels and of all labels; during a rebuild, those in the new graph."""
         rebuild = self._state.rebuild
         return (self.indexed if rebuild is None else rebuild.graph.live_count), self.count
 
     @property
     def tail_bytes(self) -> int:
-        """Bytes of rows that wait in memory."""
+        """Bytes of rows in the tail."""
         with self._state.lock:
             return self._state.tail.bytes
 
     @property
     def graph_rows(self) -> int:
-        """Distinct rows in the graph, deleted ones included; a rebuild drops the deleted."""
+        """The number of distinct rows in the graph, with deleted ones, which a rebuild drops."""
         graph = self._state.graph
         return 0 if graph is None else graph.row_count
 
     @property
     def deleted_share(self) -> float:
-        """Deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
+        """The share of deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
         state = self._state
         with state.lock:
             noted = state.removals_noted
-        if noted:  # labels that may share nodes with others
+        if noted:  # These labels may share nodes with live ones.
             with state.turn, state.lock:
                 state.apply_removals()
         graph = state.graph
@@ -185,49 +188,49 @@ class VectorIndex:
 
     @property
     def unchecked(self) -> int:
-        """Nodes of the graph that nobody has searched for yet."""
+        """The number of nodes in the graph that no check has searched for yet."""
         graph = self._state.graph
         return graph.checking.count if graph is not None else 0
 
     @property
     def unreached(self) -> int:
-        """Nodes that searches may not find: the graph does not lead to them, and there was no room apart."""
+        """The number of nodes that searches may miss: the graph does not lead to them, nor are they apart."""
         graph = self._state.graph
         return graph.unreached_count if graph is not None else 0
 
     @property
     def apart(self) -> int:
-        """Nodes of the graph that are searched exactly, because the graph does not lead to them."""
+        """The number of nodes apart, which are searched exactly."""
         graph = self._state.graph
         return graph.apart_count if graph is not None else 0
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory, about."""
+        """About how many bytes of memory the index takes."""
         rebuild = self._state.rebuild
         second = rebuild.graph.memory_bytes if rebuild is not None else 0
         return self.graph_bytes + second + self.tail_bytes + self.table_bytes
 
     @property
     def graph_bytes(self) -> int:
-        """Bytes that the graph takes."""
+        """Bytes of memory that the graph takes."""
         graph = self._state.graph
         return graph.memory_bytes if graph is not None else 0
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of the table of labels."""
+        """Bytes of memory that the table of labels takes."""
         return self._state.table.bytes
 
     @property
     def is_flat(self) -> bool:
-        """Whether there are too few rows for a graph, so that the tail is where they belong."""
+        """Whether there are too few rows for a graph, so that all rows stay in the tail."""
         return self._state.flat
 
     def full_bytes(self, added: int = 0) -> int:
-        """Bytes that the graph takes once it holds every label and `added` more.
+        """Return the bytes that the graph takes once it holds every label and `added` more.
 
-        While so many rows are too few for a graph: the bytes that they take in memory.
+        For too few rows for a graph, return the bytes that they take in the tail.
         """
         state = self._state
         with state.lock:
@@ -239,7 +242,7 @@ class VectorIndex:
 
     @property
     def rebuild_bytes(self) -> int:
-        """Bytes that a second graph of all rows takes; 0 where there is no first one."""
+        """Bytes that a second graph of all rows takes; 0 without a first graph."""
         state = self._state
         if state.graph is None:
             return 0
