@@ -1,6 +1,6 @@
-"""What Vecstow's things are: names, manifests, metrics, vectors, payloads, filters and errors.
+"""The values of Vecstow: names, manifests, metrics, vectors, payloads, filters and errors.
 
-Charter: pure values and the rules they obey. A module here may import the standard library, numpy and
-msgspec, and other modules of this package. It never opens a file, a socket or a thread. The modules that the
-operator shares (`manifest`, `resource`, `names`, `metrics`, `errors`) import the standard library only.
+Charter: pure values and their rules. A module here may import the standard library, numpy and msgspec, and
+other modules of this package. It never opens a file, a socket or a thread. The modules that the operator
+shares (`manifest`, `resource`, `names`, `metrics`, `errors`, `fields`) use the standard library only.
 """

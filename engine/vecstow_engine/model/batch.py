@@ -1,6 +1,6 @@
-"""Points and queries, checked once against a collection's manifest: what passes here is only computed with.
+"""Points and queries, checked once against a collection's manifest; later code computes without checks.
 
-Shapes: n points of dimension d. Every refusal names the place (`vectors[3].data`), the value and the limit.
+Shapes: n points of dimension d. Every error names the place (`vectors[3].data`), the value and the limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vecstow_engine.model.vectors import decode_rows, encode_rows
 
 BATCH_POINTS_MAX: Final = 10_000
 WEIGHED_BYTES: Final = 1024 * 1024
-"""Bytes of payloads that are encoded before they are weighed."""
+"""The bytes of payloads that are encoded before they are weighed."""
 LIMIT_MAX: Final = 10_000
 EF_SEARCH_MAX: Final = INDEX_BOUNDS["ef_search"][1]
 FLOAT16_MAX: Final = 65_504.0
@@ -34,17 +34,17 @@ FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBatch:
-    """Points ready to be logged: ids made, rows encoded, payloads serialised."""
+    """Points ready for the log: ids made, rows encoded, payloads serialised."""
 
     manifest: Manifest
-    """What they were checked against."""
+    """The manifest that the points were checked against."""
     ids: list[str]
     rows: NDArray[np.uint8]
     """Stored bytes, shape (n, stride)."""
     payloads: list[bytes | None]
-    """JSON objects in UTF-8."""
+    """JSON objects in UTF-8; None for a point without payload."""
     all_new: bool
-    """Every id was made here, so none can exist yet."""
+    """Whether every id was made here, so that none can exist yet."""
 
     @classmethod
     def build(
@@ -56,10 +56,10 @@ class PointBatch:
         place: str = "vectors[{}].",
         weigh: Callable[[int], None] | None = None,
     ) -> PointBatch:
-        """Check and encode `vectors` of shape (n, d); raises InvalidInput, WrongShape or TooLarge.
+        """Check and encode `vectors` of shape (n, d); raise InvalidInput, WrongShape or TooLarge.
 
-        `place` is what stands before a point's fields in messages, with {} for its position. `weigh` gets the
-        bytes of encoded payloads while they become more, and raises to refuse them.
+        `place` precedes the names of a point's fields in messages, with {} for its position. `weigh` gets the
+        bytes of payloads as they are encoded, and raises to refuse them.
         """
         count = len(vectors)
         if count > BATCH_POINTS_MAX:
@@ -81,7 +81,7 @@ class PointBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """One stored point as a reader sees it."""
+    """One stored point, as reads return it."""
 
     id: str
     vector: NDArray[np.float32]
@@ -99,18 +99,18 @@ class Hit(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchQuery:
-    """One search, checked."""
+    """One checked search."""
 
     manifest: Manifest
-    """What it was checked against."""
+    """The manifest that the query was checked against."""
     vector: NDArray[np.float32]
     """Shape (d,)."""
     limit: int = 10
     ef_search: int | None = None
-    """None: the collection's."""
+    """The size of the candidate list; None for the collection's setting."""
     filter: Filter | None = None
     weigh: Callable[[int], None] | None = None
-    """Called with the bytes of payloads found so far; raises when the answer may not have more."""
+    """A callback that gets the bytes of payloads found so far, and raises when they exceed the limit."""
 
     @classmethod
     def build(
@@ -122,7 +122,7 @@ class SearchQuery:
         filter: Filter | None = None,
         weigh: Callable[[int], None] | None = None,
     ) -> SearchQuery:
-        """Check a query; raises InvalidInput or WrongShape."""
+        """Check a query; raise InvalidInput or WrongShape."""
         integer(limit, "limit", 1, LIMIT_MAX)
         if ef_search is not None:
             integer(ef_search, "ef_search", 1, EF_SEARCH_MAX)
@@ -136,7 +136,7 @@ class SearchQuery:
 
 
 def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> NDArray[np.uint8]:
-    """Stored bytes, shape (n, stride), of vectors of shape (n, d); raises InvalidInput naming the place."""
+    """Return the stored bytes (n, stride) of vectors (n, d); raise InvalidInput, which names the place."""
     _check_shape(manifest, vectors, place)
     largest = _largest(manifest.distance_metric)
     if manifest.vector_type is VectorType.FLOAT16:
@@ -173,9 +173,9 @@ def _encode_payloads(
 
 
 def check_ids(ids: Sequence[str | None], place: str) -> list[str]:
-    """Return legal ids, none twice, with new ones for None; `place` has {} for the position.
+    """Return legal, distinct ids, with a new one for each None; `place` has {} for the position.
 
-    Raises InvalidInput that names the place, or both places.
+    Raises WrongShape or InvalidInput, which names the place, or both places of a repeated id.
     """
     given = [point_id for point_id in ids if point_id is not None]
     if are_plain_point_ids(given) and len(set(given)) == len(given):
@@ -206,7 +206,7 @@ def _check_values(vectors: NDArray[np.float32], place: str, metric: DistanceMetr
     """Raise InvalidInput unless all distances between vectors (n, d) like these are finite and distinct."""
     # One pass over all values: each numpy call on many values releases the GIL and waits for it again.
     peaks = np.abs(vectors).max(axis=1, initial=0)
-    if not peaks.max(initial=0) <= largest:  # NaN is not
+    if not peaks.max(initial=0) <= largest:  # NaN fails this comparison
         line, column = np.argwhere(~(np.abs(vectors) <= largest))[0]
         raise beyond_limit(f"{place.format(line)}[{column}]", float(vectors[line, column]), metric, largest)
     if metric is DistanceMetric.COSINE:
@@ -223,14 +223,14 @@ def _check_values(vectors: NDArray[np.float32], place: str, metric: DistanceMetr
 
 
 def beyond_limit(field: str, value: float, metric: DistanceMetric, largest: float) -> InvalidInput:
-    """Return the error of a number in a vector that is not finite, or greater than `largest`."""
+    """Return the error for a number in a vector that is not finite, or greater than `largest`."""
     return InvalidInput(
         f"{field} is {value:.9g}; {_limit(value, metric, largest)}", details=refused(field, value, largest)
     )
 
 
 def wrong_length(values: int, manifest: Manifest, field: str) -> InvalidInput:
-    """Return the error of a vector with another number of values than its collection has dimensions."""
+    """Return the error for a vector whose number of values differs from its collection's dimension."""
     return InvalidInput(
         f"{field} has {values} values; the dimension of collection {manifest.name!r} is {manifest.dimension}",
         collection=manifest.name,
@@ -239,7 +239,7 @@ def wrong_length(values: int, manifest: Manifest, field: str) -> InvalidInput:
 
 
 def wrong_entries(field: str, entries: int, vectors: int) -> InvalidInput:
-    """Return the error of a column with another number of entries than there are vectors."""
+    """Return the error for a column whose number of entries differs from the number of vectors."""
     return InvalidInput(
         f"{field} has {entries} entries for {vectors} vectors", details=refused(field, entries, vectors)
     )

@@ -1,11 +1,11 @@
-"""Every error that Vecstow raises on purpose.
+"""The errors that Vecstow raises.
 
 VecstowError
 ├── InvalidInput            a value that breaks a stated limit
 │   └── WrongShape          a body or file with missing, unknown or mistyped fields
 ├── TooLarge                more bytes or items than the limit allows
 ├── NotFound                no such collection, point, backup or path
-├── Conflict                it exists already, or something else owns or holds it
+├── Conflict                the target exists already, or something else owns or holds it
 ├── Busy                    a queue or buffer is at its limit; nothing was logged
 ├── Unavailable             the collection or the volume cannot answer now
 │   ├── Recovering          the write-ahead log is being replayed
@@ -14,11 +14,12 @@ VecstowError
 │   └── Foreign             the data files are another program's
 ├── DiskFull                the volume has no room; nothing was changed
 ├── OutOfMemory             the memory limit has no room; nothing was changed
-├── OutcomeUnknown          only the next start can tell whether it happened
-└── StorageError            a file is not what it must be
+├── OutcomeUnknown          only the next start can show whether the change happened
+└── StorageError            a file fails a check, or an operation on a file fails
     ├── DamagedFile         content that fails its checks
     ├── NewerFormat         written by a later release
     └── VolumeRefused       the data directory cannot be used (lock, network file system)
+        └── VolumeHeld      another engine uses the data directory
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from itertools import islice
 from typing import Any, Final
 
 MESSAGE_CHARACTERS_MAX: Final = 600
-"""Longer messages lose their middle: what they quote is a client's, and their ends name the limit."""
+"""Longer messages lose their middle, which quotes a client's value; their ends name the limit."""
 DETAIL_CHARACTERS_MAX: Final = 300
 DETAIL_ITEMS_MAX: Final = 50
 
 
 class VecstowError(Exception):
-    """The root. `message` names the field, the value and the limit; `hint` says what to do.
+    """The root of the tree. `message` names the field, the value and the limit; `hint` says what to do.
 
-    No error repeats more than a few hundred characters of what a client sent: longer texts lose their middle.
+    No error repeats more than a few hundred characters of a client's text: longer texts lose their middle.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Conflict(VecstowError):
 
 
 class Busy(VecstowError):
-    """Raised when a bounded queue or buffer stayed full; the write was not logged."""
+    """Raised when a queue or buffer stayed full, or the point table stayed in use; nothing was logged."""
 
 
 class Unavailable(VecstowError):
@@ -113,11 +114,11 @@ class OutOfMemory(VecstowError):
 
 
 class OutcomeUnknown(VecstowError):
-    """Raised when a sync of this very write failed, or a change of names stopped where a start goes on."""
+    """Raised when the sync of this write failed, or a change of names stopped where a start continues it."""
 
 
 class StorageError(VecstowError):
-    """Raised when a file is not what it must be."""
+    """Raised when a file fails a check, or an operation on a file fails."""
 
 
 class DamagedFile(StorageError):
@@ -129,7 +130,7 @@ class DamagedFile(StorageError):
         where = file if offset is None else f"{file} at byte {offset}"
         super().__init__(f"{where}: {message}", hint=hint, details={"file": file, "offset": offset})
         self.reason = message
-        """The message without the place."""
+        """The message without file and offset."""
         self.file = file
         self.offset = offset
 
@@ -139,7 +140,7 @@ class NewerFormat(StorageError):
 
 
 class VolumeRefused(StorageError):
-    """Raised when the data directory is in use by another engine or lies on a network file system."""
+    """Raised when the data directory cannot be used, for example on a network file system."""
 
 
 class VolumeHeld(VolumeRefused):
@@ -149,21 +150,21 @@ class VolumeHeld(VolumeRefused):
 def refused(field: str, value: object, limit: object = None) -> dict[str, object]:
     """Return the details of a refused value: its field, the value, and the limit that it breaks.
 
-    `limit` is a bound, a list of what is legal, or a rule in words; None when there is none.
+    `limit` is a bound, a list of legal values, or a rule in words; None when there is none.
     """
     details: dict[str, object] = {"field": field, "value": by_kind(value)}
     return details if limit is None else details | {"limit": limit}
 
 
 def by_kind(value: object) -> object:
-    """Return `value`, or what to call it when it is an object or a list, which may be large."""
+    """Return `value`, or a description of an object or a list, which may be large."""
     if isinstance(value, Mapping):
         return f"an object of {len(value)} keys"
     return f"a list of {len(value)} values" if isinstance(value, list | tuple) else value
 
 
 def shortened(text: str, characters_max: int) -> str:
-    """Return `text` as valid Unicode, without its middle when it has more than that many characters."""
+    """Return `text` as valid Unicode, without its middle when it is longer than `characters_max`."""
     if len(text) > characters_max:
         tail = characters_max // 3
         text = f"{text[: characters_max - tail - 1]}…{text[-tail:]}"
@@ -171,7 +172,7 @@ def shortened(text: str, characters_max: int) -> str:
 
 
 def _detail(value: Any) -> Any:
-    """Return a detail as every answer can carry it."""
+    """Return a detail in a form that every body format can carry."""
     if isinstance(value, str):
         return shortened(value, DETAIL_CHARACTERS_MAX)
     if isinstance(value, dict):
@@ -183,7 +184,7 @@ def _detail(value: Any) -> Any:
             str(value) if value.bit_length() < 1024 else "a large integer", DETAIL_CHARACTERS_MAX
         )
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number
+        return str(value)  # JSON has no infinity and no NaN
     return value if value is None or isinstance(value, int | float) else type(value).__name__
 
 

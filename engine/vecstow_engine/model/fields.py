@@ -1,6 +1,6 @@
-"""Reading the fields of decoded YAML or JSON: the value in its type, or an error that names the field.
+"""The reading of fields in decoded YAML or JSON: a value of the right type, or an error that names the field.
 
-`where` and `field` are names as the person who wrote the document knows them, such as `spec.dimension`.
+`where` and `field` are names in the spelling of the document's author, for example `spec.dimension`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from vecstow_engine.model.errors import InvalidInput, WrongShape, by_kind, refus
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
 NAME_CHARACTERS_SHOWN: Final = 80
-"""How much of a field's name a message repeats."""
+"""The number of characters of a field's name that a message repeats."""
 
 
 def required(parent: Mapping[str, Any], field: str, prefix: str = "") -> Any:
-    """The value of a field; raises WrongShape when it is absent or null."""
+    """Return the value of a field; raise WrongShape when it is absent or null."""
     value = parent.get(field)
     if value is None:
         raise WrongShape(f"{prefix}{field} is missing", details={"field": f"{prefix}{field}"})
@@ -25,7 +25,7 @@ def required(parent: Mapping[str, Any], field: str, prefix: str = "") -> Any:
 
 
 def optional(parent: Mapping[str, Any], field: str, default: object) -> Any:
-    """The value of a field, or `default` when it is absent or null."""
+    """Return the value of a field, or `default` when it is absent or null."""
     # The API server drops nulls before it fills in defaults.
     value = parent.get(field)
     return default if value is None else value
@@ -34,16 +34,17 @@ def optional(parent: Mapping[str, Any], field: str, default: object) -> Any:
 def refuse_unknown(
     value: Mapping[str, Any], known: Iterable[str], where: str = "", whole: str = "the body"
 ) -> None:
-    """Raise WrongShape when `value` has a field that is not in `known`; `where` as for `unknown_field`."""
+    """Raise WrongShape when `value` has a field outside of `known`; `unknown_field` describes `where`."""
     unknown = sorted(str(key) for key in value if key not in known)
     if unknown:
         raise unknown_field(unknown[0], known, where, whole)
 
 
 def unknown_field(name: str, known: Iterable[str], where: str = "", whole: str = "the body") -> WrongShape:
-    """Return the error of a field that is not known.
+    """Return the error for an unknown field.
 
-    `where` is the path of the object that has the field, empty for the outermost, which is called `whole`.
+    `where` is the path of the object that has the field. It is empty for the outermost object, whose name in
+    the message is `whole`.
     """
     names = list(known)
     return WrongShape(
@@ -53,7 +54,7 @@ def unknown_field(name: str, known: Iterable[str], where: str = "", whole: str =
 
 
 def mapping(value: object, field: str) -> Mapping[str, Any]:
-    """`value` when it is a mapping; raises WrongShape otherwise."""
+    """Return `value` when it is a mapping; raise WrongShape otherwise."""
     if not isinstance(value, Mapping):
         raise WrongShape(
             f"{field} is {type_name(value)}; it must be a mapping", details=refused(field, value)
@@ -62,14 +63,14 @@ def mapping(value: object, field: str) -> Mapping[str, Any]:
 
 
 def string(value: object, field: str) -> str:
-    """`value` when it is a string; raises WrongShape otherwise."""
+    """Return `value` when it is a string; raise WrongShape otherwise."""
     if not isinstance(value, str):
         raise WrongShape(f"{field} is {type_name(value)}; it must be a string", details=refused(field, value))
     return value
 
 
 def boolean(value: object, field: str) -> bool:
-    """`value` when it is a boolean; raises WrongShape otherwise."""
+    """Return `value` when it is a boolean; raise WrongShape otherwise."""
     if not isinstance(value, bool):
         raise WrongShape(
             f"{field} is {type_name(value)}; it must be true or false", details=refused(field, value)
@@ -91,7 +92,7 @@ def integer(value: object, field: str, low: int, high: int) -> int:
 
 
 def member(kind: type[_Enum], value: Any, field: str) -> _Enum:
-    """The member of `kind` with exactly that value; raises InvalidInput naming the known ones."""
+    """Return the member of `kind` with exactly that value; raise InvalidInput, which names the known ones."""
     try:
         return kind(value)
     except ValueError:
@@ -102,5 +103,5 @@ def member(kind: type[_Enum], value: Any, field: str) -> _Enum:
 
 
 def type_name(value: object) -> str:
-    """What to call the type of a decoded value in a message."""
+    """Return the name of a decoded value's type for a message."""
     return "null" if value is None else type(value).__name__

@@ -1,8 +1,8 @@
-"""The manifest `metadata.json`: one collection's declared configuration.
+"""The manifest `metadata.json`: the declared configuration of one collection.
 
-The five keys of schema 0 are exactly d-vecDB's and come first, in its order, indented by two spaces. Schema 1
-adds who declared the collection and when. Unknown keys are kept. Pure: `storage.manifests` does the disk.
-Format: docs/storage-format.md, "metadata.json".
+The five keys of schema 0 are exactly d-vecDB's. They come first, in its order, indented by two spaces. Schema
+1 adds who declared the collection, and when. Unknown keys are kept. Pure: `storage.manifests` reads and
+writes files. Format: docs/storage-format.md, "metadata.json".
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ INDEX_BOUNDS: Final = {
     "ef_search": (1, 1000),
     "max_layer": (1, 32),
 }
-"""Inclusive bounds of each index setting, as d-vecDB's client has them."""
+"""The inclusive bounds of each index setting, the same as in d-vecDB's client."""
 
 
 Shape: TypeAlias = tuple[int, DistanceMetric, VectorType]
-"""What can never change while the data stays."""
+"""The properties that never change while data exists."""
 
 
 class ManagedBy(StrEnum):
-    """Who declared the collection and may change its declaration."""
+    """The owner of a collection's declaration, who alone may change it."""
 
     KUBERNETES = "kubernetes"
     FILE = "file"
@@ -55,11 +55,11 @@ class IndexConfig:
     max_connections: int = 16
     """M: links per node above the lowest layer, which has twice as many."""
     ef_construction: int = 200
-    """Size of the candidate list while a node is inserted."""
+    """Size of the candidate list during the insertion of a node."""
     ef_search: int = 50
-    """Size of the candidate list while searching, unless a query brings its own."""
+    """Size of the candidate list during a search, unless the query sets its own."""
     max_layer: int = 16
-    """Kept for d-vecDB's sake; hnswlib has no such setting."""
+    """Kept for compatibility with d-vecDB; hnswlib has no such setting."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in INDEX_BOUNDS.items():
@@ -68,7 +68,7 @@ class IndexConfig:
 
 @dataclass(frozen=True, slots=True)
 class PayloadIndex:
-    """A payload field that is declared to be indexed."""
+    """A payload field that is declared as indexed."""
 
     field: str
     type: str
@@ -89,7 +89,7 @@ class PayloadIndex:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One collection's declared configuration; replace fields with `dataclasses.replace`."""
+    """The declared configuration of one collection; replace fields with `dataclasses.replace`."""
 
     name: str
     dimension: int
@@ -107,9 +107,9 @@ class Manifest:
     resource_uid: str | None = None
     generation: int | None = None
     dropped_at: str | None = None
-    """The mark of a drop (UTC): the engine moves the folder to `.deleted/` when it sees it."""
+    """The time of a drop (UTC), which marks it: the engine then moves the folder to `.deleted/`."""
     unknown: dict[str, Any] = field(default_factory=dict)
-    """Keys that this release does not know, kept as they were."""
+    """Keys that this release does not know, kept unchanged."""
 
     def __post_init__(self) -> None:
         check_collection_name(self.name)
@@ -130,22 +130,22 @@ class Manifest:
 
     @property
     def shape(self) -> Shape:
-        """What can never change while the data stays."""
+        """The properties that never change while data exists."""
         return self.dimension, self.distance_metric, self.vector_type
 
 
 def parse_metric(value: object) -> DistanceMetric:
-    """The metric of that exact name; raises InvalidInput naming the known ones."""
+    """Return the metric of that exact name; raise InvalidInput, which names the known ones."""
     return member(DistanceMetric, value, "distance_metric")
 
 
 def parse_vector_type(value: object) -> VectorType:
-    """The vector type of that exact name; raises InvalidInput naming the known ones."""
+    """Return the vector type of that exact name; raise InvalidInput, which names the known ones."""
     return member(VectorType, value, "vector_type")
 
 
 def parse_index_config(value: object) -> IndexConfig:
-    """Settings from a mapping, None meaning the defaults; raises WrongShape or InvalidInput."""
+    """Return settings from a mapping, or the defaults for None; raise WrongShape or InvalidInput."""
     if value is None:
         return IndexConfig()
     if not isinstance(value, dict):
@@ -158,7 +158,7 @@ def parse_index_config(value: object) -> IndexConfig:
 
 
 def parse_payload_indexes(value: object) -> tuple[PayloadIndex, ...]:
-    """Payload indexes from a list of {field, type}; raises WrongShape or InvalidInput."""
+    """Return payload indexes from a list of {field, type}; raise WrongShape or InvalidInput."""
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -176,9 +176,9 @@ def parse_payload_indexes(value: object) -> tuple[PayloadIndex, ...]:
 
 
 def parse_manifest(raw: bytes, file: str = "metadata.json") -> Manifest:
-    """The manifest that `raw` (UTF-8 JSON) holds, older schemas migrated in memory.
+    """Return the manifest in `raw` (UTF-8 JSON); migrate older schemas in memory.
 
-    Raises DamagedFile for what is no manifest or breaks a limit, and NewerFormat for a later schema.
+    Raises DamagedFile for bytes that are no manifest or break a limit, and NewerFormat for a later schema.
     """
     document = _decode(raw, file)
     version = document.get("schema_version", 0)
@@ -198,14 +198,14 @@ def parse_manifest(raw: bytes, file: str = "metadata.json") -> Manifest:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """The bytes of `metadata.json`: d-vecDB's five keys first, then schema 1's, then the unknown ones."""
+    """Return the bytes of `metadata.json`: d-vecDB's five keys, then those of schema 1, then unknown ones."""
     document = manifest_document(manifest)
     document.update(manifest.unknown)
     return json.dumps(document, indent=2, ensure_ascii=False).encode()
 
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:
-    """The known keys of a manifest as a JSON-ready mapping, in file order."""
+    """Return the known keys of a manifest as a JSON-ready mapping, in file order."""
     document: dict[str, Any] = {
         "name": manifest.name,
         "dimension": manifest.dimension,

@@ -1,4 +1,4 @@
-"""Distance metrics and stored vector types, by the names that d-vecDB gives them."""
+"""Distance metrics and stored vector types, under d-vecDB's names."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from enum import StrEnum
 from typing import Final
 
 MAGNITUDE_MAX: Final = 1e16
-"""Under Euclidean, DotProduct and Manhattan: sums of squares over 65,536 dimensions stay within float32."""
+"""The largest magnitude of a value under Euclidean, DotProduct and Manhattan: sums of squares over 65,536
+dimensions stay within float32."""
 MAGNITUDE_MIN: Final = 1e-15
-"""The least of a vector's largest magnitude there, unless all is 0: squares of a thousandth stay normal."""
+"""The least permitted peak of a nonzero vector under these metrics: squares of a thousandth stay normal."""
 
 
 class DistanceMetric(StrEnum):
-    """How far two vectors are apart; smaller is nearer for each of them."""
+    """A measure of the distance between two vectors; smaller is nearer under each metric."""
 
     COSINE = "Cosine"
     """1 - cos(a, b), in [0, 2]; undefined for the zero vector."""
     EUCLIDEAN = "Euclidean"
     """The L2 norm of a - b."""
     DOT_PRODUCT = "DotProduct"
-    """1 - a·b: negative when the product exceeds one, which d-vecDB's client refuses."""
+    """1 - a·b: negative when the product exceeds one, which d-vecDB's client rejects."""
     MANHATTAN = "Manhattan"
     """The L1 norm of a - b."""
 
     @property
     def code(self) -> int:
-        """The byte that stands for it in files."""
+        """The byte that represents the metric in files."""
         return _METRIC_CODES[self]
 
 
 class VectorType(StrEnum):
-    """How a vector's values are stored; distances are those of the stored values."""
+    """The storage of a vector's values; distances are those of the stored values."""
 
     FLOAT32 = "Float32"
     FLOAT16 = "Float16"
@@ -39,11 +40,11 @@ class VectorType(StrEnum):
 
     @property
     def code(self) -> int:
-        """The byte that stands for it in files."""
+        """The byte that represents the type in files."""
         return _TYPE_CODES[self]
 
     def row_bytes(self, dimension: int) -> int:
-        """Bytes of one stored row: values, and for Int8 the scale in front."""
+        """Return the bytes of one stored row: the values, and for Int8 the scale in front."""
         return {"Float32": 4 * dimension, "Float16": 2 * dimension, "Int8": 4 + dimension}[self.value]
 
 

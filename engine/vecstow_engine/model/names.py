@@ -11,7 +11,7 @@ from vecstow_engine.model.errors import InvalidInput, WrongShape, refused
 
 COLLECTION_NAME_CHARACTERS_MAX: Final = 64
 COLLECTION_PATTERN: Final = rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{COLLECTION_NAME_CHARACTERS_MAX - 1}}}"
-"""`fullmatch` it: `$` would admit a trailing newline."""
+"""A pattern for `fullmatch`: `$` would admit a trailing newline."""
 
 COLLECTION_RULE: Final = "1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
 """The pattern in words."""
@@ -26,7 +26,7 @@ _UID = re.compile(r"[0-9a-f]{32}")
 
 
 def is_collection_name(name: str) -> bool:
-    """Whether `name` may be a collection's (and so a folder's) name."""
+    """Whether `name` is a legal name of a collection, and so of its folder."""
     return _COLLECTION.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
@@ -51,9 +51,9 @@ def check_collection_name(name: object, field: str = "name") -> str:
 
 
 def are_plain_point_ids(ids: Sequence[object]) -> bool:
-    """Return whether all ids are legal, as far as one pass over their joined text can tell.
+    """Whether all ids are legal, as far as one pass over their joined text can prove.
 
-    False does not mean that one is illegal: `check_point_id` decides then.
+    False does not mean that an id is illegal: `check_point_id` decides then.
     """
     try:
         lines = "\n".join(ids)  # type: ignore[arg-type]
@@ -85,12 +85,12 @@ def check_point_id(point_id: object, field: str = "id") -> str:
 
 
 def new_point_id() -> str:
-    """A random UUID, as d-vecDB makes them."""
+    """Return a random UUID, the form of d-vecDB's ids."""
     return str(uuid.uuid4())
 
 
 def new_collection_uid() -> str:
-    """A random uid for one incarnation of a collection: 32 lower-case hex digits."""
+    """Return a random uid for one incarnation of a collection: 32 lower-case hex digits."""
     return uuid.uuid4().hex
 
 

@@ -1,8 +1,8 @@
-"""Payloads: JSON objects, with limits under which every body format can carry what another one brought.
+"""Payloads: JSON objects, limited so that each body format can carry what another format brought.
 
-MessagePack has no integer beyond 64 bits; JSON has no bytes, timestamps, NaN or keys that are no strings; and
-decoders recurse. A write with such a value is refused. Earlier releases stored some of these values, which
-reads still answer.
+MessagePack has no integer beyond 64 bits. JSON has no bytes, timestamps, NaN or keys other than strings.
+Decoders recurse. A write with such a value is refused. Earlier releases stored some of these values, and
+reads still return them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
-"""Bytes of a payload as compact JSON."""
+"""The limit of a payload in bytes of compact JSON."""
 PAYLOAD_DEPTH_MAX: Final = 128
-"""Levels of objects and arrays, as many as d-vecDB reads; the payload itself is the first."""
+"""The limit of nested objects and arrays, the same as in d-vecDB; the payload itself is the first level."""
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 64) - 1
 _KEY_CHARACTERS_SHOWN: Final = 40
@@ -55,7 +55,7 @@ def encode_payload(payload: Mapping[str, Any], place: str = "metadata") -> bytes
 
 
 def check_unpacked(payload: Mapping[Any, Any], place: str) -> None:
-    """Raise InvalidInput for what MessagePack brought and JSON would not give back."""
+    """Raise InvalidInput for a MessagePack value that JSON would not return unchanged."""
     try:
         comes_back = msgspec.json.decode(msgspec.json.encode(payload)) == payload
     except (TypeError, ValueError, RecursionError):
@@ -65,7 +65,7 @@ def check_unpacked(payload: Mapping[Any, Any], place: str) -> None:
 
 
 def check_payload(payload: Mapping[Any, Any], place: str) -> None:
-    """Raise InvalidInput, naming the path, for a value that a body format cannot carry."""
+    """Raise InvalidInput, which names the path, for a value that a body format cannot carry."""
     path: list[object] = []
     levels: list[Iterator[tuple[object, object]]] = [iter(payload.items())]
     while levels:
@@ -88,7 +88,7 @@ def check_payload(payload: Mapping[Any, Any], place: str) -> None:
 
 
 def decode_payload(payload: bytes) -> dict[str, Any]:
-    """Return the object of a stored payload; levels that are too deep to decode come as JSON text."""
+    """Return the object of a stored payload; return levels that are too deep to decode as JSON text."""
     decoded: dict[str, Any]
     try:
         decoded = msgspec.json.decode(payload)
@@ -100,7 +100,7 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
 def pack_payload(payload: bytes) -> bytes:
     """Return a stored payload as MessagePack.
 
-    Integers beyond 64 bits, and levels beyond `PAYLOAD_DEPTH_MAX` that nest too deep, come as text.
+    Integers beyond 64 bits become text, and so do levels beyond `PAYLOAD_DEPTH_MAX` that nest too deep.
     """
     try:
         return _pack(decode_payload(payload))
@@ -119,7 +119,7 @@ def _is_deep(raw: bytes) -> bool:
 
 
 def _fault_of(value: object) -> tuple[str | None, int | None]:
-    """What is wrong with a value, and the limit that it breaks."""
+    """Return the fault of a value, or None, and the limit that the value breaks."""
     fault = limit = None
     if isinstance(value, dict):
         kind = next((type(key).__name__ for key in value if not isinstance(key, str)), None)
@@ -160,7 +160,7 @@ def _flattened(payload: bytes) -> bytes:
 
 
 def portable(value: Any) -> Any:
-    """Return `value` with integers beyond 64 bits, which MessagePack does not have, as their digits."""
+    """Return `value` with integers beyond 64 bits, which MessagePack does not have, as strings of digits."""
     if isinstance(value, dict):
         return {key: portable(inner) for key, inner in value.items()}
     if isinstance(value, list):

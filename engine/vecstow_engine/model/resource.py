@@ -1,8 +1,8 @@
-"""The custom resource `VectorCollection`, as one collection's manifest.
+"""The custom resource `VectorCollection`, and its manifest.
 
-What a file, `kubectl apply` and the sidecar declare goes through the functions here, so that all three get
-the same manifest and the same errors, in the resource's own spelling. Pure, and the standard library only:
-YAML is read by the command line, the API server's JSON by the operator.
+A file, `kubectl apply` and the sidecar all declare collections through these functions. All three therefore
+get the same manifest and the same errors, in the resource's own spelling. Pure, with the standard library
+only: the command line decodes YAML, and the operator decodes the API server's JSON.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ INDEX_FIELDS: Final = {
     "efSearch": "ef_search",
     "maxLayer": "max_layer",
 }
-"""Fields of `spec.index`, and what the manifest calls them."""
+"""The fields of `spec.index`, and their names in the manifest."""
 
 _TOP_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _SPEC_FIELDS: Final = (
@@ -74,7 +74,7 @@ _LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9]
 
 
 class DeletionPolicy(StrEnum):
-    """What becomes of the collection when its resource is deleted."""
+    """The fate of the collection when its resource is deleted."""
 
     RETAIN = "Retain"
     DELETE = "Delete"
@@ -102,18 +102,18 @@ class CollectionResource:
 
     @property
     def shape(self) -> Shape:
-        """As `Manifest.shape`."""
+        """The properties that never change while data exists; the same as `Manifest.shape`."""
         return self.dimension, self.distance_metric, self.vector_type
 
 
 def manifest_from_resource(
     document: Mapping[str, Any], managed_by: ManagedBy, existing: Manifest | None
 ) -> Manifest:
-    """The manifest that `document` declares, merged with the one that exists.
+    """Return the manifest that `document` declares, merged with the existing one.
 
-    Of `existing` the uid, the times and unknown keys stay; the caller stamps the times when the result
-    differs. Raises WrongShape or InvalidInput for a bad resource, and Conflict when `existing` has another
-    shape, is marked as dropped, or belongs to a Kubernetes resource while `managed_by` is something else.
+    The uid, the times and unknown keys of `existing` stay; the caller sets the times when the result differs.
+    Raises WrongShape or InvalidInput for a bad resource. Raises Conflict when `existing` has another shape,
+    is marked as dropped, or belongs to a Kubernetes resource while `managed_by` is something else.
     """
     owned = managed_by is ManagedBy.KUBERNETES
     resource = parse_resource(document, strict=not owned)
@@ -142,10 +142,11 @@ def manifest_from_resource(
 
 
 def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> CollectionResource:
-    """A resource from its decoded YAML or JSON; raises WrongShape or InvalidInput naming the field.
+    """Return a resource from its decoded YAML or JSON; raise WrongShape or InvalidInput, which names the
+    field.
 
-    What the API server gives is not read `strict`ly: it takes no field that its definition does not have, so
-    an unknown one comes of a newer definition, which may give it a default in every resource.
+    A resource from the API server is not read with `strict`. The server admits only fields of its definition,
+    so an unknown field belongs to a newer definition, which may set a default for it in every resource.
     """
     document = mapping(document, "the document")
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:

@@ -1,4 +1,4 @@
-"""Searches with a filter: among the nearest points if enough of these match, else among all."""
+"""Searches with a filter: among the nearest points if enough of them match, else among all points."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vecstow_engine.query.unfiltered import ATTEMPTS_MAX, answer_group
 
 CANDIDATES_MAX: Final = 1000
 SCAN_BLOCK: Final = 2048
-"""Matching rows that are compared at a time."""
+"""The number of matching rows that are compared at a time."""
 
 
 def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """The nearest points whose payload matches: among the nearest of all if they suffice, else among all."""
+    """Return the nearest points whose payload matches, among the nearest of all if these suffice, else all."""
     wanted = min(max(10 * query.limit, 100), CANDIDATES_MAX)
     if query.limit <= wanted:
         ef = max(query.ef_search or source.manifest.index_config.ef_search, wanted)
@@ -31,9 +31,9 @@ def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[
 
 
 def _scan_all(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """Exact search among all points that match: every payload is looked at.
+    """Search all points that match, exactly; read the payload of every point.
 
-    Searched again when points among the nearest were replaced meanwhile.
+    The search is repeated when points among the nearest were replaced meanwhile.
     """
     for _ in range(ATTEMPTS_MAX):
         [gathered] = resolve(source.view, _nearest_matching(source, query, filter), [query])

@@ -1,4 +1,4 @@
-"""From labels to hits: ids and payloads are read, checked and weighed."""
+"""The step from labels to hits: ids and payloads are read and verified, and payload bytes are limited."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.storage.view import View
 
 RESOLVED_POINTS: Final = 128
-"""Points whose payloads are read before these are weighed: at most 8 MiB."""
+"""The number of points whose payloads are read before they are weighed: at most 8 MiB."""
 
 Result: TypeAlias = list[Hit] | VecstowError
-"""The hits of a query, or why it alone is not answered."""
+"""The hits of a query, or the error that this query alone gets."""
 
 
 def resolve(
     view: View, found: Hits, queries: Sequence[SearchQuery], filter: Filter | None = None
 ) -> list[Resolved]:
-    """Hits with ids and payloads. What a query may not have is dropped before more of it is read."""
+    """Return hits with ids and payloads. Once a query is refused or complete, no more of it is read."""
     valid = found.labels != NO_LABEL
     labels, distances = found.labels[valid], found.distances[valid].tolist()
     owners = np.nonzero(valid)[0].tolist()
@@ -47,7 +47,7 @@ def resolve(
 
 
 class Resolved:
-    """What is found for one query: its hits, and how many of its labels are gone."""
+    """The result for one query: its hits, and the number of its labels that are gone."""
 
     def __init__(self, query: SearchQuery, filter: Filter | None) -> None:
         self._query = query
@@ -60,12 +60,12 @@ class Resolved:
 
     @property
     def result(self) -> Result:
-        """The hits, or why they are not answered."""
+        """The hits, or the error in their place."""
         return self.error or self.hits
 
     @property
     def is_complete(self) -> bool:
-        """Whether further labels are not looked at."""
+        """Whether the query needs no further labels."""
         return not self._room
 
     def add(self, points: Sequence[tuple[str, bytes | None] | None], distances: Sequence[float]) -> None:
@@ -81,19 +81,19 @@ class Resolved:
             try:
                 self._query.weigh(self._payload_bytes)
             except VecstowError as error:
-                # A traceback would keep this frame, and with it the payloads that the query may not have.
+                # A traceback would keep this frame, and with it the payloads of the refused query.
                 self.error = error.with_traceback(None)
                 self.hits = []
                 self._room = 0
 
 
 def required(result: Result) -> list[Hit]:
-    """Return the hits; raises the error in their place."""
+    """Return the hits; raise the error in their place."""
     if isinstance(result, VecstowError):
         raise result
     return result
 
 
 def decoded(payload: bytes | None) -> dict[str, object] | None:
-    """Return the payload as a filter reads it."""
+    """Return the payload in the form that a filter reads."""
     return None if payload is None else decode_payload(payload)

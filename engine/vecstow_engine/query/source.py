@@ -1,4 +1,4 @@
-"""What a query reads."""
+"""The source of a query."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Source:
     view: View
     index: VectorIndex
     hide_withheld: Callable[[], None]
-    """Takes the points that fail their checks out of the index, so that a search finds others."""
+    """A callback that removes points that fail their checks from the index, so that a search finds others."""

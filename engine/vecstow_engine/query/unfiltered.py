@@ -14,7 +14,7 @@ from vecstow_engine.query.source import Source
 
 ATTEMPTS_MAX: Final = 5
 AHEAD_FACTOR: Final = 8
-"""How many more labels are searched for in the place of one that is gone: damage comes in pages."""
+"""The number of extra labels to search for per label that is gone: damage affects whole pages."""
 
 
 def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Result]:
@@ -34,9 +34,9 @@ def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Resul
 def answer_group(
     source: Source, queries: Sequence[SearchQuery], k: int, ef: int, filter: Filter | None = None
 ) -> list[Result]:
-    """The result of each query, among the `k` nearest those that match the filter.
+    """Return the result of each query: those of its `k` nearest points that match the filter.
 
-    Searched again when points were replaced while the graph was searched, or turn out to fail their checks.
+    The search is repeated when points were replaced during the search, or fail their checks.
     """
     vectors = np.stack([query.vector for query in queries])
     wanted = k

@@ -1,7 +1,7 @@
-"""The filter language: conditions on a point's payload. The language is described in docs/filters.md.
+"""The filter language: conditions on a point's payload, described in docs/filters.md.
 
-Charter: `nodes` is what a filter says, `parse` refuses what is not one, `compile` makes it quick to test. A
-filter knows payloads only; which points are tested, and when, is the caller's matter.
+Charter: `nodes` defines the parts of a filter, `parse` rejects other documents, and `compile` makes tests
+fast. A filter knows payloads only; the caller decides which points are tested, and when.
 """
 
 from vecstow_engine.model.filters.nodes import And, Condition, Filter, Node, Not, Or

@@ -1,7 +1,7 @@
-"""Conditions as closures: everything that can be decided once is decided before the first point is tested.
+"""Conditions as closures: each decision that depends on no point is made before the first point is tested.
 
-Two calls per condition: one finds the field's value, one tests it. A value is what JSON can hold; `ABSENT`
-stands for a field that the payload lacks, and equals nothing.
+Two calls per condition: one finds the field's value, one tests it. A value is a JSON value, or `ABSENT` for a
+field that the payload lacks; `ABSENT` equals nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Predicate: TypeAlias = Callable[[Any], bool]
 
 ABSENT: Final = object()
 _NUMBERS: Final = frozenset({int, float})
-"""Exact types: bool is a subclass of int, and is no number here."""
+"""The exact types of numbers: bool is a subclass of int, but is not a number here."""
 
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "$gt": operator.gt,
@@ -26,7 +26,7 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def compile_condition(field: str, name: str, operand: Any) -> Test:
-    """The test of one condition; `name` is a known operator and `operand` fits it."""
+    """Return the test of one condition; `name` is a known operator and `operand` fits it."""
     predicate = _predicate(name, operand)
     if "." in field:
         return _nested(field, predicate)
@@ -41,7 +41,7 @@ def _nested(field: str, predicate: Predicate) -> Test:
     first, *rest = field.split(".")
 
     def test(payload: Mapping[str, object]) -> bool:
-        if field in payload:  # a key that is spelled with the dots wins
+        if field in payload:  # A key with dots in its own name wins.
             return predicate(payload[field])
         value = payload.get(first, ABSENT)
         for step in rest:
@@ -84,7 +84,7 @@ def _equals(operand: Any) -> Predicate:
 
 
 def _is_in(operands: tuple[Any, ...]) -> Predicate:
-    # 1 and True are one member of a set, so the truth values are kept apart.
+    # 1 and True are one member of a set, so booleans have their own set.
     booleans = frozenset(value for value in operands if isinstance(value, bool))
     others = frozenset(value for value in operands if not isinstance(value, bool))
 

@@ -1,4 +1,4 @@
-"""What a filter says: a small immutable tree, which an index may look at to narrow the points first."""
+"""The parts of a filter: a small immutable tree, which an index may read to narrow the points first."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """Matches when every part does; without parts, always."""
+    """A node that matches when every part does; without parts, always."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """Matches when one part does."""
+    """A node that matches when one part does."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Matches when its part does not."""
+    """A node that matches when its part does not."""
 
     part: Node
 
@@ -46,7 +46,7 @@ Node: TypeAlias = Condition | And | Or | Not
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter, ready to test payloads; thread-safe, since it never changes."""
+    """A parsed filter that tests payloads; immutable, and therefore thread-safe."""
 
     root: Node
     _test: Test = field(init=False, repr=False, compare=False)
@@ -55,9 +55,9 @@ class Filter:
         object.__setattr__(self, "_test", _compile(self.root))
 
     def matches(self, payload: Mapping[str, object] | None) -> bool:
-        """Whether a point with this payload passes; a point without payload has no field at all.
+        """Whether a point with this payload matches; a point without payload has no fields.
 
-        `payload` holds what JSON can: mappings are `dict`, arrays are `list`.
+        `payload` holds JSON values: mappings are `dict`, arrays are `list`.
         """
         return self._test({} if payload is None else payload)
 

@@ -1,4 +1,4 @@
-"""From a decoded JSON document to a `Filter`; what is not one is refused with its path and a hint."""
+"""The parser of filters: a decoded JSON document becomes a `Filter`, or an error with path and hint."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from vecstow_engine.model.filters.nodes import And, Condition, Filter, Node, Not
 from vecstow_engine.model.payloads import INTEGER_MAX, INTEGER_MIN
 
 DEPTH_MAX: Final = 16
-"""How deep `$and`, `$or` and `$not` may nest; the filter itself is the first level."""
+"""The limit of nested `$and`, `$or` and `$not`; the filter itself is the first level."""
 CONDITIONS_MAX: Final = 256
-"""Conditions (one operator on one field) in a whole filter."""
+"""The limit of conditions (one operator on one field) in a whole filter."""
 IN_VALUES_MAX: Final = 1_000
-"""Values in one `$in` or `$nin`."""
+"""The limit of values in one `$in` or `$nin`."""
 FIELD_CHARACTERS_MAX: Final = 1_024
 VALUE_CHARACTERS_SHOWN: Final = 80
-"""How much of a refused value a message repeats."""
+"""The number of characters of a refused value that a message repeats."""
 
 LOGICAL: Final = ("$and", "$or", "$not")
 
 
 def parse_filter(document: object) -> Filter:
-    """The filter that `document` (decoded JSON) describes; an empty mapping matches every point.
+    """Return the filter that `document` (decoded JSON) describes; an empty mapping matches every point.
 
-    Raises InvalidInput that names the path (`filter.tenant.$gt`), the value and what to write instead.
+    Raises InvalidInput, which names the path (`filter.tenant.$gt`), the value and what to write instead.
     """
     if not isinstance(document, Mapping):
         _refuse("filter", document, "a filter is an object", 'write {"field": value}')
@@ -34,7 +34,7 @@ def parse_filter(document: object) -> Filter:
 
 
 class _Parser:
-    """Counts the conditions of one filter while it is parsed."""
+    """A parser of one filter, which counts the filter's conditions."""
 
     def __init__(self) -> None:
         self._conditions = 0
@@ -160,7 +160,7 @@ _OPERANDS: Final[dict[str, Callable[[object, str], Scalar | tuple[Scalar, ...]]]
     "$exists": _boolean,
     "$contains": _scalar,
 }
-"""Every operator that a field may have, with the check of what stands behind it."""
+"""The operators that a field may have, each with the check of its operand."""
 
 
 def _refuse_operator(name: str, path: str, among: tuple[str, ...]) -> NoReturn:
@@ -181,12 +181,12 @@ def _refuse(path: str, value: object, reason: str, hint: str, limit: object = No
 
 
 def _details(path: str, value: object, limit: object) -> dict[str, object]:
-    # `path` is what earlier releases called the field of a filter.
+    # Earlier releases named the field of a filter `path`.
     return {"path": path} | refused(path, value, limit)
 
 
 def _shown(value: object) -> str:
-    """The value as a short text; a large one is named by its kind, never rendered whole."""
+    """Return the value as a short text; name a large value by its kind only."""
     if isinstance(value, str):
         cut = value[:VALUE_CHARACTERS_SHOWN]
         return repr(cut) + ("…" if len(value) > len(cut) else "")
