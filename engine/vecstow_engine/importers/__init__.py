@@ -1,8 +1,8 @@
-"""Collections made of data files that have no manifest, or that another program wrote.
+"""The import of data files without a manifest, or from another program, as a collection.
 
 `registry` finds the importer of a file, `importer` is the interface, and each format has a module or a
 package: `own_files`, `dvecdb`. A new format is one more class in `registry.IMPORTERS`. An importer only reads
-its source; the collection is made in `.staging/` and comes to its place by a rename.
+its source. The collection is made in `.staging/` and takes its place by a rename.
 """
 
 from vecstow_engine.importers.registry import import_orphan

@@ -1,4 +1,4 @@
-"""What every importer is."""
+"""The interface of importers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vecstow_engine.storage.layout import Layout
 
 
 class Importer(Protocol):
-    """Reads one format."""
+    """A reader of one format."""
 
     def recognizes(self, rows: Path) -> bool:
-        """Return whether the file `rows` has this format, by its first bytes."""
+        """Whether the file `rows` has this format, judged by its first bytes."""
 
     def build(
         self, layout: Layout, source: Path, staging: Path, wanted: Manifest
     ) -> tuple[Settled, ImportReport]:
-        """Make the collection `wanted` of the files in `source`, in the new folder `staging`.
+        """Make the collection `wanted` from the files in `source`, in the new folder `staging`.
 
-        The manifest is written last. Returns the collection, and what was read. Raises InvalidInput when the
-        files hold another shape, DamagedFile, DiskFull, StorageError.
+        The manifest is written last. Returns the collection and a report on the source. Raises InvalidInput
+        when the files hold another shape, DamagedFile, DiskFull or StorageError.
         """

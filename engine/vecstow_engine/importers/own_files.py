@@ -22,14 +22,14 @@ from vecstow_engine.storage.rows_header import MAGIC, read_header
 from vecstow_engine.storage.trash import is_claimed
 
 _SHAPE_FIELDS: Final = ("dimension", "distance_metric", "vector_type")
-"""What REST calls the parts of a shape."""
+"""REST's names of the parts of a shape."""
 
 
 class OwnFiles:
-    """Copies files of our own format, with what their log holds, and gives them a uid of their own."""
+    """An importer that copies files of Vecstow's format, applies their log, and gives them their own uid."""
 
     def recognizes(self, rows: Path) -> bool:
-        """Return whether the file begins with the magic of `vectors.bin`."""
+        """Whether the file begins with the magic of `vectors.bin`."""
         with rows.open("rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC
 
@@ -74,8 +74,9 @@ def _copy(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Sett
 def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
     """Return the log segments of a collection's folder; none when its log is missing.
 
-    The log lies in the same data directory, backup or evidence. That of a folder which was moved within this
-    volume, as a drop does, is where it was. A log that another folder claims holds what this one never had.
+    The log is in the same data directory, backup or evidence. The log of a folder that was moved within this
+    volume, for example by a drop, stays where it was. A log that another folder claims is not used: its
+    records belong to that folder.
     """
     if source.parent == layout.deleted:
         return [] if is_claimed(layout, uid) else segment_paths(layout.log(uid))

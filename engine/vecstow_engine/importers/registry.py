@@ -1,4 +1,4 @@
-"""Finds the importer of a file, and lets it make the collection."""
+"""The importers, and the import of a folder with the one that recognizes its file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from vecstow_engine.storage.leftovers import clear_away, clear_place
 from vecstow_engine.storage.staging import as_declared, readable_manifest, take_place
 
 IMPORTERS: Final[tuple[Importer, ...]] = (OwnFiles(), DvecdbFile())
-"""The first one that recognizes a file imports it; the last one recognizes any."""
+"""The first importer that recognizes a file imports it; the last one recognizes any file."""
 
 
 def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settled, ImportReport]:
-    """Make the collection `wanted` of the files in `source`; returns it, and what was read.
+    """Make the collection `wanted` from the files in `source`; return it and the report.
 
-    The source stays as it is; when it is the target's own folder, it is moved to `.quarantine/`, whole.
-    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when
-    the name is taken, DamagedFile; OutcomeUnknown when the old folder is set aside, and the new one has no
-    place yet.
+    The source does not change; if it is the target's own folder, the whole folder is moved to `.quarantine/`.
+    Raises NotFound when there is no vectors.bin, InvalidInput when it holds another shape, Conflict when the
+    name is taken, or DamagedFile. Raises OutcomeUnknown when the old folder is set aside, but the new one has
+    no place yet.
     """
     rows = source / ROWS
     if not rows.is_file() or rows.stat().st_size == 0:
@@ -37,7 +37,7 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
     wanted = _with_settings(source, dataclasses.replace(wanted, created_at=rfc3339(), updated_at=rfc3339()))
     in_place = source == layout.collection(wanted.name)
     if in_place:
-        as_declared(source, wanted)  # before the work, whose end asks again
+        as_declared(source, wanted)  # A conflict is found before the work; `take_place` checks again.
     staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     files.make_folder(staging.parent)
     clear_place(staging)
@@ -53,7 +53,7 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
 
 
 def _with_settings(source: Path, wanted: Manifest) -> Manifest:
-    """A manifest beside the files brings its index settings, owner and the like."""
+    """Return `wanted` with index settings, owner and payload indexes of a manifest next to the files."""
     found = readable_manifest(source)
     if found is None or found.shape != wanted.shape:
         return wanted

@@ -1,4 +1,4 @@
-"""What an importer hands out: points, and an account of what it read."""
+"""The output of an importer: points, and a report on the source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 LISTED_MAX: Final = 1_000
-"""Entries kept of each list; what is beyond is counted only, so that a ruined file needs no more memory."""
+"""The limit of entries in each list, which bounds memory for a ruined file. Later skips are only counted."""
 
 
 REMARKED_MAX: Final = 3
-"""Doubtful fields that an import names in its answer; the log has all of them."""
+"""The number of doubtful fields that an import names in its answer; the log has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ForeignPoint:
 
 
 class Skipped(NamedTuple):
-    """Bytes from `offset` on that could not be read, and why."""
+    """Bytes from `offset` on that could not be read, and the reason."""
 
     offset: int
     reason: str
@@ -35,40 +35,40 @@ class Skipped(NamedTuple):
 
 @dataclass(slots=True)
 class Doubt:
-    """A metadata field (dots for nested ones) whose bytes may be read in more than one way."""
+    """A metadata field (dots for nested ones) whose bytes can be read in more than one way."""
 
     field: str
     reason: str
     offset: int
-    """Where the first such record begins."""
+    """The offset of the first such record."""
     records: int = 1
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What was read of a source so far; complete when the importer has finished."""
+    """The report on a source; complete when the importer has finished."""
 
     format: str | None = None
-    """`vecstow`; of d-vecDB `0.2.1`, `0.2.6` or `mixed`; None when no record was found."""
+    """`vecstow`, or `0.2.1`, `0.2.6` or `mixed` for d-vecDB; None when no record was found."""
     size: int = 0
-    """Bytes of the file; `position` runs up to it."""
+    """Bytes of the file; `position` rises to this number."""
     position: int = 0
     points: int = 0
-    """Records handed out, an id that comes again included."""
+    """The number of records read, repeated ids included."""
     ends_at: int = 0
-    """Where the last record that could be read ends."""
+    """The offset where the last readable record ends."""
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
     doubts: dict[tuple[str, str], Doubt] = field(default_factory=dict)
 
     def skip(self, offset: int, reason: str) -> None:
-        """Note bytes that could not be read."""
+        """Record bytes that could not be read."""
         self.skipped_count += 1
         if len(self.skipped) < LISTED_MAX:
             self.skipped.append(Skipped(offset, reason))
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what an import of the file lacks, or may have wrong; a line for each kind."""
+        """Return one line for each kind of loss or doubt in the import."""
         lines = []
         if self.skipped_count:
             first = self.skipped[0]
@@ -82,7 +82,7 @@ class ImportReport:
         return tuple(lines)
 
     def doubt(self, path: str, reason: str, offset: int) -> None:
-        """Note that a field of the record at `offset` may have been another value."""
+        """Record that a field of the record at `offset` may have had another value."""
         known = self.doubts.get((path, reason))
         if known is not None:
             known.records += 1
@@ -90,7 +90,7 @@ class ImportReport:
             self.doubts[path, reason] = Doubt(path, reason, offset)
 
     def count(self, record_format: str, end: int) -> None:
-        """Note a record that was read."""
+        """Record a readable record of this format, and the offset of its end."""
         self.points += 1
         self.ends_at = end
         if self.format != record_format:

@@ -20,7 +20,10 @@ SCAN_BLOCK: Final = 2048
 
 
 def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """Return the nearest points whose payload matches, among the nearest of all if these suffice, else all."""
+    """Return the nearest points whose payload matches.
+
+    Search the nearest of all points first, and all points when too few of those match.
+    """
     wanted = min(max(10 * query.limit, 100), CANDIDATES_MAX)
     if query.limit <= wanted:
         ef = max(query.ef_search or source.manifest.index_config.ef_search, wanted)

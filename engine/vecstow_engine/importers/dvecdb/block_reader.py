@@ -1,4 +1,4 @@
-"""A file read by blocks: memory stays bounded, and an error of the disk is an exception, not a signal."""
+"""A file read in blocks: memory stays bounded, and an error of the disk is an exception, not a signal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ZEROS: Final = bytes(64 * 1024)
 
 
 class BlockReader:
-    """Bytes of one open file, with the block that was read last kept in memory."""
+    """The bytes of one open file, with the last read block in memory."""
 
     def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
         self.path = path
@@ -27,16 +27,16 @@ class BlockReader:
             raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
     def read(self, start: int, length: int) -> bytes:
-        """Up to `length` bytes from `start`; fewer at the end of the file."""
+        """Return up to `length` bytes from `start`; fewer at the end of the file. Raise StorageError."""
         at = self._load(start, length)
         return self._block[at : at + length]
 
     def find(self, pattern: bytes, start: int, stop: int) -> int:
-        """Where `pattern` first begins at `start` or later and ends at `stop` or before; -1 if nowhere."""
+        """Return the offset of the first `pattern` that lies within [start, stop); -1 when there is none."""
         stop = min(stop, self.size)
         while start + len(pattern) <= stop:
             at = self._load(start, len(pattern))
@@ -47,7 +47,7 @@ class BlockReader:
         return -1
 
     def zeros_end(self, start: int) -> int:
-        """Where the zeros that begin at `start` end; `start` itself when there is none."""
+        """Return the offset where the zeros that begin at `start` end; `start` itself when there are none."""
         while start < self.size:
             chunk = self.read(start, len(_ZEROS))
             if chunk != _ZEROS[: len(chunk)]:
@@ -56,7 +56,7 @@ class BlockReader:
         return self.size
 
     def _load(self, start: int, length: int) -> int:
-        """Have [start, start + length) in the block, as far as the file goes; returns its place there."""
+        """Load [start, start + length) into the block, up to the file's end; return its place there."""
         wanted_end = min(start + length, self.size)
         if start < self._base or wanted_end > self._base + len(self._block):
             try:

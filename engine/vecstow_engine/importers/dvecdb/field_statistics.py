@@ -1,8 +1,8 @@
-"""What the records of a file say about its metadata fields together, and how a reading becomes values.
+"""Statistics of the metadata fields in the records of a file, and the values of a reading.
 
-A field that was one kind in other records is read as that kind again. Counts are weights: a record that can
-be read in two ways speaks for each as far as it is likely, and since a wrong reading takes values for keys,
-the right keys are the ones that come again.
+A field is read as the kind that it has in other records. Counts are weights: a record with two readings
+counts for each according to its likelihood. A wrong reading takes values for keys, so the right keys are
+those that repeat.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from vecstow_engine.importers.dvecdb.untyped_metadata import (
 )
 
 FIELDS_MAX: Final = 20_000
-"""The number of fields that are remembered: keys can be data, and memory is bounded."""
+"""The number of fields in memory: keys can be data, and memory is bounded."""
 SHARE_MIN: Final = 0.01
-"""A kind that fewer of a field's values have is not expected again."""
+"""The share of a field's values below which a kind is not expected again."""
 EVIDENCE_MIN: Final = 1.5
-"""Records that must have shown a kind before it is expected: one that was damaged speaks for itself only."""
+"""The records that must show a kind before it is expected, so that a single damaged record does not."""
 SHARE_OF_ZEROS: Final = 0.1
-"""How many of a field's values are expected to be zero or empty before one was seen."""
+"""The expected share of zero or empty values in a field before one is found."""
 COST_WITHIN_NEW: Final = 1.5
-"""Of each field in an object or array that was not seen before, beside what that one costs."""
+"""The extra cost of each field in an object or array that is new, added to the cost of that one."""
 SETTLED: Final = 10
-"""How often a field was seen when it is odd that it becomes something else."""
+"""The number of records with a field after which a change of its kind is odd."""
 ODD_KEY: Final = 4
 """The oddness of a control character in a new key."""
 
 _ODD_CHANGES: Final[dict[Kind, int]] = {"number": 1, "array": 2, "object": 2}
-"""The oddness of what a settled field becomes; texts prove themselves, and anything may turn null."""
+"""The oddness of a settled field's new kind. Texts prove themselves, and any field may become null."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "string": 0.0,
@@ -49,19 +49,19 @@ _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "boolean": 0.3,
     "array": 0.3,
     "object": 0.3,
-    "null": 2.5,  # it takes no byte, so it fits everywhere
+    "null": 2.5,  # takes no byte, so it fits everywhere
 }
 _U64: Final = struct.Struct("<Q")
 _I64: Final = struct.Struct("<q")
 _F64: Final = struct.Struct("<d")
 
 Doubtful = Callable[[str, str], None]
-"""Told the field and the reason."""
+"""A callback that gets the field and the reason of a doubt."""
 
 
 @dataclass(slots=True)
 class _Numbers:
-    """How a field's numbers look, one by one: see `look_of`."""
+    """The weights of the looks of a field's numbers; `look_of` defines the looks."""
 
     small: float = 0
     negative: float = 0
@@ -81,7 +81,7 @@ class FieldStatistics(Options):
     counts_oddness = False
 
     def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
-        """The kinds that this field had; none for a new field."""
+        """Return the kinds that this field had, with their costs; none for a new field."""
         found = self._options.get(path)
         if found is None:
             weights = self._weights.get(path)
@@ -97,11 +97,11 @@ class FieldStatistics(Options):
         return found
 
     def anything(self) -> Options:
-        """The same knowledge, but new fields, and new kinds of known ones, are possible at a cost."""
+        """Return these statistics as options that also allow new fields and new kinds, at a cost."""
         return _Anything(self)
 
     def learn(self, readings: list[Interpretation]) -> None:
-        """Take in one record: each of its readings counts by how likely it is beside the others."""
+        """Add one record: each of its readings counts according to its likelihood among them."""
         if not readings:
             return
         self.records += 1
@@ -110,11 +110,11 @@ class FieldStatistics(Options):
             self._learn_reading(reading, share / sum(shares))
 
     def values(self, reading: Interpretation, doubtful: Doubtful) -> dict[str, Any]:
-        """The map that a reading stands for; tells what is in doubt."""
+        """Return the map of a reading; report doubts to `doubtful`."""
         return self._map(iter(reading.steps()), reading.count, doubtful)
 
     def oddities(self, reading: Interpretation) -> dict[tuple[str, Kind], int]:
-        """What data seldom holds, with its weight: a reading of damaged bytes is full of it."""
+        """Return oddities, which data seldom has, with their weights; a reading of damaged bytes has many."""
         found: dict[tuple[str, Kind], int] = {}
         items: dict[str, Kind] = {}
         for step in reading.steps():
@@ -132,7 +132,7 @@ class FieldStatistics(Options):
         return found
 
     def cost(self, path: str, kind: Kind) -> float:
-        """What it costs that this field is there, with this kind, in a record or in what it is a part of."""
+        """Return the cost of a field of this kind in a record, or in the object or array that contains it."""
         weights = self._weights.get(path, {})
         weight = weights.get(kind, 0.0)
         if kind == "zero":
@@ -153,7 +153,7 @@ class FieldStatistics(Options):
                 numbers = self._numbers.setdefault(step.path, _Numbers())
                 look = look_of(step.value)
                 setattr(numbers, look, getattr(numbers, look) + share)
-            if (step.path, step.kind) not in counted:  # a long array is no stronger evidence
+            if (step.path, step.kind) not in counted:  # A long array is no stronger evidence.
                 counted.add((step.path, step.kind))
                 weights = self._weights.setdefault(step.path, {})
                 weights[step.kind] = weights.get(step.kind, 0.0) + share

@@ -21,10 +21,10 @@ BATCH_POINTS: Final = 4096
 
 
 class DvecdbFile:
-    """Loads the records of d-vecDB's file; what cannot be read is skipped and reported."""
+    """An importer of d-vecDB's file; it skips and reports records that it cannot read."""
 
     def recognizes(self, rows: Path) -> bool:
-        """Return True: the format has no magic, and a reader looks for records in any file."""
+        """Return True: the format has no magic, and the reader searches any file for records."""
         return True
 
     def build(
@@ -45,7 +45,7 @@ def _batches(path: Path, wanted: Manifest, report: ImportReport) -> Iterator[Poi
 
 
 def _fits(wanted: Manifest, point: ForeignPoint, report: ImportReport) -> bool:
-    """Whether a point keeps the limits; one that does not is reported as skipped."""
+    """Whether a point is within the limits; another one is reported as skipped."""
     try:
         _batch_of(wanted, [point])
     except (InvalidInput, TooLarge) as error:

@@ -1,4 +1,4 @@
-"""The metadata of one record: JSON where it is JSON, else the likeliest reading of untagged bytes."""
+"""The metadata of one record: JSON, or else the most likely reading of bytes without types."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from vecstow_engine.importers.dvecdb.untyped_metadata import Interpretation, Kin
 from vecstow_engine.importers.report import ImportReport
 
 STEPS: Final = 1_000
-"""Of one search, beside one for every 8 bytes."""
+"""The steps of one search, plus one for every 8 bytes."""
 STEPS_OF_SIZE_MAX: Final = 16_000
 STEPS_FIRST: Final = 5_000
-"""While no field is known."""
+"""The steps of a search while no field is known."""
 STEPS_LOW: Final = 100
 SURVEY_UNBIASED: Final = 20
-"""Records that are read in the survey as if any field were possible."""
+"""The number of records that the survey reads as if any field were possible."""
 KNOWN_COST_MAX: Final = 15.0
-"""Above it, a reading with known fields is compared with those of other fields."""
+"""The cost above which a reading with known fields is compared with readings of other fields."""
 ODDNESS_MAX: Final = 3
-"""A reading with more that data seldom has is taken for damage ..."""
+"""A reading with more oddness counts as damage ..."""
 ODD_BEFORE_ACCEPTED: Final = 2
-"""... unless it was met so often before: data changes its form, damage does not repeat itself."""
+"""... unless this many records had its form before: data changes its form, damage does not repeat."""
 ODD_FORMS_MAX: Final = 1_000
 FAILURES_MAX: Final = 100
-"""Unreadable records in a row after which less is spent on each."""
+"""The number of unreadable records in a row after which each gets fewer steps."""
 
 _U64: Final = struct.Struct("<Q")
 
 Candidate: TypeAlias = tuple[bytes, int]
-"""Bytes that metadata may fill, and where in them it ends at the earliest."""
+"""Bytes that metadata may fill, and the least offset in them at which the metadata may end."""
 
 
 class MetadataReader:
-    """Reads metadata and learns its fields; one per file."""
+    """A reader of metadata that learns its fields; one per file."""
 
     def __init__(self, report: ImportReport) -> None:
         self._report = report
@@ -44,17 +44,18 @@ class MetadataReader:
         self._failures = 0
         self._record = 0
         self._odd: dict[frozenset[tuple[str, Kind]], set[int]] = {}
-        """In which records each odd form was met."""
+        """The records in which each odd form was found."""
 
     def survey(self, records: Iterable[bytes]) -> None:
-        """Learn the fields from records that are whole, before any is read.
+        """Learn the fields from whole records, before any record is read.
 
-        Twice: the first round gathers what the records say together, the second reads each with all of that.
+        The survey has two rounds: the first gathers statistics of all records, and the second reads each
+        record with these statistics.
         """
         records = [raw for raw in records if len(raw) > 8]
         first = FieldStatistics()
         for self._record, raw in enumerate(records):
-            # What the very first ones seem to say must not keep the others from saying otherwise.
+            # Early readings must not decide how later records are read.
             unbiased = first.records < SURVEY_UNBIASED
             known = [] if unbiased else self._known(raw, len(raw), first)
             first.learn(known or self._new(raw, len(raw), first, STEPS_FIRST if unbiased else STEPS))
@@ -65,9 +66,9 @@ class MetadataReader:
         self._failures = 0
 
     def read(self, candidates: Iterable[Candidate], offset: int) -> tuple[dict[str, Any], int] | None:
-        """The metadata of the record at `offset`, and its length; None when no candidate can be read.
+        """Return the metadata of the record at `offset`, and its length; None when no candidate can be read.
 
-        One of known fields is taken before all others.
+        A candidate with known fields is preferred to all others.
         """
         self._record = offset
         tried: list[Candidate] = []
@@ -86,9 +87,9 @@ class MetadataReader:
         return None
 
     def open_ended(self, raw: bytes, offset: int) -> tuple[dict[str, Any], int] | None:
-        """The metadata that begins `raw` when nothing says where it ends.
+        """Return the metadata at the start of `raw`, whose end is unknown, and its length; else None.
 
-        Only of known fields, and only when the last value is one that does not fit everywhere.
+        Only known fields count, and only when the last value is of a kind that does not fit everywhere.
         """
         readings = [
             reading
@@ -97,13 +98,13 @@ class MetadataReader:
         ]
         if not readings:
             return None
-        # The reading that accounts for the most bytes; zeros are no account, they fit anything.
+        # Choose the reading that explains the most bytes. Zeros do not count, because they fit anything.
         reading = max(readings, key=lambda reading: (len(raw[: reading.end].rstrip(b"\0")), -reading.cost))
         self._report.doubt("*", "no record follows: the end was taken from what other records hold", offset)
         return self._chosen([reading], offset), reading.end
 
     def _chosen(self, readings: list[Interpretation], offset: int, *, learn: bool = False) -> dict[str, Any]:
-        """The likeliest reading's values; with `learn`, its fields are known from now on."""
+        """Return the values of the most likely reading; `learn` adds its fields to the known ones."""
         if len(readings) > 1:
             self._report.doubt("*", "the record can be read in several ways: the likeliest was taken", offset)
         elif learn:
@@ -111,14 +112,14 @@ class MetadataReader:
         return self._fields.values(readings[0], lambda path, reason: self._report.doubt(path, reason, offset))
 
     def _known(self, raw: bytes, end_min: int, fields: FieldStatistics) -> list[Interpretation]:
-        """Readings with known fields only, unless even those are unlikely together."""
+        """Return the readings with known fields only, or none when even these are unlikely together."""
         readings = self._search(raw, end_min, fields, STEPS)
         return readings if readings and readings[0].cost <= KNOWN_COST_MAX else []
 
     def _new(
         self, raw: bytes, end_min: int, fields: FieldStatistics, steps: int = STEPS
     ) -> list[Interpretation]:
-        """Readings with any fields, by what is known of some."""
+        """Return the readings with any fields, rated by the known ones."""
         readings = self._search(raw, end_min, fields.anything(), steps)
         if readings and not self._is_plausible(readings[0], fields):
             readings = []
@@ -126,7 +127,7 @@ class MetadataReader:
         return readings
 
     def _is_plausible(self, reading: Interpretation, fields: FieldStatistics) -> bool:
-        """Whether it is data rather than damage: not too odd, or odd in a way that comes again."""
+        """Whether a reading is data and not damage: not too odd, or odd in a way that repeats."""
         oddities = fields.oddities(reading)
         if sum(oddities.values()) <= ODDNESS_MAX:
             return True
@@ -145,7 +146,7 @@ class MetadataReader:
 
 
 def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
-    """The object and its end, when `raw` begins with a length and as many bytes of JSON."""
+    """Return the object and its end when `raw` begins with a length and as many bytes of JSON; else None."""
     if raw[8:9] != b"{":
         return None
     end = 8 + _U64.unpack_from(raw)[0]
@@ -154,7 +155,7 @@ def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
     text = raw[8:end]
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
-        if b"\\ud" in text.lower():  # half of a surrogate pair is no text that could be stored again
+        if b"\\ud" in text.lower():  # half of a surrogate pair cannot be stored
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None

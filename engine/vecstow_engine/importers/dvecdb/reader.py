@@ -1,4 +1,4 @@
-"""Record by record through a `vectors.bin` of d-vecDB, past whatever is damaged."""
+"""The reader of a d-vecDB `vectors.bin`, record by record and past damaged bytes."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from vecstow_engine.importers.report import ForeignPoint, ImportReport
 from vecstow_engine.model.errors import InvalidInput, refused
 
 SURVEY_RECORDS_MAX: Final = 2_000
-"""Records from which the fields' kinds are learnt before the first one is handed out."""
+"""The number of records that the survey reads before the first point is returned."""
 SURVEY_BYTES_MAX: Final = 4 * 1024 * 1024
 HEADS_MAX: Final = 64
-"""Heads that are looked at to find the end of one record's metadata, which may hold what looks like one."""
+"""The heads that are examined to find the end of one record's metadata, which may contain similar bytes."""
 ENDS_MAX: Final = 2
-"""Those of them that are tried."""
+"""The number of these heads at which a reading may end."""
 FILLING_BYTES_MIN: Final = 64
-"""Zeros that count as the file's filling; fewer may be the values of a record that was cut short."""
+"""The zeros that count as the file's filling; fewer may be values of a record that was cut short."""
 FILLING_BYTES_READ: Final = 4_096
-"""Zeros of the filling that may belong to the last record."""
+"""The zeros of the filling that may belong to the last record."""
 
 
 def read_vectors(path: Path, dimension: int, report: ImportReport | None = None) -> Iterator[ForeignPoint]:
-    """Every record in file order, d-vecDB's deletes included, since they never reach the file.
+    """Yield every record in file order, also those that d-vecDB deleted, since deletes never reach the file.
 
-    An id may come again: the later record wins. `report` is filled as the iteration goes on. What cannot be
-    read whole is skipped and reported, never handed out in part. When the iteration begins, raises
-    StorageError for a file that cannot be read, and InvalidInput for one that holds another dimension.
+    An id may be repeated; the later record wins. The iteration fills `report`. A record that cannot be read
+    whole is skipped and reported, never yielded in part. At its start, the iteration raises StorageError for
+    a file that cannot be read, and InvalidInput for a file with another dimension.
     """
     with contextlib.closing(BlockReader(path)) as source:
         yield from _Reader(source, dimension, report or ImportReport()).points()
 
 
 def read_batches(points: Iterable[ForeignPoint], size: int) -> Iterator[list[ForeignPoint]]:
-    """The points in lists of up to `size` in which each id stands once, the later record winning.
+    """Yield the points in lists of up to `size` in which each id is unique; the later record wins.
 
-    Upserted in this order, a collection ends up with the last record of every id.
+    Upserts in this order leave a collection with the last record of every id.
     """
     batch: dict[str, ForeignPoint] = {}
     for point in points:
@@ -68,7 +68,7 @@ def read_batches(points: Iterable[ForeignPoint], size: int) -> Iterator[list[For
 
 
 class _UnreadableError(Exception):
-    """Raised for a record that cannot be read; the next one is looked for from `resume` on."""
+    """Raised for a record that cannot be read; the search for the next one begins at `resume`."""
 
     def __init__(self, reason: str, resume: int) -> None:
         super().__init__(reason)
@@ -120,7 +120,7 @@ class _Reader:
             )
 
     def _survey(self) -> Iterator[bytes]:
-        """The metadata of the first records, when they were stored without types."""
+        """Yield the metadata of the first records when it was stored without types."""
         head = next_record(self._source, 0, self._source.size, self._dimension)
         surveyed_bytes = 0
         for _ in range(SURVEY_RECORDS_MAX):
@@ -133,7 +133,7 @@ class _Reader:
                 yield self._source.read(start, head.offset - start)
 
     def _pass_over(self, offset: int) -> int:
-        """Where reading goes on after bytes that are no record; the filling at the end is none to report."""
+        """Return the offset after bytes that are no record; report them, except the filling at the end."""
         end = self._next_offset(offset)
         zeros_end = self._source.zeros_end(offset)
         if zeros_end < self._source.size:
@@ -156,7 +156,7 @@ class _Reader:
         return vector
 
     def _metadata_of(self, head: RecordHeader) -> tuple[dict[str, Any] | None, int]:
-        """The metadata, None where the record has none, and where the record ends."""
+        """Return the metadata, None where the record has none, and the offset where the record ends."""
         start = head.body + fixed_bytes(self._dimension)
         tag = self._source.read(start - 1, 1)
         if tag not in (b"\0", b"\1"):
@@ -182,7 +182,10 @@ class _Reader:
         return found[0], end
 
     def _bare_end(self, start: int) -> int:
-        """The end of an unframed record without metadata; what follows must agree, or its neighbours must."""
+        """Return the end of an unframed record without metadata.
+
+        A record or zeros must follow, or at least half of the earlier records must have no metadata.
+        """
         if head_at(self._source, start, self._dimension) is None:
             following = self._source.read(start, FILLING_BYTES_MIN)
             if following.strip(b"\0") and self._report.points > 2 * self._without_metadata:
@@ -190,7 +193,7 @@ class _Reader:
         return start
 
     def _unframed(self, head: RecordHeader, start: int) -> tuple[dict[str, Any], int]:
-        """Untagged metadata ends where the next record begins, or with the file's last byte that is not 0."""
+        """Return the metadata, which ends at the next record or at the file's last nonzero byte."""
         found = self._metadata.read(self._candidates(start), head.offset)
         if found is None:
             after = next(heads(self._source, start + 8, self._metadata_stop(start), self._dimension), None)
@@ -203,9 +206,10 @@ class _Reader:
         return found[0], start + found[1]
 
     def _candidates(self, start: int) -> Iterator[Candidate]:
-        """What the metadata at `start` may be, the likeliest first.
+        """Yield the bytes that the metadata at `start` may have, the most likely first.
 
-        Up to where a record seems to follow, or up to the filling, or up to where a head merely stands.
+        They end where a record seems to follow, then at the filling, then at a head without a sign of a
+        record.
         """
         stop = self._metadata_stop(start)
         doubted: list[int] = []
@@ -229,7 +233,7 @@ class _Reader:
         window = self._source.read(start, METADATA_BYTES_MAX + 8)
         if len(window) - len(window.rstrip(b"\0")) >= FILLING_BYTES_MIN:
             return "the metadata cannot be read as a map"
-        # Without the filling, nothing tells a whole record from one that lost its last values.
+        # Without the filling, a whole record and one that lost its last values look the same.
         ends = start + len(window) == self._source.size
         return "the file ends inside this record or right behind it" if ends else "metadata above 1 MiB"
 
@@ -238,6 +242,6 @@ class _Reader:
 
 
 def _uuid_text(raw: bytes) -> str:
-    """The canonical text of a UUID, whose bytes are stored in the order of its digits."""
+    """Return the canonical text of a UUID, whose bytes are stored in the order of its digits."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,9 +1,9 @@
-"""Where a record begins.
+"""The beginning of a record.
 
     0.2.1   u64 16 | 16 bytes of the id | u64 dimension | dimension * f32 | u8 0 or 1 | metadata when 1
     0.2.6   u32 length of what follows | the same, with the metadata as u64 length and JSON
 
-All little-endian. The 16 bytes of "16" and the dimension are what a head is known by.
+All numbers are little-endian. The value 16 and the dimension identify a head.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FORMAT_FRAMED: Final = "0.2.6"
 FRAME_BYTES: Final = 4
 HEAD_BYTES: Final = 8 + 16 + 8
 METADATA_BYTES_MAX: Final = 1024 * 1024
-"""Far above the payload that a point may have here; what is larger is reported and skipped."""
+"""The limit of metadata, far above that of a payload; larger metadata is reported and skipped."""
 KEY_BYTES_MAX: Final = 1024
-"""Of a key that is not suspicious."""
+"""The length above which a key is suspicious."""
 
 _DIMENSION_MAX: Final = 65_536
 _ID_LENGTH: Final = struct.pack("<Q", 16)
@@ -33,29 +33,29 @@ _FRAME: Final = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class RecordHeader:
-    """A record's beginning: `offset` is its first byte, `body` the first byte of its id's length."""
+    """The head of a record: `offset` is its first byte, `body` the first byte of its id's length."""
 
     offset: int
     body: int
     id: bytes
     length: int | None
-    """Bytes from `body` on, as the frame says; None without a frame."""
+    """The bytes from `body` on, according to the frame; None without a frame."""
 
     @property
     def format(self) -> str:
-        """The release whose form the record has."""
+        """The release whose format the record has."""
         return FORMAT_UNFRAMED if self.length is None else FORMAT_FRAMED
 
 
 def fixed_bytes(dimension: int) -> int:
-    """Bytes of a record without frame and metadata: the head, the vector and the byte 0 or 1."""
+    """Return the bytes of a record without frame and metadata: the head, the vector and the byte 0 or 1."""
     return HEAD_BYTES + 4 * dimension + 1
 
 
 def detect(first_bytes: bytes) -> tuple[str, int] | None:
-    """The format and the dimension of a file that begins with `first_bytes` (36 or more), or None.
+    """Return the format and the dimension of a file that begins with `first_bytes` (36 or more), or None.
 
-    None also stands for a file that is empty, filled with zeros only, or damaged at its start.
+    None can also mean that the file is empty, contains only zeros, or is damaged at its start.
     """
     for name, at in ((FORMAT_UNFRAMED, 0), (FORMAT_FRAMED, FRAME_BYTES)):
         if len(first_bytes) >= at + HEAD_BYTES:
@@ -66,7 +66,7 @@ def detect(first_bytes: bytes) -> tuple[str, int] | None:
 
 
 def head_at(source: BlockReader, offset: int, dimension: int) -> RecordHeader | None:
-    """The head that begins exactly at `offset`, or None."""
+    """Return the head that begins exactly at `offset`, or None."""
     raw = source.read(offset, FRAME_BYTES + HEAD_BYTES)
     point_id = _id_at(raw, 0, dimension)
     if point_id is not None:
@@ -81,9 +81,9 @@ def head_at(source: BlockReader, offset: int, dimension: int) -> RecordHeader | 
 
 
 def heads(source: BlockReader, start: int, stop: int, dimension: int) -> Iterator[RecordHeader]:
-    """Every head whose body begins in [start, stop), in file order; metadata may hold what looks like one.
+    """Yield every head whose body begins in [start, stop), in file order; metadata may hold similar bytes.
 
-    None begins before `start`: a frame that would is left out, and its record stands without it.
+    No head begins before `start`: a frame before `start` is ignored, and its record has no frame then.
     """
     at = source.find(_ID_LENGTH, start, stop + len(_ID_LENGTH) - 1)
     while at >= 0:
@@ -95,13 +95,13 @@ def heads(source: BlockReader, start: int, stop: int, dimension: int) -> Iterato
 
 
 def next_record(source: BlockReader, start: int, stop: int, dimension: int) -> RecordHeader | None:
-    """The first head in [start, stop) that a record of its form follows, or None."""
+    """Return the first head in [start, stop) that is followed by a plausible record, or None."""
     found = heads(source, start, stop, dimension)
     return next((head for head in found if is_followed(source, head, dimension)), None)
 
 
 def is_followed(source: BlockReader, head: RecordHeader, dimension: int) -> bool:
-    """Whether what stands behind the vector may stand there; a key of 16 letters and a number are no head."""
+    """Whether plausible bytes follow the vector: a key of 16 letters and a number are no head."""
     if head.length is not None:
         return True
     start = head.body + fixed_bytes(dimension)
@@ -113,7 +113,7 @@ def is_followed(source: BlockReader, head: RecordHeader, dimension: int) -> bool
         end = start + 8 * (tag == b"\1")
         if head_at(source, end, dimension) is not None:
             return True
-        # The filling follows the last record; a vector that ends in zeros may be the filling itself.
+        # The filling follows the last record. A vector that ends in zeros may be part of the filling.
         return source.read(start - 5, 4) != bytes(4) and not source.read(end, HEAD_BYTES).strip(b"\0")
     if tag != b"\1" or count > METADATA_BYTES_MAX:
         return False
@@ -128,7 +128,7 @@ def _id_at(raw: bytes, at: int, dimension: int) -> bytes | None:
 
 
 def _framed(source: BlockReader, body: int, dimension: int) -> RecordHeader | None:
-    """The head with its frame, when the four bytes before `body` fit the record that follows."""
+    """Return the head with its frame, when the four bytes before `body` fit the record; else None."""
     head = head_at(source, body - FRAME_BYTES, dimension)
     if head is None or head.length is None:
         return None

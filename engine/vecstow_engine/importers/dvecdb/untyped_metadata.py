@@ -1,17 +1,17 @@
-"""Metadata that d-vecDB 0.2.1 stored without types: the likeliest ways to read its bytes as a map.
+"""Metadata that d-vecDB 0.2.1 stored without types: the most likely readings of its bytes as a map.
 
 A map is a u64 count, then that many keys (u64 length, UTF-8) each with a value:
 
     null            nothing
     true, false     1 byte
-    number          8 bytes: u64, i64 or f64, which the bytes do not tell
+    number          8 bytes: u64, i64 or f64; the bytes do not show which
     string          u64 length, UTF-8
     array           u64 count, items
     object          u64 count, keys with values
 
-A reading must come out where the record ends, which leaves one sensible reading nearly always. Each choice
-has a cost, the negative logarithm of how likely it is; the cheapest unfinished reading is continued first
-(Dijkstra's search), so that readings come out in order, and the steps are counted.
+A reading must end where the record ends, which nearly always leaves one sensible reading. Each choice has a
+cost, the negative logarithm of its likelihood. The cheapest unfinished reading is continued first (Dijkstra's
+algorithm), so that readings are found in the order of their cost. The number of steps is limited.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 Kind: TypeAlias = Literal["null", "boolean", "number", "string", "array", "object", "zero"]
-"""`zero` is 8 bytes of zeros: 0, 0.0, "", [] or {}, all the same until the field's other values are known."""
+"""`zero` is 8 bytes of zeros: 0, 0.0, "", [] or {}, unclear until other values of the field are known."""
 
 WIDE_KINDS: Final[frozenset[Kind]] = frozenset({"number", "string", "array", "object", "zero"})
 
 MARGIN: Final = 3.0
-"""How much more the next reading must cost to raise no doubt: it is then a twentieth as likely."""
+"""The extra cost at which another reading raises no doubt: it is then a twentieth as likely."""
 DEPTH_MAX: Final = 32
 READINGS_MAX: Final = 16
 VISITS_MAX: Final = 2
-"""How many ways to the same place are followed up: the cheapest, and one that may raise a doubt."""
+"""The number of ways to one place that are continued: the cheapest, and one that may raise a doubt."""
 STEPS_AFTER_FIRST: Final = 500
 TEXT_BYTES_PER_STEP: Final = 256
 
 COST_ODD_TEXT: Final = 6.0
-"""Of control characters (tabs and newlines apart), and of a key that is empty, long or not printable."""
+"""The cost of control characters (except tab and newline), or of an empty, long or unprintable key."""
 COST_ODD_NUMBER: Final = 2.0
-"""Of a number that looks like neither a small integer nor a usual float."""
+"""The cost of a number that is neither a small integer nor a usual float."""
 ODD_LOOKS: Final = ("tiny", "other")
 COST_MIXED: Final = 2.0
-"""Of each further kind among an array's items."""
+"""The cost of each further kind among an array's items."""
 SHARE_WITHIN_ARRAYS: Final = 0.2
-"""Of the cost that a key in an array's object counts with: the same keys come again and again there."""
+"""The share of its cost at which a key counts in an array's object, where the same keys repeat."""
 
 _NO_KINDS: Final[frozenset[Kind]] = frozenset()
 _U64: Final = struct.Struct("<Q")
@@ -56,18 +56,18 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Options(Protocol):
-    """What is expected of fields."""
+    """The expected kinds of fields."""
 
     @property
     def counts_oddness(self) -> bool:
-        """Whether odd texts and numbers cost something; those of known fields need not."""
+        """Whether odd texts and numbers have a cost; in known fields they may be free."""
 
     def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
-        """The kinds to try for a field, each with its cost; none for a field that cannot be there."""
+        """Return the kinds to try for a field, each with its cost; none for an impossible field."""
 
 
 class ParsedValue(NamedTuple):
-    """One value of a reading, linked to the one before it: readings share what they begin with."""
+    """One value of a reading, linked to the previous one: readings share their beginnings."""
 
     key: str | None
     """None for an array's item."""
@@ -75,13 +75,13 @@ class ParsedValue(NamedTuple):
     """Keys from the top, joined by dots; `[]` stands for any item of an array."""
     kind: Kind
     value: Any
-    """A number's 8 bytes as u64; of an array or object the count."""
+    """A number's 8 bytes as u64; the count of an array or object."""
     before: ParsedValue | None
 
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """One way to read the bytes: its cost, how many keys are at the top, the last value, the end."""
+    """One reading of the bytes: its cost, the number of keys at the top, the last value, the end."""
 
     cost: float
     count: int
@@ -89,7 +89,7 @@ class Interpretation:
     end: int
 
     def steps(self) -> list[ParsedValue]:
-        """The values in file order."""
+        """Return the values in file order."""
         steps = []
         step = self.last
         while step is not None:
@@ -99,7 +99,7 @@ class Interpretation:
 
 
 class _Frame(NamedTuple):
-    """A map or an array that is still open."""
+    """An open map or array."""
 
     is_map: bool
     remaining: int
@@ -111,11 +111,11 @@ class _Frame(NamedTuple):
 
 
 _State: TypeAlias = tuple[float, int, int, _Frame | None, ParsedValue | None]
-"""Cost, tie-breaker (the youngest first), offset, what is open, what was read."""
+"""Cost, tie-breaker (the youngest first), offset, open maps and arrays, last value."""
 
 
 class Search:
-    """The readings of `raw` that end at `end_min` or later, as far as `steps_max` steps suffice."""
+    """A search for readings of `raw` that end at `end_min` or later, limited to `steps_max` steps."""
 
     def __init__(self, raw: bytes, end_min: int, expected: Options, steps_max: int) -> None:
         self._raw = raw
@@ -127,7 +127,7 @@ class Search:
         self._open: list[_State] = []
 
     def run(self) -> list[Interpretation]:
-        """The cheapest reading and those within MARGIN of it, the cheapest first."""
+        """Return the cheapest reading and those within MARGIN of it, the cheapest first."""
         readings: list[Interpretation] = []
         if len(self._raw) < 8 or self._word(0) * 8 > len(self._raw):
             return readings
@@ -156,7 +156,7 @@ class Search:
         heapq.heappush(self._open, (cost, self._age, at, frame, step))
 
     def _expand(self, cost: float, at: int, frame: _Frame, before: ParsedValue | None) -> None:
-        """Push every way to read the next value of `frame`."""
+        """Push every reading of the next value of `frame`."""
         is_map, remaining, outer_path, depth, items, outer = frame
         key = None
         path = outer_path + "[]"
@@ -182,7 +182,7 @@ class Search:
             self._push(total, end, inner, ParsedValue(key, path, kind, value, before))
 
     def _value(self, kind: Kind, at: int, depth: int) -> tuple[Any, int, float] | None:
-        """The value, its end and its own cost; None when the bytes at `at` cannot be of that kind."""
+        """Return the value, its end and its cost; None when the bytes at `at` cannot be of that kind."""
         if kind == "null":
             return None, at, 0.0
         if kind == "boolean":
@@ -198,7 +198,7 @@ class Search:
             return word, at, COST_ODD_NUMBER * (look_of(word) in ODD_LOOKS)
         if kind == "string":
             return self._text(at, word)
-        # An item of an array may be null and take no byte, a key takes eight.
+        # An item of an array may be null and take no byte; a key takes eight.
         if kind != "zero" and (depth == DEPTH_MAX or word > (left // 8 if kind == "object" else left + 16)):
             return None
         return word, at, 0.0
@@ -228,11 +228,12 @@ class Search:
 
 
 def look_of(word: int) -> Literal["small", "negative", "real", "tiny", "other"]:
-    """What a number's 8 bytes look like.
+    """Return the look of a number's 8 bytes.
 
-    Integers below 2**53 are certain: as float64 they would be tiny beyond use, or NaN when negative.
-    Magnitudes from 1e-40 to 1e40 are nearly all floats that people store, and a ninth of all bit patterns.
-    Positive ones below that are large integers (times in nanoseconds), or floats like p-values.
+    Integers below 2**53 are certain: as float64 they would be too tiny for any use, or NaN when negative.
+    Nearly all magnitudes from 1e-40 to 1e40 are floats that people store; these are a ninth of all bit
+    patterns. Positive numbers below that are large integers (times in nanoseconds) or floats, for example
+    p-values.
     """
     if word < _SMALL_MAX:
         return "small"
@@ -245,7 +246,7 @@ def look_of(word: int) -> Literal["small", "negative", "real", "tiny", "other"]:
 
 
 def _item_cost(kind: Kind, cost: float, others: frozenset[Kind]) -> float:
-    """The cost of an array's item: nothing when it is like others before it."""
+    """Return the cost of an array's item: nothing when an earlier item is like it."""
     if not others:
         return cost
     alike = (
