@@ -123,8 +123,9 @@ class HnswGraph:
     def _nodes_for(
         self, rows: Rows, labels: Labels
     ) -> tuple[Labels, npt.NDArray[np.bool_], Hashes, npt.NDArray[np.intp]]:
-        """Return, for rows (n, dimension): the node of each, which rows become new nodes, and for each row
-        that no node held before, once, its hash and its line.
+        """Return the node of each row (n,), whether the row becomes a new node, hashes and lines.
+
+        Hashes and lines are those of the distinct rows that no node held before.
         """
         hashes, first, inverse = np.unique(self._rows.hashes(rows), return_index=True, return_inverse=True)
         nodes = self._rows.find(hashes)

@@ -2,8 +2,8 @@
 
 A node is a row under a uint64 label of hnswlib's, shown or hidden. A search passes through hidden nodes but
 never returns them (hnswlib calls them deleted). Not thread-safe, because hnswlib is not: the caller allows
-one call at a time, and one search at a time, since hnswlib keeps one `ef` for the whole index. This module
-adds what hnswlib leaves to its caller: growth, fewer results than k, Manhattan distances.
+one call at a time. Two searches must not overlap either: hnswlib keeps one `ef` for the whole index. This
+module adds what hnswlib leaves to its caller: growth, fewer results than k, Manhattan distances.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _READ_VALUES_MAX: Final = 256 * 1024
 _OVERFETCH: Final = 3
 """Candidates per answer from the L2 graph for Manhattan: recall 0.981 at ef 50 on 384-dimensional text."""
 _OVERFETCH_OF_EF: Final = 2.0
-"""Candidates per place of `ef` for Manhattan: recall 0.97 at ef 50 on 4,000 gaussian rows of 32 dimensions;
-0.6 gives 0.84 in two thirds of the time."""
+"""Candidates per place of `ef` for Manhattan: recall 0.97 at ef 50 on 4,000 gaussian rows of 32 dimensions.
+A factor of 0.6 gives 0.84 in two thirds of the time."""
 _ROUNDING: Final = 2.0**-21
 """Inner products of unit vectors with a smaller difference are equal within the precision of float32."""
 SPACES: Final = {

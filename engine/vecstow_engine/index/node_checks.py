@@ -51,7 +51,7 @@ class NodeChecks:
         self._rest.add(np.random.default_rng().permutation(nodes))
 
     def take(self, count: int) -> Labels:
-        """Return the next nodes, at most `count`, some of which may be removed by now."""
+        """Return the next nodes, at most `count`. Some may be removed by now."""
         if self._new:
             nodes = np.random.default_rng().permutation(np.concatenate(self._new.snapshot()))
             self._new = Backlog()

@@ -19,7 +19,7 @@ def search(state: IndexState, queries: Rows, k: int, ef: int, threads: int) -> H
     """Return the k nearest of each prepared query, padded. The caller holds no locks.
 
     The graph is searched with the turn held. Tail and backlog are searched afterwards, in their state at the
-    search of the graph, so that a row that moves meanwhile is neither missed nor found twice.
+    search of the graph. A row that moves meanwhile is therefore neither missed nor found twice.
     """
     with state.turn:
         with state.lock:

@@ -5,8 +5,9 @@ and is held for a slice or a search. `lock` guards everything else and is held f
 takes both takes `turn` first.
 
 The turn is held from before the insertion of a row until the row has left the tail. The holder of the turn
-therefore sees each label in exactly one place. Additions and removals need only the short lock: a removal
-from the graph is recorded, and the next holder of the turn marks it in the graph.
+therefore sees each label in exactly one place. Additions and removals need only the short lock. A removal
+from the graph is recorded, and the next holder of the turn marks it. After many removals, `remove` takes the
+turn itself.
 """
 
 from __future__ import annotations

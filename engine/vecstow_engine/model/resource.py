@@ -142,11 +142,11 @@ def manifest_from_resource(
 
 
 def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> CollectionResource:
-    """Return a resource from its decoded YAML or JSON; raise WrongShape or InvalidInput, which names the
-    field.
+    """Return a resource from its decoded YAML or JSON.
 
-    A resource from the API server is not read with `strict`. The server admits only fields of its definition,
-    so an unknown field belongs to a newer definition, which may set a default for it in every resource.
+    Raises WrongShape or InvalidInput, which names the field. A resource from the API server is not read with
+    `strict`. The server admits only fields of its definition, so an unknown field belongs to a newer
+    definition. That definition may set a default for the field in every resource.
     """
     document = mapping(document, "the document")
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:

@@ -37,9 +37,9 @@ from vecstow_engine.storage.store import Store
 def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) -> tuple[Manifest, Store]:
     """Create the data files of an empty collection, as its manifest on the volume declares.
 
-    Raises DiskFull or StorageError; NotFound when the manifest is gone; Conflict when the manifest has
-    another shape than `expected`, or the folder holds data by now; files.SyncFailed, after which no retry is
-    allowed.
+    Raises DiskFull, StorageError, or NotFound when the manifest is gone. Raises Conflict when the manifest
+    has another shape than `expected`, or the folder holds data by now. Raises files.SyncFailed, after which
+    no retry is allowed.
     """
     name = expected.name
     meta: Meta | None = None

@@ -155,8 +155,8 @@ class Layers:
         """Apply an effect to the active overlay, and update `live`, the slots of its ids.
 
         `sequence` is that of the effect's record, or 0 for an effect that changes nothing and has no record.
-        `announce` gets new rows before they replace old ones, so that a search for the row of a point always
-        finds the old or the new one.
+        `announce` gets new rows before they replace old ones. A search for a point by its row therefore
+        always finds the old or the new row.
         """
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)

@@ -21,8 +21,8 @@ from vecstow_engine.storage.manifests import manifests_locked, read_manifest, wr
 def finish_staged(layout: Layout) -> list[Manifest]:
     """Rename complete staged collections to places that are free; return their manifests.
 
-    Only a collection that replaces an old folder is staged under its own name, so a free place means that the
-    old folder was set aside already.
+    Only a collection that replaces an old folder is staged under its own name. A free place therefore means
+    that the old folder was set aside already.
     """
     finished = []
     for staging in sorted(layout.staging.glob("*")):

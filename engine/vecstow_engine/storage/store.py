@@ -105,8 +105,7 @@ class Store:
 
         Raises DiskFull or Busy: nothing is lost, and a later checkpoint can succeed. Raises Quarantined when
         the data files lost their names; the log then stays complete. A failed sync, or a StorageError of the
-        point table, ends the writes of this process, because synced and unsynced data can no longer be
-        distinguished.
+        point table, ends the writes of this process: synced and unsynced data are then indistinguishable.
         """
         self._refuse_if_failed()
         if not self._freeze():

@@ -259,7 +259,7 @@ class Log:
 
 
 def _encoded(header: SegmentHeader, carried: Iterable[Record]) -> Iterator[bytes]:
-    """Yield the parts of a segment with these records, all of which are durable when it gets its name."""
+    """Yield the parts of a segment with these records. All are durable when the segment gets its name."""
     yield encode_header(header)
     for record in carried:
         yield encode_record(
