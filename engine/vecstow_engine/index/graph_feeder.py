@@ -16,7 +16,7 @@ from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 
 _CHECK_EF: Final = 8
-"""The cost of checking a row, in units of `ef_construction`, like the cost of an insertion."""
+"""The cost of checking a row, as the `ef_construction` of an insertion that costs the same."""
 _LEISURE: Final = 4
 """The divisor of a slice while nothing is urgent."""
 PRELOAD_BYTES: Final = 32 * 1024 * 1024

@@ -104,7 +104,7 @@ class Hnsw:
         self._hidden += len(nodes)
 
     def show(self, nodes: Labels) -> None:
-        """Return these hidden nodes from searches again."""
+        """Let searches return these hidden nodes again."""
         for node in nodes.tolist():
             self._index.unmark_deleted(node)
         self._hidden -= len(nodes)

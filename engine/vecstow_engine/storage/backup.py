@@ -108,9 +108,9 @@ class Settled:
 
     manifest: Manifest
     applied: int = 0
-    """The sequence that its files contain."""
+    """The sequence that the files contain."""
     remarks: tuple[str, ...] = ()
-    """The findings of its recovery. The recovery ran on the copy, so later no log of it remains."""
+    """The findings of the recovery, which ran on the copy: no other record of them remains."""
     made_whole: bool = True
     """Whether the files contain all points, so that the log is still empty."""
 

@@ -43,7 +43,7 @@ class DataFiles:
         return cls(paths, tuple(map(_identity, paths)))
 
     def missing(self) -> DamagedFile | None:
-        """Return an error for a file that is not in its place, or None. An unknown one counts as present."""
+        """Return an error for a file that is not in its place, or None. A failed check counts as present."""
         for path, expected in zip(self.paths, self.identities, strict=True):
             try:
                 found = _identity(path)

@@ -1,4 +1,4 @@
-"""A cache of open files and connections. A limit bounds them for any number of collections."""
+"""A cache of open files and connections, few for any number of collections. The oldest idle ones close."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`index.bin`: recorded before its rename, and verified before hnswlib opens it (rules 13 and 14).
 
 hnswlib answers wrongly, or crashes, on a damaged file, and reports no error on a full disk. Size and CRC32C
-are therefore checked after the write and before the read. Two recorded entries are valid, because a crash can
-come between the record and the rename.
+are therefore checked after the write and before the read. Either of the two recorded entries can match the
+file, because a crash can come between the record and the rename.
 """
 
 from __future__ import annotations

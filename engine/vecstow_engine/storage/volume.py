@@ -121,7 +121,7 @@ class Volume:
         return Room(stats.f_blocks * stats.f_frsize, stats.f_bavail * stats.f_frsize)
 
     def _sync_folders(self) -> None:
-        """Sync the folders, because a crash may have left their names not durable."""
+        """Sync the folders: after a crash, the names in them may not be durable."""
         for folder in (self.layout.data, self.layout.logs):
             if folder.is_dir():
                 files.sync_folder(folder)

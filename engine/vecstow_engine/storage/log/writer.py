@@ -131,7 +131,7 @@ class Log:
         """
         self._refuse_if_broken()
         if self._carried or not self._is_alone:
-            self.resume()  # The new header reports these records as durable.
+            self.resume()  # The new header reports these records as durable, so they must be.
         self._start(self.last + 1, ())
 
     def segments(self) -> list[Path]:
@@ -183,7 +183,7 @@ class Log:
         others = [path for path in self.folder.iterdir() if path.name.endswith(suffixes)]
         others.remove(self._active.path)
         if others or self._is_removing:
-            with files.opened_folder(self.folder) as fd:  # A failure here can be retried.
+            with files.opened_folder(self.folder) as fd:  # Opened first: a failure can be retried.
                 self._is_removing = True
                 for path in sorted(others):
                     files.remove(path)

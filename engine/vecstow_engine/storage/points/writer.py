@@ -168,7 +168,7 @@ def vacuum(path: Path) -> None:
 
 
 def vacuum_without_snapshots(path: Path) -> None:
-    """Call `vacuum`, but drop the records of `index.bin` unread: their pages may be damaged."""
+    """Rewrite the table, durably, and drop the records of `index.bin` unread: their pages may be damaged."""
     with wrapped(path), _writer(path) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         connection.execute("BEGIN IMMEDIATE")
