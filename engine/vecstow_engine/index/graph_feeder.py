@@ -26,7 +26,7 @@ LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class GraphFeeder:
-    """The only writer to the graph of an index; any thread may call it, and it runs one slice at a time."""
+    """The only code that adds to the graph of an index. Thread-safe; it runs one slice at a time."""
 
     def __init__(self, state: IndexState, slice_seconds: float) -> None:
         self._state = state

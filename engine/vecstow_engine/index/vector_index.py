@@ -98,8 +98,7 @@ class VectorIndex:
         self._feeder.adopt(graph)
 
     def reconcile(self, live_labels: Labels) -> None:
-        """Remove labels from the graph that are not live, and add live labels that are unknown to the
-        backlog.
+        """Remove from the graph the labels that are not live; add unknown live labels to the backlog.
 
         `live_labels` are those of the whole collection. Labels that were added meanwhile stay.
         """
