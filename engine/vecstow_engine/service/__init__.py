@@ -1,18 +1,44 @@
-"""The engine at work: which collections there are, who may write, when the disk and the index follow.
+"""The running engine: its collections, its writers and searches, its background work.
 
-Charter: a service module joins `storage` and `index` and owns the threads. Their number is fixed by the
-settings, not by the collections. It knows nothing of HTTP; what it raises is from `model.errors`.
+Charter: a service module joins `storage` and `index`, and owns the threads. The number of threads does not
+depend on the number of collections. A module may import `query`, `doctor`, `importers`, `storage`, `index`
+and `model`; never `api` or `cli`. Nothing here uses HTTP. Errors come from `model.errors`.
 
-    engine        the facade that api and cli use
-    catalog       how collections come and go
-    following     manifests that somebody else changed
-    registry      which there are
-    collection    one collection: state, store, index
-    loading       a collection from the volume: recovery and its index
-    committer     group commit: writers share a log append and a sync
-    searcher      searches that wait are answered together
-    background    the threads that move rows into graphs, checkpoint, snapshot, purge
-    snapshotter   index.bin, written by a forked child
-    gate          the hold: nothing but logs changes while it lasts
-    settings      every setting with its default, flag and environment variable
+    engine            the facade that api and cli call
+    settings          every setting with its unit, default and reason
+    registry          the collections and their names
+    catalog           creation, drop, purge, restore and import of collections
+    manifest_watcher  manifests and folders that another program changed
+    collection        one collection: manifest, state, store, index
+    lifecycle         the states of a collection and their transitions
+    opener            opens the volume and its collections
+    loader            opens one collection: recovery, then its index
+    lost_files        collections whose files vanish while they are served
+    repairer          the repair of one collection while the others serve
+    committer         group commit: writers share a log append and a sync
+    searcher          searches that wait are answered together
+    fair_pool         threads that collections and API keys share
+    indexer           the thread that moves rows into graphs
+    upkeep            the thread of checkpoints, snapshots, rebuilds, rescans and purges
+    snapshotter       index.bin, written by a forked child
+    rebuilds          rebuilds of graphs, when there is memory for a second graph
+    attempts          failed work for a collection: log, count, pause, retry
+    hold, hold_gate   the hold: only logs change while it lasts
+    change_guard      changes of names: one at a time, none after a failed sync
+    memory_plan       the memory limit and its parts; `cgroup` reads the limit of the kernel
+    memory_accounts   what the collections take of the memory limit
+    request_memory    what requests take of the memory limit
+    recall, stats     self-recall of a collection; figures of collections and of the server
+
+Example, without HTTP:
+
+    engine = Engine(Settings(data=Path("data")))
+    engine.start()  # returns before every collection is opened
+    manifest = Manifest(name="notes", dimension=2, distance_metric=DistanceMetric.COSINE)
+    engine.create(manifest, exist_ok=True)
+    batch = PointBatch.build(manifest, ["a"], np.array([[1, 0]], np.float32), None)
+    await engine.upsert("notes", batch)  # durable and visible when it returns
+    query = SearchQuery.build(manifest, np.array([1, 0], np.float32), limit=1)
+    hits = await engine.search("notes", query)
+    engine.stop()
 """

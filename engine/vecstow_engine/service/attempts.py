@@ -1,7 +1,7 @@
-"""Attempts at the engine's own work for a collection: each fails alone, is shown, and is made again later.
+"""Attempts at the engine's own work for a collection: a failed attempt is reported and repeated later.
 
-What an attempt raises ends with the attempt. It is logged, counted by kind of work, kept on the collection
-until an attempt succeeds, and followed by a pause, twice as long each time.
+An error ends only the attempt that raised it. The error is logged, counted by kind of work, and kept on the
+collection until an attempt succeeds. A pause follows each failure, twice as long each time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vecstow_engine.model.errors import DiskFull, VecstowError
 PAUSE_SECONDS: Final = 1.0
 PAUSE_SECONDS_MAX: Final = 300.0
 FULL_PAUSE_SECONDS_MAX: Final = 30.0
-"""After DiskFull: room comes from outside, and writers wait for the checkpoint that needs it."""
+"""The longest pause after DiskFull. It is short: writers wait for the checkpoint that needs the room."""
 REASON_CHARACTERS_MAX: Final = 300
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Work(StrEnum):
-    """The kinds of work, as log, metrics and states name them."""
+    """The kinds of work; log, metrics and states use these names."""
 
     OPENING = "opening"
     FOLLOWING = "following its manifest"
@@ -46,21 +46,21 @@ class Work(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why the last attempt failed, and when the next one is made."""
+    """The reason why the last attempt failed, and the pause before the next one."""
 
     reason: str
     pause_seconds: float
     until: float
-    """time.monotonic."""
+    """The end of the pause, time.monotonic."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the pause is."""
+        """Whether the pause is over."""
         return time.monotonic() >= self.until
 
 
 class Holder(Protocol):
-    """What work is done for: a collection, or a folder."""
+    """The collection or the folder that work is done for."""
 
     troubles: dict[Work, Trouble]
 
@@ -71,14 +71,14 @@ class Holder(Protocol):
 
 @dataclass(slots=True)
 class Folder:
-    """A folder that is no collection yet."""
+    """A folder that is not a collection yet."""
 
     name: str
     troubles: dict[Work, Trouble] = field(default_factory=dict)
 
 
 class Attempts:
-    """One instance for the engine. Thread-safe."""
+    """The record of failed attempts; the engine has one. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -86,13 +86,13 @@ class Attempts:
         """Failed attempts since the start, by kind of work."""
 
     def may_begin(self, work: Work, holder: Holder) -> bool:
-        """Whether no pause lasts."""
+        """Whether the holder has no pause for this kind of work."""
         trouble = holder.troubles.get(work)
         return trouble is None or trouble.is_over
 
     @contextmanager
     def at(self, work: Work, holder: Holder) -> Iterator[None]:
-        """Make an attempt in the length of a with block, which ends at an exception and raises none."""
+        """Make the with block one attempt: record an exception of the block, and raise none."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # The caller goes on with the next collection.
@@ -101,7 +101,7 @@ class Attempts:
             self.succeed(work, holder)
 
     def fail(self, work: Work, holder: Holder, error: Exception) -> Trouble:
-        """Keep the error of an attempt, and begin a pause."""
+        """Record the error of an attempt, and begin a pause."""
         before = holder.troubles.get(work)
         longest = FULL_PAUSE_SECONDS_MAX if isinstance(error, DiskFull) else PAUSE_SECONDS_MAX
         seconds = PAUSE_SECONDS if before is None else min(2 * before.pause_seconds, longest)

@@ -1,6 +1,6 @@
-"""How collections come and go: created, first used, dropped, restored, imported, purged, changed beside us.
+"""Changes of the set of collections: create, first write, drop, purge, restore, import, open.
 
-Each change is made on the volume first, then in the registry, with `registry.changing` held over both.
+Each change is made on the volume first, then in the registry. `registry.changing` is held over both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Catalog:
-    """Changes which collections there are. Methods may be called from any thread."""
+    """The changes of the set of collections. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -70,21 +70,25 @@ class Catalog:
 
     @property
     def failure(self) -> str | None:
-        """Why no collection comes or goes any more in this process; None while they do."""
+        """Return why this process creates and drops no more collections; None while it does."""
         return self.changes.failure
 
     def finish_interrupted_changes(self) -> None:
-        """Finish imports and repairs that lacked but their name, throw away what else a crash left."""
+        """Finish imports and repairs that lacked only the last rename; remove other leftovers of a crash."""
         for name in finish_interrupted(self._layout):
             log.warning("finished an import or a repair that a crash had cut", collection=name)
         for remove in (remove_unfinished, remove_unfinished_backups):
             try:
                 remove(self._layout)
-            except OSError as error:  # it takes room, and harms no collection
+            except OSError as error:  # leftovers take room, and harm no collection
                 log.warning("what a crash left could not be removed", reason=str(error))
 
     def create(self, manifest: Manifest, *, exist_ok: bool) -> bool:
-        """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
+        """Declare a collection durably, and return True.
+
+        Return False when the collection exists with the same shape and `exist_ok` is true. Raises Conflict
+        when the name is taken, ReadOnly, OutcomeUnknown, DiskFull or StorageError.
+        """
 
         def decide(found: Manifest | None) -> Manifest:
             if found is not None:
@@ -114,7 +118,7 @@ class Catalog:
         return True
 
     def _refuse_known(self, name: str, operation: str = "create") -> None:
-        """Before the volume is read: the name of a broken manifest is taken too."""
+        """Raise Conflict when the registry knows the name, be it of a folder with a broken manifest."""
         if self._registry.knows(name):
             if not (self._layout.collection(name) / MANIFEST).exists():
                 refuse_orphan(self._layout, name)
@@ -125,7 +129,10 @@ class Catalog:
             )  # fmt: skip
 
     def create_files_of(self, collection: Collection) -> None:
-        """Make the data files of a collection that gets its first write; raises Busy during a hold."""
+        """Create the data files of a collection that gets its first write.
+
+        Raises Busy during a hold, files.SyncFailed, and the errors of `Collection.writable`.
+        """
         with self._gate.passing() as free, collection.upkeep:
             if not free:
                 seconds = math.ceil(self._gate.remaining_seconds)
@@ -146,13 +153,14 @@ class Catalog:
             collection.opened(store, self._loader.new_index(collection))
 
     def drop(self, collection: Collection) -> Path | None:
-        """Move a collection to `.deleted/`; its name is free when this returns. None: its folder was gone.
+        """Move a collection to `.deleted/` and return the new path; None when its folder was gone.
 
-        Raises Conflict, NotFound, or Recovering: its loader would go on with what comes under the name.
+        The name is free afterwards. Raises Conflict, NotFound, or Recovering while the collection is opened:
+        its loader would go on with the next collection of that name.
         """
         if collection.is_being_opened:
             collection.readable()
-        # Its files first: work on them may take an hour, and the names of others change meanwhile.
+        # The upkeep lock comes first: its holder may take an hour, and other names must change meanwhile.
         with (
             self._gate.required("drop"),
             collection.upkeep,
@@ -166,7 +174,10 @@ class Catalog:
             return self.move_away(collection)
 
     def _mark_dropped(self, collection: Collection) -> None:
-        """A mark that the next start may find: what was written until then would go with the collection."""
+        """Mark the manifest as dropped; after a failed sync of the mark, take no more writes.
+
+        The next start may find the mark and drop the collection, with every write accepted until then.
+        """
         try:
             self._with_room(mark_dropped, self._layout, collection.name, collection.manifest)
         except files.SyncFailed as error:
@@ -184,13 +195,13 @@ class Catalog:
         log.info("collection purged", collection=collection.name)
 
     def deleted(self) -> list[DeletedCollection]:
-        """Dropped collections that can be restored, newest first."""
+        """Return the dropped collections that can be restored, newest first."""
         return list_deleted(self._layout)
 
     def cleanup(self, retention_hours: float) -> list[str]:
-        """Purge what was dropped at least so long ago; returns the names.
+        """Purge the collections that were dropped at least `retention_hours` ago; return their names.
 
-        One that cannot be purged keeps no other; the first error is raised in the end.
+        A failed purge does not stop the others; the first error is raised at the end.
         """
         names = []
         errors: list[Exception] = []
@@ -210,7 +221,7 @@ class Catalog:
         return names
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
-        """Bring back a dropped collection or a backup; returns its name."""
+        """Restore a dropped collection or a backup; return the collection's name."""
         with self.changes.lasting("restore", new_name):
             with self._gate.interruptible("restore"):
                 restored = restore(self._layout, backup_path, new_name)
@@ -219,7 +230,10 @@ class Catalog:
         return restored.manifest.name
 
     def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
-        """Make a collection from orphaned or foreign files below the data directory or the import root."""
+        """Make a collection from orphaned or foreign files below the data directory or the import root.
+
+        Raises Conflict when the name is taken or the files are served.
+        """
         with self.changes.lasting("import", wanted.name):
             source = path_below(self._layout, orphaned_path, self._import_roots, "orphaned_path")
             served = self._registry.find(wanted.name)
@@ -247,7 +261,7 @@ class Catalog:
             self.open_new(made.manifest, made.remarks, made_whole=True)
 
     def _refuse_served(self, source: Path) -> None:
-        """What is copied beside writes and checkpoints may be of two moments."""
+        """Raise Conflict for files that are served: a copy during writes may mix two moments."""
         source = source.resolve()
         is_ours = source.parent == self._layout.data.resolve()
         served = self._registry.find(source.name) if is_ours else None
@@ -258,10 +272,10 @@ class Catalog:
             )  # fmt: skip
 
     def open_new(self, manifest: Manifest, remarks: Sequence[str] = (), *, made_whole: bool = False) -> None:
-        """Serve a collection whose folder has come to its place; `registry.changing` is held.
+        """Serve a collection whose folder is in its place. The caller holds `registry.changing`.
 
-        `remarks`: what was found when it was made. `made_whole`: its log has begun, or begins with the first
-        write, and holds nothing yet.
+        `remarks`: the findings of the copy, import or repair that made the folder. `made_whole`: the
+        collection's log holds nothing, because it just began or begins with the first write.
         """
         collection = Collection(manifest)
         collection.made_whole = made_whole
@@ -273,13 +287,19 @@ class Catalog:
         self._opened(collection)
 
     def open_anew(self, collection: Collection, manifest: Manifest) -> None:
-        """Open what lies in the folder of a collection now; `changing` and its upkeep lock are held."""
+        """Open the files that are in a collection's folder now, as another incarnation.
+
+        The caller holds `registry.changing` and the collection's upkeep lock.
+        """
         other = self._registry.replace(collection, manifest)
         self._loader.load(other, lambda: self._registry.is_rival(other), with_graph=False)
         self._opened(other)
 
     def move_away(self, collection: Collection) -> Path | None:
-        """The engine's part of a drop: one rename; `registry.changing` and its upkeep lock are held."""
+        """Move a collection that is marked as dropped to `.deleted/`; return the path, None without a folder.
+
+        The caller holds `registry.changing` and the collection's upkeep lock.
+        """
         path = self._move_away(collection)
         log.info("collection dropped", collection=collection.name, path=str(path or "its folder was gone"))
         return path
@@ -297,7 +317,7 @@ class Catalog:
             raise _marked(collection.name, error) from error
 
     def _with_room(self, call: Callable[..., _Answer], *values: object) -> _Answer:
-        """What makes room in the end gets the reserve when the disk is full."""
+        """Call, and on a full disk give up the reserve and call again: a drop frees room in the end."""
         try:
             return call(*values)
         except DiskFull:
@@ -307,7 +327,7 @@ class Catalog:
 
 
 def _marked(name: str, error: DiskFull | StorageError) -> VecstowError:
-    """What to say of a drop whose mark stands: the follower goes on with it, or the next start."""
+    """Return the error of a marked drop; the manifest watcher or the next start finishes the drop."""
     kind = DiskFull if isinstance(error, DiskFull) else StorageError
     reason = error.message.removesuffix("; nothing was changed")
     return kind(

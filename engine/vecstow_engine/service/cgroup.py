@@ -1,4 +1,4 @@
-"""The memory that the kernel grants: the limits of this process's control groups, else the machine's memory.
+"""The memory that the kernel grants: the limit of this process's control groups, else the machine's memory.
 
 Sources: cgroups(7), "Control Group v2" (memory.max), "Memory Resource Controller" (memory.limit_in_bytes),
 proc_pid_mountinfo(5).
@@ -14,9 +14,10 @@ _LIMIT_FILES: Final = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes
 
 
 def granted_bytes(root: Path = Path("/")) -> int:
-    """The least of the machine's memory and the limits of this process's control groups.
+    """Return the smallest of the machine's memory and the limits of this process's control groups, in bytes.
 
-    `root` holds `proc` and `sys`. A limit of `max`, or one above the machine's memory, is none.
+    `root` holds `proc` and `sys`. A limit of `max`, or above the machine's memory, has no effect. Raises
+    OSError when `proc/meminfo` has no MemTotal.
     """
     return min([_machine_bytes(root), *_cgroup_limits(root)])
 
@@ -41,7 +42,7 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
 
 
 def _memory_groups(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Mount point, path of this process's group below it, and the file with a group's limit."""
+    """Yield the mount point, the path of this process's group below it, and the name of the limit file."""
     groups = _own_groups(root)
     for line in _lines(root / "proc/self/mountinfo"):
         if " - cgroup" not in line:
@@ -53,13 +54,13 @@ def _memory_groups(root: Path) -> Iterator[tuple[str, str, str]]:
         if (path := groups.get(kind)) is None:
             continue
         mounted, mount_point = fields.split(" ")[3:5]
-        # A container often sees its own group as the mount's root, under the path that the host knows.
+        # A container often sees its own group as the root of the mount, but under the path of the host.
         inside = path.removeprefix(mounted) if mounted != "/" else path
         yield mount_point, "" if ".." in inside.split("/") else inside, _LIMIT_FILES[kind]
 
 
 def _own_groups(root: Path) -> dict[str, str]:
-    """The path of this process's group by the kind of its file system, for the hierarchies with memory."""
+    """Return the path of this process's group by file system type, for hierarchies that limit memory."""
     groups = {}
     for line in _lines(root / "proc/self/cgroup"):
         number, controllers, path = line.split(":", 2)

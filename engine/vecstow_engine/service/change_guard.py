@@ -1,7 +1,7 @@
 """Changes of names on a volume: one at a time, none during a hold, none after an unknown outcome.
 
-After a failed sync, what the page cache shows of the names need not be what the disk has, and a second sync
-would not tell (rule 5 of the disk).
+After a failed sync, the names in the page cache may differ from the names on the disk, and a second sync
+would not show the difference (rule 5 of the disk).
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.storage import files
 
 UNKNOWN_NAMES: Final = "the outcome of an earlier change of a name is unknown, because a sync failed"
-"""What everybody may know of it."""
+"""The reason without a collection's name, so that every client may read it."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class ChangeGuard:
-    """Guards what makes and moves folders; `changing` is held over one at a time."""
+    """The guard of changes that make or move folders; `changing` admits one change at a time."""
 
     def __init__(self, gate: Gate, changing: AbstractContextManager[object]) -> None:
         self._gate = gate
         self._changing = changing
         self.failure: str | None = None
-        """Why there are no more in this process; None while there are. It may name any collection."""
+        """Why this process changes no more names; None while it does. The text may name any collection."""
 
     @contextmanager
     def lasting(self, operation: str, name: str | None = None) -> Iterator[None]:
-        """A change of more than a manifest: raises Conflict during a hold; otherwise as `names`."""
+        """Guard a change of more than a manifest: raise Conflict during a hold, and the errors of `names`."""
         with self._gate.required(operation), self._changing, self.names(operation, name):
             yield
 
     @contextmanager
     def names(self, operation: str, name: str | None) -> Iterator[None]:
-        """What the disk says inside, as errors of ours: OutcomeUnknown for a sync, DiskFull, StorageError.
+        """Convert OS errors of the block: OutcomeUnknown for a failed sync, else DiskFull or StorageError.
 
-        Raises ReadOnly when the outcome of an earlier one is unknown.
+        Raises ReadOnly when the outcome of an earlier change is unknown.
         """
         self.refuse_after_failure(operation, name)
         try:
@@ -60,7 +60,7 @@ class ChangeGuard:
             raise files.as_storage_error(error, operation) from error
 
     def refuse_after_failure(self, operation: str, name: str | None) -> None:
-        """Raise ReadOnly when the outcome of an earlier one is unknown."""
+        """Raise ReadOnly when the outcome of an earlier change is unknown."""
         if self.failure is not None:
             raise ReadOnly(
                 f"{operation} was not begun: {UNKNOWN_NAMES}", collection=name, operation=operation,

@@ -1,12 +1,12 @@
-"""One collection at work: its manifest, its state, its store and its index.
+"""One served collection: its manifest, its state, its store and its index.
 
-The API's word for what it can do, which follows from `lifecycle` and the store:
+The state in the API follows from `lifecycle` and the store:
 
     recovering    no answers yet: 503 with Retry-After
     ready         reads and writes
     degraded      reads and writes; the points that fail their checks are withheld and listed
     read_only     reads; no writes until the next start, because a sync failed
-    quarantined   nothing: damage was found that cannot be told apart point by point, or the files are gone
+    quarantined   nothing: damage is not limited to single points, or the files are gone or cannot be opened
     foreign       nothing: another program wrote the data files
 """
 
@@ -56,7 +56,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class State(StrEnum):
-    """What a collection can do now."""
+    """The state of a collection, as the API names it."""
 
     RECOVERING = "recovering"
     READY = "ready"
@@ -75,7 +75,7 @@ _NAMES: Final[dict[type[Lasting], State]] = {
 class Collection:
     """One incarnation of a collection, as the engine serves it. `store` is None until it holds data.
 
-    The shape never changes, nor does the uid once there is one: another incarnation gets another object.
+    The shape never changes, and the uid never changes once it is set: another incarnation is another object.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -84,30 +84,30 @@ class Collection:
         self.index: VectorIndex | None = None
         self.warnings: tuple[str, ...] = ()
         self.progress: dict[str, object] | None = None
-        """What long work is under way: `{"task", "done", "total"}`."""
+        """The long work that is under way: `{"task", "done", "total"}`; None without any."""
         self.changed_at: float | None = None
-        """time.monotonic of the oldest change that no checkpoint has; None when there is none."""
+        """The time.monotonic of the oldest change that no checkpoint contains; None without one."""
         self.snapshot_sequence = 0
         self.snapshot_rows = 0
-        """What the newest index.bin contains: up to which sequence, and how many rows, deleted ones too."""
+        """The contents of the newest index.bin: its last sequence, and its rows, deleted ones included."""
         self.self_recall: float | None = None
-        """The share of a sample that found itself when it was measured last; None before."""
+        """The self-recall that was measured last; None before the first measurement."""
         self.made_whole = False
-        """It was made by this process with all its points in its files: that it has no log is no loss."""
+        """Whether this process made the collection with all points in its files: a missing log is no loss."""
         self.troubles: dict[Work, Trouble] = {}
-        """Work of the engine for this collection whose last attempt failed; only `Attempts` changes it."""
+        """The work for this collection whose last attempt failed; only `Attempts` changes the dict."""
         self.held_out: HeldOut | None = None
-        """Why its graph does not grow: there is no memory for it."""
+        """Why the graph is held out; None while it may grow."""
         self.postponed_rebuild: str | None = None
-        """Why a rebuild of its graph that is due has not begun."""
+        """Why a due rebuild of the graph has not begun; None without one."""
         self.queued_rows = self.queued_bytes = 0
-        """What waits for its log: rows, and the memory that their changes take."""
+        """The rows that wait for the log, and the bytes of memory that their changes take."""
         self._withheld_told = 0
         self._index_lacks_rows = False
         self.upkeep = threading.Lock()
-        """Held by whoever changes its files: one checkpoint, snapshot, backup or drop at a time."""
+        """The lock over the collection's files: one checkpoint, snapshot, backup or drop at a time."""
         self.lifecycle: Lifecycle = Opening()
-        """Only `move_to`, `fail` and `take_over` change it."""
+        """The state; only `move_to`, `fail` and `drop` assign it, under `_moving`."""
         self._moving = threading.Lock()
 
     @property
@@ -117,7 +117,7 @@ class Collection:
 
     @property
     def state(self) -> State:
-        """What it can do now, as the API calls it."""
+        """Return the state that the API reports."""
         lasting = self._lasting
         if not isinstance(lasting, Serving):
             return _NAMES[type(lasting)]
@@ -129,53 +129,53 @@ class Collection:
 
     @property
     def _lasting(self) -> Lasting:
-        """The state, apart from a drop that is under way."""
+        """Return the state; during a drop, the state before the drop."""
         now = self.lifecycle
         return now.before if isinstance(now, Dropping) else now
 
     def serves(self) -> bool:
-        """Whether it answers reads; another thread may end that at any moment."""
+        """Whether the collection answers reads; another thread may end that at any moment."""
         return isinstance(self.lifecycle, Serving)
 
     @property
     def dropping(self) -> bool:
-        """Whether it is being dropped, or was replaced."""
+        """Whether the collection is being dropped, or was replaced."""
         return isinstance(self.lifecycle, Dropping)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was closed because its files are gone, and another one must stand for it."""
+        """Whether the collection was closed because its files are gone, and needs a stand-in."""
         return isinstance(self._lasting, Quarantined) and self.store is not None
 
     @property
     def is_being_opened(self) -> bool:
-        """Whether somebody works on its files, so that it can serve; not while that is postponed."""
+        """Whether its loader or a repair works on the files; False while the opening is postponed."""
         return isinstance(self._lasting, Opening | Retired)
 
     @property
     def reopens(self) -> bool:
-        """Whether a change of its manifest is a reason to look at its files again.
+        """Whether a change of the manifest is a reason to open the files again.
 
-        After a failed sync only a new process can tell what the disk has of them.
+        After a failed sync only a new process sees which bytes the disk has.
         """
         lasting = self._lasting
         return isinstance(lasting, Quarantined) and lasting.reopens and self.lifecycle.failure is None
 
     @property
     def retry_at(self) -> float | None:
-        """The time (time.monotonic) of the next attempt to open it; None when none is due by itself."""
+        """Return the time.monotonic of the next attempt to open the collection; None without one."""
         lasting = self._lasting
         return lasting.retry_at if isinstance(lasting, Postponed | Quarantined) else None
 
     @property
     def error(self) -> Unavailable | None:
-        """What readers and writers get, while it is closed for a reason."""
+        """Return the error that requests to a closed collection get; None while it opens or serves."""
         lasting = self._lasting
         return None if isinstance(lasting, Opening | Serving) else lasting.error
 
     @property
     def reason(self) -> str | None:
-        """Why it is not ready; also what recovery remarked."""
+        """Return why the collection is not ready, and the remarks of recovery; None without any."""
         if self.error is not None:
             return self.error.message
         if self.broken is not None:
@@ -189,22 +189,22 @@ class Collection:
         if self.store is not None:
             remarks += [told for told in (self.store.layers.damage, self.store.remark) if told is not None]
             remarks = [*self.store.layers.withheld_remarks(), *remarks]
-        troubles = list(self.troubles.items())  # a copy: other threads change it
+        troubles = list(self.troubles.items())  # a copy: other threads change the dict
         remarks += [f"{work} fails, and is tried again: {trouble.reason}" for work, trouble in troubles]
         return "; ".join(dict.fromkeys(remarks)) or None
 
     @property
     def broken(self) -> str | None:
-        """Why no more writes are taken in this process; None while they are."""
+        """Return why this process takes no more writes; None while it does."""
         return self.lifecycle.failure or (self.store.broken if self.store is not None else None)
 
     @property
     def count(self) -> int:
-        """Live points."""
+        """Return the number of live points."""
         return self.store.count if self.store is not None else 0
 
     def move_to(self, state: Lifecycle) -> None:
-        """Change its state; raises IllegalTransition when `state` cannot follow."""
+        """Change the state; raise IllegalTransition when `state` cannot follow."""
         with self._moving:
             self.progress = None
             self.lifecycle = transition(self.lifecycle, state)
@@ -215,31 +215,31 @@ class Collection:
             self.lifecycle = failed(self.lifecycle, reason)
 
     def drop(self) -> None:
-        """Answer nothing from now on: it is being dropped, or was replaced."""
+        """Answer no more requests: the collection is being dropped, or was replaced."""
         with self._moving:
             now = self.lifecycle
             before = now.before if isinstance(now, Dropping) else now
             self.lifecycle = transition(now, Dropping(before, failure=now.failure))
 
     def stop_dropping(self) -> None:
-        """Go back to the state before a drop; nothing happens when there is none."""
+        """Return to the state before a drop; do nothing without one."""
         now = self.lifecycle
         if isinstance(now, Dropping):
             self.move_to(now.before)
 
     def take_over(self, other: Collection) -> None:
-        """Stand for `other` from now on: with its lock, and without writes where a sync of it failed."""
+        """Take the place of `other`: share its upkeep lock, and its failure after a failed sync."""
         self.upkeep = other.upkeep
         if other.lifecycle.failure is not None:
             self.fail(other.lifecycle.failure)
 
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
-        """Recovery is done: serve."""
+        """Serve: recovery is done."""
         self.store, self.index, self.warnings = store, index, warnings
         self.move_to(Serving())
 
     def postponed(self, reason: str, retry_at: float | None = None) -> None:
-        """Wait to be opened, until `retry_at` (time.monotonic) or for OPEN_AGAIN_SECONDS."""
+        """Postpone the opening until `retry_at` (time.monotonic), or by OPEN_AGAIN_SECONDS."""
         error = Recovering(
             f"collection {self.name!r} waits to be opened: {reason}", collection=self.name,
             retry_after_seconds=int(OPEN_AGAIN_SECONDS),
@@ -259,11 +259,11 @@ class Collection:
                 f"collection {self.name!r} is recovering", collection=self.name, retry_after_seconds=1,
                 details={"progress": self.progress},
             )  # fmt: skip
-        # Each raise would add to its traceback, and keep what that request had.
+        # Each raise would extend the shared error's traceback, which keeps the request's objects alive.
         raise now.error.with_traceback(None)
 
     def source(self) -> Source | None:
-        """What queries read; None without data. Raises as `readable`."""
+        """Return the source of queries; None without data. Raises the errors of `readable`."""
         self.readable()
         store, index = self.store, self.index
         if store is None or index is None:
@@ -271,8 +271,9 @@ class Collection:
         return Source(self.manifest, store.view, index, self.hide_withheld)
 
     def writable(self) -> None:
-        """Raise unless the collection takes writes."""
-        broken = self.broken  # first: whoever ends the writes of one that goes away ends its reads before
+        """Raise ReadOnly, or an error of `readable`, unless the collection takes writes."""
+        # Read before readable(): a drop or a repair ends the reads first, and its error must come first.
+        broken = self.broken
         self.readable()
         if broken is not None:
             raise ReadOnly(
@@ -281,7 +282,7 @@ class Collection:
             )  # fmt: skip
 
     def refuse_misfit(self, checked_against: Manifest) -> None:
-        """Raise Conflict for what was checked against the manifest of another incarnation."""
+        """Raise Conflict for a request that was checked against the manifest of another incarnation."""
         mine = self.manifest
         if checked_against is mine:
             return
@@ -302,9 +303,10 @@ class Collection:
         return applied
 
     def announce(self, rows: NDArray[np.uint8], labels: NDArray[np.uint64]) -> None:
-        """Let the index know rows that are about to replace others, or to come.
+        """Add rows to the index, before the point table shows them.
 
-        They are logged by now: an index that fails to take them gets them from the store, by `forget`.
+        `rows` has shape (n, stride), `labels` shape (n,). The rows are logged already: when the index fails
+        to take them, `forget` lets the index read them from the store.
         """
         assert self.index is not None
         if len(labels):
@@ -315,7 +317,7 @@ class Collection:
                 log.error("rows are indexed later", collection=self.name, rows=len(labels), exc_info=error)
 
     def forget(self, change: Applied) -> None:
-        """Let the index forget the rows that were replaced or deleted; those that came are in the store."""
+        """Remove replaced and deleted rows from the index; give it a backlog if it lacks rows."""
         assert self.index is not None
         if self._index_lacks_rows:
             self.index.add_backlog(change.added)
@@ -323,26 +325,29 @@ class Collection:
             self.index.remove(change.removed)
 
     def fetch(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Rows for the index; a row that fails its checks leaves it at once."""
+        """Return the rows of `labels` (n,) for the index, shape (n, d).
+
+        A row that fails its checks is removed from the index, and returned as ones.
+        """
         assert self.store is not None and self.index is not None
         rows = self.store.view.vectors(labels)
         bad = np.isnan(rows[:, 0])
         if bad.any():
             self.index.remove(labels[bad])
-            rows[bad] = 1.0  # never returned: their labels are removed
+            rows[bad] = 1.0  # no search returns these rows: their labels are removed
         return rows
 
     def forget_snapshot(self) -> None:
-        """What index.bin contains was built with other settings: another one is due, whatever it contains."""
+        """Make a snapshot due: the graph in index.bin was built with other settings."""
         self.snapshot_sequence = self.snapshot_rows = 0
 
     def hide_withheld(self) -> None:
-        """Take the points that fail their checks out of the index: a search finds others in their place."""
+        """Remove the points that fail their checks from the index, so that searches find others."""
         assert self.store is not None and self.index is not None
         self.index.remove(self.store.view.withheld_labels())
 
     def tell_withheld(self) -> None:
-        """Say in the log that more points are withheld than when it was said last."""
+        """Log a warning when more points are withheld than at the last call."""
         withheld = self.store.layers.withheld if self.store is not None else {}
         if len(withheld) > self._withheld_told:
             log.warning(
@@ -352,7 +357,7 @@ class Collection:
         self._withheld_told = len(withheld)
 
     def full_bytes(self, added: int) -> int:
-        """Bytes that its graph takes once it holds all rows and `added` more."""
+        """Return the bytes that the graph takes when it holds all rows and `added` more."""
         index = self.index  # once: another thread may close the collection
         if index is not None:
             return index.full_bytes(added)
@@ -362,19 +367,19 @@ class Collection:
         return graph_bytes(added, manifest.dimension, manifest.index_config.max_connections)
 
     def queued(self, changed_bytes: int, rows: int) -> None:
-        """Add what waits for its log from now on, or take away what waits no more."""
+        """Add to the rows and bytes that wait for the log; negative numbers subtract."""
         self.queued_bytes += changed_bytes
         self.queued_rows += rows
 
     def waiting_bytes(self) -> tuple[int, int]:
-        """Memory that waits for checkpoints, and for the graph."""
+        """Return the bytes of memory that wait for a checkpoint, and those that wait for the graph."""
         store, index = self.store, self.index  # once: another thread may close the collection
         if store is None or index is None:
             return 0, 0
         return store.overlay_bytes, index.tail_bytes if index.pending else 0
 
     def describe(self) -> dict[str, Any]:
-        """What `GET /collections/{c}` says."""
+        """Return the body of `GET /collections/{c}`."""
         store, index = self.store, self.index
         withheld = list(store.layers.withheld.items())[:WITHHELD_LISTED_MAX] if store is not None else []
         return manifest_document(self.manifest) | {
@@ -397,7 +402,7 @@ class Collection:
 
 
 def replaced(name: str) -> Conflict:
-    """The error of a request that was made for a collection before this one of the same name."""
+    """Return the error of a request whose collection was replaced by another one of the same name."""
     return Conflict(
         f"collection {name!r} was replaced by another one during the request", collection=name,
         hint="send the request again, if it is meant for the new one",
@@ -407,7 +412,7 @@ def replaced(name: str) -> Conflict:
 def quarantined(
     name: str, message: str, details: dict[str, object] | None = None, hint: str | None = None
 ) -> errors.Quarantined:
-    """The error that a damaged collection answers with."""
+    """Return the error that requests to a damaged collection get."""
     return errors.Quarantined(
         f"collection {name!r} is quarantined: {message}", collection=name, details=details,
         hint=hint or f"vecstow check {name}",

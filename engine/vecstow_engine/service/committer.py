@@ -1,7 +1,7 @@
 """Group commit: writes that arrive while a log is synced share the next sync.
 
-A fixed number of threads serve all collections; one collection's log has one writer at a time. What waits
-is bounded in bytes, and refused before it is logged, never after.
+A fixed number of threads serve all collections; each log has one writer at a time. The bytes of waiting
+writes are limited. A write beyond the limit is refused before it is logged, never after.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vecstow_engine.storage.volume import Volume
 
 THREADS: Final = 2
 GROUP_BYTES_MAX: Final = 32 << 20
-"""Bytes of one log append; what waits beyond it goes with the next."""
+"""The most bytes of one log append; further writes go with the next append."""
 POLL_SECONDS: Final = 0.01
 SLOW_SECONDS: Final = 1.0
 
@@ -40,20 +40,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Write:
-    """One effect and who waits for it."""
+    """One effect, and the future of the client that waits for it."""
 
     effect: Effect
     bytes: int
-    """Memory that it takes in an overlay."""
+    """Memory that the effect takes in an overlay."""
     changes: int
-    """Memory that it takes until a checkpoint and the graph have it."""
+    """Bytes of memory that the effect takes until a checkpoint and the graph contain it."""
     rows: int
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Applied]
 
 
 class _Queue:
-    """What waits for one collection's log. `scheduled`: a thread has it or will have it."""
+    """The writes that wait for one collection's log. `scheduled`: a thread commits them or will do so."""
 
     __slots__ = ("scheduled", "waiting", "waiting_bytes")
 
@@ -64,7 +64,7 @@ class _Queue:
 
 
 class Committer:
-    """Accepts writes on the event loop, commits them in its threads."""
+    """The queue of writes: accepts them on the event loop, commits them in its threads."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Committer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether all of its threads are."""
+        """Whether all threads of the committer are alive."""
         return all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Take no more writes, finish those that were accepted."""
+        """Take no more writes, and finish the accepted ones."""
         with self._lock:
             self._accepts = False
         for _ in self._threads:
@@ -108,10 +108,10 @@ class Committer:
             thread.join()
 
     async def write(self, collection: Collection, effect: Effect) -> Applied:
-        """Commit one effect; returns when it is durable and visible.
+        """Commit one effect; return when the effect is durable and visible.
 
-        Raises Busy when there was no room in time, TooLarge or OutOfMemory when waiting does not help, and
-        what `Collection.commit` raises.
+        Raises Busy when there was no room in time, TooLarge or OutOfMemory when waiting does not help,
+        DiskFull on a full volume, and the errors of `Collection.writable` and `Collection.commit`.
         """
         if self._volume.full and not isinstance(effect, Delete):
             raise DiskFull(
@@ -126,7 +126,7 @@ class Committer:
         write = _Write(effect, size, changes, rows, loop, loop.create_future())
         await self._wait_for_room(collection, write)
         self._enqueue(collection, write)
-        # A client that goes away does not take its write back: it is logged already, or will be.
+        # A write goes on after its client disconnects: it is logged already, or will be.
         return await asyncio.shield(write.future)
 
     async def _wait_for_room(self, collection: Collection, write: _Write) -> None:
@@ -141,7 +141,7 @@ class Committer:
             await asyncio.sleep(POLL_SECONDS)
 
     def _lack(self, collection: Collection, write: _Write) -> str | None:
-        """Why a write must wait; None when it need not. Raises OutOfMemory when waiting does not help."""
+        """Return why a write must wait; None if there is room. Raises OutOfMemory when waiting is useless."""
         settings, size = self._settings, write.bytes
         queue_ = self._queues.get(collection)
         queued = queue_.waiting_bytes if queue_ is not None else 0
@@ -183,7 +183,7 @@ class Committer:
             if collection is None:
                 if self._all_done():
                     return
-                self._ready.put(None)  # others are still at work; this thread looks again
+                self._ready.put(None)  # other threads still commit; this thread checks again
                 time.sleep(POLL_SECONDS)
                 continue
             group = self._take_group(collection)
@@ -216,7 +216,7 @@ class Committer:
             applied = collection.commit([write.effect for write in group])
         except DiskFull as error:
             self._commit_when_full(collection, group, error)
-        except Exception as error:  # noqa: BLE001  # The waiting clients must hear of it.
+        except Exception as error:  # noqa: BLE001  # The waiting clients must get the error.
             if not isinstance(error, VecstowError | OSError):
                 self._attempts.fail(Work.COMMITTING, collection, error)
             self._answer(collection, group, error)
@@ -230,7 +230,7 @@ class Committer:
             )
 
     def _commit_when_full(self, collection: Collection, group: list[_Write], full: DiskFull) -> None:
-        """One by one, since some may fit; a delete, which makes room in the end, gets the reserve."""
+        """Commit the writes one by one, since some may fit. A delete may use the reserve: it frees room."""
         if collection.store is None:
             self._answer(collection, group, full)
             return
@@ -268,7 +268,7 @@ class Committer:
 
 
 def _size(effect: Effect) -> int:
-    """Return the memory that an effect takes, and its log record at most; raises TooLarge."""
+    """Return the bytes of memory that an effect takes; its log record is smaller. Raises TooLarge."""
     return payload_bytes(effect) + ENTRY_OVERHEAD_BYTES * len(effect.ids)
 
 
@@ -279,7 +279,7 @@ def _wake(group: list[_Write], outcome: list[Applied] | Exception) -> None:
         result = outcome if isinstance(outcome, Exception) else outcome[number]
         by_loop.setdefault(write.loop, []).append((write.future, result))
     for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits there any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and no client waits there any more
             loop.call_soon_threadsafe(_resolve, answers)
 
 

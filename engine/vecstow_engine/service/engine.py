@@ -1,7 +1,7 @@
-"""The engine: what api and cli call. It owns the threads, and hands each call to whoever knows.
+"""The engine: the facade that api and cli call. It owns the threads, and passes each call to its module.
 
-Blocking methods are called in worker threads, the async ones on the event loop. Names are checked by the
-callers; what a method raises comes from `model.errors`.
+Callers use worker threads for blocking methods and the event loop for async ones, and check names
+beforehand. Methods raise errors of `model.errors`.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from vecstow_engine.storage.volume import Volume
 
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)
 FINDINGS_SECONDS_MAX: Final = 60.0
-"""A sidecar reports every few seconds; one that has not for so long may have found more since."""
+"""The age at which findings are stale. A sidecar reports every few seconds."""
 PURGE_SECONDS: Final = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Engine:
-    """One volume, served. `start` once, `stop` once."""
+    """One served volume. Call `start` once and `stop` once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises InvalidInput when the memory limit is none, or too small."""
+        """Divide the memory limit; raise InvalidInput when it is not a size, or too small."""
         self.memory_plan = plan_for(settings.memory_limit)
         self.requests = RequestMemory(self.memory_plan.request_bytes)
         self.accounts = Accounts(self.memory_plan)
@@ -69,11 +69,11 @@ class Engine:
         self.gate = Gate(lambda: self.leaving)
         self.registry = Registry(self.layout)
         self.ready = False
-        """The volume is discovered; each collection has a state of its own."""
+        """Whether the volume is discovered; each collection has its own state."""
         self.leaving = False
-        """It ends soon: whoever has another engine to ask should ask that."""
+        """Whether the engine stops soon: clients that have another engine should use that one."""
         self.findings: dict[str, Any] = {}
-        """What the sidecar reported last."""
+        """The last report of the sidecar."""
         self.volume: Volume | None = None
         self._started_at = self._rescanned_at = self._purged_at = self._refreshed_at = time.monotonic()
         self.attempts = Attempts()
@@ -102,7 +102,7 @@ class Engine:
     # Life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Lock the volume, discover, and recover in the background. Raises VolumeRefused."""
+        """Lock the volume, discover its collections, open them in the background. Raises VolumeRefused."""
         self.volume = open_volume(self.layout, self.settings.storage, lambda: self.leaving)
         if self.volume is None:
             return
@@ -137,10 +137,10 @@ class Engine:
         self._opener.begin(collections)
 
     def stop(self) -> None:
-        """Take no more writes, finish what is under way, checkpoint, snapshot, give the volume free."""
+        """Take no more writes, finish the work under way, checkpoint, snapshot, and unlock the volume."""
         if self.volume is None:
             return
-        with contextlib.ExitStack() as steps:  # last in, first out; a step that fails keeps no other from it
+        with contextlib.ExitStack() as steps:  # last in, first out; the other steps run after one that fails
             steps.callback(self._leave_volume)
             steps.callback(self._handles.close)
             if self.ready:
@@ -155,52 +155,55 @@ class Engine:
 
     @property
     def live(self) -> bool:
-        """False when a thread has ended that nothing but a new process brings back."""
+        """Whether all threads are alive; only a new process restores one that ended."""
         parts = (self._committer, self._indexer, self._upkeep) if self.ready else ()
         return all(part.is_alive for part in parts)
 
     @property
     def all_ready(self) -> bool:
-        """No collection is recovering or read-only."""
+        """Whether no collection is recovering or read-only."""
         return self.ready and not self.not_ready()
 
     def not_ready(self) -> dict[str, str]:
-        """Name and state of the collections that keep `all_ready` false."""
+        """Return name and state of the collections that keep `all_ready` false."""
         found = self.registry.collections()
         return {c.name: state.value for c in found if (state := c.state) in NOT_READY}
 
     # Collections ------------------------------------------------------------------------------------------
 
     def collection(self, name: str) -> Collection:
-        """The collection of that name; raises NotFound, or Recovering before the volume is discovered."""
+        """Return a collection; raise NotFound, Quarantined, or Recovering until the volume is discovered."""
         if not self.ready:
             raise Recovering("the volume is being discovered", retry_after_seconds=1)
         return self.registry.get(name)
 
     def collection_names(self) -> list[str]:
-        """The names of all collections, sorted."""
+        """Return the names of all collections, sorted."""
         return sorted(c.name for c in self.registry.collections())
 
     def create(self, manifest: Manifest, *, exist_ok: bool = False) -> bool:
-        """Declare a collection, durably. False: it exists with the same shape, and `exist_ok` allows that."""
+        """Declare a collection durably. Return False if it exists with the same shape and `exist_ok` is true.
+
+        Raises Conflict when the name is taken.
+        """
         return self._catalog.create(manifest, exist_ok=exist_ok)
 
     def describe(self, name: str) -> dict[str, object]:
-        """The manifest and the live facts of one collection."""
+        """Return the manifest and the live facts of one collection."""
         return self.collection(name).describe()
 
     def stats(self, name: str) -> dict[str, object]:
-        """name, vector_count, dimension, index_size, memory_usage (bytes)."""
+        """Return name, vector_count, dimension, index_size and memory_usage (both in bytes)."""
         return stats.collection_stats(self.collection(name))
 
     def _bound(self, target: Collection | str) -> Bound:
-        """The collection of a request, looked up once: Conflict when another takes its name meanwhile."""
+        """Return the collection of a request as a context; Conflict when another takes its name meanwhile."""
         if not self.ready:
             raise Recovering("the volume is being discovered", retry_after_seconds=1)
         return self.registry.bound(target)
 
     def drop(self, name: str) -> None:
-        """Move a collection to `.deleted/`; its name is free when this returns. Raises Conflict, NotFound."""
+        """Move a collection to `.deleted/`; its name is free afterwards. Raises Conflict, NotFound."""
         self._catalog.drop(self.collection(name))
 
     def hard_delete(self, name: str) -> None:
@@ -208,22 +211,22 @@ class Engine:
         self._catalog.hard_delete(self.collection(name))
 
     def deleted(self) -> list[dict[str, object]]:
-        """Dropped collections that can be restored, newest first; paths relative to the data directory."""
+        """Return the collections that can be restored, newest first; paths are relative to the volume."""
         return [deleted.document(self.layout.data) for deleted in self._catalog.deleted()]
 
     def cleanup(self, retention_hours: float) -> list[str]:
-        """Purge what was dropped at least so long ago; returns the names."""
+        """Purge the collections that were dropped at least `retention_hours` ago; return their names."""
         return self._catalog.cleanup(retention_hours)
 
     def restore(self, backup_path: str, new_name: str | None) -> str:
-        """Bring back a dropped collection or a backup; returns its name."""
+        """Restore a dropped collection or a backup; return the collection's name."""
         return self._catalog.restore(backup_path, new_name)
 
     def import_orphan(
         self, *, orphaned_path: str, collection_name: str, dimension: int,
         distance_metric: DistanceMetric, vector_type: VectorType,
     ) -> None:  # fmt: skip
-        """Make a collection of data files that lost their manifest, or that d-vecDB wrote."""
+        """Make a collection from data files without a manifest, or from data files of d-vecDB."""
         wanted = Manifest(
             name=collection_name,
             dimension=dimension,
@@ -233,24 +236,27 @@ class Engine:
         self._catalog.import_orphan(orphaned_path, wanted)
 
     def remarks_on(self, name: str) -> str | None:
-        """Return what a collection lacks that was made or copied just now; None when it lacks nothing."""
+        """Return what a collection lacks after it was made or copied; None if it is complete or unknown."""
         collection = self.registry.find(name)
         return collection.reason if collection is not None else None
 
     def backup(self, name: str) -> str:
-        """Copy one collection to `.backups/`; returns the path, relative to the data directory."""
+        """Copy one collection to `.backups/`; return the path, relative to the data directory."""
         with self._bound(name) as collection, collection.upkeep, self.gate.interruptible("backup"):
-            collection.readable()  # the last holder of the lock may have moved the folder
+            collection.readable()  # the previous holder of the lock may have moved the folder
             refuse_if_gone(collection)
             return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
 
     def compact(self, name: str) -> dict[str, object]:
-        """Give back the space of deleted points: rows move into free slots, files are cut."""
+        """Free the space of deleted points: rows move into free slots, files are truncated.
+
+        Returns bytes_before, bytes_after and progress. Raises Conflict during a hold.
+        """
         before = after = 0
         with self._bound(name) as collection:
             collection.writable()
             with self.gate.required("compact"), collection.upkeep, self.gate.interruptible("compact"):
-                collection.writable()  # whoever had the lock may have moved its folder away
+                collection.writable()  # the previous holder of the lock may have moved the folder
                 if collection.store is not None:
                     before, after = self._upkeep.compact(collection)
                     self._indexer.notify(collection)
@@ -261,9 +267,10 @@ class Engine:
         }
 
     def check(self, name: str, *, recall: bool = False) -> dict[str, object]:
-        """Verify every file and row of one collection, what waited for a checkpoint included.
+        """Verify every file and row of one collection, after a checkpoint of its changes.
 
-        With `recall`, measure the self-recall too. Writes go on meanwhile. Raises Recovering or NotFound.
+        During a hold there is no checkpoint. With `recall`, measure the self-recall too. Writes go on
+        meanwhile. Raises Recovering or NotFound.
         """
         if name in self.registry.broken():
             with self.gate.interruptible("check"):
@@ -280,26 +287,24 @@ class Engine:
             with self.gate.interruptible("check"):
                 report = check_folder(self.layout, name, is_rival=is_rival, serving=True)
                 if collection.store is not None:
-                    with contextlib.suppress(StorageError, Quarantined):  # the report has it
+                    with contextlib.suppress(StorageError, Quarantined):  # the report contains the error
                         collection.store.view.verify()
         if recall and collection.serves():
             report.collections.setdefault(name, {})["recall"] = self_recall(collection)
         return report.document()
 
     def repair(self, name: str, *, dry_run: bool = False) -> dict[str, object]:
-        """Set the damage of one collection aside and make it anew of what proves itself; the others serve.
+        """Repair one collection while the others serve; with `dry_run` return only the plan.
 
-        With `dry_run` only the plan is made. Raises as `Repairer.repair`.
+        The damaged files go to `.quarantine/`, and a new collection is made of everything that passes its
+        checks. Raises the errors of `Repairer.repair`.
         """
         if not self.ready:
             raise Recovering("the volume is being discovered", retry_after_seconds=1)
         return self._repairer.repair(name, dry_run=dry_run).document()
 
     def hold(self, seconds: float) -> str:
-        """Change nothing but logs for so long; returns the end, RFC 3339.
-
-        Raises Recovering while a collection is opened, which changes its files and its log's; Busy.
-        """
+        """Begin a hold of so many seconds; return its end, RFC 3339. Raises the errors of `Hold.begin`."""
         return self._hold.begin(seconds)
 
     def release_hold(self) -> None:
@@ -308,11 +313,11 @@ class Engine:
 
     # Points -----------------------------------------------------------------------------------------------
 
-    # A `target` is a Collection, to which all steps of a request stay bound, or the name of one. What was
-    # checked for another incarnation raises Conflict; so does a collection that is replaced meanwhile.
+    # A `target` is a collection or its name. A request stays bound to one incarnation: the methods raise
+    # Conflict for a batch or query checked against another one, and when the collection is replaced.
 
     async def upsert(self, target: Collection | str, points: PointBatch) -> list[str]:
-        """Write points, all or nothing; durable and visible when this returns. Returns the ids."""
+        """Write points, all or none; return their ids when the points are durable and visible."""
         with self._bound(target) as collection:
             collection.refuse_misfit(points.manifest)
             collection.writable()
@@ -322,7 +327,7 @@ class Engine:
         return points.ids
 
     async def delete_points(self, target: Collection | str, ids: list[str]) -> list[bool]:
-        """Delete points; whether each was there."""
+        """Delete points; return for each id whether its point existed."""
         with self._bound(target) as collection:
             collection.writable()
             if not ids or collection.store is None:
@@ -330,12 +335,12 @@ class Engine:
             return (await self._committer.write(collection, Delete(ids))).existed
 
     async def get_points(self, target: Collection | str, ids: list[str]) -> list[Point | None]:
-        """The points of these ids, None where there is none."""
+        """Return the points of these ids, None for an unknown id."""
         with self._bound(target) as collection:
             return await self._searcher.run(get_many, collection, ids)
 
     async def search(self, target: Collection | str, query: SearchQuery) -> list[Hit]:
-        """The nearest points, nearest first."""
+        """Return the nearest points, nearest first."""
         with self._bound(target) as collection:
             collection.refuse_misfit(query.manifest)
             collection.readable()
@@ -344,11 +349,11 @@ class Engine:
     # Figures ----------------------------------------------------------------------------------------------
 
     def server_stats(self) -> dict[str, object]:
-        """What `GET /stats` says."""
+        """Return the body of `GET /stats`."""
         return stats.server_stats(self.registry.collections(), self.layout, self._started_at)
 
     def state_document(self) -> dict[str, object]:
-        """What `GET /state` says: everything that the manager asks each tick."""
+        """Return the body of `GET /state`: everything that the manager reads."""
         return {
             "engine": self.settings.name,
             "pod_uid": self.settings.pod_uid,
@@ -363,9 +368,9 @@ class Engine:
         }
 
     def refresh(self, findings: dict[str, Any]) -> None:
-        """The sidecar's poke: remember what it found, and look at the manifests now.
+        """Store the findings of the sidecar, and follow changed manifests now.
 
-        Or soon: while another thread looks, or changes names, nobody waits for it.
+        While another thread does so or changes names, the upkeep thread follows later.
         """
         self.findings = findings
         self._refreshed_at = time.monotonic()
@@ -374,7 +379,7 @@ class Engine:
     # Inside -----------------------------------------------------------------------------------------------
 
     def _notify(self, collection: Collection) -> None:
-        """It may have rows that the graph lacks."""
+        """Wake the indexer: the collection may have rows that its graph lacks."""
         self._indexer.notify(collection)
 
     def _leave_volume(self) -> None:
@@ -383,7 +388,7 @@ class Engine:
             volume.close()
 
     def _make_room(self) -> bool:
-        """Give the reserve up; False when it is spent."""
+        """Give up the reserve; return False when the reserve is spent."""
         return self.volume is not None and self.volume.release_reserve()
 
     def _rescan_when_due(self) -> None:
@@ -392,7 +397,7 @@ class Engine:
             self._rescan()
 
     def _clear_leftovers(self) -> None:
-        """Remove what a failed copy or repair left and the disk refused to remove; never during a hold."""
+        """Remove leftovers of failed copies and repairs that an error kept on the disk; not during a hold."""
         if self.gate.remaining_seconds == 0:
             clear_refused(self.layout.data)
 
@@ -408,7 +413,7 @@ class Engine:
     def _rescan(self) -> None:
         self._rescanned_at = time.monotonic()
         if not self._manifest_watcher.rescan():
-            self._rescanned_at = -math.inf  # the upkeep thread does it, as soon as it can
+            self._rescanned_at = -math.inf  # the upkeep thread rescans as soon as it can
 
 
 def _tell_unclosed(error: Exception) -> None:

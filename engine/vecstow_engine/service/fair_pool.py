@@ -1,7 +1,7 @@
-"""Threads that collections and API keys share: nobody takes the last one, nor all of the room to wait in.
+"""Threads that collections and API keys share: no owner takes the last thread, or all room to wait in.
 
-What waits has a queue for each collection and key, and these are served in turn. The key is that of the
-request at hand (`TENANT`); without keys only collections are told apart.
+Waiting calls have a queue for each collection and key. The queues are served in turn. The key is that of the
+current request (`TENANT`); without keys only collections have queues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from vecstow_engine.model.errors import Busy, Unavailable
 
 TENANT: Final[ContextVar[str | None]] = ContextVar("tenant", default=None)
-"""Name of the key that the request brought."""
+"""The name of the request's API key; None without keys."""
 
 Done = Callable[["asyncio.Future[Any]"], None]
 _Answer = TypeVar("_Answer")
@@ -27,7 +27,7 @@ _Owners = tuple[Hashable, ...]
 
 @dataclass(slots=True)
 class _Job:
-    """One call, and who hears of its end."""
+    """One call, and the callback for its end."""
 
     call: Callable[..., Any]
     values: tuple[object, ...]
@@ -36,9 +36,10 @@ class _Job:
 
 
 class FairPool:
-    """`threads` threads, used from one event loop. An owner (a collection, a key) has all but one at most.
+    """A pool of threads, used from one event loop. An owner (a collection, a key) gets all but one at most.
 
-    `waiting_max`: calls that wait; half of them may be one owner's. Beyond it `run` raises Busy.
+    `waiting_max`: the limit of waiting calls, of which one owner gets half. Beyond a limit `run` and `submit`
+    raise Busy.
     """
 
     def __init__(self, threads: int, name: str, waiting_max: int | None = None) -> None:
@@ -54,7 +55,7 @@ class FairPool:
         self._waiting_total = 0
 
     async def run(self, collection: Hashable, call: Callable[..., _Answer], *values: object) -> _Answer:
-        """Run a call that works on a collection (None: on none) in a thread."""
+        """Run a call in a thread, and return its result. `collection` is None for a call without one."""
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self.submit(collection, call, values, partial(_pass_on, future), lambda: not future.cancelled())
         return await future
@@ -63,7 +64,7 @@ class FairPool:
         self, collection: Hashable, call: Callable[..., Any], values: tuple[object, ...], done: Done,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:  # fmt: skip
-        """The same without waiting: `done` is called with the finished call on the event loop."""
+        """Run a call like `run`, without waiting: the event loop calls `done` with the finished future."""
         tenant = TENANT.get()
         owners: _Owners = (collection,) if collection is not None else ()
         if tenant is not None:
@@ -78,7 +79,7 @@ class FairPool:
             self._waiting_total += 1
 
     def shutdown(self, *, wait: bool) -> None:
-        """Start no more calls; with `wait` the running ones have ended when this returns."""
+        """Start no more calls; with `wait`, return after the running calls ended."""
         self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _may_run(self, owners: _Owners) -> bool:
@@ -118,7 +119,7 @@ class FairPool:
         done(running)
 
     def _start_waiting(self) -> None:
-        """Start what may be, one call of each queue in turn."""
+        """Start the waiting calls that may run, one of each queue in turn."""
         while (owners := next(filter(self._may_run, self._queues), None)) is not None:
             queue = self._queues.pop(owners)
             job = queue.popleft()
@@ -131,7 +132,7 @@ class FairPool:
 
 
 def _discount(counts: dict[Hashable, int], owners: _Owners) -> None:
-    """Count one call less for each owner. One without calls is forgotten: it may hold a graph."""
+    """Count one call less for each owner. Forget an owner without calls: a collection may hold a graph."""
     for owner in owners:
         left = counts.pop(owner) - 1
         if left:

@@ -1,4 +1,4 @@
-"""A hold: for a limited time only logs change, so that a copy of the volume is exact."""
+"""The hold: for a limited time only logs change, so that a copy of the volume is exact (rule 16)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vecstow_engine.storage.volume import Volume
 
 
 class Hold:
-    """The gate of this engine's own work, and the lock that keeps the drops of others off."""
+    """The gate for this engine's own work, and the lock that stops drops by other programs."""
 
     def __init__(
         self, gate: Gate, registry: Registry, volume: Callable[[], Volume | None], seconds_max: float
@@ -23,12 +23,13 @@ class Hold:
         self._volume = volume
         self._seconds_max = seconds_max
         self._lock = threading.Lock()
-        """Over the beginning and the end of a hold."""
+        """Held over the beginning and the end of a hold."""
 
     def begin(self, seconds: float) -> str:
-        """Change nothing but logs for so long; returns the end, RFC 3339.
+        """Begin a hold of so many seconds; return its end, RFC 3339.
 
-        Raises Recovering while a collection is opened, which changes its files and its log's; Busy.
+        Raises InvalidInput beyond the limit, Busy when changes under way do not finish, and Recovering while
+        a collection is opened, which changes its files and its log.
         """
         if not self._registry.all_opened():
             raise Recovering("a hold must wait until every collection is opened", retry_after_seconds=1)
@@ -44,13 +45,13 @@ class Hold:
             return rfc3339(self._gate.hold(seconds))
 
     def end(self) -> None:
-        """End it now."""
+        """End the hold now."""
         with self._lock:
             self._gate.release()
             self._let_drops()
 
     def let_drops_if_over(self) -> None:
-        """Let drops go on after a hold that ended by itself, or never began."""
+        """Allow drops again after a hold that ran out or failed to begin."""
         if self._lock.acquire(blocking=False):
             try:
                 if self._gate.remaining_seconds == 0:

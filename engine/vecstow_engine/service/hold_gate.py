@@ -1,4 +1,4 @@
-"""The hold: while it lasts, nothing on the volume changes but logs (rule 16 of the disk)."""
+"""The gate of a hold: during a hold nothing on the volume changes but logs (rule 16 of the disk)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vecstow_engine.storage.interruption import interruptible
 
 
 class Gate:
-    """Lets changes of files through one beside the other, and none during a hold. Thread-safe."""
+    """The gate that every change of files passes: any number at once, none during a hold. Thread-safe."""
 
     def __init__(self, is_leaving: Callable[[], bool] = lambda: False) -> None:
-        """`is_leaving`: whether the engine has begun to stop, though the gate may be open still."""
+        """Make an open gate. `is_leaving`: whether the engine has begun to stop."""
         self._is_leaving = is_leaving
         self._changed = threading.Condition()
         self._inside = 0
         self.closed = False
-        """Nothing passes any more: the engine stops."""
+        """Whether no change passes any more, because the engine stops."""
         self._held_until: float | None = None
-        """time.monotonic."""
+        """The end of the hold, time.monotonic; None without one."""
 
     def hold(self, seconds: float, wait_seconds: float = 60.0) -> datetime.datetime:
-        """Begin (or replace) a hold once the changes under way are finished; returns its end, UTC.
+        """Begin (or replace) a hold once the changes under way are finished; return its end, UTC.
 
-        Raises Busy when they do not finish in `wait_seconds`; then there is no hold.
+        Raises Busy, without a hold, when the changes do not finish in `wait_seconds`.
         """
         with self._changed:
             self._held_until = time.monotonic() + seconds + wait_seconds
@@ -39,12 +39,12 @@ class Gate:
         return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
 
     def release(self) -> None:
-        """End the hold, if there is one."""
+        """End the hold, if any."""
         with self._changed:
             self._held_until = None
 
     def close(self) -> None:
-        """Let nothing through any more, and wait for the changes under way: then nobody writes the volume."""
+        """Let no more changes through, and wait until those under way have ended."""
         with self._changed:
             self.closed = True
             self._changed.wait_for(lambda: self._inside == 0)
@@ -56,13 +56,16 @@ class Gate:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the hold lasts; 0 when there is none."""
+        """Return the seconds until the end of the hold; 0 without a hold."""
         until = self._held_until
         return 0.0 if until is None else max(0.0, until - time.monotonic())
 
     @contextmanager
     def passing(self) -> Iterator[bool]:
-        """True, and a hold waits for the end of the block; False during a hold: change nothing."""
+        """Yield True if the block may change files; a hold then waits for its end.
+
+        Yields False during a hold and after `close`: the block must change nothing.
+        """
         with self._changed:
             free = self.remaining_seconds == 0 and not self.closed
             if free:
@@ -76,7 +79,7 @@ class Gate:
                     self._changed.notify_all()
 
     def interruptible(self, operation: str) -> AbstractContextManager[None]:
-        """Raise Busy from the long work inside once the engine stops."""
+        """Return a context whose long work raises Busy once the engine stops."""
 
         def check() -> None:
             if self.is_ending:
@@ -86,7 +89,7 @@ class Gate:
 
     @contextmanager
     def required(self, operation: str) -> Iterator[None]:
-        """As `passing`, but raises Conflict during a hold."""
+        """Enter the gate like `passing`, but raise Conflict during a hold and Busy while the engine stops."""
         with self.passing() as free:
             if self.closed and not free:
                 raise Busy(f"the engine is stopping; {operation} was not begun", retry_after_seconds=5)

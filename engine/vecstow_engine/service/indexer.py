@@ -1,7 +1,7 @@
 """The thread that moves rows from tails and backlogs into graphs, slice by slice.
 
-Collections share it by the time that their slices take: the one that has had the least of it comes next. So
-rows of many dimensions or a large ef_construction cost their own collection its turns, and no other one.
+The collection whose slices have taken the least time comes next. Rows of many dimensions or a large
+ef_construction therefore cost their own collection its turns, and no other one.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.memory_accounts import Accounts
 
 TURN_SECONDS_MIN: Final = 0.001
-"""What a slice counts at least: a clock that stands still must not give one collection every turn."""
+"""The least time that a slice counts: a coarse clock must not give one collection every turn."""
 GATHER_SECONDS: Final = 0.02
-"""Pause after a slice that leaves fewer rows than it moved: each slice costs time whatever its length.
+"""Pause after a slice that leaves fewer rows than it moved: even a short slice has a fixed cost.
 
 Searches find the rows meanwhile, by exact comparison.
 """
 
 
 class IndexingQueue:
-    """Which collection comes next: the one whose slices have taken the least time since it began to wait."""
+    """The queue of collections: the one whose slices have taken the least time comes next."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Collection]] = []
         self._waiting: set[Collection] = set()
         self._postponed: deque[tuple[float, Collection]] = deque()
-        """Collections, and the time.monotonic from which each waits for a turn."""
+        """Pairs of a collection and the time.monotonic at which its wait for a turn begins."""
         self._spent: WeakKeyDictionary[Collection, float] = WeakKeyDictionary()
         self._now = 0.0
-        """What the last one had spent. A newcomer begins there: its idle time is no credit."""
+        """The seconds that the last collection had spent. Newcomers begin there: idle time is no credit."""
         self._number = count()
 
     def add(self, collection: Collection) -> bool:
-        """Let a collection wait for a turn; return False when it waits already or is postponed."""
+        """Add a collection to the queue; return False when it waits already or is postponed."""
         if collection in self._waiting:
             return False
         self._waiting.add(collection)
@@ -52,17 +52,17 @@ class IndexingQueue:
         return True
 
     def postpone(self, collection: Collection, until: float) -> None:
-        """Let a collection wait for a turn from `until` on, which is later than in earlier calls."""
+        """Add a collection to the queue at `until` (time.monotonic), which never decreases between calls."""
         self._waiting.add(collection)
         self._postponed.append((until, collection))
 
     @property
     def resumes_at(self) -> float | None:
-        """The time at which the first postponed collection waits for a turn; None without one."""
+        """Return the time.monotonic at which the first postponed collection joins the queue; None without."""
         return self._postponed[0][0] if self._postponed else None
 
     def take(self, now: float) -> Collection | None:
-        """The next one, which waits no longer; None when none waits."""
+        """Remove and return the next collection; None when none waits."""
         while self._postponed and self._postponed[0][0] <= now:
             self._push(self._postponed.popleft()[1])
         if not self._heap:
@@ -77,12 +77,12 @@ class IndexingQueue:
         heapq.heappush(self._heap, (spent, next(self._number), collection))
 
     def charge(self, collection: Collection, seconds: float) -> None:
-        """Count the time of a turn; before the collection is added again."""
+        """Count the seconds of a turn. Call before the collection is added again."""
         self._spent[collection] = self._spent.get(collection, self._now) + max(seconds, TURN_SECONDS_MIN)
 
 
 class Indexer:
-    """Moves rows; `notify` wakes it."""
+    """The owner of the thread that moves rows; `notify` wakes it."""
 
     def __init__(self, threads: int, attempts: Attempts, accounts: Accounts) -> None:
         self._threads = threads
@@ -100,11 +100,11 @@ class Indexer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread is."""
+        """Whether the thread is alive."""
         return self._thread.is_alive()
 
     def notify(self, collection: Collection) -> None:
-        """Look at this collection soon: it may have rows to move."""
+        """Queue a collection that may have rows to move."""
         with self._lock:
             if collection is self._at_work:
                 self._notified_at_work = True
@@ -115,7 +115,7 @@ class Indexer:
 
     @contextmanager
     def passing_over(self, collection: Collection) -> Iterator[None]:
-        """Move no rows of this collection for the length of a with block."""
+        """Move no rows of this collection during the with block."""
         self._passed_over = collection
         try:
             yield
@@ -124,12 +124,12 @@ class Indexer:
             self.notify(collection)
 
     def try_again(self, collection: Collection) -> None:
-        """Wake it for a collection whose pause is over: no write may come that would."""
+        """Queue a collection whose pause after an error is over, since no write may come that does so."""
         if Work.INDEXING in collection.troubles and self._attempts.may_begin(Work.INDEXING, collection):
             self.notify(collection)
 
     def stop(self) -> None:
-        """Finish the slice at hand."""
+        """Stop the thread after the current slice."""
         self._stopping.set()
         self._wake.set()
         self._thread.join()
@@ -165,7 +165,7 @@ class Indexer:
                 self._queue.add(collection)
 
     def _advance(self, collection: Collection) -> int:
-        """Move one slice; return how many labels were dealt with, 0 when all is done."""
+        """Move one slice; return the number of labels handled, 0 when no row waits or none may move."""
         index = collection.index
         if index is None or not collection.serves() or collection.held_out:
             self._attempts.succeed(Work.INDEXING, collection)
@@ -179,7 +179,7 @@ class Indexer:
         return moved
 
     def _move(self, collection: Collection, index: VectorIndex) -> int:
-        """Move one slice. An error is no failure when the collection was dropped or closed meanwhile."""
+        """Move one slice; ignore an error when the collection was dropped or closed meanwhile."""
         try:
             moved = index.advance(threads=self._threads)
         except Exception:
@@ -191,6 +191,6 @@ class Indexer:
 
 
 def _rows_left(collection: Collection) -> int:
-    """Return how many rows are in neither the graph nor, while the index is flat, memory."""
+    """Return the number of rows outside the graph; while the index is flat, of rows outside memory."""
     index = collection.index
     return 0 if index is None else index.count - index.indexed

@@ -1,8 +1,8 @@
-"""The states of a collection, and which may follow which. Pure.
+"""The states of a collection and the transitions between them. Pure.
 
-A collection is in exactly one of these states. What clients may do, what the API calls it and what opens it
-again follow from the state alone; `Serving` also looks at the store, which knows of damage and of syncs that
-failed.
+A collection is in exactly one of these states. The state alone decides the requests that are answered, the
+name in the API and the event that opens the collection again. For `Serving` the name also depends on the
+store, which records damage and failed syncs.
 
     state         API                              reads  writes  left by
     Opening       recovering                       503    503     the loader
@@ -27,58 +27,58 @@ from vecstow_engine.storage.file_identity import DataFiles
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Any:
     failure: str | None = None
-    """Why no writes are taken until the process ends, though no store says so: a sync outside it failed."""
+    """Why the collection takes no writes until the process ends: a sync outside the store failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening(_Any):
-    """Its files are read, or made."""
+    """The state in which the collection's files are read or made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed(_Any):
-    """It could not be opened for a reason that passes. Nothing is known to be wrong with its files."""
+    """The state after a failed opening whose cause passes, for example a full disk. No damage is known."""
 
     error: Unavailable
     retry_at: float
-    """time.monotonic."""
+    """time.monotonic of the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving(_Any):
-    """It answers reads, and takes writes unless a sync failed."""
+    """The state in which the collection answers reads, and takes writes unless a sync failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined(_Any):
-    """Its files are damaged or gone."""
+    """The state of a collection whose files are damaged, gone, or cannot be opened."""
 
     error: Unavailable
     reopens: bool = False
-    """A change of its manifest, or the return of its files, is a reason to look at the files again."""
+    """Whether a change of the manifest, or the return of the files, is a reason to open them again."""
     awaited: DataFiles | None = None
-    """The files that it lost."""
+    """The files that the collection lost, until they are back."""
     retry_at: float | None = None
-    """time.monotonic of the next attempt, when an error of the engine itself kept it closed."""
+    """time.monotonic of the next attempt, after an error of the engine itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign(_Any):
-    """Another program wrote its data files."""
+    """The state of a collection whose data files another program wrote."""
 
     error: Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Retired(_Any):
-    """A repair has its files, and another object stands for it."""
+    """The state of an object whose files a repair has taken; another object has the name."""
 
     error: Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Dropping(_Any):
-    """It is marked as dropped, or replaced; its folder may not be moved yet."""
+    """The state of a collection that is marked as dropped, or replaced; the folder may still be in place."""
 
     before: Lasting
 
@@ -95,11 +95,11 @@ TRANSITIONS: Final[Mapping[type[Lifecycle], frozenset[type[Lifecycle]]]] = {
     Retired: frozenset(),
     Dropping: frozenset({Dropping, Retired}),
 }
-"""Which states may follow which. A collection whose mark was removed goes back to the state before."""
+"""The states that may follow each state. Without the mark, a collection returns to the state before."""
 
 
 class IllegalTransition(Exception):
-    """Raised when a state cannot follow another one: a mistake of the caller."""
+    """Raised when a state cannot follow another one, which is a bug of the caller."""
 
 
 def transition(now: Lifecycle, to: Lifecycle) -> Lifecycle:
@@ -116,5 +116,5 @@ def transition(now: Lifecycle, to: Lifecycle) -> Lifecycle:
 
 
 def failed(now: Lifecycle, reason: str) -> Lifecycle:
-    """Return the same state, without writes from now on."""
+    """Return the same state with a failure, which ends the writes."""
     return replace(now, failure=reason)

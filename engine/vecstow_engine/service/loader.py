@@ -1,4 +1,4 @@
-"""A collection from the volume: recovery, then its index from index.bin, the log and the rows."""
+"""The opening of one collection: recovery, then its index from index.bin, the log and the rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
 
 PROGRESS_SECONDS: Final = 5.0
-"""How often long work says in the log how far it is."""
+"""Interval at which long work logs its progress."""
 
 _PASSING: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
@@ -46,7 +46,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Loader:
-    """Opens collections; one instance for the engine, any number of threads."""
+    """The opener of single collections: one instance for the engine, any number of threads."""
 
     def __init__(
         self, layout: Layout, handles: HandleCache, settings: IndexSettings, make_room: Callable[[], bool],
@@ -60,16 +60,16 @@ class Loader:
         self._settings = settings
         self._attempts = attempts
         self._replay_bytes_max = replay_bytes_max
-        """Memory of changes that one recovery may take."""
+        """Bytes of memory that the changes of one recovery may take."""
         self._accounts = accounts
         self._rebuilds = rebuilds
         self._graph_load = threading.Lock()
 
     def load(self, collection: Collection, is_rival: Callable[[], bool], *, with_graph: bool = True) -> None:
-        """Open `collection` and let it serve, or say why it cannot; never raises.
+        """Open `collection`, and move it to Serving or to the state that holds the error. Raises nothing.
 
-        `is_rival`: whether another folder claims the same uid. `with_graph`: take index.bin. Loading one
-        holds the interpreter for as long as it takes, so only at start.
+        `is_rival`: whether another folder claims the same uid. `with_graph`: load index.bin. Only a start
+        loads it, because the interpreter is blocked meanwhile.
         """
         name = collection.name
         try:
@@ -84,7 +84,7 @@ class Loader:
                 log.warning("collection waits to be opened", collection=name, reason=str(error))
             else:
                 self._quarantine(collection, error)
-        except Exception as error:  # noqa: BLE001  # Not even a mistake of ours may leave it in recovery.
+        except Exception as error:  # noqa: BLE001  # Not even a bug may leave the collection in recovery.
             trouble = self._attempts.fail(Work.OPENING, collection, error)
             self._forget_half_opened(collection)
             if isinstance(error, MemoryError):
@@ -103,7 +103,7 @@ class Loader:
             )  # fmt: skip
 
     def new_index(self, collection: Collection) -> VectorIndex:
-        """An empty index for a collection, which fetches rows from its store."""
+        """Return an empty index for a collection; the index fetches rows from the collection's store."""
         manifest = collection.manifest
         return VectorIndex(
             manifest.distance_metric, manifest.dimension, manifest.index_config, collection.fetch,
@@ -111,7 +111,7 @@ class Loader:
         )  # fmt: skip
 
     def _open_with_room(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
-        """What a crash left half done needs room to be finished: the reserve, when the disk is full."""
+        """Open; on a full disk give up the reserve and open again, since recovery itself needs room."""
         try:
             return self._open(collection, is_rival=is_rival, with_graph=with_graph)
         except (DiskFull, OSError) as error:
@@ -146,7 +146,7 @@ class Loader:
         return opened
 
     def _load_graph(self, collection: Collection, store: Store, index: VectorIndex) -> str:
-        """Adopt a valid index.bin; returns why not, empty when there is nothing to remark."""
+        """Adopt a valid index.bin; return why not, empty when there is nothing to remark."""
         folder = store.layers.folder
         if not (folder / INDEX).exists():
             return f"{INDEX} is missing" if store.meta.points > FLAT_ROWS_MAX else ""
@@ -170,7 +170,7 @@ class Loader:
                     manifest.index_config,
                     store.count,
                 )
-            except Exception as error:  # noqa: BLE001  # A cache, whatever its library makes of it.
+            except Exception as error:  # noqa: BLE001  # index.bin is a cache: any error means a rebuild.
                 return str(error) or repr(error)
         index.adopt(graph)
         collection.snapshot_sequence, collection.snapshot_rows = entry.sequence, graph.row_count
@@ -193,12 +193,12 @@ class Loader:
         return report
 
     def _refuse_if_leaving(self) -> None:
-        """Raise Busy when the engine ends: the next one begins where the files are."""
+        """Raise Busy when the engine stops: the next engine opens the same files."""
         if self._is_leaving():
             raise Busy("the engine is shutting down")
 
     def _forget_half_opened(self, collection: Collection) -> None:
-        """Close what was opened, and give back the memory that was admitted for its graph."""
+        """Close the store, and give back the memory that was admitted for the graph."""
         store, collection.store, collection.index = collection.store, None, None
         if store is not None:
             store.close()
@@ -211,13 +211,13 @@ class Loader:
         details = error.details if isinstance(error, VecstowError) else {}
         reason = "newer format" if isinstance(error, NewerFormat) else "damage"
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
-        is_found = isinstance(error, (DamagedFile, NewerFormat))  # anything else may be a sync that failed
+        is_found = isinstance(error, (DamagedFile, NewerFormat))  # any other error may be a failed sync
         error = quarantined(collection.name, message, details)
         collection.move_to(lifecycle.Quarantined(error, reopens=is_found, retry_at=retry_at))
 
 
 def _passes(error: VecstowError | OSError) -> bool:
-    """Whether what kept a collection from being opened says nothing about its files, and may be over soon."""
+    """Whether an error of an opening may pass soon, and is no sign of damage."""
     if isinstance(error, DiskFull | Busy):
         return True
     return isinstance(error, OSError) and error.errno in _PASSING and not isinstance(error, SyncFailed)

@@ -1,9 +1,10 @@
-"""Collections whose files vanish while they are served: somebody removed or exchanged the folder.
+"""Collections whose files vanish while they are served, because another program moved the folder.
 
-Nothing more is written then, the log least of all: it and the files, wherever they are now, are all there is.
-A drop moves the files of a collection that is served with its `upkeep` and the registry's `changing` held; a
-repair takes the collection out of service with both held, and moves them after that; nobody else does. So who
-holds either of the two, and finds files missing, knows that it was not this engine.
+Nothing more is written then, least of all the log: the log and the files, wherever they are, hold all data.
+
+The engine itself moves files of a served collection only in a drop, which holds the collection's `upkeep` and
+the registry's `changing`. A repair takes the collection out of service with both held, and moves the files
+later. A thread that holds one of the two and finds files missing therefore knows that another program did it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def refuse_if_gone(collection: Collection) -> None:
-    """Raise Quarantined when the data files of a served collection lost their names; it serves no more then.
+    """Quarantine a served collection whose data files lost their names, and raise Quarantined.
 
-    The caller holds its `upkeep` or the registry's `changing`.
+    The caller holds the collection's `upkeep` or the registry's `changing`.
     """
     store = collection.store
     missing = store.data_files.missing() if store is not None and collection.serves() else None
@@ -34,12 +35,15 @@ def refuse_if_gone(collection: Collection) -> None:
 
 
 def close_without_folder(collection: Collection, missing: DamagedFile) -> None:
-    """One without data has nothing else to lose: whoever declares it again brings it back."""
+    """Quarantine a collection without data whose folder is gone. Declaring it again restores it."""
     collection.move_to(lifecycle.Quarantined(_error(collection, missing), reopens=True))
 
 
 def stand_in(lost: Collection) -> Collection:
-    """What takes its place, without its memory; with its lock, since its last checkpoint may still go on."""
+    """Return a quarantined collection that takes the place of `lost`, without its memory.
+
+    Both share the upkeep lock, since the last checkpoint of `lost` may still go on.
+    """
     assert lost.store is not None and lost.error is not None
     other = Collection(lost.manifest)
     other.take_over(lost)

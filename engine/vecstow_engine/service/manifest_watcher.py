@@ -1,4 +1,4 @@
-"""What somebody else did on the volume: a sidecar, the command line, an editor; whoever removes a folder."""
+"""Changes of manifests and folders by another program: a sidecar, the command line, an editor, `rm`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class ManifestWatcher:
-    """Brings the engine to what the manifests say. What cannot be done now is looked at again.
+    """The follower of manifests: brings the engine to their content. A later scan repeats blocked changes.
 
-    It waits for nobody: whoever works on files, or changes names, may take an hour.
+    It waits for no lock: a thread that works on files or changes names may take an hour.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class ManifestWatcher:
         self._rebuilds = rebuilds
         self._folders_in_trouble: dict[str, Folder] = {}
         self._unfollowed: set[str] = set()
-        """Names whose manifests wait for the next attempt."""
+        """Names of the manifests that wait for the next attempt."""
 
     def rescan(self) -> bool:
-        """Follow manifests that changed since they were read; then look whether a collection lost its files.
+        """Follow manifests that changed since they were read; then search for collections that lost files.
 
-        In this order: of one that lost them, only what comes later is a reason to open it anew. False, and
-        nothing was looked at: another thread looks, or changes names.
+        The order matters: only a change after the loss is a reason to open such a collection again. Returns
+        False, and does nothing, while another thread scans or changes names.
         """
         with self._registry.changing_now() as free:
             if free:
@@ -79,7 +79,7 @@ class ManifestWatcher:
                     self._look_for_loss(collection, has_folder=collection.name in folders)
 
     def _try_unfollowed(self) -> None:
-        """Let the registry report what could not be followed, once its pause is over."""
+        """Let the registry report the manifests that could not be followed, once their pause is over."""
         for name in list(self._unfollowed):
             if self._attempts.may_begin(Work.FOLLOWING, self._holder(name)):
                 self._unfollowed.discard(name)
@@ -104,7 +104,7 @@ class ManifestWatcher:
         return self._registry.find(name) or self._folders_in_trouble.get(name) or Folder(name)
 
     def _folders(self) -> set[str]:
-        """One look at all of them costs less than one at each."""
+        """Return the names of all folders. One scan costs less than one look at each folder."""
         with os.scandir(self._layout.data) as entries:
             return {entry.name for entry in entries if entry.is_dir()}
 
@@ -130,7 +130,7 @@ class ManifestWatcher:
     def _apply_manifest(self, manifest: Manifest) -> None:
         collection = self._registry.find(manifest.name)
         if collection is not None and manifest.dropped_at is None:
-            collection.stop_dropping()  # somebody took the mark away before its folder could be moved
+            collection.stop_dropping()  # the mark was removed before the folder could be moved
         if collection is not None and not _may_apply(collection, manifest):
             self._registry.look_again(manifest.name)
         elif manifest.dropped_at is not None:
@@ -151,7 +151,7 @@ class ManifestWatcher:
 
     @contextmanager
     def _upkeep_of(self, collection: Collection) -> Iterator[bool]:
-        """True, and its upkeep lock is held over the block; False: somebody works on its files."""
+        """Hold the upkeep lock over the block and yield True; yield False when another thread holds it."""
         free = collection.upkeep.acquire(blocking=False)
         try:
             yield free
@@ -169,12 +169,12 @@ class ManifestWatcher:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
             return
-        # Busy: somebody looks at its files, or the last checkpoint before they were lost goes on.
+        # The lock is busy while a check reads the files, or the last checkpoint before their loss goes on.
         with self._upkeep_of(collection) as free:
             if not free:
                 return
             if collection.store is not None and collection.serves():
-                self._registry.look_again(manifest.name)  # a first write gave it its data meanwhile
+                self._registry.look_again(manifest.name)  # a first write created its data meanwhile
                 return
             with self._catalog.changes.names("opening", manifest.name):
                 self._catalog.open_anew(collection, manifest)
@@ -185,7 +185,7 @@ class ManifestWatcher:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
                 self._registry.forget_broken(manifest.name)
                 return
-            collection.drop()  # no more work begins: its lock will be free
+            collection.drop()  # no more work begins, so the lock gets free
             with self._upkeep_of(collection) as free:
                 if free:
                     self._catalog.move_away(collection)
@@ -194,7 +194,7 @@ class ManifestWatcher:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
             return
-        # Busy: a first write may be giving it its uid, which this manifest does not have yet.
+        # The lock is busy while a first write sets the uid, which this manifest does not have yet.
         with self._upkeep_of(collection) as free:
             if free:
                 self._change_settings(collection, manifest)
@@ -211,9 +211,10 @@ class ManifestWatcher:
         log.info("manifest followed", collection=manifest.name)
 
     def _with_uid_of_data(self, collection: Collection, manifest: Manifest) -> Manifest:
-        """A manifest that was edited, or lost and written anew, takes the uid of the data that is served.
+        """Write the uid of the served data into a manifest that lacks it; return the manifest to follow.
 
-        And the time of its creation, of which only the lost manifest told.
+        The manifest was edited, or was lost and written again. It also gets the creation time, which only the
+        lost manifest recorded.
         """
         store = collection.store
         if store is None or manifest.collection_uid == store.identity.uid or store.data_files.missing():
@@ -230,7 +231,10 @@ class ManifestWatcher:
         return found or dataclasses.replace(manifest, collection_uid=uid)
 
     def _change_shape(self, collection: Collection, manifest: Manifest) -> None:
-        """Only where there is no data; writes that wait were made for the old shape, and end with it."""
+        """Replace a collection without data by one of the new shape; with data, log an error.
+
+        Waiting writes were checked against the old shape, and fail.
+        """
         with self._upkeep_of(collection) as free:
             if not free:
                 return
@@ -244,12 +248,15 @@ class ManifestWatcher:
 
 
 def _may_apply(collection: Collection, manifest: Manifest) -> bool:
-    """Its loader works on the files, with the manifest that it read; or will, unless it is dropped before."""
+    """Whether a manifest can be applied now: no loader or repair works on the files, or will do so.
+
+    A drop need not wait for an opening that is only postponed.
+    """
     if manifest.dropped_at is not None:
         return not collection.is_being_opened
     return collection.state is not State.RECOVERING
 
 
 def _is_to_have_data(collection: Collection, manifest: Manifest) -> bool:
-    """Whether what is served empty had data, by this manifest: somebody knows more than the volume did."""
+    """Whether the manifest names data, by its uid, for a collection that is served empty."""
     return collection.store is None and collection.serves() and manifest.collection_uid is not None

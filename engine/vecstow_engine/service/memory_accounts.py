@@ -1,8 +1,8 @@
-"""The account of memory: what the collections take of the plan, and what more of it fits.
+"""The account of memory: the bytes of the plan that the collections take, and the room for more.
 
-A collection is charged for its graph as large as all of its rows make it, those that wait for the log
-included, so what was admitted can be indexed. Figures are kept by collection and added up as they change:
-a write reads sums.
+The charge of a collection includes its graph at full size, with the rows that wait for the log. An admitted
+write can therefore always be indexed. Sums over all collections follow each change, so a write reads only
+sums.
 """
 
 from __future__ import annotations
@@ -17,44 +17,47 @@ from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.memory_plan import HeldOut, MemoryPlan, resident_bytes
 
 COLLECTION_BYTES: Final = 50 * 1024
-"""What a collection takes besides its points: objects, open files (measured over 1,000 collections)."""
+"""Bytes of a collection without its points: objects, open files (measured over 1,000 collections)."""
 DELETE_SHARE: Final = 1 / 16
-"""Share of the memory for changes that deletes alone may use: they go on when writers wait."""
+"""Share of the memory for changes that only deletes may use: deletes go on when writers wait."""
 ROOMY_BYTES: Final = 8 << 20
-"""Left beyond a write, a graph begins without being asked for: three times its least size."""
+"""Room that must remain after a write that is charged without new figures.
+
+It is three times the least size of a graph, so a graph may begin.
+"""
 GRAPH_FACTOR: Final = 2
-"""Bytes of a graph that are charged for each byte of changes, until the figures are taken again."""
+"""Bytes of a graph that are charged for each byte of changes, until the next figures."""
 RESIDENT_SHARE_MAX: Final = 0.95
-"""Share of the limit at which writers wait, whatever the account says: the kernel counts otherwise."""
+"""Share of the limit at which writers wait in any case: the kernel counts more than the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one collection takes; bytes."""
+    """The memory of one collection, by part; bytes."""
 
     overlay: int = 0
     tail: int = 0
     """Rows on their way into the graph, and writes that wait for the log."""
     graph: int = 0
     growth: int = 0
-    """What the graph has yet to take; 0 while it is held out. Negative while rows of a slice count twice."""
+    """Bytes that the graph will still take; 0 while held out. Negative while rows of a slice count twice."""
     rebuild: int = 0
     """A second graph at its full size, while one is built."""
     tables: int = 0
 
     @property
     def changes(self) -> int:
-        """What checkpoints and the indexer give back."""
+        """Return the bytes that checkpoints and the indexer give back."""
         return self.overlay + self.tail
 
     @property
     def lasting(self) -> int:
-        """What stays as long as the points do."""
+        """Return the bytes that stay as long as the points exist."""
         return self.graph + self.growth + self.tables
 
     @property
     def data(self) -> int:
-        """What counts as data in the plan."""
+        """Return the bytes that count as data in the plan."""
         return self.lasting + self.rebuild
 
 
@@ -62,12 +65,12 @@ NOTHING: Final = Figures()
 
 
 class Accounts:
-    """One for the engine. Thread-safe."""
+    """The account of all collections; the engine has one. Thread-safe."""
 
     def __init__(self, plan: MemoryPlan) -> None:
         self.plan = plan
         self.resident_bytes = resident_bytes()
-        """Of this process, when `count_all` was called last."""
+        """The resident memory of this process at the last call of `count_all`."""
         self._lock = threading.Lock()
         self._known: dict[Collection, Figures] = {}
         self._overlays = 0
@@ -78,13 +81,13 @@ class Accounts:
         """Bytes of the writes since the figures of a collection were taken; see `_charge_if_roomy`."""
 
     def update(self, collection: Collection) -> Figures:
-        """Take the figures of one collection again."""
+        """Take and return the figures of one collection."""
         figures = figures_of(collection)
         self._put(collection, figures)
         return figures
 
     def count_all(self, collections: Iterable[Collection]) -> None:
-        """Take the figures of all collections that serve again; forget those that are not listed."""
+        """Take the figures of all collections that serve; forget collections that are not listed."""
         listed = list(collections)
         for collection in listed:
             if collection.serves():
@@ -95,21 +98,21 @@ class Accounts:
 
     @property
     def changes_bytes(self) -> int:
-        """Overlays, tails and queues of all collections."""
+        """Return the bytes of overlays, tails and queues of all collections."""
         return self._changes
 
     @property
     def data_bytes(self) -> int:
-        """Graphs, at their full size, and tables of all collections."""
+        """Return the bytes of graphs at full size, rebuilds and tables of all collections."""
         return self._data
 
     @property
     def presses(self) -> bool:
-        """Whether overlays take over a quarter of the memory for changes: the largest are written first."""
+        """Whether overlays take over a quarter of the memory for changes: checkpoints then begin early."""
         return 4 * self._overlays > self.plan.change_bytes
 
     def document(self) -> dict[str, int]:
-        """What `GET /state` says: the limit, and what changes and data take of their parts of it."""
+        """Return the field `memory` of `GET /state`: the limit, and the use and limit of changes and data."""
         return {
             "limit_bytes": self.plan.limit_bytes,
             "change_bytes": self._changes,
@@ -119,12 +122,12 @@ class Accounts:
         }
 
     def postponed(self) -> int:
-        """How many collections have a graph or a rebuild that waits for memory."""
+        """Return the number of collections with a graph or a rebuild that waits for memory."""
         known = list(self._known)
         return sum(each.held_out is not None or each.postponed_rebuild is not None for each in known)
 
     def parts(self) -> dict[str, int]:
-        """Bytes by part, as the collections take them now; `growth` is what graphs have yet to take."""
+        """Return the bytes by part that the collections take; `growth` is what graphs will still take."""
         figures = list(self._known.values())
         charged = sum(list(self._charged.values()))
         return {
@@ -138,13 +141,13 @@ class Accounts:
         }
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes more of data fit."""
+        """Whether `size` more bytes of data fit."""
         return self._data + size <= self.plan.data_bytes
 
     def admit(self, collection: Collection, rows: int = 0) -> bool:
-        """Let the graph of a collection grow to all of its rows, and `rows` that its index does not know.
+        """Reserve memory for the graph of a collection with all rows, and `rows` that its index lacks.
 
-        False, and it is held out, when they do not fit.
+        Returns False, and holds the graph out, when there is no room.
         """
         full = collection.full_bytes(rows)
         with self._lock:
@@ -158,7 +161,7 @@ class Accounts:
         return fits
 
     def refuse_batch(self, collection: Collection, size: int) -> None:
-        """Raise TooLarge for a write whose changes never find room."""
+        """Raise TooLarge for a write of `size` bytes that can never find room."""
         most = self._writers_bytes // 2
         if size > most:
             raise TooLarge(
@@ -169,7 +172,7 @@ class Accounts:
             )  # fmt: skip
 
     def lack(self, collection: Collection, size: int, rows: int) -> str | None:
-        """Why a write that takes so many bytes, and adds so many rows, must wait; None when it need not.
+        """Return why a write of `size` bytes and `rows` new rows must wait; None when there is room.
 
         Raises OutOfMemory when waiting does not help. A delete adds no rows.
         """
@@ -181,9 +184,10 @@ class Accounts:
         return self._data_lack(collection, known, rows) or self._changes_lack(known.changes, size)
 
     def _charge_if_roomy(self, collection: Collection, size: int) -> bool:
-        """Add a write to the sums, if it takes little of what is left; whether it does.
+        """Add a write to the sums if it takes little of the room that is left; return whether it does.
 
-        Its changes and twice that for the graph: more than it takes, until its figures are taken again.
+        The charge is the bytes of the changes, and GRAPH_FACTOR times as many for the graph. That is more
+        than the write takes; the next figures replace the charge.
         """
         plan = self.plan
         with self._lock:
@@ -218,9 +222,9 @@ class Accounts:
         raise _no_room(collection, reason, data, most)
 
     def _changes_lack(self, own: int, size: int) -> str | None:
-        """One collection may take as much as is left for all others.
+        """Return why the changes of a write must wait: one collection may take as much as it leaves free.
 
-        One takes half at most, two take a third each: there is always room for another one.
+        One collection takes half at most, two take a third each, so another one always finds room.
         """
         free = self._writers_bytes - self._changes - size
         if free < 0 or (own and own + size > free):
@@ -267,7 +271,7 @@ def _no_room(collection: Collection, reason: str, size: int, most: int) -> OutOf
 
 
 def figures_of(collection: Collection) -> Figures:
-    """What one collection takes now."""
+    """Return the memory that one collection takes now."""
     store, index = collection.store, collection.index
     if store is None or index is None:
         return Figures(

@@ -1,4 +1,4 @@
-"""The memory limit, and how it is divided: one formula for the engine, docs/sizing.md and the chart."""
+"""The memory limit and its division: one formula for the engine, docs/sizing.md and the chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
 BASE_BYTES: Final = 96 * MIB
-"""Interpreter and libraries (70 MiB resident when idle), threads, connections."""
+"""Bytes of the interpreter and libraries (70 MiB resident when idle), threads and connections."""
 REQUEST_SHARE: Final = 1 / 8
 REQUEST_BYTES_MAX: Final = 512 * MIB
 CHANGE_SHARE: Final = 1 / 6
@@ -26,7 +26,7 @@ CHANGE_BYTES_MAX: Final = GIB
 WORK_SHARE: Final = 1 / 8
 WORK_BYTES_MAX: Final = GIB
 LIMIT_BYTES_MIN: Final = 256 * MIB
-"""The least limit: below it hardly anything is left for graphs."""
+"""The smallest limit: a smaller one leaves hardly any room for graphs."""
 
 _Group = TypeVar("_Group", StorageSettings, IndexSettings, LimitSettings)
 
@@ -44,7 +44,7 @@ _UNITS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """What each part of the engine may take of the memory limit; bytes. `plan` makes it."""
+    """The part of the memory limit for each part of the engine; bytes. `plan` makes an instance."""
 
     limit_bytes: int
     base_bytes: int
@@ -58,23 +58,23 @@ class MemoryPlan:
 
     @property
     def cache_bytes(self) -> int:
-        """SQLite's caches of all connections, as a part of `work_bytes`."""
+        """Return the bytes of SQLite's caches over all connections, a part of `work_bytes`."""
         return self.work_bytes // 4
 
     @property
     def data_bytes(self) -> int:
-        """What is left: graphs, those that are being rebuilt, and tables of slots and labels."""
+        """Return the bytes that remain: for graphs, rebuilds, and tables of slots and labels."""
         taken = self.base_bytes + self.request_bytes + self.change_bytes + self.work_bytes
         return self.limit_bytes - taken
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Why the graph of a collection does not grow: there is no memory for it. `str` says so."""
+    """The reason why a graph is held out: the bytes that it needs and those that are left."""
 
     needed_bytes: int
     room_bytes: int
-    """What other data leaves of the memory for data."""
+    """Bytes that other data leaves of the memory for data."""
     limit_bytes: int
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class HeldOut:
 
 
 def plan(limit_bytes: int) -> MemoryPlan:
-    """Divide a memory limit; raises InvalidInput for one below `LIMIT_BYTES_MIN`."""
+    """Divide a memory limit in bytes; raise InvalidInput below `LIMIT_BYTES_MIN`."""
     if limit_bytes < LIMIT_BYTES_MIN:
         raise InvalidInput(
             f"memory_limit is {limit_bytes} bytes; the engine needs at least {LIMIT_BYTES_MIN} (256 MiB)",
@@ -101,12 +101,15 @@ def plan(limit_bytes: int) -> MemoryPlan:
 
 
 def plan_for(memory_limit: str) -> MemoryPlan:
-    """The plan for the setting `memory_limit`; empty means what the kernel grants. Raises InvalidInput."""
+    """Return the plan for the setting `memory_limit`; when empty, for the memory that the kernel grants.
+
+    Raises InvalidInput.
+    """
     return plan(parse_size("memory_limit", memory_limit) if memory_limit else granted_bytes())
 
 
 def fitted(settings: Settings, made: MemoryPlan) -> Settings:
-    """Settings whose limits on memory fit the plan; one that was chosen and is lowered is logged."""
+    """Return settings whose memory limits fit the plan; log each chosen value that is lowered."""
     changes = made.change_bytes
     return replace(
         settings,
@@ -129,13 +132,16 @@ def _lowered(group: _Group, **most: int) -> _Group:
 
 
 def resident_bytes() -> int:
-    """This process's resident memory without pages of files, which the kernel can drop."""
+    """Return the bytes of this process's resident memory, without file pages: the kernel can drop those."""
     resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def parse_size(field: str, text: str) -> int:
-    """The bytes of `1073741824`, `1GiB`, `512Mi` or `1.5G`; raises InvalidInput."""
+    """Return the bytes of a size like `1073741824`, `1GiB`, `512Mi` or `1.5G`; raise InvalidInput.
+
+    `field` names the value in the message.
+    """
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match is not None else None
     if match is None or unit is None:

@@ -1,4 +1,4 @@
-"""Opening: the volume when whoever held it has left, its collections side by side, postponed ones later."""
+"""The opening of the volume once its lock is free, of its collections in threads, of postponed ones later."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def open_volume(layout: Layout, settings: StorageSettings, is_leaving: Callable[[], bool]) -> Volume | None:
-    """As soon as whoever holds it has left it; None when this process is to end before.
+    """Open the volume as soon as its lock is free; return None when this process is to end before.
 
-    Raises VolumeRefused, of it VolumeHeld when that takes longer than it may.
+    Raises VolumeRefused, and its subclass VolumeHeld when another process keeps the lock for
+    `settings.lock_wait_seconds`.
     """
     until = time.monotonic() + settings.lock_wait_seconds
     is_told = False
@@ -48,7 +49,7 @@ def open_volume(layout: Layout, settings: StorageSettings, is_leaving: Callable[
 
 
 class Opener:
-    """Opens the collections that were discovered, in threads of its own, which end with the last one."""
+    """The opener of the discovered collections; its threads end after the last collection."""
 
     def __init__(
         self, registry: Registry, loader: Loader, gate: Gate, opened: Callable[[Collection], None]
@@ -62,7 +63,7 @@ class Opener:
         self._lock = threading.Lock()
 
     def begin(self, collections: Sequence[Collection]) -> None:
-        """Open all of them in the background."""
+        """Open these collections in the background."""
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
         self._waiting = len(collections)
         if not collections:
@@ -71,18 +72,18 @@ class Opener:
             self._pool.submit(self._open, collection)
 
     def stop(self) -> None:
-        """Finish those at hand, and begin no other."""
+        """Finish the openings under way, and begin no other."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def open_postponed(self, now: float | None = None) -> None:
-        """Try those again that could not be opened, and are due by `now` (time.monotonic)."""
+        """Open the collections whose retry is due at `now` (time.monotonic)."""
         now = time.monotonic() if now is None else now
         for collection in self._registry.collections():
             if collection.retry_at is not None and now > collection.retry_at:
                 self.open_again(collection)
 
     def open_again(self, collection: Collection) -> None:
-        """Open a collection, unless somebody works on its files, drops it, or holds the volume."""
+        """Open a collection, unless its upkeep lock is taken, it is dropped, or there is a hold."""
         if not collection.upkeep.acquire(blocking=False):
             return
         try:

@@ -1,4 +1,4 @@
-"""Rebuilds of graphs: each takes the memory of a second graph, and begins when that is there."""
+"""Rebuilds of graphs: each takes the memory of a second graph, and waits until there is room."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Rebuilds:
-    """Begins them. Methods may be called from any thread."""
+    """The start of rebuilds. Methods may be called from any thread."""
 
     def __init__(self, accounts: Accounts, begun: Callable[[Collection], None]) -> None:
         self._accounts = accounts
         self._begun = begun
 
     def fits(self, collection: Collection) -> bool:
-        """Whether there is memory for a second graph; it is noted as postponed when there is none."""
+        """Whether there is memory for a second graph; without it, record the rebuild as postponed."""
         index = collection.index
         assert index is not None
         size = 0 if index.rebuilding else index.rebuild_bytes
@@ -31,7 +31,7 @@ class Rebuilds:
         return False
 
     def begin(self, collection: Collection, config: IndexConfig) -> bool:
-        """Build a second graph with these settings while the first one serves, if both fit."""
+        """Build a second graph with these settings while the first one serves; return False without room."""
         if not self.fits(collection):
             return False
         assert collection.index is not None
@@ -40,7 +40,7 @@ class Rebuilds:
         return True
 
     def begin_in_place(self, collection: Collection, config: IndexConfig) -> None:
-        """As `begin`; if both do not fit, the first graph goes, and searches are exact meanwhile."""
+        """Begin a rebuild; if two graphs do not fit, drop the first: searches are exact meanwhile."""
         if self.begin(collection, config):
             return
         index = collection.index

@@ -13,16 +13,17 @@ from vecstow_engine.service.collection import Collection
 SAMPLE_POINTS: Final = 1000
 K: Final = 10
 _QUERIES_AT_ONCE: Final = 32
-"""Few enough that other searches come in between."""
+"""Queries of one call: few enough that other searches run between two calls."""
 _ROUNDING: Final = 1e-5
-"""Of a distance: the graph and exact search sum in another order."""
+"""Relative tolerance of a distance: the graph and the exact search add in different orders."""
 
 
 def self_recall(collection: Collection, sample_max: int = SAMPLE_POINTS) -> dict[str, object]:
     """Search for a sample of points by their own vectors, at the default ef.
 
-    A point is found when it is among the first `k`, or when the `k` found are as near as it is. Returns
-    `sample`, `found`, `share` (None for an empty sample), `k` and `ef`. Keeps the share for the metrics.
+    A point counts as found when it is among the first `k` hits, or when the `k` hits are as near. Returns
+    `sample`, `found`, `share` (None for an empty sample), `k` and `ef`. Stores the share in
+    `collection.self_recall` for the metrics.
     """
     ef = collection.manifest.index_config.ef_search
     labels, rows = _sample(collection, sample_max)

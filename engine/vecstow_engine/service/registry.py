@@ -1,4 +1,4 @@
-"""Which collections there are: found at start, added and removed later, changed beside the engine."""
+"""The registry of collections: found at the start, added and removed later, changed by other programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Bound:
-    """The collection of one request, as a context: every search enters one, and a generator costs more."""
+    """The collection of one request, as a context.
+
+    It is a class because every search enters one, and a generator is slower.
+    """
 
     __slots__ = ("_collection", "_registry")
 
@@ -43,26 +46,26 @@ class Bound:
 
 
 class Registry:
-    """Thread-safe. `changing` is held by whoever adds a collection on disk and here."""
+    """The collections by name. Thread-safe. A change on the disk and here holds `changing` over both."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._collections: dict[str, Collection] = {}
         self._broken: dict[str, str] = {}
-        """Folders whose manifest cannot be read: their names stay taken, and what is wrong is told."""
+        """Folders that are not served, mostly for a broken manifest, and why. Their names stay taken."""
         self._taken: dict[str, str | None] = {}
-        """Folders that somebody else works on, and why their names were kept before; nobody follows them."""
+        """Folders under repair, and their earlier entry in `_broken`. Their manifests are not followed."""
         self._rivals: set[str] = set()
-        """Names of the folders that claim a uid together with another one, at the start."""
+        """Names of the folders that shared a uid with another folder at the start."""
         self._has_changed = False
-        """A claim may have come since the start, when all were compared."""
+        """Whether a shared uid may have come since the start, which compared all folders."""
         self._seen: dict[str, tuple[int, int]] = {}
-        """Folder to inode and ctime of its manifest, as last read."""
+        """Inode and ctime (ns) of each folder's manifest at the last scan."""
         self.changing = threading.RLock()
 
     @contextmanager
     def changing_now(self) -> Iterator[bool]:
-        """True, and `changing` is held over the block; False: another thread has it, perhaps for an hour."""
+        """Hold `changing` over the block and yield True; yield False at once when another thread holds it."""
         free = self.changing.acquire(blocking=False)
         try:
             yield free
@@ -71,8 +74,9 @@ class Registry:
                 self.changing.release()
 
     def discover(self, is_leaving: Callable[[], bool] = lambda: False) -> list[Collection]:
-        """Read every manifest of the volume, as long as the engine does not end; returns the collections to
-        load, small ones first.
+        """Read every manifest of the volume; return the collections to open, small ones first.
+
+        The scan ends early once `is_leaving` returns True.
         """
         log.info("scanning for collections", data=str(self._layout.data))
         found = discover(self._layout, is_leaving)
@@ -84,15 +88,15 @@ class Registry:
         return sorted(self._collections.values(), key=self._size)
 
     def collections(self) -> list[Collection]:
-        """All collections of this moment."""
+        """Return all collections; the list is a copy."""
         return list(self._collections.values())
 
     def broken(self) -> dict[str, str]:
-        """Folders whose manifest cannot be read, and why."""
+        """Return the folders that are not served, and why."""
         return dict(self._broken)
 
     def get(self, name: str) -> Collection:
-        """The collection of that name; raises NotFound, or Quarantined when its manifest is broken."""
+        """Return a collection; raise NotFound, or Quarantined for a folder that is not served."""
         collection = self._collections.get(name)
         if collection is not None:
             return collection
@@ -101,9 +105,9 @@ class Registry:
         raise NotFound(f"collection {name!r} does not exist", collection=name)
 
     def bound(self, target: Collection | str) -> Bound:
-        """Resolve `target` once, for all steps of a request; raises as `get`.
+        """Resolve `target` once, for all steps of a request; raise the errors of `get`.
 
-        A NotFound inside becomes a Conflict when another collection has the name by then.
+        A NotFound inside the context becomes a Conflict when another collection has the name by then.
         """
         return Bound(self, self.get(target) if isinstance(target, str) else target)
 
@@ -116,18 +120,18 @@ class Registry:
             raise replaced(collection.name)
 
     def find(self, name: str) -> Collection | None:
-        """The collection of that name, if there is one."""
+        """Return the collection of that name; None without one."""
         return self._collections.get(name)
 
     def knows(self, name: str) -> bool:
-        """Whether the name is taken, be it by a broken manifest."""
+        """Whether a collection or a folder that is not served has the name."""
         return name in self._collections or name in self._broken
 
     def is_rival(self, collection: Collection) -> bool:
-        """Whether another folder claims the same uid: it did at the start, or it came since."""
+        """Whether another folder claims the same uid, since the start or since later."""
         if collection.name in self._rivals:
             return True
-        # All were compared at the start: to do that anew for each one would take the square of their number.
+        # The start compared all folders. A comparison for each folder would take quadratic time.
         if collection.manifest.collection_uid is not None and not self._has_changed:
             return False
         is_claimed = self.is_claimed(collection.manifest)
@@ -137,14 +141,14 @@ class Registry:
     def is_claimed(self, manifest: Manifest) -> bool:
         """Whether a collection of another name has the uid that this folder claims."""
         uid = claimed_uid(self._layout, manifest)
-        # The uid first, which hardly ever is the same.
+        # The uid is compared first: it is hardly ever the same.
         same = [c for c in self.collections() if c.manifest.collection_uid == uid]
         return uid is not None and any(other.name != manifest.name for other in same)
 
     def add(self, collection: Collection) -> None:
-        """A collection that was created, restored, imported or found.
+        """Add a collection that was created, restored, imported or found.
 
-        Its manifest is read once more by the next scan: somebody may have changed it since it was written.
+        The next scan reads the manifest again: another program may have changed it since it was written.
         """
         self._broken.pop(collection.name, None)
         self._seen.pop(collection.name, None)
@@ -152,12 +156,15 @@ class Registry:
         self._collections[collection.name] = collection
 
     def put_in_place(self, collection: Collection) -> None:
-        """Let another one stand for the collection of that name; what was read of its manifest counts on."""
+        """Put another object in the place of the collection of that name; the manifest is not read again."""
         self._has_changed = True
         self._collections[collection.name] = collection
 
     def replace(self, collection: Collection, manifest: Manifest) -> Collection:
-        """Put another incarnation in the place of `collection`, with its lock; requests bound to it end."""
+        """Put another incarnation, with the same upkeep lock, in the place of `collection`, and return it.
+
+        Requests that are bound to `collection` get Conflict.
+        """
         other = Collection(manifest)
         other.take_over(collection)
         self.put_in_place(other)
@@ -165,18 +172,18 @@ class Registry:
         return other
 
     def remove(self, collection: Collection) -> None:
-        """A collection that is being dropped: its name is unknown from now on."""
+        """Remove a collection that is being dropped."""
         self._collections.pop(collection.name, None)
         self._seen.pop(collection.name, None)
 
     def is_taken(self, name: str) -> bool:
-        """Whether somebody works on that folder."""
+        """Whether a repair works on that folder."""
         return name in self._taken
 
     def take_name(self, name: str, reason: str) -> None:
-        """Keep the name of a folder without a readable manifest; a manifest that comes there must wait.
+        """Take the name of a folder without a readable manifest; a new manifest there must wait.
 
-        Raises Conflict when it is a collection by now, or is taken already.
+        Raises Conflict when the folder is a collection by now, or its name is taken already.
         """
         with self.changing:
             if name in self._collections or name in self._taken:
@@ -186,7 +193,7 @@ class Registry:
             self._broken[name] = reason
 
     def give_name_back(self, name: str) -> None:
-        """The reverse of `take_name`."""
+        """Undo `take_name`."""
         with self.changing:
             before = self._taken.pop(name)
             del self._broken[name]
@@ -194,19 +201,19 @@ class Registry:
                 self._broken[name] = before
 
     def tell_broken(self, name: str, reason: str) -> None:
-        """Keep the name of a folder that is not served, and say why."""
+        """Record that a folder is not served, and why; its name stays taken."""
         self._broken[name] = reason
 
     def forget_broken(self, name: str) -> None:
-        """Give the name of a folder free that was not served, and has gone."""
+        """Free the name of a folder that was not served and is gone."""
         self._broken.pop(name, None)
 
     def look_again(self, name: str) -> None:
-        """Report this manifest as changed once more."""
+        """Let `changed` return this folder again."""
         self._seen.pop(name, None)
 
     def changed(self) -> list[str]:
-        """Folders whose manifest's file is new or another one since this was asked last."""
+        """Return the folders whose manifest file is new or changed since the last call."""
         with self.changing:
             changed = []
             for entry in os.scandir(self._layout.data):
@@ -225,18 +232,19 @@ class Registry:
         )
 
     def all_opened(self) -> bool:
-        """Whether no collection is being opened; one whose opening was postponed is not."""
+        """Whether no collection is being opened; a postponed opening does not count."""
         return not any(collection.is_being_opened for collection in self.collections())
 
     def log_counts(self) -> None:
-        """One line when everything is loaded."""
+        """Log one line with the number of collections in each state."""
         counts = Counter(collection.state.value for collection in self.collections())
         log.info("collections loaded", **counts, failed=len(self._broken), total=len(self._collections))
 
     def read(self, name: str) -> Manifest | None:
-        """The manifest in a folder, if it says anything new; a broken one is logged.
+        """Return the manifest in a folder if it differs from the known one; log a broken manifest.
 
-        A collection that opens again when its manifest changes needs no other content: a new time suffices.
+        For a collection that reopens after a change of its manifest, the same content counts too: a new
+        modification time is enough.
         """
         known = self._collections.get(name)
         try:
@@ -280,7 +288,7 @@ class Registry:
 
     def _signature(self, name: str) -> tuple[int, int]:
         try:
-            # Text, not a Path: every scan asks for each collection, and a Path costs more than the answer.
+            # A string, not a Path: every scan does this for each collection, and a Path costs more than stat.
             stat = os.stat(f"{self._layout.data}/{name}/{MANIFEST}")
         except OSError:
             return 0, 0

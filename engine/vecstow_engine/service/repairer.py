@@ -1,4 +1,4 @@
-"""Repair of one collection while the others serve: out of service, made anew, opened again."""
+"""The repair of one collection while the others serve: take it out of service, repair, open again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Repairer:
-    """Methods may be called from any thread; one repair of a collection at a time."""
+    """The repairs of this engine. Methods may be called from any thread; a collection has one at a time."""
 
     def __init__(
         self, layout: Layout, registry: Registry, catalog: Catalog, loader: Loader, gate: Gate,
@@ -42,14 +42,14 @@ class Repairer:
         self._gate = gate
         self._opened = opened
         self._unknown: set[str] = set()
-        """Names of which only the next start can tell whether the repaired collection has them."""
+        """Names whose repair had an unknown outcome: only the next start sees which folder is in place."""
 
     def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
-        """Plan, and unless `dry_run` carry out, the repair of one collection.
+        """Plan the repair of one collection, and unless `dry_run` carry it out.
 
-        Raises NotFound, Recovering while it is opened or repaired, Conflict during a hold, ReadOnly after an
-        unknown outcome, DiskFull before anything was changed, and StorageError or OutcomeUnknown, after which
-        its state says how it is.
+        Raises NotFound, Recovering while the collection is opened or repaired, Conflict during a hold,
+        ReadOnly after an unknown outcome, and DiskFull before anything was changed. After StorageError or
+        OutcomeUnknown, the collection's state gives the reason.
         """
         if name in self._unknown:
             self._catalog.changes.refuse_after_failure("repair", name)
@@ -66,7 +66,7 @@ class Repairer:
             return self._repair(collection)
 
     def _find(self, name: str) -> Collection | None:
-        """The collection; None for a folder whose manifest is lost or broken."""
+        """Return the collection; None for a folder whose manifest is lost or broken."""
         collection = self._registry.find(name)
         if collection is not None:
             if collection.state is State.RECOVERING:
@@ -77,12 +77,12 @@ class Repairer:
         return None
 
     def _unneeded(self, collection: Collection) -> CollectionRepair | None:
-        """What there is to say of a collection that serves and goes on serving; None when it must not."""
+        """Return the report for a collection that needs no repair and goes on serving; None if it does."""
         planned = self._plan(collection)
         return None if planned.outcome is RepairOutcome.PLANNED else planned
 
     def _plan(self, collection: Collection) -> CollectionRepair:
-        """Look at the files while it serves, but no checkpoint changes them."""
+        """Plan from the files of a collection that may serve; the upkeep lock keeps checkpoints away."""
         with collection.upkeep:
             self._registry.refuse_gone(collection)
             anew = _why_anew(self._layout, collection, collection.broken)
@@ -120,9 +120,9 @@ class Repairer:
         return done
 
     def _take_out(self, collection: Collection) -> tuple[Collection, str | None]:
-        """Serve it no more, and let another stand for it that says why.
+        """Take a collection out of service, and put a stand-in in its place that answers Recovering.
 
-        Returns that one, and why this one took no writes in the end; None when it did.
+        Returns the stand-in, and why the collection took no writes; None when it took them.
         """
         name = collection.name
         away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
@@ -138,7 +138,10 @@ class Repairer:
         return stand_in, broken
 
     def _put_back(self, stand_in: Collection, error: BaseException, broken: str | None) -> None:
-        """Open what is there; after a failed sync this process must not read the old files as if sound."""
+        """Open the files after a failed repair, or quarantine the stand-in.
+
+        After a failed sync this process must not trust the files, since the page cache may hide a loss.
+        """
         log.error("repair failed", collection=stand_in.name, reason=str(error))
         if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.is_ending:
             self._open(stand_in)
@@ -157,7 +160,7 @@ class Repairer:
         self._opened(stand_in)
 
     def _repair_undeclared(self, name: str) -> CollectionRepair:
-        """Its name is taken, with the reason why it is not served, until it is a collection."""
+        """Repair a folder without a readable manifest; its name is taken until it is a collection."""
         self._registry.take_name(name, "it is being repaired")
         try:
             done = self._carry_out(name, _tell_log())
@@ -182,10 +185,11 @@ class Repairer:
 
 
 def _why_anew(layout: Layout, collection: Collection, broken: str | None) -> str | None:
-    """Files that could not be synced are not relied on, though they can be read; nor is a tree that misleads.
+    """Return why a repair must write all files again although they pass their checks; None if it need not.
 
-    A start makes such a tree anew, so that a check of the files alone finds them sound. `broken`: why the
-    collection took no writes before anybody ended them; nobody writes its files meanwhile.
+    Reasons are a failed sync, and a tree or index of points.db that does not lead to the points. A start
+    would rebuild that tree, so a check of the files alone finds them sound. `broken`: why the collection took
+    no writes before the repair; nothing writes its files meanwhile.
     """
     if broken is not None:
         return f"it takes no writes ({broken}): what the disk has of its files cannot be told"
@@ -222,5 +226,5 @@ def _tell_log() -> Progress:
 
 
 def _task(label: str) -> str:
-    """`repair: writing rows` of `notes: writing rows`."""
+    """Return `repair: writing rows` for the label `notes: writing rows`."""
     return "repair:" + label.partition(":")[2]

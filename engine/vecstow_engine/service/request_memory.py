@@ -1,7 +1,7 @@
-"""One account for the memory of all requests: their bodies, what these are decoded to, answers not yet sent.
+"""The account for the memory of all requests: bodies, decoded requests, answers that are not sent yet.
 
-A request that does not fit is refused before the memory is taken. Every request has a `Lease`, which it gives
-back when its answer is sent or dropped.
+A request that does not fit is refused before the memory is taken. Every request has a `Lease`, which ends
+when the answer is sent or dropped.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Final
 from vecstow_engine.model.errors import Busy, TooLarge, refused
 
 REQUEST_SHARE: Final = 1 / 2
-"""What one request may take of the account."""
+"""The share of the account that one request may take."""
 ANSWERS_SHARE: Final = 1 / 2
-"""What all answers together may take: clients that read slowly leave room for writes."""
+"""The share of all answers together: clients that read slowly leave room for writes."""
 ANSWERS_BYTES_MAX: Final = 128 << 20
 ANSWER_SHARE: Final = 1 / 2
-"""What one answer may take of that."""
+"""The share of one answer in the memory of all answers."""
 FREE_BYTES: Final = 16 << 10
-"""What grows is accounted from this size on: most requests stay below it."""
+"""The size up to which growing memory is not accounted: most requests stay below it."""
 SMALL_BYTES: Final = 128 << 10
 SMALL_SHARE: Final = 1 / 8
-"""What is kept for requests up to `SMALL_BYTES`: they are answered while large ones fill the account."""
+"""The share kept for requests up to `SMALL_BYTES`: they are answered while large ones fill the account."""
 
 
 class Part(IntEnum):
-    """What a request takes memory for."""
+    """The parts of a request's memory."""
 
     BODIES = 0
     DECODED = 1
@@ -39,7 +39,7 @@ _NOTHING: Final = [0, 0, 0]
 
 
 class RequestMemory:
-    """The account; used from the event loop and from the threads that decode and search."""
+    """The account. Thread-safe: the event loop and the threads that decode and search use it."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -48,17 +48,20 @@ class RequestMemory:
         self.answer_bytes_max = int(self.answers_bytes_max * ANSWER_SHARE)
         self.large_bytes_max = bytes_max - int(bytes_max * SMALL_SHARE)
         self.held_bytes = [0, 0, 0]
-        """By part."""
+        """Bytes that requests hold, by part."""
         self.refused = [0, 0, 0]
-        """Requests that were refused, by the part that did not fit."""
+        """Number of refused requests, by the part that did not fit."""
         self._lock = threading.Lock()
 
     def lease(self, *, is_urgent: bool = False) -> Lease:
-        """Return what one request holds, nothing yet; an urgent one may use what is kept for small ones."""
+        """Return an empty lease for one request; an urgent one may use the share for small requests."""
         return Lease(self, is_urgent)
 
     def change(self, lease: Lease, part: Part, more_bytes: int, *, is_due: bool) -> None:
-        """Add to a part of a lease, or give back; raise TooLarge or Busy unless the change `is_due`."""
+        """Add bytes to a part of a lease, or give them back; with `is_due` without a check of the limits.
+
+        Raises TooLarge beyond the limit of one request or answer, Busy beyond the limit of all.
+        """
         with self._lock:
             if not is_due:
                 self._check(lease, part, more_bytes)
@@ -101,7 +104,7 @@ class RequestMemory:
 
 
 class Lease:
-    """What one request holds of the account."""
+    """The memory that one request holds of the account."""
 
     __slots__ = ("_memory", "is_urgent", "parts")
 
@@ -111,16 +114,16 @@ class Lease:
         self.parts = [0, 0, 0]
 
     def take(self, part: Part, more_bytes: int) -> None:
-        """Hold more; raises TooLarge beyond one request's share, Busy beyond that of all."""
+        """Hold more bytes; raise TooLarge beyond the share of one request, Busy beyond that of all."""
         self._memory.change(self, part, more_bytes, is_due=False)
 
     def grow(self, part: Part, held_bytes: int) -> None:
-        """Hold at least so much for a part, unless that is next to nothing; raises as `take`."""
+        """Hold at least `held_bytes` for a part, if more than FREE_BYTES; raise the errors of `take`."""
         if held_bytes > FREE_BYTES and held_bytes > self.parts[part]:
             self.take(part, held_bytes - self.parts[part])
 
     def hold(self, part: Part, held_bytes: int) -> None:
-        """Hold exactly so much for a part, even when that is too much: the memory is taken already."""
+        """Hold exactly `held_bytes` for a part, even beyond a limit: the memory is taken already."""
         if held_bytes != self.parts[part]:
             self._memory.change(self, part, held_bytes - self.parts[part], is_due=True)
 

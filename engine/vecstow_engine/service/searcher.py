@@ -1,7 +1,7 @@
-"""Searches: those that wait while one call runs are answered together by the next one.
+"""The queue of searches: searches that wait while a call runs share the next call.
 
-One call at a time per collection, in a fixed number of threads. No collection takes the last thread. Searches
-with a filter run alone, in their own threads: they may have to read every payload.
+Each collection has one call at a time, in a fixed number of threads. No collection takes the last thread.
+Searches with a filter run alone, in threads of their own, because they may read every payload.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ THREADS: Final = 3
 FILTER_THREADS: Final = 2
 GROUP_QUERIES_MAX: Final = 64
 GROUP_HITS_MAX: Final = 6400
-"""Hits that the searches of one call may ask for together, unless one alone asks for more."""
+"""The most hits that the searches of one call ask for together, unless a single search asks for more."""
 _Answer = TypeVar("_Answer")
 
 
 class _Batch:
-    """The searches of one collection that wait, and whether a call is under way."""
+    """The waiting searches of one collection, and whether a call is under way."""
 
     __slots__ = ("running", "waiting")
 
@@ -39,7 +39,7 @@ class _Batch:
 
 
 class Searcher:
-    """Used from one event loop."""
+    """The searches and reads of all collections; used from one event loop."""
 
     def __init__(self, queue_max: int) -> None:
         self._queue_max = queue_max
@@ -48,12 +48,12 @@ class Searcher:
         self._filtered = FairPool(FILTER_THREADS, "filtered search", queue_max // 8)
 
     def stop(self) -> None:
-        """Start no more searches."""
+        """Start no more searches, and wait for those under way."""
         self._plain.shutdown(wait=True)
         self._filtered.shutdown(wait=True)
 
     async def search(self, collection: Collection, query: SearchQuery) -> list[Hit]:
-        """The nearest live points, nearest first; raises Busy when too many searches wait."""
+        """Return the nearest live points, nearest first; raise Busy when too many searches wait."""
         if query.filter is not None:
             return await self._filtered.run(collection, search_filtered, collection, query, query.filter)
         batch = self._batches.setdefault(collection, _Batch())
@@ -102,12 +102,12 @@ class Searcher:
                 future.cancel()
 
     async def run(self, call: Callable[..., _Answer], collection: Collection, *values: object) -> _Answer:
-        """Run a read of a collection in the threads of the searches."""
+        """Run a read of a collection in the threads of searches without a filter; return its result."""
         return await self._plain.run(collection, call, collection, *values)
 
 
 def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
-    """How many of the first searches go together: few enough that nobody waits long for the whole call."""
+    """Return the number of searches of the next call: few enough that no client waits long for it."""
     wanted = 0
     for size, (query, _) in enumerate(waiting[:GROUP_QUERIES_MAX]):
         wanted += query.limit
@@ -117,18 +117,18 @@ def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
 
 
 def get_many(collection: Collection, ids: Sequence[str]) -> list[Point | None]:
-    """The points of these ids, None where there is none."""
+    """Return the points of these ids, None for an unknown id. Raises the errors of `Collection.readable`."""
     collection.readable()
     return [None] * len(ids) if collection.store is None else collection.store.view.get(ids)
 
 
 def search_many(collection: Collection, queries: Sequence[SearchQuery]) -> list[Result]:
-    """The result of each unfiltered query."""
+    """Return the result of each query without a filter. Raises the errors of `Collection.readable`."""
     source = collection.source()
     return [[] for _ in queries] if source is None else answer_queries(source, queries)
 
 
 def search_filtered(collection: Collection, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """The nearest points whose payload matches."""
+    """Return the nearest points whose payload matches. Raises the errors of `Collection.readable`."""
     source = collection.source()
     return [] if source is None else answer_filtered(source, query, filter)

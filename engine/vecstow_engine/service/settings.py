@@ -1,7 +1,7 @@
-"""Every setting of the engine: unit, default and reason; read once at the edge.
+"""The settings of the engine, each with unit, default and reason; read once at the edge.
 
 Each field is a flag of `vecstow serve` (`checkpoint_bytes` is `--checkpoint-bytes`) and an environment
-variable (`VECSTOW_CHECKPOINT_BYTES`). docs/settings.md lists them; a test compares.
+variable (`VECSTOW_CHECKPOINT_BYTES`). docs/settings.md lists all of them, and a test compares.
 """
 
 from __future__ import annotations

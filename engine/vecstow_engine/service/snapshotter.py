@@ -1,7 +1,7 @@
 """`index.bin`, written by a forked child from a quiescent graph (rule 13 of the disk).
 
-hnswlib's save holds the interpreter for as long as it takes; in a child it stops nobody but the fork
-itself. The child holds no lock and no descriptor, and dies with its parent.
+hnswlib's save blocks the interpreter for its whole duration. With a child, only the fork itself blocks the
+engine. The child holds no lock and no descriptor, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> bool:
-    """Write and install index.bin of one collection; False when there is no graph. The caller holds its
-    upkeep lock.
+    """Write and install index.bin of one collection. The caller holds the collection's upkeep lock.
 
-    Raises DiskFull, StorageError, files.SyncFailed, or Quarantined when the collection's files are gone.
-    `checkpoint` makes durable what the graph contains.
+    `checkpoint` makes the contents of the graph durable. Returns False when there is no graph, or when the
+    checkpoint did not contain all of it. Raises DiskFull, StorageError, files.SyncFailed, or Quarantined when
+    the collection's files are gone.
     """
     store, index = collection.store, collection.index
     assert store is not None and index is not None
@@ -71,7 +71,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         with store.fatal_errors("recording a snapshot of the index"):
             install_snapshot(store.layers.folder, entry)
     finally:
-        files.remove(path)  # it has its name, or its room is wanted
+        files.remove(path)  # without an error the file was renamed; otherwise its room is freed
     collection.snapshot_sequence, collection.snapshot_rows = sequence, count
     log.info("index snapshot written", collection=collection.name, bytes=size, rows=count, sequence=sequence)
     return True
@@ -80,7 +80,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
 def _fork(graph: HnswGraph, path: Path) -> int:
     parent = os.getpid()
     with warnings.catch_warnings():
-        # Python warns of forks beside threads; the child runs this one thread, in hnswlib's code alone.
+        # Python warns of a fork with threads. The child runs only this thread, and only code of hnswlib.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -89,9 +89,9 @@ def _fork(graph: HnswGraph, path: Path) -> int:
 
 
 def _save_and_exit(graph: HnswGraph, path: Path, parent: int) -> None:
-    """In the child: nothing but hnswlib's save, and never a return."""
+    """Save the graph in the child, and exit: this function never returns."""
     try:
-        # The engine's handlers would swallow what is meant to end this process.
+        # The engine's handlers would catch the signals that must end this process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the engine says of itself in figures: true ones, read when asked."""
+"""The figures of collections and of the server, read at each request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vecstow_engine.storage.layout import INDEX, Layout
 
 
 def collection_stats(collection: Collection) -> dict[str, object]:
-    """d-vecDB's figures of a collection; sizes in bytes."""
+    """Return the figures of a collection under d-vecDB's names; sizes in bytes."""
     store, index = collection.store, collection.index
     return {
         "name": collection.name,
@@ -25,7 +25,7 @@ def collection_stats(collection: Collection) -> dict[str, object]:
 
 
 def collection_memory(collection: Collection) -> int:
-    """Bytes of memory that a collection takes, about."""
+    """Return the approximate bytes of memory that a collection takes."""
     store, index = collection.store, collection.index
     if store is None or index is None:
         return 0
@@ -33,7 +33,10 @@ def collection_memory(collection: Collection) -> int:
 
 
 def server_stats(collections: Iterable[Collection], layout: Layout, started_at: float) -> dict[str, object]:
-    """d-vecDB's figures of the server."""
+    """Return the figures of the server under d-vecDB's names; sizes in bytes.
+
+    `started_at`: the time.monotonic of the start.
+    """
     collections = list(collections)
     return {
         "total_vectors": sum(collection.count for collection in collections),
@@ -45,7 +48,7 @@ def server_stats(collections: Iterable[Collection], layout: Layout, started_at: 
 
 
 def state_rows(registry: Registry) -> list[dict[str, object]]:
-    """One row a collection, sorted by name; folders with a broken manifest are rows too."""
+    """Return `collections` of `GET /state`, sorted by name: collections, and folders that are not served."""
     rows = [_state_row(collection) for collection in registry.collections()]
     rows += [
         {"name": name, "state": "quarantined", "reason": reason, "vector_count": 0}
@@ -55,13 +58,13 @@ def state_rows(registry: Registry) -> list[dict[str, object]]:
 
 
 def resident_bytes() -> int:
-    """This process's resident memory."""
+    """Return the bytes of this process's resident memory."""
     with Path("/proc/self/statm").open() as stream:
         return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes on disk below a folder; what vanishes meanwhile does not count."""
+    """Return the bytes on disk below a folder; files that vanish meanwhile do not count."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -93,7 +96,7 @@ def _state_row(collection: Collection) -> dict[str, object]:
 
 
 def _rebuilt(collection: Collection) -> int | None:
-    """Vectors in the graph that is being built while another one serves."""
+    """Return the number of vectors in the graph of a rebuild; None without a rebuild."""
     index = collection.index
     return index.progress[0] if index is not None and index.rebuilding else None
 

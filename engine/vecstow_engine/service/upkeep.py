@@ -1,4 +1,4 @@
-"""The thread that looks after the files: it goes round the collections, however many there are."""
+"""The upkeep thread: one thread for checkpoints, rebuilds and other chores of all collections."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from vecstow_engine.storage.volume import Volume
 
 UPKEEP_SECONDS: Final = 0.25
 LEISURE_SECONDS: Final = 1.0
-"""Without a search of a collection, until its graph is checked at leisure."""
+"""Time without a search of a collection until its graph is checked at leisure."""
 BUSY_LOOKS: Final = 40
-"""Looks until a graph is checked all the same: ten seconds."""
+"""Rounds after which the graph of a searched collection is checked all the same: ten seconds."""
 RELOCATE_ROWS: Final = 4096
 SNAPSHOT_ROWS_MIN: Final = 5_000
-"""New rows below this number are not worth a snapshot while the engine runs."""
+"""The fewest new rows for which the running engine takes a snapshot."""
 
 UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT})
 
@@ -44,7 +44,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Upkeep:
-    """Checkpoints, snapshots, rebuilds, the reserve, and what else the engine wants done now and then."""
+    """The owner of the upkeep thread: checkpoints, snapshots, rebuilds, the reserve and chores of the engine.
+
+    `also`: further chores, called without arguments in each round.
+    """
 
     def __init__(
         self,
@@ -70,29 +73,29 @@ class Upkeep:
         self._stop = threading.Event()
         self._told_broken: WeakSet[Collection] = WeakSet()
         self._looks = 0
-        """How often this looked for a graph to check."""
+        """Number of rounds in which a graph to check was searched for."""
         self._turns = {False: 0, True: 0}
-        """How many graphs were checked at leisure (False), and how many when all of them may be (True)."""
+        """Number of graphs that were checked at leisure (False), and of those checked all the same (True)."""
         self._snapshots = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        """A large graph takes a while to write: meanwhile the others have their checkpoints."""
+        """The thread of snapshots: the write of a large graph does not delay other checkpoints."""
         self._snapshot_at_hand: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread is."""
+        """Whether the thread is alive."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Finish what is under way; then the caller's thread makes the last checkpoints."""
+        """Stop after the work under way. The caller's thread then makes the last checkpoints by `finish`."""
         self._stop.set()
         self._thread.join()
         self._snapshots.shutdown()
 
     def finish(self) -> None:
-        """Checkpoint everything, and snapshot what has changed; during a hold nothing, the log has it all."""
-        # Those whose files somebody works on, perhaps for an hour, come last.
+        """Checkpoint all collections, and snapshot the changed ones; during a hold do nothing."""
+        # Collections whose upkeep lock is taken, perhaps for an hour, come last.
         for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
             self._tell_broken(collection)
             with self._gate.passing() as free:
@@ -100,9 +103,10 @@ class Upkeep:
                     self._attempt(collection, Work.CLOSING, partial(self._finish, collection), waits=True)
 
     def checkpoint(self, collection: Collection) -> bool:
-        """One checkpoint; on a full disk the reserve is given up first. The caller holds the upkeep lock.
+        """Make one checkpoint; on a full disk give up the reserve and repeat it. Return whether it was due.
 
-        Raises Quarantined, before anything is written, when the files are gone.
+        The caller holds the upkeep lock. Raises Quarantined, before anything is written, when the files are
+        gone, and the errors of `Store.checkpoint`.
         """
         refuse_if_gone(collection)
         store = collection.store
@@ -135,7 +139,7 @@ class Upkeep:
         return store.checkpoint()
 
     def compact(self, collection: Collection) -> tuple[int, int]:
-        """Move rows into free slots, cut what is free, rebuild the graph; returns bytes before and after.
+        """Move rows into free slots, truncate the file, rebuild the graph; return bytes before and after.
 
         The caller holds the upkeep lock.
         """
@@ -168,9 +172,9 @@ class Upkeep:
                     log.error("upkeep failed", reason=str(error), exc_info=error)
 
     def _check_at_leisure(self) -> None:
-        """Let one collection search for a few of the points that its graph was not asked for yet.
+        """Let one collection search for a few points of its graph that were not checked yet.
 
-        One that is searched now has leisure once in a while alone: a slice makes its clients wait.
+        A collection with recent searches has a turn only every BUSY_LOOKS rounds: its clients wait meanwhile.
         """
         self._looks += 1
         for_all = self._looks % BUSY_LOOKS == 0
@@ -192,7 +196,7 @@ class Upkeep:
         self._accounts.count_all(self._collections())
 
     def _in_order(self) -> list[Collection]:
-        """The largest overlays first, while all of them take much of their memory."""
+        """Return the collections, the largest overlays first while overlays take much of their memory."""
         collections = list(self._collections())
         if self._accounts.presses:
             collections.sort(key=lambda collection: -collection.waiting_bytes()[0])
@@ -219,18 +223,18 @@ class Upkeep:
                 self._attempt(collection, work, task)
 
     def _pass_alone(self, collection: Collection, work: Work, task: Callable[[], object]) -> None:
-        """As `_pass`, in the snapshots' thread: an error of the pass itself is kept as one of the upkeep."""
+        """Call `_pass` in the thread of snapshots; record an error of the pass itself as upkeep's."""
         with self._attempts.at(Work.UPKEEP, collection):
             self._pass(collection, work, task)
 
     def _admit(self, collection: Collection) -> None:
-        """Let a graph that was held out grow, if there is memory for it now."""
+        """Let a graph that was held out grow, if there is memory for the graph now."""
         if collection.held_out and collection.serves() and self._accounts.admit(collection):
             log.info("graph is built now: there is memory for it", collection=collection.name)
             self._indexer.notify(collection)
 
     def _tell_broken(self, collection: Collection) -> None:
-        """Say in the log, once, that a collection takes no more writes, wherever the sync failed."""
+        """Log once that a collection takes no more writes, wherever the sync failed."""
         reason = collection.broken
         is_news = collection not in self._told_broken and not collection.reopens
         if reason is not None and is_news and not collection.dropping:
@@ -240,7 +244,7 @@ class Upkeep:
             )
 
     def _due(self, collection: Collection) -> Iterator[tuple[Work, Callable[[], object]]]:
-        """What there is to do for this collection, the most urgent first."""
+        """Yield the due work of a collection, the most urgent first."""
         store, index = collection.store, collection.index
         if store is None or index is None or collection.broken is not None or collection.dropping:
             return
@@ -263,7 +267,10 @@ class Upkeep:
         return is_due or collection.postponed_rebuild is not None
 
     def _snapshot(self, collection: Collection, index: VectorIndex) -> None:
-        """A page that changes while the child saves is kept twice: without the memory, none changes."""
+        """Take a snapshot; without room for a second copy of the graph, move no rows into it meanwhile.
+
+        The kernel keeps two copies of each page that changes while the child saves.
+        """
         roomy = self._accounts.fits(index.graph_bytes)
         with nullcontext() if roomy else self._indexer.passing_over(collection):
             take_snapshot(collection, lambda: self.checkpoint(collection))
@@ -289,9 +296,9 @@ class Upkeep:
         self, collection: Collection, work: Work, task: Callable[[], object], *, waits: bool = False
     ) -> None:
         if not collection.upkeep.acquire(blocking=waits):
-            return  # somebody works on its files, perhaps for an hour: the others have their turn
+            return  # another thread works on the files, perhaps for an hour: other collections come first
         try:
-            if not collection.dropping and collection.broken is None:  # a repair may have taken it out
+            if not collection.dropping and collection.broken is None:  # a repair may have retired it
                 with self._attempts.at(work, collection):
                     task()
         finally:
