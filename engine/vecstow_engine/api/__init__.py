@@ -1,11 +1,12 @@
 """REST over the service: routes, the envelope, the HTTP codes. Decides nothing about data.
 
-Charter: what comes over the wire is bounded, decoded and checked for its form here, handed to the service,
-and the answer put into the envelope. One dispatcher (`dispatch`) in front of two kinds of routes:
+Charter: a module here limits the size of a request, decodes it, checks its form, calls the service, and puts
+the answer into the envelope. One dispatcher (`dispatch`) stands before two kinds of routes:
 
-- health, points and search (`health_routes`, `point_routes`): raw ASGI, decoded by msgspec straight into
-  arrays;
-- everything else (`collection_routes`, `server_routes`): FastAPI and Pydantic, loaded late.
+- health, points and search (`health_routes`, `point_routes`): raw ASGI; msgspec decodes bodies straight into
+  arrays.
+- all other routes (`collection_routes`, `server_routes`): FastAPI and Pydantic, loaded late.
 
-A module here may import the service and the model, never storage or index.
+A module here may import the service and the model, never the index. Of the storage, only `errors` imports one
+function, which converts an OSError.
 """

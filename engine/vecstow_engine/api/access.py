@@ -1,7 +1,7 @@
-"""Who may do what: the one table of routes and roles, and the judgement over a request.
+"""Access control: the one table of routes and roles, and the check of a request against it.
 
-A route that is not in the table does not exist for anyone: the application does not take it, and what is
-authorised is one of these routes, to which FastAPI's own choice is held afterwards.
+A route outside the table does not exist: the application refuses to start with it. A request is authorised
+for one route of the table, and afterwards FastAPI must choose the same route.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vecstow_engine.api.keys import Key, KeyRing, Role
 
 
 class Reach(Enum):
-    """What a key that is limited to some collections may do with a route."""
+    """The use of a route by a key that is limited to some collections."""
 
     PATH = "when the collection in the path is one of its own"
     OWN = "the route's answer, or its body, is held to the collections of the key"
@@ -25,10 +25,10 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route asks for."""
+    """The access that a route requires."""
 
     role: Role | None
-    """The least role that suffices; None: no key is asked for."""
+    """The least role that suffices; None: the route needs no key."""
     reach: Reach = Reach.ALL
 
 
@@ -39,7 +39,7 @@ SUFFICIENT: Final[Mapping[Role, frozenset[Role]]] = {
     Role.SIDECAR: frozenset({Role.SIDECAR, Role.ADMIN}),
     Role.ADMIN: frozenset({Role.ADMIN}),
 }
-"""The roles that may do what one of them may."""
+"""For each role, the roles that include its permissions."""
 
 _OPEN: Final = Access(None)
 _ROOT: Final = "/collections/{collection}"
@@ -79,7 +79,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/hold"): Access(Role.ADMIN),
     ("DELETE", "/hold"): Access(Role.ADMIN),
 }
-"""By method and template, as metrics and OpenAPI name it; HEAD is a GET. Those that need least come first."""
+"""The access of each route by method and template; HEAD counts as GET. The least roles come first."""
 
 _TEMPLATES: Final = frozenset(template for _, template in ACCESS)
 
@@ -89,7 +89,7 @@ _BEARER: Final = b"bearer "
 
 
 def access_of(method: str, template: str) -> Access:
-    """What a route asks for; raises LookupError when it has no place in the table."""
+    """Return the access that a route requires; raise LookupError for a route outside the table."""
     try:
         return ACCESS[method, template]
     except KeyError:
@@ -98,32 +98,32 @@ def access_of(method: str, template: str) -> Access:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What stands at a raw path: templates of the table, the most literal first, and the raw collection."""
+    """The templates that match a raw path, the most literal first, and the raw name of the collection."""
 
     templates: tuple[str, ...]
     collection: str = ""
 
     def template(self, method: str) -> str | None:
-        """The template of the route that this method has here, None without one."""
+        """Return the template of the route with this method; None without one."""
         return next((template for template in self.templates if (method, template) in ACCESS), None)
 
     @property
     def routes(self) -> list[tuple[str, str]]:
-        """Method and template of every route here, the one that needs least first."""
+        """Return method and template of every route of the path, the least role first."""
         return [(method, template) for method, template in ACCESS if template in self.templates]
 
     @property
     def allow(self) -> str:
-        """The methods that are served here, as the header Allow lists them."""
+        """Return the methods that the path serves, in the form of the header Allow."""
         methods = {method for method, _ in self.routes}
         return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def find_place(path: str) -> Place | None:
-    """Return what stands at a raw path, None when nothing does.
+    """Return the place of a raw path; None when no route has the path.
 
-    A word of a route is no collection, but may be an id. What FastAPI takes the path for is compared with it
-    by `hold_to_route`.
+    A word of a route cannot be a collection's name, but can be an id. `hold_to_route` compares the route that
+    FastAPI chooses with this place.
     """
     if "{" in path:
         return None
@@ -140,10 +140,10 @@ def find_place(path: str) -> Place | None:
 
 
 def identify(ring: KeyRing, headers: Iterable[tuple[bytes, bytes]]) -> Key:
-    """The key that a request brings: by `api-key`, or else as `Authorization: Bearer`.
+    """Return the key of a request, from the header `api-key`, or else `Authorization: Bearer`.
 
-    Raises Unauthenticated. A header that stands twice is none: who reads the first of them and who the last
-    is not for a client to choose.
+    Raises Unauthenticated without a known key. A repeated header counts as an unknown key, because readers
+    differ in which of the values they take.
     """
     presented = presented_key(headers)
     if presented is None:
@@ -157,7 +157,7 @@ def identify(ring: KeyRing, headers: Iterable[tuple[bytes, bytes]]) -> Key:
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The bytes that a request brings as its key, None without any."""
+    """Return the bytes that a request sends as its key; None without such a header."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in (b"api-key", b"authorization"):
@@ -167,12 +167,12 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     authorization = found.get(b"authorization")
     if authorization is None:
         return None
-    # Another scheme may be meant for a proxy, and is no key of ours.
+    # Another scheme, for example of a proxy, holds no API key.
     return authorization[len(_BEARER) :].strip() if authorization[:7].lower() == _BEARER else b""
 
 
 def authorise(key: Key, method: str, template: str, collection: str = "") -> None:
-    """Raise Forbidden when `key` has not the role that a route asks for, or is not for the collection."""
+    """Raise Forbidden when `key` lacks the role that a route requires, or is not for the collection."""
     access = ACCESS[method, template]
     if access.role is not None and key.role not in SUFFICIENT[access.role]:
         raise Forbidden(
@@ -203,6 +203,6 @@ def authorise_collection(key: Key, collection: str) -> None:
 
 
 def hold_to_route(scope: Mapping[str, Any], template: str) -> None:
-    """Raise Forbidden when a request that brought a key was authorised for another route than `template`."""
+    """Raise Forbidden when a request with a key was authorised for another route than `template`."""
     if scope.get(KEY_IN_SCOPE) is not None and scope.get(ROUTE_IN_SCOPE) != template:
         raise Forbidden(f"nobody may use {template}")

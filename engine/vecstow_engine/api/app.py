@@ -1,7 +1,7 @@
-"""The ASGI application: the dispatcher in front, FastAPI behind it, the engine's life tied to the server's.
+"""The ASGI application: the dispatcher, FastAPI behind it, the start and stop of the engine.
 
-FastAPI is imported when a route of it is first asked for, or when the server has been up for a moment: that
-takes longer than the engine needs to find its collections, and neither health nor points wait for it.
+The first request for one of its routes imports FastAPI, or a timer shortly after the start. The import takes
+longer than the discovery of the collections. Health and points do not wait for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 FASTAPI_AFTER_SECONDS: Final = 2.0
 UNSEEN_START_SECONDS: Final = 1.0
-"""A start that takes no longer answers nobody with a 503: the kernel holds the connections meanwhile."""
+"""Time for which the server waits for the engine's start before it accepts requests.
+
+A faster start causes no 503: the kernel holds the connections meanwhile.
+"""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,9 +42,10 @@ def _log_failure(reason: Exception) -> None:
 
 
 class Application:
-    """Answers requests over `engine`, which it starts and stops; with `keys`, those that bring one of them.
+    """The application over `engine`, which it starts and stops. With `keys`, requests need one of the keys.
 
-    `on_failure` is called when `engine.start` raised, and then there is nothing to serve, or `engine.stop`.
+    `on_failure` is called with the exception of `engine.start`, after which no request is served, or of
+    `engine.stop`.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Application:
             self._metrics.watch_keys(keys)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request, or live through the lifespan."""
+        """Answer one request, or handle the lifespan: start and stop of the server."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -74,8 +78,8 @@ class Application:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        # The server answers only after this message. A start that takes longer than a moment goes on in the
-        # background, so that /health/live answers.
+        # The server answers no request before the message below. A slow start goes on in the background, so
+        # that /health/live answers.
         starting = asyncio.create_task(self._start())
         later = asyncio.get_running_loop().call_later(FASTAPI_AFTER_SECONDS, self._load)
         following = None if self._keys is None else asyncio.create_task(self._keys.follow())
@@ -96,7 +100,7 @@ class Application:
     async def _run(self, step: Callable[[], None]) -> bool:
         try:
             await asyncio.to_thread(step)
-        except Exception as reason:  # noqa: BLE001 - whoever runs the server is told, once
+        except Exception as reason:  # noqa: BLE001 - on_failure reports the error, once
             self._on_failure(reason)
             return False
         return True

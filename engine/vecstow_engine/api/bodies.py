@@ -1,4 +1,4 @@
-"""Request bodies, bounded before they are parsed: in bytes each, in bytes altogether, and in time."""
+"""Request bodies, limited before they are parsed: in bytes of each, in bytes of all, and in time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Receive = Callable[[], Awaitable[Any]]
 
 
 class Disconnected(Exception):
-    """Raised when the client left before its body was complete: nobody is there to be answered."""
+    """Raised when the client disconnected before the exchange was complete: no answer can be sent."""
 
 
 async def read_arrived(receive: Receive, limit: BodyLimit, lease: Lease) -> bytes:
-    """A body that is there as a whole; raises as `read_body`."""
+    """Return a body that has arrived completely; raise TooLarge, Busy or Disconnected."""
     message = await _next(receive)
     body: bytes = message.get("body", b"")
     limit.check(len(body))
@@ -30,10 +30,10 @@ async def read_arrived(receive: Receive, limit: BodyLimit, lease: Lease) -> byte
 async def read_body(
     receive: Receive, declared_bytes: int | None, limit: BodyLimit, lease: Lease, settings: HttpSettings
 ) -> bytes | bytearray:
-    """The whole body, held in `lease`.
+    """Return the whole body, whose memory `lease` holds.
 
     Raises TooLarge as soon as more bytes than the limit are declared or received, SlowBody, Busy when the
-    lease gets no more, and Disconnected. After an error no part of the body is held.
+    lease gets no more memory, and Disconnected. After an error no part of the body is held.
     """
     if declared_bytes is not None:
         limit.check(declared_bytes)
@@ -71,12 +71,12 @@ async def _read_on(
             body += chunk
             if not message.get("more_body", False):
                 return body
-            # Neither a client that stops nor one that trickles holds what it sent for long.
+            # A client that stops, or sends very slowly, must not hold the memory of its body for long.
             in_all = started + size / settings.body_bytes_per_second_min
             clock.reschedule(min(in_all, loop.time() + settings.body_seconds_max))
             message = await _next(receive)
     except BaseException:
-        # The traceback keeps this frame alive for as long as the refusal takes.
+        # The error's traceback keeps this frame, and the body with it, until the refusal is sent.
         body.clear()
         lease.hold(Part.BODIES, 0)
         raise

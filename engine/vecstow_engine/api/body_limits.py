@@ -1,4 +1,4 @@
-"""The largest body of each route: what its purpose takes, written in the longest way."""
+"""The largest body of each route: the longest text of the largest allowed values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MIB: Final = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """How many bytes a body may have, and what a client does about a larger one."""
+    """The largest size of a body in bytes, and a hint for the client of a larger one."""
 
     bytes_max: int
     hint: str | None = None
 
     def check(self, size: int) -> None:
-        """Raise TooLarge for a body of `size` bytes or more that is beyond the limit."""
+        """Raise TooLarge for a body of at least `size` bytes when `size` is beyond the limit."""
         if size > self.bytes_max:
             raise TooLarge(
                 f"the body has {size} bytes or more; the limit is {self.bytes_max}",
@@ -34,7 +34,7 @@ class BodyLimit:
 
 
 SMALL: Final = BodyLimit(64 * KIB)
-"""A body of a few names and numbers, and that of a route which takes none."""
+"""A body of a few names and numbers; also the limit of routes without a body."""
 
 _ROOT: Final = "/collections/{collection}"
 _POINT: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the metadata")
@@ -51,7 +51,7 @@ BODY_LIMITS: Final[Mapping[tuple[str, str], BodyLimit]] = {
     ("POST", f"{_ROOT}/vectors/get"): _IDS,
     ("POST", f"{_ROOT}/vectors/delete"): _IDS,
 }
-"""By method and template. `POST …/vectors/batch` and `POST /state/refresh` have settings."""
+"""The limits by method and template. For `POST …/vectors/batch` and `POST /state/refresh` settings apply."""
 
 BATCH: Final = ("POST", f"{_ROOT}/vectors/batch")
 BATCH_HINT: Final = "send smaller batches"

@@ -1,4 +1,4 @@
-"""Routes of collections as a whole: create, describe, drop, restore, import, maintain."""
+"""The routes of collections as a whole: create, describe, drop, restore, import, maintain."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def import_orphan(context: InContext, body: ImportBody) -> Response:
 
 
 def _with_remarks(context: InContext, name: str, done: str) -> str:
-    """Say what was done, and what the collection lacks."""
+    """Return a message that names the operation, and what the collection lacks."""
     remarks = context.engine.remarks_on(name)
     return done if remarks is None else f"{done}; {remarks}"
 

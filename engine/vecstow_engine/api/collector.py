@@ -1,4 +1,4 @@
-"""What the engine knows, as metrics, asked at scrape time: nothing is counted twice, nothing goes stale."""
+"""The engine's figures as metrics, read at each scrape: no figure is kept twice or gets stale."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 STATES: Final = ("recovering", "ready", "degraded", "read_only", "quarantined", "foreign")
 OTHER: Final = "_other"
-"""The label that sums up collections beyond the bound; no legal collection name begins with `_`."""
+"""The label for the sum of the collections beyond the limit; no legal collection name begins with `_`."""
 NAMES: Final = "_names"
-"""The label for the names of collections: while it is there, none can be made, dropped or restored."""
+"""The label for the names of the volume: while present, no collection can be made, dropped or restored."""
 
 PER_COLLECTION: Final = (
     ("vecstow_collection_vectors", "Live vectors.", "vector_count"),
@@ -27,22 +27,22 @@ PER_COLLECTION: Final = (
     ("vecstow_collection_wal_bytes", "Bytes of the write-ahead log.", "log_bytes"),
     ("vecstow_collection_overlay_bytes", "Memory of changes that no checkpoint has.", "overlay_bytes"),
 )
-"""Name, help and the key in a row of the engine's state."""
+"""For each metric its name, its help text, and the key in a row of `GET /state`."""
 
 
 class EngineCollector(Collector):
-    """Gauges of the volume and its collections; the largest collections have a label of their own."""
+    """The gauges of the volume and its collections. At most `collections_max` collections have a label."""
 
     def __init__(self, engine: Engine, collections_max: int) -> None:
         self._engine = engine
         self._collections_max = collections_max
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing to check at registration: the engine may not have started yet."""
+        """Return no metrics to check at registration: the engine may not have started yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One pass over the collections' states."""
+        """Yield all metrics, from one pass over the collections' states."""
         yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.ready)
         if not self._engine.ready:
             return
@@ -89,7 +89,7 @@ class EngineCollector(Collector):
         yield _gauge("vecstow_memory_postponed_collections", waiting, accounts.postponed())
 
     def _read_only(self, state: Any) -> GaugeMetricFamily:
-        """Few at any time; a failed sync of the volume's own names is that of a collection `_names`."""
+        """Return the read-only collections; the label `_names` stands for a failed sync of a name."""
         family = GaugeMetricFamily(
             "vecstow_read_only",
             "Collections that take no writes until the next start, because a sync failed.",
@@ -118,7 +118,7 @@ class EngineCollector(Collector):
         return family
 
     def _self_recall(self, rows: Any) -> GaugeMetricFamily:
-        """The least shares, which a sum of the others would hide."""
+        """Return the least shares only: a sum over the other collections would have no meaning."""
         family = GaugeMetricFamily(
             "vecstow_collection_self_recall",
             "Share of a sample that found itself when `check` measured it last.", labels=["collection"],
@@ -135,7 +135,7 @@ class EngineCollector(Collector):
 
 
 def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:
-    """The `collections_max` largest values by name, the sum of the others under `_other`."""
+    """Return the `collections_max` largest values by name, and the sum of the others under `_other`."""
     if len(values) <= collections_max:
         return values
     ordered = sorted(values, key=lambda name: (-values[name], name))

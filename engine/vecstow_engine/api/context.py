@@ -1,4 +1,4 @@
-"""What FastAPI's routes share: the engine, the threads, the answer's format, the collection's name."""
+"""The dependencies of FastAPI's routes: engine, threads, format of the answer, collection's name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class DecodedRoute(APIRoute):
-    """A route whose body the dispatcher has decoded, within the limits."""
+    """A route whose body the dispatcher has already decoded, within the limits."""
 
     def get_route_handler(self) -> Callable[[FastRequest], Coroutine[Any, Any, Response]]:
-        """The handler, with a request that decodes nothing."""
+        """Return the handler, for a request whose `json` returns the decoded body."""
         handler = super().get_route_handler()
 
         async def handle(request: FastRequest) -> Response:
@@ -42,7 +42,7 @@ class _DecodedRequest(FastRequest):
 
 
 class Context:
-    """One request's view of the application."""
+    """The application as one request sees it."""
 
     def __init__(self, request: FastRequest) -> None:
         self.engine: Engine = request.app.state.engine
@@ -56,7 +56,7 @@ class Context:
         return self._key is not None and bool(self._key.patterns)
 
     def reaches(self, collection: str) -> bool:
-        """Whether that collection may be named to who asks."""
+        """Whether an answer to this request may name that collection."""
         return self._key is None or self._key.reaches(collection)
 
     def authorise(self, collection: str) -> None:
@@ -65,18 +65,18 @@ class Context:
             authorise_collection(self._key, collection)
 
     def reply(self, data: Any) -> Response:
-        """`data` in the envelope, in the format that the client asked for."""
+        """Return `data` in the envelope, in the format that the client asks for."""
         return response_of(success(data, self._media))
 
 
 def wanted_media(request: FastRequest) -> Media:
-    """The format that the request's Accept header asks for."""
+    """Return the format that the request's Accept header asks for."""
     accept = request.headers.get("accept")
     return media_of_answer(None if accept is None else accept.encode("latin-1"))
 
 
 def response_of(answer: Answer) -> Response:
-    """The Starlette response that sends `answer` as it is."""
+    """Return a Starlette response that sends `answer` unchanged."""
     response = Response(answer.body, answer.status, media_type=answer.media.decode())
     response.raw_headers.extend(answer.headers)
     return response
@@ -91,7 +91,7 @@ async def _collection_name(collection: str) -> str:
 
 
 async def refuse_another_route(request: FastRequest) -> None:
-    """Raise Forbidden unless the route is the one that the request's key was held against."""
+    """Raise Forbidden unless the route is the one that the request's key was authorised for."""
     hold_to_route(request.scope, request.scope["route"].path)
 
 
@@ -102,7 +102,7 @@ async def refuse_unknown_query(request: FastRequest) -> None:
 
 
 async def refuse_unknown_body(request: FastRequest) -> None:
-    """Raise WrongShape for a body that the route does not read; an empty object and null say nothing."""
+    """Raise WrongShape for a body that the route does not read, except an empty object or null."""
     if request.scope["route"].body_field is None and request.scope.get(JSON_IN_SCOPE) not in (None, {}):
         raise WrongShape("this route takes no body", details={"field": "body"})
 

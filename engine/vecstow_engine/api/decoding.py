@@ -1,7 +1,7 @@
-"""From the bytes of a hot request to the service's values: PointBatch and SearchQuery.
+"""The decoding of hot requests: from the bytes of a body to PointBatch and SearchQuery.
 
-Limits that can be checked before objects are built are checked before: a vector of ten million floats for a
-collection of 128 costs a scan of its bytes. What decoding takes is held in the request's lease before.
+Limits are checked before objects are built, where possible: a vector of ten million floats for a collection
+of dimension 128 costs only a scan of its bytes. The request's lease holds the memory before it is taken.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from vecstow_engine.service.request_memory import Lease, Part
 
 LIMIT_DEFAULT: Final = 10
 ID_TEXT_BYTES_MAX: Final = 12 * POINT_ID_CHARACTERS_MAX + 2
-"""An id whose characters are all written as two escapes of six bytes, in quotes."""
+"""Bytes of the longest id in JSON: each character is two escapes of six bytes, and there are two quotes."""
 PAYLOAD_TEXT_BYTES_MAX: Final = 4 * PAYLOAD_BYTES_MAX
-"""A payload as it is sent: with spaces and escapes it is longer than it is stored."""
+"""Bytes of a payload as sent: spaces and escapes make it longer than the stored payload."""
 FILTER_TEXT_BYTES_MAX: Final = 1024 * 1024
 _NOT_GIVEN: Final = (None, msgspec.UNSET)
 _NOTHING: Final = (b"null", b"\xc0")
 _VALUE_BYTES: Final = {VectorType.FLOAT32: 5, VectorType.FLOAT16: 12, VectorType.INT8: 16}
-"""What one value of a vector takes while it is checked and encoded."""
+"""Bytes of memory for one value of a vector while it is checked and encoded."""
 
 Rows = NDArray[np.float32]
 PayloadDecoder = Decoder[dict[str, Any] | None]
@@ -91,7 +91,7 @@ _packed_filter: PayloadDecoder = msgspec.msgpack.Decoder(dict[str, Any] | None)
 
 
 class Payloads(Sequence["dict[str, Any] | None"]):
-    """Payloads decoded one at a time, when asked for: objects take many times their bytes."""
+    """The payloads of a batch, decoded one at a time on access: objects take many times their bytes."""
 
     def __init__(self, raws: Sequence[Raw], decoder: PayloadDecoder, field: str) -> None:
         self._raws = raws
@@ -106,7 +106,7 @@ class Payloads(Sequence["dict[str, Any] | None"]):
 
 
 def read_json(body: Text, media: Media, lease: Lease) -> Any:
-    """The value of a JSON body of no particular shape; raises Malformed, TooLarge and Busy."""
+    """Return the value of any JSON body; raise Malformed, InvalidInput, TooLarge or Busy."""
     lease.take(Part.DECODED, weigh_json(body))
     value = decode(_json_any, body)
     check_text(body, value, "body")
@@ -116,7 +116,7 @@ def read_json(body: Text, media: Media, lease: Lease) -> Any:
 def read_point(
     body: Text, media: Media, lease: Lease, manifest: Manifest, path_id: str | None = None
 ) -> PointBatch:
-    """A batch of the one point in `body`, whose id must be `path_id` where the path gives one.
+    """Return a batch with the one point in `body`; with `path_id`, the point must have this id or none.
 
     Raises InvalidInput, WrongShape, Malformed, TooLarge and Busy.
     """
@@ -143,7 +143,7 @@ def read_point(
 
 
 def read_batch(body: Text, media: Media, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
-    """The batch in `body`; raises what `read_point` raises. Errors name the position."""
+    """Return the batch in `body`; raise the errors of `read_point`, which name the point's position."""
     read = _read_json_batch if media is Media.JSON else _read_packed_batch
     batch = read(body, lease, manifest, points_max)
     payload_bytes = sum(len(payload) for payload in batch.payloads if payload is not None)
@@ -154,7 +154,10 @@ def read_batch(body: Text, media: Media, lease: Lease, manifest: Manifest, point
 def read_search(
     body: Text, media: Media, lease: Lease, manifest: Manifest, query: dict[str, int | None]
 ) -> SearchQuery:
-    """The query in `body`, `query` (of the URL) giving what the body leaves out."""
+    """Return the search in `body`; `query` (of the URL) gives the fields that the body leaves out.
+
+    Raises the errors of `read_point`.
+    """
     search: JsonSearch | PackedSearch
     if media is Media.JSON:
         search = decode(_json_search, body)
@@ -177,7 +180,10 @@ def read_search(
 
 
 def read_ids(body: Text, media: Media, lease: Lease, ids_max: int) -> list[str]:
-    """The ids in `body`, unchecked; raises TooLarge for more than `ids_max`."""
+    """Return the ids in `body`, unchecked; raise TooLarge for more than `ids_max` ids.
+
+    Raises also InvalidInput, WrongShape, Malformed and Busy.
+    """
     if media is Media.JSON:
         raw = bytes(decode(_json_id_list, body).ids)
         lease.take(Part.DECODED, weigh_json(raw))
@@ -199,7 +205,7 @@ def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: i
     points = decode(_json_batch, body).vectors
     _check_count(len(points), points_max)
     for position, point in enumerate(points):
-        # The shortest text of so many values: a batch with a shorter one needs no memory for all.
+        # A shorter text cannot hold so many values. Such a batch is refused before memory is taken for it.
         if len(memoryview(point.data)) <= 2 * manifest.dimension:
             _json_row(point.data, manifest, f"vectors[{position}].data")
     lease.take(Part.DECODED, len(points) * manifest.dimension * _VALUE_BYTES[manifest.vector_type])
@@ -290,7 +296,7 @@ def _check_ids_count(count: int, ids_max: int) -> None:
 def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
     text = bytes(raw)
     if text[:1] == b"[":
-        # Each value but the last is followed by a comma, so more commas mean too many values.
+        # A comma follows each value except the last, so more commas mean too many values.
         commas = text.count(b",")
         if commas >= manifest.dimension:
             raise wrong_length(commas + 1, manifest, field)
@@ -306,7 +312,10 @@ def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
 
 
 def _packed_rows(block: memoryview, manifest: Manifest, field: str, count: int | None = None) -> Rows:
-    """float32 (n, d), copied: the body is not kept alive and the rows are aligned."""
+    """Return rows, float32 (n, d), as a copy: the body is freed, and the rows are aligned.
+
+    Raises InvalidInput for a wrong number of bytes.
+    """
     row_bytes = 4 * manifest.dimension
     if block.nbytes % row_bytes or count not in (None, block.nbytes // row_bytes):
         wanted = "a multiple of " if count is None else ""

@@ -1,7 +1,7 @@
-"""What every request passes first: the raw path, the limits, the clock; then its route, hot or FastAPI's.
+"""The dispatcher, which every request passes first: path, key, limits, body; then a hot route or FastAPI.
 
-Pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html). It reads the whole body before
-any route runs, so that no route can forget a limit, and nothing that a route raises gets past it.
+Pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html). The dispatcher reads the whole body before
+any route runs, so that no route can forget a limit. It turns every exception of a route into an answer.
 """
 
 from __future__ import annotations
@@ -62,30 +62,30 @@ if TYPE_CHECKING:
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 ALWAYS_ANSWERED: Final = frozenset({"/metrics", "/openapi.json"})
-"""Paths that answer, like health, while the volume is being discovered and however busy the server is."""
+"""Paths that answer during discovery and under any load, like health."""
 STATE_PATHS: Final = frozenset({"/state", "/state/refresh"})
-"""What the operator judges by whether collections are ready: refused for their own number alone."""
+"""Paths by which the operator checks readiness: they have a limit of their own, `state_requests_max`."""
 PATH_CHARACTERS_LOGGED: Final = 300
 _DISCARD_SECONDS: Final = 5.0
 _DISCARDING_MAX: Final = 32
 _OPERATOR_STATUSES: Final = frozenset({500, 507})
-"""What somebody should look at; a 503 was logged by whoever changed the state."""
+"""Statuses that are logged as warnings. For a 503 the change of the state was logged already."""
 _CLIENT_GONE: Final = 499
-"""Nobody is there to be answered: nginx's number, in metrics and log alone."""
+"""Status for a client that disconnected, as nginx numbers it; only metrics and log contain it."""
 _STRANGERS_STATUS: Final = 401
-"""Counted in the metrics: strangers do not fill the log."""
+"""Status that is logged at debug only, so that requests without a key do not fill the log."""
 _ASKED_BY_THE_CLOCK: Final = "/state/refresh"
-"""The sidecar's poke, every few seconds."""
+"""The route that the sidecar calls every few seconds."""
 
 log = structlog.stdlib.get_logger(__name__)
-# Asked on hot routes before anything is put together for a line that nobody wants.
+# Its level is checked on hot routes before a debug line is built.
 _stdlib_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Everything that is the same for every request; `app` is FastAPI behind it.
+    """The steps that all requests share; `app` is the FastAPI application behind them.
 
-    Without `keys` everybody may do everything.
+    Without `keys` every request may do everything.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Dispatcher:
             exchange.key = identify(self._keys.ring, exchange.scope["headers"])
             TENANT.set(exchange.key.name)
         exchange.match = match = find_point_route(request.method, path)
-        # Before anything is read: what a stranger sends is not waited for.
+        # The key is checked before the body is read: a client without a key must not make the server wait.
         if match is None:
             self._choose_route(exchange, request)
         else:
@@ -184,7 +184,7 @@ class Dispatcher:
             await self._hand_on(exchange, request)
             return
         answer = await match.answer(self._engine, request)
-        # Before it is sent: a client may take its time to read.
+        # The memory is given back before the answer is sent: a client may read slowly.
         exchange.lease.release()
         await exchange.answer(answer)
 
@@ -195,7 +195,7 @@ class Dispatcher:
         check_ready(self._engine)
         self._state_requests += 1
         try:
-            # What the operator judges by neither waits for uploads nor leaves no room for the others.
+            # State requests must not wait for the memory of uploads; their number is limited above.
             exchange.lease.is_urgent = True
             await self._read_body(exchange, request)
             await self._hand_on(exchange, request)
@@ -203,7 +203,7 @@ class Dispatcher:
             self._state_requests -= 1
 
     def _may_be_told_names(self, exchange: Exchange) -> bool:
-        """Whether an answer that needs no key may name collections."""
+        """Whether the answer of a health route, which needs no key, may name collections."""
         if self._keys is None:
             return True
         try:
@@ -214,7 +214,11 @@ class Dispatcher:
         return True
 
     def _choose_route(self, exchange: Exchange, request: Request) -> None:
-        """Choose a route that FastAPI serves; a method without one needs a key like one that has."""
+        """Choose the route that FastAPI serves, and authorise the key.
+
+        A method without a route needs the key of the path's least role. Raises UnknownRoute, MethodNotAllowed
+        and Forbidden.
+        """
         place = find_place(request.path)
         if place is None:
             raise UnknownRoute(f"no route {request.path[:200]}", hint="GET /openapi.json lists them")
@@ -236,7 +240,7 @@ class Dispatcher:
     async def _read_body(self, exchange: Exchange, request: Request) -> None:
         if not request.has_body:
             return
-        # A body in a format that nobody reads is not waited for.
+        # A body in an unsupported format is refused before it is read.
         request.check_encoding()
         bodiless = request.method in BODILESS_METHODS
         if not bodiless and request.body_media is not Media.JSON and exchange.match is None:
@@ -255,7 +259,7 @@ class Dispatcher:
             raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
 
     async def _hand_on(self, exchange: Exchange, request: Request) -> None:
-        # A copy: the server looks whether the request is a HEAD in its own.
+        # A copy: the server's own scope must keep the method HEAD.
         scope = exchange.scope | {"path": request.path, "method": request.method}
         has_body = bool(request.body)
         if has_body:
@@ -264,7 +268,7 @@ class Dispatcher:
 
     async def _refuse(self, exchange: Exchange, error: VecstowError) -> None:
         if exchange.started:
-            # Too late for another answer; the server closes a connection whose answer is not complete.
+            # An answer has begun. The server closes a connection whose answer is not complete.
             return
         media = exchange.request.answer_media if exchange.request else Media.JSON
         answer = failure(error, media)
@@ -277,9 +281,9 @@ class Dispatcher:
         await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _discard(self, exchange: Exchange) -> None:
-        """Read on for a while without keeping anything.
+        """Read the rest of the body for a while, and discard it.
 
-        A connection closed over unread bytes is reset, and most clients then never see the answer.
+        The kernel resets a connection that is closed with unread bytes. Most clients then miss the answer.
         """
         if self._discarding >= _DISCARDING_MAX:
             return
@@ -317,7 +321,7 @@ class Dispatcher:
 
 
 def _owners(exchange: Exchange) -> list[Owner]:
-    """Whose share of the requests in flight one takes: its key's and its collection's."""
+    """Return the owners whose shares of the requests in flight a request takes: key and collection."""
     owners = [] if exchange.key is None else [("key", exchange.key.name)]
     if exchange.match is not None:
         owners.append(("collection", exchange.match.collection))
@@ -325,6 +329,6 @@ def _owners(exchange: Exchange) -> list[Owner]:
 
 
 def _changes(exchange: Exchange) -> bool:
-    """Whether the request is one of the few that change more than points."""
+    """Whether the request changes more than points; such requests are few."""
     is_few = exchange.match is None and exchange.scope["method"] not in ("GET", "HEAD")
     return is_few and exchange.route != _ASKED_BY_THE_CLOCK

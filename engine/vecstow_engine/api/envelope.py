@@ -1,6 +1,6 @@
-"""The envelope of every answer: {"success", "data", "error"}, exactly these keys when it succeeded.
+"""The envelope of every answer: {"success", "data", "error"}, and in a success exactly these keys.
 
-d-vecDB's client refuses any other key there. An error has `message` and `details` besides.
+d-vecDB's client refuses any other key in a success. An error also has `message` and `details`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PACKED_TAIL: Final = b"\xa5error\xc0"
 
 @dataclass(slots=True)
 class Answer:
-    """A whole answer: status, body, and the headers beside its type and length."""
+    """A whole answer: status, body, content type, and the headers apart from type and length."""
 
     status: int
     body: bytes | bytearray
@@ -29,27 +29,27 @@ class Answer:
 
 
 def success(data: Any, media: Media, status: int = 200) -> Answer:
-    """`data` in the envelope."""
+    """Return an answer with `data` in the envelope."""
     return Answer(status, encode({"success": True, "data": data, "error": None}, media), media.value)
 
 
 def list_head(count: int, media: Media) -> bytes:
-    """The bytes of a successful answer whose data are a list, up to the first of its `count` values."""
+    """Return the bytes before the first value of a success whose data are a list of `count` values."""
     return _JSON_HEAD if media is Media.JSON else _PACKED_HEAD + packed_array_head(count)
 
 
 def list_tail(media: Media) -> bytes:
-    """The bytes of such an answer behind the last value."""
+    """Return the bytes after the last value of a success whose data are a list."""
     return _JSON_TAIL if media is Media.JSON else _PACKED_TAIL
 
 
 def packed_array_head(count: int) -> bytes:
-    """The head of a MessagePack array (https://github.com/msgpack/msgpack/blob/master/spec.md)."""
+    """Return the head of a MessagePack array (https://github.com/msgpack/msgpack/blob/master/spec.md)."""
     if count < 16:
         return bytes([0x90 | count])
     return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
 
 
 def failure(error: VecstowError, media: Media) -> Answer:
-    """The answer that `error` is."""
+    """Return the answer for `error`: its status, document and headers."""
     return Answer(status_of(error), encode(error_document(error), media), media.value, error_headers(error))

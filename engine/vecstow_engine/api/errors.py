@@ -1,15 +1,15 @@
-"""From an error to its HTTP answer: the one table of codes.
+"""The HTTP answers of errors: the one table of status codes.
 
-Errors that only HTTP knows extend the model's tree:
+Errors that only HTTP has extend the model's tree:
 
     VecstowError
-    ├── Unauthenticated      no key, or none that is known
+    ├── Unauthenticated      no key, or an unknown key
     ├── Forbidden            a key whose role or collections do not suffice
-    ├── Malformed            bytes that are no JSON, no MessagePack, no URL of ours
+    ├── Malformed            bytes that are not valid JSON, MessagePack, URL or HTTP
     ├── MethodNotAllowed     the path exists, not with this method
     ├── UnsupportedMedia     a content type that the route does not read
     │   └── UnsupportedEncoding    a body that is compressed
-    ├── UnknownExpectation   an Expect header that is not met here
+    ├── UnknownExpectation   an Expect header other than 100-continue
     ├── SlowBody             the body did not arrive in time
     └── NotFound
         └── UnknownRoute     no such path
@@ -38,19 +38,19 @@ from vecstow_engine.storage.files import as_storage_error
 
 
 class Unauthenticated(VecstowError):
-    """Raised when a request brings no key, or one that is not in the file."""
+    """Raised when a request has no key, or a key that is not in the file."""
 
 
 class Forbidden(VecstowError):
-    """Raised when the key of a request has not the role, or not the collection, that the route needs."""
+    """Raised when the key of a request lacks the role, or the collection, that the route needs."""
 
 
 class Malformed(VecstowError):
-    """Raised when the bytes of a request cannot be read at all."""
+    """Raised when the bytes of a request cannot be parsed."""
 
 
 class MethodNotAllowed(VecstowError):
-    """Raised when a path is known but not with this method; `allow` lists those that are."""
+    """Raised when a path does not serve this method; `allow` lists the methods that it serves."""
 
     def __init__(self, method: str, path: str, allow: str) -> None:
         super().__init__(f"{method} is not allowed for {path}; allowed: {allow}", details={"allow": allow})
@@ -58,19 +58,19 @@ class MethodNotAllowed(VecstowError):
 
 
 class UnsupportedMedia(VecstowError):
-    """Raised when a body comes in a content type that the route does not read."""
+    """Raised when a body has a content type that the route does not read."""
 
 
 class UnsupportedEncoding(UnsupportedMedia):
-    """Raised when a body comes in a content coding."""
+    """Raised when a body has a content coding, for example gzip."""
 
 
 class UnknownExpectation(VecstowError):
-    """Raised when a request expects anything but `100-continue`."""
+    """Raised when a request expects something other than `100-continue`."""
 
 
 class SlowBody(VecstowError):
-    """Raised when a body did not arrive in the time it had."""
+    """Raised when a body did not arrive in time."""
 
 
 class UnknownRoute(NotFound):
@@ -98,19 +98,21 @@ STATUS: Final[dict[type[VecstowError], int]] = {
     DiskFull: 507,
     OutOfMemory: 507,
 }
-"""The status of a class and of its subclasses that are not listed themselves."""
+"""The status of each class, and of its subclasses without an entry of their own."""
 
 _RETRY_AFTER_SECONDS: Final = 1
 
 
 def status_of(error: VecstowError) -> int:
-    """The HTTP status of `error`: that of the nearest class in the table."""
+    """Return the HTTP status of `error`: that of the nearest class in the table."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
-    """`Retry-After` for what passes by itself, `Allow` for a wrong method, `WWW-Authenticate` when a key is
-    missing, `Accept-Encoding` for a coded body; names in lower case.
+    """Return the headers of the answer for `error`; names in lower case.
+
+    `Retry-After` is for an error that passes, `Allow` for a wrong method, `WWW-Authenticate` for a missing
+    key, `Accept-Encoding` for a coded body.
     """
     headers = []
     seconds = error.retry_after_seconds
@@ -128,7 +130,7 @@ def error_headers(error: VecstowError) -> list[tuple[bytes, bytes]]:
 
 
 def error_document(error: VecstowError) -> dict[str, Any]:
-    """The envelope of an error. `details` has at least `kind`, the name of the error's class."""
+    """Return the envelope of an error. `details` has at least `kind`, the name of the error's class."""
     details: dict[str, Any] = {"kind": type(error).__name__} | error.details
     for name in ("collection", "operation", "hint"):
         value = getattr(error, name)
@@ -144,8 +146,9 @@ def error_document(error: VecstowError) -> dict[str, Any]:
 
 
 def unexpected_error(error: Exception) -> VecstowError:
-    """What a client learns of an error that nobody foresaw: of one of the system's calls what it said, else
-    that there was one; the log has the rest.
+    """Return the error that a client gets for an unforeseen exception; the log has the details.
+
+    An OSError keeps its message, any other exception becomes `internal error`.
     """
     if isinstance(error, OSError):
         return as_storage_error(error, "answering the request")

@@ -1,4 +1,4 @@
-"""One request on its way through the dispatcher, and what became of it."""
+"""One request in the dispatcher, with the state of its answer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Send = Callable[[Any], Awaitable[None]]
 
 UNKNOWN_ROUTE: Final = "unknown"
 ABORT_IN_SCOPE: Final = "vecstow.abort"
-"""What closes the connection at once, whatever is still to be sent."""
+"""A function that closes the connection at once, and drops unsent bytes."""
 ARRIVED_IN_SCOPE: Final = "vecstow.arrived"
-"""A function that returns whether the whole body has arrived: it is read without a clock then."""
+"""A function that returns whether the whole body has arrived; such a body is read without a time limit."""
 JSON_IN_SCOPE: Final = "vecstow.json"
 """The decoded body of a request that FastAPI answers."""
 PIECE_BYTES: Final = 262_144
-"""Bytes of an answer that are handed to the connection at a time."""
+"""Bytes of an answer that are passed to the connection at a time."""
 
 
 class Exchange:
@@ -67,7 +67,7 @@ class Exchange:
         self.status = 500
 
     async def send(self, message: Any) -> None:
-        """Pass an ASGI message on, keeping the status; raises Disconnected for a client that reads slowly."""
+        """Send an ASGI message, and record the status; raise Disconnected for a client that is too slow."""
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
@@ -76,7 +76,7 @@ class Exchange:
             await self._send_body(message.get("body", b""), last=not message.get("more_body", False))
 
     async def answer(self, answer: Answer, *, last: bool = True) -> None:
-        """Send a whole answer; with `last` False the connection's fate stays open."""
+        """Send a whole answer. With `last` False the caller must send the final, empty message."""
         self.started = True
         self.status = answer.status
         await self._send(
@@ -99,9 +99,10 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def _send_large(self, body: bytes | bytearray, *, last: bool) -> None:
-        """Send in pieces, each when the client has taken the one before it; the account holds the body.
+        """Send in pieces, each after the client took the one before it; the lease holds the body.
 
-        The rate that is asked for is that of the whole body: trickling wins a client no time.
+        The required rate is that of the whole body, so a client that reads slowly gains no time. Raises
+        Disconnected, and aborts the connection, after the time limit.
         """
         self.lease.hold(Part.ANSWERS, len(body))
         seconds = self._settings.write_stall_seconds_max
@@ -119,29 +120,29 @@ class Exchange:
 
     @property
     def body_has_arrived(self) -> bool:
-        """Whether reading the body waits for nobody."""
+        """Whether the whole body has arrived, so that reading it does not wait."""
         has_arrived: Callable[[], bool] = self.scope.get(ARRIVED_IN_SCOPE, _never)
         return has_arrived()
 
 
 def _never() -> bool:
-    """The server does not say."""
+    """Return False: the server does not report whether the body has arrived."""
     return False
 
 
 def _nothing() -> None:
-    """Abort nothing: the server offers no way."""
+    """Do nothing: the server offers no way to abort."""
 
 
 class Replay:
-    """A `receive` after the body was read and decoded to `scope[JSON_IN_SCOPE]`: a sign of it stands here."""
+    """A `receive` for FastAPI once `scope[JSON_IN_SCOPE]` has the decoded body: `{}` stands for the body."""
 
     def __init__(self, has_body: bool, receive: Receive) -> None:
         self._body: bytes | None = b"{}" if has_body else b""
         self._receive = receive
 
     async def __call__(self) -> Any:
-        """The next ASGI message."""
+        """Return the next ASGI message."""
         if self._body is None:
             return await self._receive()
         body, self._body = self._body, None

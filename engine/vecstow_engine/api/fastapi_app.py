@@ -1,4 +1,4 @@
-"""The routes that FastAPI serves, and what becomes of their errors; behind the dispatcher, loaded late."""
+"""The FastAPI application: its routes and the answers of their errors. It is loaded late."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ if TYPE_CHECKING:
 
 
 _BOUNDS: Final = ("ge", "gt", "le", "lt", "expected")
-"""What Pydantic calls the limit that a value breaks."""
+"""Pydantic's names for the limit that a value breaks."""
 
 
 def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> FastAPI:
-    """Every route but those of health and points, which its OpenAPI document describes all the same."""
+    """Return the application with all routes except health and points.
+
+    Its OpenAPI document describes all routes. Raises LookupError for a route without a role.
+    """
     app = FastAPI(
         title="Vecstow",
         version=vecstow_engine.__version__,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Figures are at /metrics; nothing is sent anywhere, whatever the environment says.
+        # Figures are at /metrics. Nothing is sent elsewhere, even if the environment configures it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         dependencies=[
             Depends(refuse_another_route),
@@ -66,7 +69,7 @@ def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> Fa
 
 
 def _refuse_routes_without_role() -> None:
-    """Raise LookupError when a route is not in the table of roles."""
+    """Raise LookupError for a route outside the table of roles."""
     for route in [*collection_routes.router.routes, *server_routes.router.routes]:
         assert isinstance(route, APIRoute)
         for method in route.methods or ():
@@ -89,12 +92,12 @@ async def _on_http_exception(request: FastRequest, error: Exception) -> Response
 
 
 async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
-    # Starlette raises it again once this is sent; the dispatcher logs it.
+    # Starlette raises the exception again after the answer; the dispatcher logs it.
     return _failed(request, unexpected_error(error))
 
 
 def from_validation(errors: Any) -> VecstowError:
-    """The first of Pydantic's complaints as one of ours: 422 for a wrong shape, 400 for a wrong value."""
+    """Return the error for the first of Pydantic's errors: 422 for a wrong shape, 400 for a wrong value."""
     first = errors[0]
     place = [str(part) for part in first["loc"]]
     field = ".".join(place[1:]) or place[0]

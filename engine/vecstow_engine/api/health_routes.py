@@ -1,6 +1,6 @@
-"""Health: answered without FastAPI, so that a process is alive from its first moment.
+"""The health routes, without FastAPI: a process answers them from its first moment.
 
-A probe must never wait for what it probes: these routes touch no file and no thread.
+A probe must never wait for the parts that it checks: these routes use no file and no thread.
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {
     "/health": check_ready,
     "/health/check": check_ready,
 }
-"""Path to the check that raises while the answer is not `OK`."""
+"""The check of each path; a check raises while the answer is not `OK`."""
 
 
 def health_answer(engine: Engine, request: Request, *, names: bool = True) -> Answer:
-    """`OK`, as d-vecDB says it; raises what the check of that path raises, which may tell `names`, or not."""
+    """Return the answer `OK`, as d-vecDB gives it; raise the error of the path's check.
+
+    Without `names` the error loses its details, which may name collections.
+    """
     if request.method != "GET":
         raise MethodNotAllowed(request.method, request.path, "GET, HEAD")
     parse_query(request.query, ())

@@ -1,9 +1,10 @@
-"""The keys that are in force: those of a file, read again when it changes.
+"""The keys in force: those of a file, which is read again when it changes.
 
-The file is read whole every second, links followed: a Secret that is mounted as a folder is a link that is
-swapped, and then neither a watch of the file nor its times can be relied on. What was read is taken when the
-next look finds the same: an editor that writes in place may be half-way, at a point where an entry is still
-without its `collections`.
+The whole file is read every second through its links. A Secret that is mounted as a folder is a link that
+Kubernetes replaces, so neither a watch of the file nor its times are reliable.
+
+New content is taken when two reads in a row return it. An editor that writes in place may be half-way, where
+an entry still lacks its `collections`.
 """
 
 from __future__ import annotations
@@ -26,31 +27,34 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class KeyFile:
-    """The keys of the file's last good state."""
+    """The keys of the file's last valid content."""
 
     def __init__(self, path: Path) -> None:
-        """Read it; raises InvalidInput when it is not there or not right."""
+        """Read the file; raise InvalidInput when it is missing or invalid."""
         self.path = path
         self._seen = self._judged = _read(path)
         self.ring: KeyRing = parse_keys(self._seen, str(path))
-        """Replaced as a whole, so that any thread may use it."""
+        """The keys in force. A new object replaces the old one, so that any thread may use it."""
         self.loaded_at = time.time()
         self._refused: str | None = None
-        """Why the file's present state is not in force; logged once."""
+        """Why the file's present content is not in force; None when it is. Logged once."""
 
     @property
     def is_sound(self) -> bool:
-        """Whether the file's present state is in force."""
+        """Whether the file's present content is in force."""
         return self._refused is None
 
     async def follow(self) -> None:
-        """Look again and again, until cancelled."""
+        """Call `look` every second, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
-        """Take what the file has, when the last look found the same. Never raises: the keys before stay."""
+        """Take the file's content if the last look found the same.
+
+        Raises nothing: an error is logged, and the keys in force stay.
+        """
         try:
             found = _read(self.path)
         except VecstowError as error:
@@ -78,7 +82,7 @@ class KeyFile:
 
 
 def _read(path: Path) -> bytes:
-    """At most a byte more than is allowed; raises InvalidInput."""
+    """Return the file's content, at most one byte more than is allowed; raise InvalidInput."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InvalidInput(f"keys file {path} is no file", hint="name the file in the folder")

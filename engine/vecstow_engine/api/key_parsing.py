@@ -1,4 +1,4 @@
-"""The file that lists the API keys: one YAML (or JSON) document.
+"""The parser of the file of API keys: one YAML (or JSON) document.
 
     keys:
       - name: search-app
@@ -9,8 +9,8 @@
         role: sidecar
         key: 3c1f4b0f5a…                    # the key itself, instead of its digest
 
-No message quotes what a key may hide in: values that are long enough to be
-one, and what YAML's parser says of a line, are left out.
+No message quotes text that may contain a key. Values that are long enough to be a key, and the messages of
+the YAML parser, are left out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Fields = dict[str, yaml.Node]
 
 
 def parse_keys(raw: bytes, file: str) -> KeyRing:
-    """The keys of a file's content; raises InvalidInput that names file, entry and field, and no key."""
+    """Return the keys of a file's content; raise InvalidInput, which names file, entry and field, no key."""
     try:
         return KeyRing(_keys(_document(raw)))
     except InvalidInput as wrong:
@@ -60,12 +60,12 @@ def _document(raw: bytes) -> yaml.Node | None:
     if len(raw) > FILE_BYTES_MAX:
         raise InvalidInput(f"it has more than {FILE_BYTES_MAX} bytes")
     try:
-        # Composed by hand from its nodes: nothing is taken for a number or a date, and each has its line.
+        # Nodes, not values: they have line numbers, and YAML makes no numbers or dates of their texts.
         return yaml.compose(raw.decode(), yaml.BaseLoader)
     except UnicodeDecodeError as broken:
         raise InvalidInput(f"it is not UTF-8 at byte {broken.start}") from None
     except (yaml.YAMLError, RecursionError) as broken:
-        # YAML's own words may hold a key: an alias, a tag.
+        # The parser's message may quote a key, as an alias or a tag.
         mark = getattr(broken, "problem_mark", None)
         place = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
         raise InvalidInput(f"it is no valid YAML{place}; keys with special characters need quotes") from None
@@ -185,5 +185,5 @@ def _text(node: yaml.Node, where: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """` 'value'` when that is too short to be somebody's key."""
+    """Return ` 'value'` when the value is too short to be a key, else nothing."""
     return f" {value!r}" if len(value) < KEY_CHARACTERS_MIN else ""

@@ -1,4 +1,4 @@
-"""What an API key is: a name, a role, perhaps some collections, and of the key itself a digest alone."""
+"""API keys: each has a name, a role, optionally some collections, and only the digest of the key itself."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ KEY_CHARACTERS_MAX: Final = 256
 
 
 class Role(StrEnum):
-    """What a key is for."""
+    """The permissions of a key."""
 
     ADMIN = "admin"
     """Everything."""
     WRITE = "write"
-    """What `read` may, and to store and delete points and create collections."""
+    """The permissions of `read`, and to store and delete points and create collections."""
     READ = "read"
-    """What `monitor` may, and to search, get and describe."""
+    """The permissions of `monitor`, and to search, get and describe."""
     MONITOR = "monitor"
-    """State and figures, no point: the manager, Prometheus."""
+    """State and figures, no point: for the manager and Prometheus."""
     SIDECAR = "sidecar"
-    """To poke the engine, and nothing else."""
+    """Only `POST /state/refresh`."""
 
 
 LIMITABLE: Final = (Role.ADMIN, Role.WRITE, Role.READ)
-"""Roles whose keys may be limited to some collections."""
+"""The roles whose keys may be limited to some collections."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """One entry of the file. Its name may be logged and answered."""
+    """One entry of the file of keys. Logs and answers may contain its name."""
 
     name: str
     role: Role
     digest: bytes = field(repr=False)
     """SHA-256 of the key."""
     patterns: tuple[str, ...] = ()
-    """Empty: all collections."""
+    """Patterns of collection names, with * and ?; empty: all collections."""
     _names: re.Pattern[str] | None = field(default=None, repr=False)
 
     def reaches(self, collection: str) -> bool:
-        """Whether this key is for that collection."""
+        """Whether the key is for that collection."""
         return self._names is None or self._names.fullmatch(collection) is not None
 
 
 class KeyRing:
-    """The keys of one state of the file."""
+    """The keys of one version of the file."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self.keys: Final = tuple(keys)
 
     def find(self, presented: bytes) -> Key | None:
-        """The key that was presented; the time it takes tells nothing about any."""
+        """Return the key with these bytes, None without one. The time does not depend on the keys' values."""
         if len(presented) > KEY_CHARACTERS_MAX:
             return None
         digest = hashlib.sha256(presented).digest()

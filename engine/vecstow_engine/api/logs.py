@@ -1,6 +1,6 @@
-"""Logging, set up once at the edge: constant messages with key-value fields, as text for people or JSON.
+"""The setup of logging: constant messages with key-value fields, as text for people or as JSON.
 
-structlog's events and the standard library's records (uvicorn's among them) take the same way out, to stderr.
+structlog's events and the standard library's records, for example uvicorn's, use one handler, to stderr.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SHARED: Final[list[Any]] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
-# Without the frames' variables: headers with keys are among them, and what users store.
+# Without the frames' variables, which contain headers with keys, and users' data.
 _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 
 
 def configure_logging(log_format: str = "text", level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every log line to `stream` (stderr) in that format, from that level on; may be called again."""
+    """Send log lines of `level` and above to `stream` (default stderr). May be called again."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -73,5 +73,5 @@ def _adopt_uvicorn(number: int) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # uvicorn's own start and stop lines repeat ours; its warnings stay.
+    # uvicorn's lines on start and stop repeat those of this package; its warnings stay.
     logging.getLogger("uvicorn.error").setLevel(max(number, logging.WARNING))

@@ -1,4 +1,4 @@
-"""Which bytes a request brings and which it wants: JSON (RFC 8259) or MessagePack."""
+"""The formats of bodies and answers: JSON (RFC 8259) or MessagePack."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _to_msgpack = msgspec.msgpack.Encoder(enc_hook=str)
 
 
 def media_of_body(content_type: bytes | None) -> Media:
-    """The format that a Content-Type names, JSON without one; raises UnsupportedMedia."""
+    """Return the format that a Content-Type names, JSON without one; raise UnsupportedMedia."""
     if content_type is None:
         return Media.JSON
     if (exact := _KNOWN.get(content_type)) is not None:
@@ -49,7 +49,7 @@ def media_of_body(content_type: bytes | None) -> Media:
 
 
 def media_of_answer(accept: bytes | None) -> Media:
-    """MessagePack when the Accept header asks for it by name, else JSON."""
+    """Return MessagePack when the Accept header names it before JSON, else JSON."""
     if accept is None or b"msgpack" not in accept:
         return Media.JSON
     if (exact := _KNOWN.get(accept)) is not None:
@@ -59,7 +59,7 @@ def media_of_answer(accept: bytes | None) -> Media:
 
 
 def encode(value: Any, media: Media) -> bytes:
-    """`value` in that format; what the format does not know becomes its string."""
+    """Return `value` in that format; a value of an unsupported type becomes its string."""
     if media is Media.JSON:
         return _to_json.encode(value)
     try:

@@ -1,5 +1,6 @@
-"""HTTP metrics, named by Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units,
-`_total` for counters. What the engine knows is asked at scrape time, by `collector`.
+"""The HTTP metrics, named by Prometheus' conventions: base units, `_total` for counters.
+
+Source: https://prometheus.io/docs/practices/naming/. `collector` has the engine's figures.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class HttpMetrics:
-    """Counts and times requests by route; label objects are looked up once per combination."""
+    """The counts and times of requests by route; label objects are looked up once per combination."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -68,16 +69,16 @@ class HttpMetrics:
         self._histograms: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, in_flight: Callable[[], float]) -> None:
-        """Register the gauge that the dispatcher keeps by itself."""
+        """Register the gauge of requests in flight, whose number the dispatcher keeps."""
         gauge = Gauge("vecstow_http_requests_in_flight", "Requests being answered.", registry=self.registry)
         gauge.set_function(in_flight)
 
     def watch_memory(self, memory: RequestMemory) -> None:
-        """Register the account of the memory of requests."""
+        """Register the metrics of the memory of requests."""
         self.registry.register(_MemoryCollector(memory))
 
     def watch_keys(self, keys: KeyFile) -> None:
-        """Register what is known of the file of API keys, as Prometheus names such figures of its own."""
+        """Register the metrics of the file of API keys, named like Prometheus' own reload metrics."""
         for name, text, value in (
             ("vecstow_keys", "API keys in force.", lambda: len(keys.ring.keys)),
             (
@@ -94,7 +95,7 @@ class HttpMetrics:
             Gauge(name, text, registry=self.registry).set_function(value)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request; `route` is a template, never a path as it was sent."""
+        """Count one answered request; `route` is a template, never a path that a client sent."""
         if method not in _METHODS:
             method = "other"
         counter = self._counters.get((route, method, status))
@@ -109,13 +110,13 @@ class HttpMetrics:
 
 
 class _MemoryCollector(Collector):
-    """The account by parts, asked at scrape time."""
+    """The memory of requests by parts, read at each scrape."""
 
     def __init__(self, memory: RequestMemory) -> None:
         self._memory = memory
 
     def collect(self) -> Iterator[Metric]:
-        """Gauges of what is held and of the limit; a counter of the requests that did not fit."""
+        """Yield gauges of the held memory and of the limit, and a counter of refused requests."""
         held = GaugeMetricFamily(
             "vecstow_request_memory_bytes",
             "Memory of requests: bodies, what they are decoded to, answers that are not sent yet.",

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, and the routes of health and points, which FastAPI does not see."""
+"""The OpenAPI document: FastAPI's, with the routes of health and points, which FastAPI does not serve."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SECURITY_SCHEMES: Final[dict[str, Schema]] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
-"""One of these, when the engine asks for keys."""
+"""The ways to send a key, when the engine requires keys; one of them suffices."""
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 256, "example": "docs/a.md"}
 _VECTOR: Final[Schema] = {"type": "array", "items": {"type": "number"}, "example": [0.1, 0.2, 0.3]}
@@ -56,7 +56,7 @@ _SEARCH_INTEGERS: Final[dict[str, Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
     "ef_search": {"type": "integer", "minimum": 1, "maximum": EF_SEARCH_MAX},
 }
-"""As the query of a search has them; its body may have null as well."""
+"""The parameters of a search in the query string; in a body they may also be null."""
 
 
 def _object(required: tuple[str, ...], **properties: Schema) -> Schema:
@@ -138,7 +138,7 @@ _OPERATIONS: Final[dict[tuple[str, str], tuple[str, str | None, str | None, Sche
 
 
 def document(app: FastAPI) -> Schema:
-    """The whole document, made at the first call."""
+    """Return the whole document, which the first call makes."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
@@ -208,7 +208,7 @@ def _ok(data: Schema) -> Schema:
 
 
 def _add_security(operation: Schema, access: Access) -> None:
-    """The least role, in the place that OpenAPI 3.1 has for it."""
+    """Add the least role to an operation, as a scope of its security requirement (OpenAPI 3.1)."""
     if access.role is None:
         operation["security"] = []
         return

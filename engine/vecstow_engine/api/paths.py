@@ -1,7 +1,7 @@
-"""The raw path of a request: split at its slashes first, unquoted once afterwards.
+"""The raw path and the query of a request: a path is split at its slashes first, then unquoted once.
 
-So `docs%2Fa.md` is one id, and no escape can add a segment. What is unquoted is a name or an id, and is
-checked as such before use: none can hold a path that leaves the data directory.
+`docs%2Fa.md` is therefore one id, and no escape can add a segment. An unquoted segment is a name or an id,
+and is checked before use, so that it cannot hold a path outside the data directory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _QUERY_FIELDS_MAX: Final = 32
 
 
 def raw_path(scope_path: bytes) -> str:
-    """The path as it was sent; raises Malformed when it is not ASCII."""
+    """Return the path as the client sent it; raise Malformed when it is not ASCII."""
     try:
         return scope_path.decode("ascii")
     except UnicodeDecodeError as broken:
@@ -28,7 +28,7 @@ def raw_path(scope_path: bytes) -> str:
 
 
 def unquote_segment(segment: str) -> str:
-    """One path segment with its escapes undone; raises Malformed for bad escapes and bad UTF-8."""
+    """Return one path segment with its escapes decoded; raise Malformed for bad escapes and bad UTF-8."""
     if "%" not in segment:
         return segment
     if _BROKEN_ESCAPE.search(segment):
@@ -44,7 +44,10 @@ def unquote_segment(segment: str) -> str:
 
 
 def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
-    """The query's parameters; raises InvalidInput for unknown or repeated ones, Malformed for bad escapes."""
+    """Return the query's parameters.
+
+    Raises InvalidInput for unknown or repeated ones, Malformed for a query that cannot be parsed.
+    """
     if not query:
         return {}
     try:
@@ -72,7 +75,7 @@ def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
 
 
 def query_integer(values: dict[str, str], name: str) -> int | None:
-    """A query parameter as an integer, None when absent; raises InvalidInput."""
+    """Return a query parameter as an integer, None when absent; raise InvalidInput."""
     text = values.get(name)
     if text is None:
         return None

@@ -1,6 +1,6 @@
-"""The hot routes: points and search. Found by the segments of the path, answered without FastAPI.
+"""The hot routes: points and search. The segments of the path select the route; FastAPI is not used.
 
-`docs/api.md` and `openapi.py` describe them beside the others.
+`docs/api.md` and `openapi.py` describe these routes with the others.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 Handler = Callable[["Engine", Request, "Collection", str], Awaitable[Answer]]
 SEARCH_QUERY: Final = ("limit", "ef_search")
 GET_VALUES_MAX: Final = 4_000_000
-"""Numbers in one answer: about 80 MB of JSON."""
+"""The most numbers in one answer: about 80 MB of JSON."""
 GET_CHUNK_POINTS: Final = 128
-"""Points read and rendered before others get their turn, unless their vectors are large."""
+"""Points that are read and rendered before other requests run; fewer when the vectors are large."""
 GET_CHUNK_VALUES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class PointRoute:
-    """One operation on points: its template, as metrics and OpenAPI name it, and who answers."""
+    """One operation on points: method, template (as in metrics and OpenAPI) and handler."""
 
     method: str
     template: str
@@ -46,7 +46,7 @@ class PointRoute:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route and what the path gave for it."""
+    """A route, with the collection and the id from the path."""
 
     route: PointRoute
     collection: str
@@ -55,11 +55,11 @@ class Match:
     """The raw segment."""
 
     async def answer(self, engine: Engine, request: Request) -> Answer:
-        """Check the name and the query, and hand over to the route's handler."""
+        """Check the name and the query, and return the answer of the route's handler."""
         name = check_collection_name(self.collection, "collection")
         if request.query and not self.route.query:
             parse_query(request.query, ())
-        # Looked up once: no step of the request reaches another collection that gets the name meanwhile.
+        # One lookup: no step of the request can reach another collection that takes the name meanwhile.
         return await self.route.handler(engine, request, engine.collection(name), self.point_id)
 
 
@@ -164,7 +164,10 @@ POINT_ROUTES: Final = (SEARCH, INSERT, *BY_WORD.values(), *BY_METHOD.values())
 
 
 def find_point_route(method: str, path: str) -> Match | None:
-    """The route of a raw path, None when no point route has this path and method; raises Malformed."""
+    """Return the route of a raw path; None when no point route has this path and method.
+
+    Raises Malformed for a collection name with bad escapes.
+    """
     segments = path.split("/")
     if len(segments) == 4 and segments[1] == "collections" and method == "POST":
         route = BY_LAST.get(segments[3])

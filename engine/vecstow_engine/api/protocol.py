@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 protocol with bounds on what a connection may hold: uvicorn itself sets none of these.
+"""uvicorn's HTTP/1.1 protocol with limits on the resources of a connection, which uvicorn does not have.
 
-An answer never overtakes those of earlier requests, and no byte of a body is read as a request.
+Answers keep the order of their requests, and no byte of a body is read as a request.
 
-Extends `HttpToolsProtocol` at its parser callbacks, which the locked version of uvicorn fixes.
+The class overrides the parser callbacks of `HttpToolsProtocol`; the lock file fixes the version of uvicorn.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _VERSIONS: Final = ("1.0", "1.1")
 
 
 class _Refused(Exception):
-    """Raised inside the parser, which then refuses the request."""
+    """Raised in a callback to make the parser refuse the request."""
 
 
 def bounded_protocol(
     settings: HttpSettings, is_draining: Callable[[], bool] = lambda: False
 ) -> type[asyncio.Protocol]:
-    """A protocol class whose connections share `settings` and one account of who is idle.
+    """Return a protocol class whose connections share `settings` and one list of idle connections.
 
-    While `is_draining`, a request is the last one of its connection.
+    While `is_draining` returns True, each request is the last one of its connection.
     """
     idle: OrderedDict[BoundedProtocol, None] = OrderedDict()
     shared = {"settings": settings, "idle": idle, "is_draining": staticmethod(is_draining)}
@@ -49,24 +49,24 @@ def bounded_protocol(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. It is idle when no request of it is being read past its headers or answered."""
+    """One connection. A connection is idle while no request of it is answered or has complete headers."""
 
     settings: HttpSettings
     idle: OrderedDict[BoundedProtocol, None]
     is_draining: Callable[[], bool]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Admit the connection; over the limit, the one that is idle for longest makes room."""
+        """Admit the connection; over the limit, close the connection that is idle for longest, or refuse."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(FREE_BYTES)
         self._reading_headers = True
         self._header_bytes = 0
-        """What arrived since the last headers or the last piece of a body."""
+        """Bytes that arrived since the last headers or the last piece of a body."""
         self._header_clock: asyncio.TimerHandle | None = None
         self._stall_clock: asyncio.TimerHandle | None = None
         self._is_upgrade_offered = False
         self._running: RequestResponseCycle | None = None
-        """The request that is answered now, or was last."""
+        """The request that is answered now, or was answered last."""
         self._refusal: VecstowError | None = None
         """Why nothing more is read from this connection."""
         if len(self.connections) > self.settings.connections_max and not self._make_room():
@@ -80,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         _cancel(self._header_clock)
         _cancel(self._stall_clock)
-        # uvicorn tells the request that was read last alone.
+        # uvicorn notifies only the request that was read last.
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -88,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what arrives outside of bodies: the parser keeps an unfinished line, however long."""
+        """Parse bytes, and limit those outside of bodies: the parser keeps unfinished lines of any length."""
         if self._refusal is not None:
             return
         if self._reading_headers and self._header_clock is None:
@@ -104,24 +104,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_BAD_REQUEST)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether to stay open: a client that sends no more still waits for the answers."""
+        """Whether the connection stays open: a client that has closed its side may wait for answers."""
         if self._is_in_body() or not self._is_answering():
             return False
         self.cycle.keep_alive = False
         return True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; a trailer is none (RFC 9110, 6.5.1), and nobody here reads it."""
+        """Store a header; drop a trailer, which is not a header (RFC 9110, 6.5.1): no route reads it."""
         if self._reading_headers:
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """Count what stands between pieces of a body from here on."""
+        """Pass on a piece of the body, and restart the count of bytes outside of bodies."""
         self._header_bytes = 0
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Give the limits from here on to the request."""
+        """End the limits of the headers, and start the request, unless it is refused."""
         if self.parser.get_http_version() not in _VERSIONS or self.parser.get_method() == b"CONNECT":
             raise _Refused
         self._is_upgrade_offered = self.parser.should_upgrade()
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
-            # RFC 9110, 10.1.1: such a client does not know the interim answer.
+            # RFC 9110, 10.1.1: a client of HTTP/1.0 does not know the interim answer.
             self.cycle.waiting_for_100_continue = False
         has_arrived = partial(_has_arrived, weakref.ref(self.cycle))
         extras = {ABORT_IN_SCOPE: self.transport.abort, ARRIVED_IN_SCOPE: has_arrived}
@@ -153,7 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The connection is idle again unless more requests wait in it."""
+        """Start the next request; without one, write the refusal or mark the connection as idle."""
         super().on_response_complete()
         if self.pipeline or self._is_answering():
             self.flow.pause_reading()
@@ -163,12 +163,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.idle[self] = None
 
     def pause_writing(self) -> None:
-        """The client reads slower than it is written to: watch that it reads at all."""
+        """Pause, and watch that the client, which reads slowly, makes progress."""
         super().pause_writing()
         self._watch_progress(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """The client caught up."""
+        """Resume, and stop the watch: the client has read the buffer."""
         _cancel(self._stall_clock)
         super().resume_writing()
 
@@ -181,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _headers_late(self) -> None:
         if self not in self.idle:
-            # An earlier request is still being answered: that takes the time that it takes.
+            # An earlier request is still being answered, which has no limit here.
             self._start_header_clock()
         elif not self.transport.is_closing():
             self.transport.close()
@@ -214,9 +214,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = self._decline_upgrade() + data[stopped.args[0] :]
 
     def _decline_upgrade(self) -> bytes:
-        """Return the head of the request without its offer, for a new parser.
+        """Return the head of the request without the offer of an upgrade, for a new parser.
 
-        A server may ignore an offer (RFC 9110, 7.8), but the parser takes it and drops the declared body.
+        A server may ignore the offer (RFC 9110, 7.8), but the parser accepts it and drops the declared body.
         """
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
@@ -226,14 +226,14 @@ class BoundedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _is_in_body(self) -> bool:
-        """Whether more of the last request's body is to come."""
+        """Whether a part of the last request's body is still missing."""
         return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
 
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
     def _refuse(self, error: VecstowError) -> None:
-        """Read no more, answer the requests that arrived whole, then refuse what came after them."""
+        """Read no more, answer the complete requests, then refuse the bytes after them."""
         self._refusal = error
         if not self._is_in_body():
             if not self._is_answering():
@@ -251,9 +251,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _has_arrived(cycle: weakref.ref[RequestResponseCycle]) -> bool:
-    """Whether the whole body of a request is there.
+    """Whether the whole body of a request has arrived.
 
-    A strong reference would tie the request to its own scope: only the garbage collector would free it.
+    The reference is weak because the request's scope holds this function. A strong one would form a cycle,
+    which only the garbage collector frees.
     """
     request = cycle()
     return request is not None and not request.more_body

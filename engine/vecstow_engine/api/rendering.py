@@ -1,6 +1,6 @@
-"""From points and hits to answers: payloads are spliced in as the JSON that they are stored as.
+"""The rendering of points and hits to answers: payloads are inserted as the stored JSON.
 
-An answer grows in one buffer, which the request's lease weighs: it is refused before it is complete.
+An answer grows in one buffer, which the request's lease accounts for. A too large answer is refused early.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vecstow_engine.model.payloads import pack_payload
 from vecstow_engine.service.request_memory import Lease, Part
 
 HITS_PER_STEP: Final = 128
-"""Hits rendered before they are weighed: 8 MiB of payloads."""
+"""Hits that are rendered between two checks of the lease: 8 MiB of payloads."""
 
 _NULL: Final = Raw(b"null")
 _NIL: Final = Raw(b"\xc0")
@@ -43,12 +43,12 @@ class _JsonPoint(msgspec.Struct):
 class _PackedPoint(msgspec.Struct):
     id: str
     data: bytes
-    """As a vector has it on its way in: a bin of little-endian float32."""
+    """A bin of little-endian float32, as in requests."""
     metadata: Raw
 
 
 async def hits_answer(hits: list[Hit], media: Media, lease: Lease) -> Answer:
-    """`[{id, distance, metadata}]`, nearest first; takes the hits out of their list as they are rendered.
+    """Return the answer `[{id, distance, metadata}]`, nearest first; empty the list `hits` meanwhile.
 
     Raises TooLarge or Busy for too much payload.
     """
@@ -70,17 +70,17 @@ def _hits_answer(hits: list[Hit], media: Media, lease: Lease) -> Answer:
 
 
 def point_answer(point: Point, media: Media) -> Answer:
-    """`{id, data, metadata}`."""
+    """Return the answer `{id, data, metadata}`."""
     return success(_point(point, media), media)
 
 
 async def points_answer(
     chunks: AsyncIterable[Sequence[Point | None]], count: int, media: Media, lease: Lease
 ) -> Answer:
-    """A list of `count` points in the order of the ids asked for, null where there is none.
+    """Return a list of `count` points in the order of `chunks`, null for an unknown id.
 
-    Each chunk is rendered as it comes: numbers in JSON take many times the room of the vectors. Raises
-    TooLarge or Busy when that takes too much.
+    Each chunk is rendered when it arrives, because numbers in JSON take many times the memory of vectors.
+    Raises TooLarge or Busy when the answer takes too much memory.
     """
     growing = _Growing(media, count, lease)
     async for chunk in chunks:
@@ -94,7 +94,7 @@ def _add_points(growing: _Growing, points: Sequence[Point | None], media: Media)
 
 
 class _Growing:
-    """An answer that is a list, rendered in steps."""
+    """An answer whose data are a list, rendered in steps."""
 
     def __init__(self, media: Media, count: int, lease: Lease) -> None:
         self._media = media
@@ -103,7 +103,7 @@ class _Growing:
         self._separator = b""
 
     def add(self, values: Sequence[Any]) -> None:
-        """Render more, and weigh what there is by now."""
+        """Render more values, and hold the buffer's size in the lease; raise TooLarge or Busy."""
         if self._media is Media.JSON:
             self._body += self._separator
             self._body += memoryview(_json.encode(values))[1:-1]
@@ -113,7 +113,7 @@ class _Growing:
         self._lease.grow(Part.ANSWERS, len(self._body))
 
     def answer(self) -> Answer:
-        """The whole answer."""
+        """Return the whole answer."""
         self._body += list_tail(self._media)
         return Answer(200, self._body, self._media.value)
 

@@ -1,7 +1,8 @@
-"""Repeated keys of objects are refused: msgspec takes the last value, another reader the first (RFC 8259, 4).
+"""The refusal of repeated keys: msgspec takes the last value, another reader the first (RFC 8259, 4).
 
-Nothing is parsed twice for that. Outside of strings a JSON text has one colon for each member, and a map of
-MessagePack claims the number of its entries: what has more of them than the decoded value has lost a member.
+A text is parsed twice only if a count differs. Outside of strings a JSON text has one colon for each member,
+and a map of MessagePack declares the number of its entries. If these are more than the members of the decoded
+value, the decoder has dropped a member.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _HEADS: Final = {
     **{0xDE + n: (2 << n, 0, 0) for n in range(2)},  # map
     **{0xD4 + n: (0, 1 + (1 << n), 0) for n in range(5)},  # fixext
 }
-"""What follows a first byte of MessagePack that is in none of these: fixmap, fixstr, `_FIXED`."""
+"""The parts after each first byte of MessagePack other than fixmap, fixstr and those in `_FIXED`."""
 
 _FIXED: Final = re.compile(
     rb"(?:[\x00-\x7f\x90-\x9f\xc0\xc2\xc3\xe0-\xff]|[\xcc\xd0].|[\xcd\xd1\xdc]..|[\xca\xce\xd2\xdd].{4}"
     rb"|[\xcb\xcf\xd3].{8})++",
     re.DOTALL,
 )
-"""Numbers, constants and heads of arrays. A vector in a payload is one step, not a step for each number."""
+"""Runs of numbers, constants and heads of arrays: a vector in a payload is one match, not one per number."""
 
 
 def check_text(text: Text, value: Any, field: str) -> None:
@@ -71,9 +72,9 @@ def check_block(block: Text, value: Any, field: str) -> None:
 
 
 def check_members(text: Text, known: int, values: Iterable[Raw], field: str = "body") -> None:
-    """Raise InvalidInput when the objects of a JSON text have more members than are `known`.
+    """Raise InvalidInput when the objects of a JSON text do not have exactly `known` members.
 
-    `values` are those members' values that may have colons themselves.
+    `values` are the values of members that may contain colons themselves.
     """
     inner = sum(_colons(bytes(value)) for value in values)
     if _colons(text) - inner != known:
@@ -81,7 +82,7 @@ def check_members(text: Text, known: int, values: Iterable[Raw], field: str = "b
 
 
 def check_entries(block: Text, known: int) -> None:
-    """Raise InvalidInput when the map of a MessagePack body claims more entries than are `known`."""
+    """Raise InvalidInput when the map of a MessagePack body does not declare exactly `known` entries."""
     head = block[0]
     claimed = head & 0x0F if head < 0x90 else int.from_bytes(block[1 : 3 if head == 0xDE else 5], "big")
     if claimed != known:
@@ -105,7 +106,7 @@ def _colons(text: Text) -> int:
         values = np.frombuffer(text, np.uint8)
         starts = range(0, len(values), _SLICE_BYTES)
         return sum(int(np.count_nonzero(values[at : at + _SLICE_BYTES] == _COLON)) for at in starts)
-    # find() looks at many bytes at once, count() at one by one.
+    # find() compares many bytes at once, count() one by one.
     found, at = 0, text.find(b":")
     while at >= 0 and found < _FINDS_MAX:
         found, at = found + 1, text.find(b":", at + 1)
@@ -129,12 +130,12 @@ def _find_repeated(text: Text) -> str | None:
     except _Found as found:
         return str(found)
     except RecursionError:
-        return None  # too deep for every limit that comes after
+        return None  # a later limit on depth refuses the text
     return None
 
 
 def _map_entries(block: Text) -> int:
-    """Entries of all maps in a MessagePack block that a decoder has accepted."""
+    """Return the number of entries of all maps in a MessagePack block that a decoder has accepted."""
     entries = at = 0
     while at < len(block):
         first = block[at]
@@ -154,7 +155,7 @@ def _map_entries(block: Text) -> int:
 
 
 def _members(value: Any) -> int:
-    """Members of all objects in a decoded value."""
+    """Return the number of members of all objects in a decoded value."""
     members = 0
     waiting: list[Any] = [[value]]
     while waiting:

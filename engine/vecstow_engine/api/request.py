@@ -1,7 +1,7 @@
-"""One request as the dispatcher hands it on: parsed headers, the raw path, the whole body.
+"""One request as routes get it: parsed headers, the raw path, the whole body.
 
-The parser in front has settled where a message ends (RFC 9112, 6.3): one Content-Length, or chunks. What the
-headers say besides is judged here.
+The HTTP parser has already found the end of the message (RFC 9112, 6.3): one Content-Length, or chunks. This
+module checks the other headers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HOST: Final = re.compile(rb"[^\s/?#@\\\x00-\x1f\x7f]*")
 
 
 class Request:
-    """What a route needs of a request; `body` is set when it was read."""
+    """The parts of a request that a route needs; `body` is empty until it is read."""
 
     __slots__ = (
         "answer_media",
@@ -38,9 +38,9 @@ class Request:
     )
 
     def __init__(self, scope: Any, path: str, lease: Lease) -> None:
-        """Read the headers; raises Malformed and UnknownExpectation."""
+        """Read the headers; raise Malformed or UnknownExpectation."""
         self.lease = lease
-        # The server leaves out the body of the answer to HEAD.
+        # HEAD runs as GET: the server leaves out the body of the answer.
         self.method: str = "GET" if scope["method"] == "HEAD" else scope["method"]
         self.path = path
         self.query: bytes = scope["query_string"]
@@ -72,7 +72,7 @@ class Request:
         self.answer_media = media_of_answer(accept)
 
     async def decode(self, read: Callable[..., T], *args: object) -> T:
-        """Return what `read` makes of body, media, lease and `args`; give up the body's memory."""
+        """Return the result of `read` for body, media, lease and `args`; give back the body's memory."""
         try:
             size = len(self.body)
             return await run_coding(size, read, self.body, self.body_media, self.lease, *args)
@@ -80,18 +80,18 @@ class Request:
             self.drop_body()
 
     def drop_body(self) -> None:
-        """Forget the body, and give up its memory where that is worth it before the request ends."""
+        """Drop the body; give back its memory now if it has more than FREE_BYTES."""
         if len(self.body) > FREE_BYTES:
             self.lease.hold(Part.BODIES, 0)
         self.body = b""
 
     @property
     def body_media(self) -> Media:
-        """The format of the body; raises UnsupportedMedia."""
+        """Return the format of the body; raise UnsupportedMedia."""
         return media_of_body(self.content_type)
 
     def check_encoding(self) -> None:
-        """Raise UnsupportedEncoding unless the body comes as it is."""
+        """Raise UnsupportedEncoding when the body is compressed or otherwise coded."""
         if self.content_encoding:
             raise UnsupportedEncoding(
                 f"content encoding {_shown(self.content_encoding)} is not read here",

@@ -1,7 +1,7 @@
-"""Bodies and answers of the routes that FastAPI serves, as Pydantic reads and OpenAPI shows them.
+"""The bodies and answers of the routes that FastAPI serves, for Pydantic and OpenAPI.
 
-Values are checked by the model (`Manifest`, `parse_metric`, …), so that REST, files and resources share one
-set of limits; here only names and types of fields are.
+These classes check only names and types of fields. The model (`Manifest`, `parse_metric`, …) checks values,
+so that REST, files and resources share one set of limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Running the application: the socket first, then the engine beside it, and an orderly end.
+"""The server: it opens the socket, starts the engine in the background, and ends in order.
 
-SIGTERM and SIGINT: accept no more connections, finish what is in flight within the grace, stop the engine,
-exit 0. SIGTERM lets requests come in for `drain_seconds` before that.
+On SIGTERM and SIGINT it accepts no more connections, finishes the requests in flight within the grace, stops
+the engine, and exits with 0. After SIGTERM it first accepts requests for `drain_seconds` more.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ def serve(
     settings: HttpSettings | None = None,
     keys: KeyFile | None = None,
 ) -> int:
-    """Serve until a signal comes; returns the exit code. Port 0 takes a free one, which the log names.
+    """Serve until a signal; return the exit code. Port 0 selects a free port, which the log names.
 
-    With `keys` everything but health is answered to who brings one of them.
-
-    Call `configure_logging` before.
+    With `keys`, every request except health needs one of the keys. Call `configure_logging` before.
     """
     settings = settings or HttpSettings()
     try:
@@ -54,7 +52,7 @@ def serve(
     run = _Run()
     app = Application(engine, settings, on_failure=run.fail, keys=keys)
     run.server = server = _Server(app, engine, settings)
-    # uvicorn takes them later, once its loop runs, and gives them back when it is done.
+    # uvicorn installs its own handlers later, while its loop runs, and restores these afterwards.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     log.info("listening", host=host, port=listener.getsockname()[1], keys=keys and len(keys.ring.keys))
@@ -64,8 +62,9 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Ends when nobody sends any more: no request is lost with a connection that is kept alive, or with one
-    that waits to be accepted.
+    """The uvicorn server with a drain: it ends some time after SIGTERM, when clients send no more.
+
+    Without a drain, requests on open connections, or on those that wait to be accepted, would be lost.
     """
 
     def __init__(self, app: Application, engine: Engine, settings: HttpSettings) -> None:
@@ -75,9 +74,10 @@ class _Server(uvicorn.Server):
         self._ends_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the drain at the first SIGTERM, end it at any other signal; one more SIGINT waits for nobody.
+        """Begin the drain at the first SIGTERM, and end it at any other signal.
 
-        uvicorn's own would raise the signal once more at the end: the process shall end with 0.
+        One more SIGINT ends the server without waiting for requests. uvicorn's own handler would raise the
+        signal again at the end, but the process must exit with 0.
         """
         was_leaving, self._engine.leaving = self._engine.leaving, True
         if sig == signal.SIGTERM and not was_leaving:
@@ -88,19 +88,19 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether it is time to end."""
+        """Whether the server must end now."""
         return await super().on_tick(counter) or time.monotonic() >= self._ends_at
 
 
 class _Run:
-    """What decides the exit code."""
+    """The exit code of a run, and the server that an error ends."""
 
     def __init__(self) -> None:
         self.server: uvicorn.Server | None = None
         self.exit_code = EXIT_OK
 
     def fail(self, reason: Exception) -> None:
-        """The engine did not start or stop: say why, and end the server."""
+        """Log why the engine did not start or stop, and end the server with EXIT_REFUSED."""
         self.exit_code = EXIT_REFUSED
         if isinstance(reason, VecstowError):
             log.error("the data directory cannot be served", reason=reason.message, hint=reason.hint)
@@ -111,9 +111,9 @@ class _Run:
 
 
 def _listen(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket: the kernel accepts connections from now on, whatever is still to be done here.
+    """Return a listening socket: the kernel accepts connections from now on, before the engine has started.
 
-    On `::` it takes IPv4 too: who asks in the same pod asks 127.0.0.1.
+    On `::` the socket accepts IPv4 too: clients in the same pod use 127.0.0.1.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()

@@ -1,4 +1,4 @@
-"""Routes of the server as a whole: state, holds, figures."""
+"""The routes of the server as a whole: state, hold, figures."""
 
 from __future__ import annotations
 

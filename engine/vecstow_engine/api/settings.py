@@ -1,4 +1,4 @@
-"""Settings of the HTTP server: every one bounds something that a client could otherwise use up."""
+"""The settings of the HTTP server: each limits a resource that clients could otherwise use up."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The shapes of hot bodies as msgspec reads them, and what a client is told when one does not fit.
+"""The structures of hot bodies for msgspec, and the errors for bodies that do not fit.
 
-`Raw` parts are decoded later, one at a time, and only when they are known to be small enough: a batch never
-becomes a heap of Python objects as a whole.
+`Raw` parts are decoded later, one at a time, after their size is checked: a batch is never decoded to Python
+objects as a whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Body = bytes | bytearray | memoryview | Raw
 
 NO_TEXT: Final = Raw(b"null")
 NO_BLOCK: Final = Raw(b"\xc0")
-"""What stands for a member that is not there; a null that is sent is another object."""
+"""The defaults for a missing member, in JSON and MessagePack; a null that was sent is another object."""
 
 
 class JsonPoint(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ class JsonPoint(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def given(self) -> int:
-        """How many members the object had, each key counted once."""
+        """Return the number of members that the object had; a repeated key counts once."""
         return 1 + (self.id is not NO_TEXT) + (self.metadata is not NO_TEXT)
 
 
@@ -54,7 +54,7 @@ class JsonSearch(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def given(self) -> int:
-        """How many members the object had, each key counted once."""
+        """Return the number of members that the object had; a repeated key counts once."""
         return 1 + (self.limit is not UNSET) + (self.ef_search is not UNSET) + (self.filter is not NO_TEXT)
 
 
@@ -67,7 +67,7 @@ class PackedPoint(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def given(self) -> int:
-        """How many members the object had, each key counted once."""
+        """Return the number of members that the object had; a repeated key counts once."""
         return 1 + (self.id is not NO_BLOCK) + (self.metadata is not NO_BLOCK)
 
 
@@ -80,7 +80,7 @@ class PackedBatch(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def given(self) -> int:
-        """How many members the object had, each key counted once."""
+        """Return the number of members that the object had; a repeated key counts once."""
         return 1 + (self.ids is not NO_BLOCK) + (self.metadata is not NO_BLOCK)
 
 
@@ -94,7 +94,7 @@ class PackedSearch(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def given(self) -> int:
-        """How many members the object had, each key counted once."""
+        """Return the number of members that the object had; a repeated key counts once."""
         return 1 + (self.limit is not UNSET) + (self.ef_search is not UNSET) + (self.filter is not NO_BLOCK)
 
 
@@ -113,15 +113,15 @@ _TOO_LARGE: Final = "Number out of range"
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
 _NO_NUMBER: Final = re.compile(rb"nan|inf", re.IGNORECASE)
 _NO_NUMBER_BYTES: Final = 4
-"""How many bytes are compared with these names, beginning with the character that the decoder refused."""
+"""Number of bytes that are compared with these names, from the character that the decoder refused."""
 _ID_FIELD: Final = re.compile(r"(^|\.)ids?(\[.*\])?$")
 
 
 def decode(decoder: Decoder[T], body: Body, prefix: str = "") -> T:
-    """`body` in the decoder's shape; `prefix` is the field that it stands in.
+    """Return the decoded `body`; `prefix` is the name of the field that contains it.
 
     Raises WrongShape (unknown, missing or mistyped fields), InvalidInput (a number beyond float64) and
-    Malformed (no JSON, no MessagePack at all).
+    Malformed (not valid JSON or MessagePack).
     """
     try:
         return decoder.decode(body)
@@ -161,9 +161,9 @@ def _malformed(decoder: Decoder[T], body: Body, broken: Exception) -> Malformed:
 
 
 def _is_no_number(body: Body, message: str) -> bool:
-    """Whether a decoder stopped at the name of a number that JSON does not have."""
+    """Whether a decoder stopped at NaN or Infinity, which JSON does not have."""
     place = _PLACE.search(message)
     if place is None:
         return False
-    start = max(0, int(place[1]) - 1)  # `nan` begins like `null`: its second character is refused
+    start = max(0, int(place[1]) - 1)  # `nan` begins like `null`: the decoder refuses its second character
     return _NO_NUMBER.search(memoryview(body)[start : start + 1 + _NO_NUMBER_BYTES]) is not None

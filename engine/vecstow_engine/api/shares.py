@@ -1,4 +1,4 @@
-"""Places that collections and keys share, so that the requests of one leave room for those of the others."""
+"""Places for requests in flight that collections and keys share: one owner always leaves room for others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TypeAlias
 from vecstow_engine.model.errors import Busy
 
 Owner: TypeAlias = tuple[str, str]
-"""A kind and a name."""
+"""A kind (`key` or `collection`) and a name."""
 
 
 class Shares:
-    """Used from one event loop. One owner has at most three quarters of `places`."""
+    """The places taken by each owner: at most three quarters of `places`. Used from one event loop."""
 
     def __init__(self, places: int) -> None:
         self._each = max(1, 3 * places // 4)
         self._taken: dict[Owner, int] = {}
 
     def take(self, owners: Sequence[Owner]) -> None:
-        """Take a place for each owner; raises Busy when one has its share already, and takes none."""
+        """Take a place for each owner; raise Busy, and take none, when an owner has its share already."""
         for owner in owners:
             if self._taken.get(owner, 0) >= self._each:
                 raise Busy(

@@ -1,4 +1,4 @@
-"""What decoding takes, told from the bytes before any object is built: upper bounds, made by counting bytes.
+"""Upper bounds of the memory that decoding takes, from counts of bytes, before any object is built.
 
 The sizes are those of CPython's objects on 64 bits.
 """
@@ -12,14 +12,14 @@ from msgspec import Raw
 Text = bytes | bytearray
 
 _OBJECT_BYTES: Final = 192
-"""A dict with a key."""
+"""Bytes of a dict with one key."""
 _ENTRY_BYTES: Final = 88
-"""A small value, and its place in a list or a dict."""
+"""Bytes of a small value, and of its place in a list or a dict."""
 POINT_BYTES: Final = 256
-"""A point's struct and its raw parts; then its id, its payload's header, and their places in lists."""
+"""Bytes of a point's struct and raw parts; later of its id, its payload's header, their places in lists."""
 _SLOT_BYTES: Final = 10
 _WIDE_BYTES: Final = 4
-"""A character of a string that has one character beyond 16 bits."""
+"""Bytes of each character of a string that has a character beyond 16 bits."""
 _CONTINUED: Final = bytes(range(0x80, 0xC0))
 """Bytes of UTF-8 that begin no character."""
 _WITHOUT_OBJECT: Final = bytes(range(0x80))
@@ -27,34 +27,34 @@ _WITHOUT_OBJECT: Final = bytes(range(0x80))
 
 
 def weigh_json(text: Text) -> int:
-    """Bytes that the Python objects of a JSON text take at most."""
+    """Return the most bytes that the Python objects of a JSON text take."""
     entries = text.count(b",") + text.count(b"[")
     return text.count(b"{") * _OBJECT_BYTES + entries * _ENTRY_BYTES + _characters(text)
 
 
 def weigh_packed(block: Text) -> int:
-    """Bytes that the Python objects of a MessagePack block take at most."""
+    """Return the most bytes that the Python objects of a MessagePack block take."""
     heads = len(block.translate(None, _WITHOUT_OBJECT))
     return heads * _ENTRY_BYTES + len(block) * _SLOT_BYTES
 
 
 def weigh_packed_texts(block: Text | Raw, entries: int) -> int:
-    """Bytes that a MessagePack array of so many texts takes at most."""
+    """Return the most bytes that a MessagePack array of `entries` texts takes."""
     return entries * _ENTRY_BYTES + _characters(bytes(block))
 
 
 def weigh_json_points(body: Text) -> int:
-    """Bytes that the points of a batch take at most, vectors and payloads aside.
+    """Return the most bytes that the points of a batch take, without vectors and payloads.
 
-    Decoding stops at the first point without the key `data`, so there are not more points than such keys, of
-    which any letter may be escaped.
+    Decoding stops at the first point without the key `data`, so points are at most as many as such keys. Any
+    letter of a key may be escaped.
     """
     escaped = body.count(b"\\u006") + body.count(b"\\u007")
     return (body.count(b'"data"') + escaped) * POINT_BYTES
 
 
 def packed_entries(block: Text) -> int | None:
-    """The number of entries that the head of a MessagePack array claims, None for another type."""
+    """Return the number of entries that the head of a MessagePack array declares; None for another type."""
     head = block[:5]
     if head[:1] == b"\xdc":
         return int.from_bytes(head[1:3], "big")

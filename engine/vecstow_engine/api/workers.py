@@ -1,4 +1,4 @@
-"""The threads in which blocking calls of the service run: few, whatever the number of collections."""
+"""The threads for blocking calls of the service; their number does not depend on the collections."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Final, ParamSpec, TypeVar
 from vecstow_engine.service.fair_pool import FairPool
 
 WAITING_MAX: Final = 64
-"""Calls that wait for a thread, in each of the slow pools."""
+"""The most calls that wait for a thread, in each of the slow pools."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Workers:
-    """Three pools, so that no listing waits for a backup of an hour, nor for a drop that waits for it.
+    """Three pools: a listing never waits for a backup of an hour, nor for a drop that waits for that backup.
 
-    In the slow ones no collection and no key takes the last thread.
+    In the two slow pools no collection and no key takes the last thread.
     """
 
     def __init__(self) -> None:
@@ -29,21 +29,21 @@ class Workers:
         self._long = FairPool(3, "api-long", WAITING_MAX)
 
     async def quick(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes milliseconds, and waits for nobody."""
+        """Run a call that takes milliseconds and waits for no lock; return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, partial(call, *args, **kwargs))
 
     async def waiting(self, collection: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes milliseconds once its turn comes: others change names, or have the files."""
+        """Run a call that may wait long for a lock on names or files, and then takes milliseconds."""
         return await self._waiting.run(collection, partial(call, *args, **kwargs))
 
     async def long(
         self, collection: str | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run what takes as long as a collection is large."""
+        """Run a call whose time grows with the size of a collection."""
         return await self._long.run(collection, partial(call, *args, **kwargs))
 
     def close(self) -> None:
-        """Let running calls finish and start no more."""
+        """Start no more calls; let the running calls finish."""
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._waiting.shutdown(wait=False)
         self._long.shutdown(wait=False)
