@@ -1,4 +1,4 @@
-"""Where an engine is, and the key that it is asked with."""
+"""The address of an engine, and the API key for it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SENDABLE: Final = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An engine, as a command was told of it."""
+    """The URL of an engine, and the API key; None: no key is sent."""
 
     url: str
     key: str | None = field(default=None, repr=False)
 
 
 def address(url: str, key_file: Path | None) -> Address:
-    """The engine at `url`, with the key of `key_file`, or else of the environment; raises InvalidInput.
+    """Return the engine at `url`, with the key of `key_file`, or else of the environment.
 
-    A key is never an argument: everybody on the machine could read it there.
+    Raises InvalidInput. A key is never an argument, because every user of the machine can read arguments.
     """
     return Address(url, _key(key_file))
 
@@ -45,12 +45,12 @@ def _key(key_file: Path | None) -> str | None:
 
 def _from_file(path: Path) -> str:
     name = f"key file {path}"
-    # Not decoded strictly: an error would quote what may be a part of the key.
+    # Not decoded strictly: the error would quote bytes that may be part of the key.
     return _sendable(read_bytes(path, FILE_BYTES_MAX, name).decode("utf-8-sig", "replace").strip(), name)
 
 
 def _sendable(key: str, place: str) -> str:
-    """`key` when a header can carry it: what httpx says of one that it cannot holds the key."""
+    """Return `key` if a header can hold it; raise InvalidInput. httpx's own error would quote the key."""
     if _SENDABLE.fullmatch(key) is None:
         raise InvalidInput(f"{place} must hold one key: printable ASCII characters without spaces")
     return key

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _MANIFEST_KEYS: Final = tuple(field.name for field in dataclasses.fields(Manifest))
 NAME_CHARACTERS_SHOWN: Final = 80
 Declare = Callable[[dict[str, Any]], "Outcome"]
-"""Brings one valid resource about."""
+"""A function that declares the collection of one valid resource."""
 
 
 class Outcome(StrEnum):
-    """What became of one resource."""
+    """The outcome of one resource."""
 
     CREATED = "created"
     UNCHANGED = "unchanged"
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One resource's outcome, with the reason of a refusal."""
+    """The outcome of one resource, with the error of a refusal."""
 
     source: str
     name: str
@@ -51,7 +51,7 @@ class Result:
     error: VecstowError | None = None
 
     def document(self) -> dict[str, Any]:
-        """The result as a JSON-ready mapping."""
+        """Return the result as a JSON-ready mapping."""
         return {
             "source": self.source,
             "name": self.name,
@@ -120,7 +120,7 @@ def _apply_each(documents: list[Document], declare: Declare) -> Iterator[Result]
 
 
 def _name(content: Any) -> str:
-    """What to call a resource that may be no valid one."""
+    """Return a name for a resource that may be invalid; `-` without one."""
     metadata = content.get("metadata") if isinstance(content, dict) else None
     name = metadata.get("name") if isinstance(metadata, dict) else None
     return name[:NAME_CHARACTERS_SHOWN] if isinstance(name, str) else "-"

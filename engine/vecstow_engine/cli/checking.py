@@ -1,4 +1,4 @@
-"""`vecstow check`: every file and every row, verified; what is wrong, and what to type next."""
+"""`vecstow check`: verify every file and every row; print the findings and the next commands."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _check(
     recall: bool,
     as_json: bool,
 ) -> None:
-    """`asked`: the options that name the engine, as they were given; the next commands need them, too."""
+    """Check and print. `asked`: the given options that name the engine; the next commands need them too."""
     report = _check_volume(place, names) if isinstance(place, Path) else _ask_engine(place, names, recall)
     _add_options(report, asked)
     if as_json:
@@ -87,7 +87,7 @@ def _check(
 
 
 def _add_options(report: dict[str, Any], asked: dict[str, str | Path | None]) -> None:
-    """Let each command ask the engine that was asked, with the same key: none knows its own address."""
+    """Add the engine's address and key to each next command: an engine does not know its own address."""
     given = {option: shlex.quote(str(value)) for option, value in asked.items() if value is not None}
     added = "".join(f" {option} {value}" for option, value in given.items())
     for finding in report["findings"]:
@@ -116,7 +116,7 @@ def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
 
 
 def _ask_engine(engine: Address, names: list[str] | None, recall: bool) -> dict[str, Any]:
-    """The reports of the collections, put together as one."""
+    """Return the reports of the collections, merged into one."""
     from vecstow_engine.cli.client import Client
 
     whole: dict[str, Any] = {"clean": True, "errors": 0, "warnings": 0, "infos": 0}
@@ -133,7 +133,10 @@ def _ask_engine(engine: Address, names: list[str] | None, recall: bool) -> dict[
 
 
 def _reports(client: Client, names: list[str] | None, recall: bool) -> Iterator[dict[str, Any]]:
-    """A report each; without names of all: those with a broken manifest too, but not those just dropped."""
+    """Yield a report for each name.
+
+    Without names yield one for each collection, also with a broken manifest, except those just dropped.
+    """
     from vecstow_engine.cli.client import RequestRefused
 
     rows = client.get("state")["collections"] if names is None else [{"name": name} for name in names]
@@ -146,7 +149,7 @@ def _reports(client: Client, names: list[str] | None, recall: bool) -> Iterator[
 
 
 def _print_findings(findings: list[dict[str, Any]]) -> None:
-    """Print each finding with what to do; steps that the finding before has, too, are printed once."""
+    """Print each finding with its next steps, unless the previous finding has the same steps."""
     printed: list[dict[str, Any]] = []
     for finding in findings:
         offset = finding["offset"]
@@ -159,7 +162,7 @@ def _print_findings(findings: list[dict[str, Any]]) -> None:
 
 
 def _print_step(step: dict[str, Any]) -> None:
-    """Print what to do, and the command for it on a line of its own, to copy."""
+    """Print a step, and its command on a line of its own, for copying."""
     if step["does"] is None:
         print_line(f"    {step['link']}: {step['command']}")
         return

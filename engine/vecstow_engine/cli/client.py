@@ -1,4 +1,4 @@
-"""REST for the commands: one request, one answer, and the server's own words when it refuses."""
+"""The REST client of the commands: one request, one answer; errors keep the engine's message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vecstow_engine.cli.transport import SHOWN_CHARACTERS_MAX, explain, open_htt
 from vecstow_engine.model.errors import Unavailable, VecstowError
 
 ANSWER_SECONDS: Final = 600.0
-"""Compaction and imports answer when they are done."""
+"""The longest wait for an answer: compaction and imports answer only at their end."""
 MESSAGEPACK: Final = "application/msgpack"
 RETRY_SECONDS_DEFAULT: Final = 1.0
 UNAUTHENTICATED: Final = 401
@@ -24,11 +24,11 @@ KEY_HINT: Final = f"put the key into the environment as {KEY_VARIABLE}, or into 
 
 
 class Unreachable(Unavailable):
-    """Raised when no engine answers at the address, or what answers is none."""
+    """Raised when no engine answers at the address, or another program answers."""
 
 
 class RequestRefused(VecstowError):
-    """Raised when the engine answered with an error; carries its message, hint and HTTP status."""
+    """Raised when the engine answers with an error; carries the error's message, hint and HTTP status."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class RequestRefused(VecstowError):
 class Client:
     """A connection to one engine; use it as a context manager. `key` is sent with each request.
 
-    `answer_seconds` is how long an answer may take; None: for ever. With `patience_seconds` a call goes on
-    asking that long while the engine is away (no answer) or says when to come back (Retry-After); each call
-    must then be one that may be sent twice.
+    `answer_seconds` limits the time of an answer; None: no limit. A call is repeated for `patience_seconds`
+    while the engine does not answer, or answers with Retry-After; each call must then be idempotent. The
+    calls raise Unreachable and RequestRefused.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class Client:
         self._http.close()
 
     def get(self, *segments: str, **parameters: str | int) -> Any:
-        """The data of `GET /segment/segment`."""
+        """Return the data of `GET /segment/segment`."""
         return self._patiently("GET", segments, params=parameters)
 
     def post(self, *segments: str, document: object = None, **parameters: str | int) -> Any:
-        """The data of a POST with `document` as its JSON body."""
-        # In ASCII: half a surrogate pair cannot be sent otherwise, and the engine says what is wrong with it.
+        """Return the data of a POST with `document` as the JSON body."""
+        # In ASCII: UTF-8 cannot hold half a surrogate pair, which the engine refuses with a clear message.
         body = None if document is None else json.dumps(document).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         return self._patiently("POST", segments, params=parameters, content=body, headers=headers)
 
     def post_messagepack(self, *segments: str, body: bytes) -> Any:
-        """The data of a POST with a body that is MessagePack already."""
+        """Return the data of a POST whose body is MessagePack already."""
         return self._patiently("POST", segments, content=body, headers={"Content-Type": MESSAGEPACK})
 
     def delete(self, *segments: str) -> Any:
-        """The data of a DELETE."""
+        """Return the data of a DELETE."""
         return self._patiently("DELETE", segments)
 
     def _patiently(self, method: str, segments: tuple[str, ...], **request: Any) -> Any:
@@ -117,7 +117,7 @@ class Client:
 
 
 def _data(url: str, response: httpx.Response) -> Any:
-    """The envelope's data; raises RequestRefused, or Unreachable when there is no envelope."""
+    """Return the envelope's data; raise RequestRefused, or Unreachable without an envelope."""
     try:
         envelope = response.json()
         if envelope["success"] and response.is_success:
@@ -145,7 +145,7 @@ def _retry_after(response: httpx.Response) -> int | None:
 
 
 def _wait_seconds(error: VecstowError) -> float | None:
-    """Seconds until the same request is worth sending again; None when it is not."""
+    """Return the seconds to wait before the same request is sent again; None when a repeat is useless."""
     if isinstance(error, Unreachable):
         return RETRY_SECONDS_DEFAULT
     if error.retry_after_seconds is not None:

@@ -1,4 +1,4 @@
-"""`vecstow`: the commands put together, and the one place where an error becomes an exit code.
+"""The commands of `vecstow`, and the one place where an error becomes an exit code.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 143 terminated.
 """
@@ -97,13 +97,13 @@ app.command("version")(version_command)
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Run one command (default: the process's arguments); always ends in SystemExit."""
+    """Run one command (default: the process's arguments), and raise SystemExit with its exit code."""
     open_streams()
     _forget_service_link()
     code = _run(arguments)
     try:
         flush_stdout()
-    except BrokenPipeError:  # `| head` has what it wants
+    except BrokenPipeError:  # the reader, for example `| head`, has closed the pipe
         code = code or 1
     except OSError as error:
         print_error(VecstowError(f"stdout cannot be written: {error.strerror or error}"))
@@ -112,7 +112,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
-    """Run one command and return its exit code; errors are printed."""
+    """Run one command, print its error, and return the exit code."""
     try:
         app(args=arguments, prog_name="vecstow")
     except SystemExit as ended:
@@ -134,6 +134,6 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _forget_service_link() -> None:
-    """Beside a Service named `vecstow` Kubernetes sets VECSTOW_PORT to tcp://address:port: no setting."""
+    """Remove VECSTOW_PORT if Kubernetes set it to tcp://address:port, for a Service named `vecstow`."""
     if os.environ.get("VECSTOW_PORT", "").startswith("tcp://"):
         del os.environ["VECSTOW_PORT"]

@@ -1,4 +1,4 @@
-"""Reading the YAML files that `apply` is given: every document in them, and where it stands."""
+"""The reader of the YAML files of `apply`: every document in them, with its source."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NODES_MAX: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One decoded document and its source, such as `c.yaml, document 2`."""
+    """One decoded document and its source, for example `c.yaml, document 2`."""
 
     source: str
     content: Any
 
 
 def read_documents(paths: list[Path]) -> Iterator[Document]:
-    """The documents of files, of the YAML and JSON files directly in folders, and of stdin (`-`).
+    """Yield the documents of files, of the YAML and JSON files directly in folders, and of stdin (`-`).
 
-    A folder may also hold data: a document there that is no mapping is skipped, and a note names it.
-    Raises NotFound for a path that is not there or a folder without such a file, TooLarge, and InputFileError
-    with line and column for what is no YAML.
+    A folder may also hold other data: a document there that is not a mapping is skipped, and a note names it.
+    Raises NotFound for a missing path or a folder without such a file, TooLarge, and InputFileError with line
+    and column for invalid YAML.
     """
     for path in paths:
         for file in _files(path):
@@ -43,7 +43,10 @@ def read_documents(paths: list[Path]) -> Iterator[Document]:
 
 
 def load_resources(text: str, source: str) -> Iterator[Document]:
-    """Each document of `text`, lists (`kind: List`) opened, empty ones left out; raises InvalidInput."""
+    """Yield each document of `text` except empty ones, and the items of each `kind: List`.
+
+    Raises InvalidInput.
+    """
     try:
         documents = [content for content in yaml.load_all(text, _ResourceLoader) if content is not None]
     except RecursionError:
@@ -59,9 +62,9 @@ def load_resources(text: str, source: str) -> Iterator[Document]:
 
 
 class _ResourceLoader(yaml.SafeLoader):
-    """As SafeLoader, but as kubectl reads YAML: a date is a string, and a repeated key is an error.
+    """A SafeLoader that reads YAML like kubectl: a date is a string, and a repeated key is an error.
 
-    Aliases may make a document `NODES_MAX` nodes large at most: a small file could stand for billions.
+    With aliases expanded, a document has at most `NODES_MAX` nodes: a small file could expand to billions.
     """
 
     def get_node(self) -> Any:
@@ -93,9 +96,9 @@ _ResourceLoader.yaml_implicit_resolvers = {
 
 
 def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """Return how many nodes `node` stands for; raise for too many, and for one that contains itself."""
+    """Return the number of nodes that `node` expands to; raise a YAML error for too many, or for a cycle."""
     if node not in sizes:
-        sizes[node] = NODES_MAX  # an alias that leads back here is too large
+        sizes[node] = NODES_MAX  # an alias of this node within itself then exceeds the limit
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
         sizes[node] = 1 + sum(_check_size(part, sizes) for part in parts)
@@ -120,7 +123,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _may_be_resource(document: Document) -> bool:
-    """Whether a document of a folder is a mapping; a note names what is skipped."""
+    """Whether a document of a folder is a mapping; print a note for one that is not."""
     if isinstance(document.content, dict):
         return True
     print_note(f"{document.source} is skipped: it is no resource but a {type_name(document.content)}")

@@ -1,8 +1,8 @@
 """Options made from settings: every field of a settings dataclass is one flag and one environment variable.
 
 `checkpoint_bytes: int = 4` with a docstring below it becomes `--checkpoint-bytes` and
-VECSTOW_CHECKPOINT_BYTES with that default and that help. A flag wins over the environment. The dataclass is
-the only place where a setting is named.
+VECSTOW_CHECKPOINT_BYTES with that default and that help. A flag takes precedence over the environment. Only
+the dataclass names a setting.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One setting as the command line has it."""
+    """The flag of one setting."""
 
     field: str
     group: str
-    """What the group is for: the docstring's first line of the settings class."""
+    """The title of the group: the first line of the settings class's docstring."""
     annotation: Any
     default: object
-    """dataclasses.MISSING: the flag must be given, or the default is found at run time."""
+    """The default; dataclasses.MISSING when the flag is required or a factory makes the default."""
     required: bool
     help: str
 
     @property
     def option(self) -> str:
-        """Such as `--checkpoint-bytes`."""
+        """Return the option, for example `--checkpoint-bytes`."""
         return "--" + self.field.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """Such as `VECSTOW_CHECKPOINT_BYTES`."""
+        """Return the environment variable, for example `VECSTOW_CHECKPOINT_BYTES`."""
         return PREFIX + self.field.upper()
 
     def parameter(self) -> inspect.Parameter:
-        """The parameter of a command that typer reads this flag from."""
+        """Return the command parameter from which typer makes this flag."""
         low, high = self._bounds()
         option = typer.Option(
             self.option, envvar=self.variable, help=self.help, min=low, max=high, metavar=self._metavar()
@@ -78,17 +78,17 @@ class Flag:
             return 1, 65_535
         if self.annotation not in (int, float):
             return None, None
-        # A limit of nothing would refuse everything.
+        # A limit of 0 would refuse every request.
         return int(self.annotation is int and self.field.endswith(("_max", "_threads"))), None
 
 
 def flags(*kinds: type) -> list[Flag]:
-    """The flags of settings classes, the groups in them included, in the order of their fields."""
+    """Return the flags of settings classes and of the groups in them, in the order of the fields."""
     return [flag for kind in kinds for flag in _flags_of(kind)]
 
 
 def takes_flags(wanted: Iterable[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorates a command that gets every flag's value by its field's name."""
+    """Return a decorator for a command that takes each flag's value under the name of the field."""
     parameters = [flag.parameter() for flag in wanted]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,9 +99,9 @@ def takes_flags(wanted: Iterable[Flag]) -> Callable[[Callable[..., None]], Calla
 
 
 def gather(kind: type[_T], values: Mapping[str, Any]) -> _T:
-    """An instance of a settings class from values by field; None leaves a field's default.
+    """Return an instance of a settings class from values by field; None keeps the field's default.
 
-    Raises InvalidInput for a number that is infinite or none.
+    Raises InvalidInput for a number that is infinite or NaN.
     """
     chosen: dict[str, Any] = {}
     hints = get_type_hints(kind)
@@ -134,7 +134,7 @@ def _flags_of(kind: type) -> Iterator[Flag]:
 
 
 def _field_docstrings(kind: type) -> dict[str, str]:
-    """The string below each field; Python keeps them in the source alone."""
+    """Return the string below each field, read from the source: Python does not keep it elsewhere."""
     try:
         tree = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Sending a file's rows to an engine, batch after batch, so that an interrupted import can go on."""
+"""The upload of a file's rows to an engine, in batches, so that an interrupted import can go on."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 GET_POINTS: Final = 100
 GET_VALUES: Final = 100_000
-"""Points, and numbers in their vectors, that one request asks for."""
+"""The most points, and numbers in their vectors, that one request asks for."""
 CONTENT_STATUSES: Final = (400, 413, 422)
 _POSITION: Final = re.compile(r"(?:vectors|(?<=metadata)|(?<=ids))\[(\d+)\]\.?")
-"""A point's position in a request, as the engine's messages name it."""
+"""The position of a point in a request, in the form of the engine's messages."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What an import did so far."""
+    """The progress or the result of an import."""
 
     collection: str
     rows: int
@@ -40,21 +40,21 @@ class Report:
     """Rows that the engine had already."""
     acknowledged: int = 0
     repeated_ids: int = 0
-    """Ids that several rows of the file have; the last of these rows is stored."""
+    """Number of ids that several rows of the file have; the last of these rows is stored."""
     seconds: float = 0.0
 
     @property
     def done(self) -> int:
-        """Rows that the engine has."""
+        """Return the number of rows that the engine has."""
         return self.skipped + self.acknowledged
 
     @property
     def vectors_per_second(self) -> float:
-        """Acknowledged rows by the time they took."""
+        """Return the acknowledged rows per second; 0 before the first."""
         return self.acknowledged / self.seconds if self.seconds > 0 else 0.0
 
     def document(self) -> dict[str, Any]:
-        """The report as a JSON-ready mapping."""
+        """Return the report as a JSON-ready mapping."""
         return {
             "collection": self.collection,
             "rows": self.rows,
@@ -66,7 +66,7 @@ class Report:
         }
 
     def summary(self) -> str:
-        """The report in one line."""
+        """Return the report in one line."""
         skipped = f", {self.skipped:,} were there already" if self.skipped else ""
         repeated = (
             f"; {counted(self.repeated_ids, 'id')} occurred more than once, and the last row of each won"
@@ -80,7 +80,7 @@ class Report:
 
 
 def hashes(ids: Iterable[str]) -> np.ndarray:
-    """A hash of each id: 8 bytes a row, however long the ids are.
+    """Return a hash of each id, int64 (n,): 8 bytes a row for ids of any length.
 
     Two of 10 million different ids share a hash with a probability of 3 in a million.
     """
@@ -88,24 +88,25 @@ def hashes(ids: Iterable[str]) -> np.ndarray:
 
 
 def count_repeated(hashed: np.ndarray) -> int:
-    """How many different ids occur more than once."""
+    """Return the number of different ids that occur more than once."""
     _, counts = np.unique(hashed, return_counts=True)
     return int(np.count_nonzero(counts > 1))
 
 
 def first_rows(hashed: np.ndarray) -> np.ndarray:
-    """Whether each row is the first with its id."""
+    """Return for each row whether it is the first with its id, bool (n,)."""
     is_first = np.zeros(len(hashed), bool)
     is_first[np.unique(hashed, return_index=True)[1]] = True
     return is_first
 
 
 def send_rows(client: Client, collection: str, source: Source, *, rows: int, resume: bool) -> Report:
-    """Bring every row of `source` into `collection`; with `resume`, skip the rows it has already.
+    """Send every row of `source` to `collection`; with `resume`, skip the rows that it has already.
 
-    One request is on its way at a time, so what was acknowledged is always the file's beginning. Raises
-    InvalidInput for another dimension, and the engine's or the file's error with a hint how to go on. After
-    Ctrl-C a note says how many rows were acknowledged, and KeyboardInterrupt goes on.
+    One request is under way at a time, so the acknowledged rows are always the beginning of the file. Raises
+    InvalidInput for another dimension, Conflict when the collection was replaced, and errors of the engine or
+    the file with a hint how to go on. After Ctrl-C a note reports the number of acknowledged rows, and
+    KeyboardInterrupt goes on.
     """
     uid = _check_dimension(client, collection, source)
     report, hashed = Report(collection, rows=len(source)), np.zeros(len(source), np.int64)
@@ -142,14 +143,14 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
 
 
 def _is_about_content(error: VecstowError) -> bool:
-    """Whether the same rows would be refused again."""
+    """Whether the error concerns the content of rows, so that the same rows would be refused again."""
     if isinstance(error, RequestRefused):
         return error.status in CONTENT_STATUSES
     return isinstance(error, InvalidInput | TooLarge)
 
 
 def _check_dimension(client: Client, collection: str, source: Source) -> str | None:
-    """Return the collection's uid; it has none before its first write."""
+    """Return the collection's uid, None before its first write; raise InvalidInput for another dimension."""
     described = client.get("collections", collection)
     expected = described["dimension"]
     if expected != source.dimension:
@@ -167,7 +168,7 @@ def _uid_of(client: Client, collection: str) -> str | None:
 
 
 def _refuse_replaced(client: Client, collection: str, uid: str | None) -> None:
-    """Raise Conflict when the rows went into two collections, one after the other of the same name."""
+    """Raise Conflict when the collection was replaced by another one of the same name during the import."""
     if _uid_of(client, collection) != uid:
         raise Conflict(
             f"collection {collection!r} was dropped and created again during the import: "
@@ -185,9 +186,9 @@ def _send(client: Client, collection: str, source: Source, batch: Batch, body: b
 
 
 def _named(message: str, source: Source, batch: Batch) -> str:
-    """The engine's message with the file's row in place of a position in the request."""
+    """Return the engine's message with the row of the file in place of the position in the request."""
     positions, sent = {int(found[1]) for found in _POSITION.finditer(message)}, batch.positions()
-    # An id or a key may read like a position.
+    # The text of an id or a key may look like a position.
     if len(positions) != 1 or not (position := positions.pop()) < len(sent):
         return f"rows {batch.start} to {batch.start + len(batch.ids) - 1}: {message}"
     row = batch.start + sent[position]
@@ -195,12 +196,14 @@ def _named(message: str, source: Source, batch: Batch) -> str:
 
 
 def _stored_rows(client: Client, collection: str, source: Source, step: int, is_first: np.ndarray) -> int:
-    """How many rows at the file's beginning an interrupted import surely brought.
+    """Return the number of rows at the file's beginning that an interrupted import has certainly stored.
 
-    A row with an id that no earlier row has stands for all rows before it. One of `step` rows is asked for,
-    and where it is missing, the rows before it until one is missing: the answer is the same for every `step`.
-    Were it less, older rows would replace the newest of their ids until all are sent. After another
-    interruption, a larger answer would then skip the newest.
+    A stored row that is the first with its id proves that all rows before it were sent. The search asks for
+    the last such row in each `step` rows, and where that row is missing, for the rows before it. The result
+    is therefore the same for every `step`.
+
+    A smaller result would send older rows again, which replace the newest row of their id until the end.
+    After another interruption, a larger result would then skip that newest row.
     """
     stored, points = 0, ids(source)
     for start in range(0, len(source), step):
@@ -216,7 +219,7 @@ def _stored_rows(client: Client, collection: str, source: Source, step: int, is_
 
 
 def _count_there(client: Client, collection: str, source: Source, wanted: list[str]) -> int:
-    """How many points of these ids the collection has before the first one that is missing."""
+    """Return the number of ids before the first one whose point the collection lacks."""
     step = max(1, min(GET_POINTS, GET_VALUES // source.dimension))
     for start in range(0, len(wanted), step):
         document = {"ids": wanted[start : start + step]}
@@ -229,7 +232,7 @@ def _count_there(client: Client, collection: str, source: Source, wanted: list[s
 
 
 def _ahead(items: Iterator[tuple[Batch, bytes]]) -> Iterator[tuple[Batch, bytes]]:
-    """The same items, each made in another thread while its predecessor is in use."""
+    """Yield the same items; another thread makes the next item while the caller uses the current one."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         following = worker.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -239,7 +242,7 @@ def _ahead(items: Iterator[tuple[Batch, bytes]]) -> Iterator[tuple[Batch, bytes]
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on stderr, where that is a terminal."""
+    """Show a bar with rate and remaining time on stderr, if that is a terminal; yield its function."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     out = console(stderr=True)
@@ -256,7 +259,7 @@ def _rate_column() -> Any:
     from rich.progress import Task, TextColumn
 
     class Rate(TextColumn):
-        """Rows per second, as measured lately."""
+        """The recent rate in rows per second."""
 
         def render(self, task: Task) -> Any:
             return f"{task.speed or 0:,.0f} vectors/s"

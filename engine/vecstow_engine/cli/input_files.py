@@ -1,7 +1,7 @@
-"""Files that a command is given: opened, decompressed, decoded, and wrong ones named with their line.
+"""The reader of the input files of commands: open, decompress, decode, and report errors with their line.
 
-Every command reads its files here, so each of them refuses the same things in the same words. gzip data is
-recognised by its first bytes, whatever the file's name. A byte order mark of UTF-8 is skipped.
+Every command reads its files here, so all commands refuse the same files with the same messages. The first
+bytes identify gzip data, not the file's name. A byte order mark of UTF-8 is skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vecstow_engine.model.errors import InvalidInput, TooLarge
 
 STDIN: Final = Path("-")
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""More than any payload may have; a file without line ends is refused instead of read whole."""
+"""More than any payload may have. A file without line ends is refused before it is read whole."""
 
 GZIP: Final = b"\x1f\x8b"
 _OTHER_MARKS: Final = {
@@ -29,16 +29,16 @@ _OTHER_MARKS: Final = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""UTF-32 comes first: its mark begins as that of UTF-16."""
+"""Byte order marks and their encodings. UTF-32 comes first: its mark begins with that of UTF-16."""
 
 
 class InputFileError(InvalidInput):
-    """Raised when a file that a command was given cannot be used; names the file and the line, if known."""
+    """Raised when an input file of a command cannot be used; names the file and the line, if known."""
 
     def __init__(
         self, file: Path | str, problem: str, *, line: int | None = None, hint: str | None = None
     ) -> None:
-        # Parsers say it of what they read; `vecstow: unexpected …` is for mistakes of its own.
+        # Messages of parsers contain the word, but `vecstow: unexpected …` means a bug of Vecstow.
         problem = problem.replace("unexpected ", "")
         super().__init__(f"{file} {problem}" if line is None else f"{file} line {line} {problem}", hint=hint)
 
@@ -59,13 +59,13 @@ def check_regular(file: Path) -> Path:
 
 
 def read_text(file: Path, bytes_max: int) -> str:
-    """The whole text of a small file, or of stdin (`-`). Raises InputFileError and TooLarge."""
+    """Return the whole text of a small file, or of stdin (`-`). Raises InputFileError and TooLarge."""
     name = "stdin" if file == STDIN else str(file)
     return decode(read_bytes(file, bytes_max, name), name, line=1)
 
 
 def read_bytes(file: Path, bytes_max: int, name: str) -> bytes:
-    """The whole content of a small file, or of stdin (`-`); errors call it `name`.
+    """Return the whole content of a small file, or of stdin (`-`). `name` names the file in errors.
 
     Raises InputFileError and TooLarge.
     """
@@ -81,18 +81,18 @@ def read_bytes(file: Path, bytes_max: int, name: str) -> bytes:
 
 
 def lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line, without its end. Raises InputFileError."""
+    """Yield number and text of each line, without the line end. Raises InputFileError."""
     for number, line in enumerate(_raw_lines(file), start=1):
         yield number, decode(line, file, line=number).rstrip("\r\n")
 
 
 def count_lines(file: Path) -> int:
-    """How many lines the file has. Raises InputFileError."""
+    """Return the number of lines of the file. Raises InputFileError."""
     return sum(1 for _ in _raw_lines(file))
 
 
 def decode(raw: bytes, file: Path | str, *, line: int) -> str:
-    """`raw` as text; it begins at that line of the file. Raises InputFileError for what is no UTF-8."""
+    """Return `raw`, which begins at `line` of the file, as text. Raises InputFileError for invalid UTF-8."""
     if line == 1:
         _refuse_other_marks(raw, file)
         raw = raw.removeprefix(codecs.BOM_UTF8)

@@ -1,6 +1,6 @@
-"""The folder of `vecstow keys`: the engine's list in keys.yaml, and each key in a file of its name.
+"""The folder of `vecstow keys`: the engine's list in keys.yaml, and each key in a file of the key's name.
 
-`keys.yaml` is written last, so an interrupted change leaves the keys that the engine knows as they were.
+`keys.yaml` is written last, so an interrupted change does not affect the keys that the engine accepts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vecstow_engine.storage import files
 KEYS_FILE: Final = "keys.yaml"
 KEY_BYTES: Final = 32
 OLD: Final = ".old"
-"""Ends the name of a key that another replaced, and that is still let in."""
+"""The ending of the name of a replaced key that the engine still accepts."""
 CHART_KEYS: Final = ("sidecar", "manager", "test")
-"""The names of the chart's own programs: it takes their keys from the Secret."""
+"""The keys of the chart's own programs, which the chart takes from the Secret."""
 
 _RESERVED_ENDINGS: Final = {
     OLD: "vecstow keys rotate gives such a name to the key before, and vecstow keys retire removes it",
@@ -50,7 +50,7 @@ class Wanted:
 
     @classmethod
     def parse(cls, text: str) -> Wanted:
-        """From `NAME=ROLE` or `NAME=ROLE:PATTERN,PATTERN`. Raises InvalidInput."""
+        """Return the key that `NAME=ROLE` or `NAME=ROLE:PATTERN,PATTERN` describes. Raises InvalidInput."""
         if (found := _WANTED.fullmatch(text)) is None:
             raise InvalidInput(f"{text[:80]!r} is no NAME=ROLE or NAME=ROLE:PATTERN,PATTERN")
         patterns = found["patterns"]
@@ -66,35 +66,35 @@ DEFAULTS: Final = (
 
 
 class KeyFolder:
-    """One folder. Whatever reads it raises InvalidInput that names file, entry and field, and no key."""
+    """One folder. Methods that read it raise InvalidInput, which names file, entry and field, but no key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def keys_file(self) -> Path:
-        """The list of keys that the engine reads."""
+        """Return the path of the list of keys, which the engine reads."""
         return self.path / KEYS_FILE
 
     def create(self, wanted: list[Wanted]) -> None:
-        """Make the folder, and a key for each. Raises Conflict when a file is there already."""
+        """Make the folder, and the wanted keys. Raises Conflict when a file exists already."""
         self._make([], wanted, [KEYS_FILE])
 
     def add(self, wanted: list[Wanted]) -> None:
-        """Make a key more for each. Raises Conflict when a file is there already."""
+        """Add the wanted keys. Raises Conflict when a file exists already."""
         self._make(self.entries(), wanted, [])
 
     def entries(self) -> list[Entry]:
-        """The entries of `keys.yaml`, in order."""
+        """Return the entries of `keys.yaml`, in order."""
         raw = read_bytes(self.keys_file, FILE_BYTES_MAX, f"keys file {self.keys_file}")
         parse_keys(raw, str(self.keys_file))
         entries: list[Entry] = yaml.load(raw.decode(), yaml.BaseLoader)["keys"]
         return entries
 
     def rotate(self, name: str) -> None:
-        """Make a new key for `name`; the present one is let in until `retire`.
+        """Make a new key for `name`; the engine accepts the present key until `retire`.
 
-        Raises NotFound, and Conflict when an earlier one is let in still.
+        Raises NotFound, and Conflict while an earlier key is still accepted.
         """
         entries = self.entries()
         place = self._place(entries, name)
@@ -112,15 +112,15 @@ class KeyFolder:
         self._write(KEYS_FILE, content)
 
     def retire(self, name: str) -> None:
-        """Let the key that `rotate` replaced in no longer. Raises NotFound when there is none."""
+        """Remove the key that `rotate` replaced. Raises NotFound when there is none."""
         entries = self.entries()
         del entries[self._place(entries, name + OLD)]
         self._write(KEYS_FILE, self._content(entries))
 
     def secret(self, name: str, namespace: str | None) -> dict[str, Any]:
-        """The Secret that the chart takes: the list, and the keys of its own programs.
+        """Return the Secret that the chart takes: the list, and the keys of the chart's own programs.
 
-        Raises InputFileError for a key that is not there: the Secret would lose it.
+        Raises InputFileError for a key whose file is missing: the Secret would lose that key.
         """
         known = {entry["name"] for entry in self.entries()}
         parts = [KEYS_FILE, *(each for each in CHART_KEYS if each in known)]
@@ -135,10 +135,10 @@ class KeyFolder:
         }
 
     def _make(self, present: list[Entry], wanted: list[Wanted], others: list[str]) -> None:
-        """Write a key for each, and the list; `others`: files that must not be there either."""
+        """Write the wanted keys, and the list. `others`: further files that must not exist yet."""
         made = [(each, secrets.token_hex(KEY_BYTES)) for each in wanted]
         entries = [_entry(each, key) for each, key in made]
-        self._content(entries)  # before files are looked for: a name may be a path
+        self._content(entries)  # checks the names before they become paths: a name may hold a slash
         for each in wanted:
             _refuse_reserved(each.name)
         listed = {KEYS_FILE, *(entry["name"] for entry in present)}
@@ -159,7 +159,7 @@ class KeyFolder:
         raise NotFound(f"{self.keys_file} has no key {name[:80]!r}")
 
     def _content(self, entries: list[Entry]) -> bytes:
-        """Entries as `keys.yaml` has them; raises InvalidInput for what the engine would refuse."""
+        """Return the content of `keys.yaml`; raise InvalidInput for an entry that the engine would refuse."""
         lines = [f"- {_line(entry)}" for entry in entries]
         content = (_HEAD + "keys:\n" + "".join(lines)).encode()
         parse_keys(content, str(self.keys_file))
@@ -172,7 +172,7 @@ class KeyFolder:
 
 
 def _refuse_reserved(name: str) -> None:
-    """Raise InvalidInput for a name that another key's file gets for a moment, or another key by `rotate`."""
+    """Raise InvalidInput for a name that `rotate`, or the temporary file of another key, may use."""
     for ending, reason in _RESERVED_ENDINGS.items():
         if name.endswith(ending):
             raise InvalidInput(f"a key cannot be called {name!r}: {reason}")

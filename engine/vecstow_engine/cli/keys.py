@@ -20,7 +20,7 @@ USER: Final = "NAME=ROLE[:PATTERN,…]"
 
 
 class Output(StrEnum):
-    """What is printed instead of lines for people."""
+    """The format that replaces lines for people."""
 
     YAML = "yaml"
 
@@ -200,7 +200,7 @@ def _report(
     *,
     as_json: bool,
 ) -> None:
-    """Print the Secret or one JSON document where wanted; what people read goes to stderr then."""
+    """Print notes, and the Secret or one JSON document if requested; notes go to stderr then."""
     import yaml
 
     for note in notes:

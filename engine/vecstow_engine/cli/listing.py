@@ -1,4 +1,4 @@
-"""`vecstow ls` and `vecstow show`: what is there, from an engine or from the volume alone."""
+"""`vecstow ls` and `vecstow show`: the collections of an engine, or of a volume without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NOT_FOUND: Final = 404
 UNAVAILABLE: Final = 503
 UNREAD_STATES: Final = ("quarantined", "foreign")
-"""The engine has no collection open then, and counts 0."""
+"""The states in which the engine has no open collection, and counts 0 vectors."""
 
 
 def ls_command(
@@ -104,7 +104,7 @@ def _from_engine(engine: Address) -> list[dict[str, Any]]:
 
 
 def _described(client: Client, row: dict[str, Any]) -> dict[str, Any] | None:
-    """One collection's description; its row of GET /state when it has none, None when it was just dropped."""
+    """Return a collection's description; without one its row of GET /state; None after a drop."""
     from vecstow_engine.cli.client import RequestRefused
 
     try:
@@ -118,7 +118,7 @@ def _described(client: Client, row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _known(description: dict[str, Any]) -> dict[str, Any]:
-    """The description without a count of vectors that nobody could read."""
+    """Return the description, without the count of vectors when the engine could not read them."""
     if description.get("state") in UNREAD_STATES:
         return description | {"vector_count": None}
     return description
@@ -161,7 +161,7 @@ def _print_deleted(place: Path | Address, as_json: bool) -> None:
 
 
 def _moment(timestamp: object) -> object:
-    """Seconds since 1970 as a date and time, UTC."""
+    """Return seconds since 1970 as a date and time, UTC; return any other value unchanged."""
     if isinstance(timestamp, int | float):
         return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return timestamp

@@ -1,7 +1,7 @@
-"""The console script: a signal ends it from its first moment.
+"""The console script, which a signal can end from its first moment.
 
-As the first process of a container it would not hear SIGTERM while what it needs is still imported, and a pod
-that ends would wait for as long as it may.
+The first process of a container ignores SIGTERM until it has a handler. Without one during the imports, a pod
+that ends would wait for its whole grace period.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command (default: the process's arguments); always ends in SystemExit."""
+    """Run one command (default: the process's arguments), and raise SystemExit with its exit code."""
     if arguments is None:
         end_at_once(*SIGNALS)
-        # `env --block-signal` keeps for this moment what came while Python itself started.
+        # `env --block-signal` delays signals that arrive while Python starts until this line.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     from vecstow_engine.cli.commands import run
 
@@ -28,14 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
         run(arguments)
     finally:
         if arguments is None:
-            # What has ended in order keeps its exit code: the interpreter takes the handlers away at its end.
+            # A command that ended in order keeps its exit code. At its end Python removes the handlers.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def end_at_once(*numbers: int) -> None:
-    """Let these signals end the process with the code that a shell gives, as long as it owns nothing.
+    """Let these signals end the process at once with a shell's exit code, while it holds no resource.
 
-    An exception would be lost where Python raises none: in a callback of the import system, for example.
+    An exception would be lost where Python ignores it, for example in a callback of the import system.
     """
     for number in numbers:
         signal.signal(number, _end)

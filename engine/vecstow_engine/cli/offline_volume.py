@@ -1,4 +1,4 @@
-"""A volume without an engine: its manifests, and the points of the last checkpoint. Nothing is written."""
+"""The reader of a volume without an engine: manifests, and the last checkpoint's counts. Writes nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vecstow_engine.storage.trash import list_deleted
 
 
 def describe_all(data: Path) -> list[dict[str, Any]]:
-    """Each collection of the volume, sorted by name; a broken manifest is one with state `broken`."""
+    """Return each collection of the volume, sorted by name; one with a broken manifest has state `broken`."""
     layout = _layout(data)
     return [_describe_found(layout, found) for found in discover(layout) if not found.bare]
 
 
 def describe(data: Path, name: str) -> dict[str, Any]:
-    """One collection's manifest and what its point table says.
+    """Return one collection's manifest, and the facts from its point table.
 
     Raises NotFound, and DamagedFile or NewerFormat for a manifest that cannot be read.
     """
@@ -35,7 +35,7 @@ def describe(data: Path, name: str) -> dict[str, Any]:
 
 
 def describe_deleted(data: Path) -> list[dict[str, object]]:
-    """What was dropped and can be restored, newest first, as an engine tells it."""
+    """Return the dropped collections that can be restored, newest first, in the form of the engine."""
     return [deleted.document(data) for deleted in list_deleted(_layout(data))]
 
 
@@ -54,7 +54,7 @@ def _describe_found(layout: Layout, found: Found) -> dict[str, Any]:
 
 
 def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:
-    """The manifest's keys, `vector_count` as of the last checkpoint (None: unknown), `state` and `reason`."""
+    """Return the manifest's keys, `state`, `reason` and `vector_count` (last checkpoint; None: unknown)."""
     live: dict[str, Any] = {"vector_count": 0, "state": "offline", "reason": None}
     if manifest.dropped_at is not None:
         live["state"] = "dropped"

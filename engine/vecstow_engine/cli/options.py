@@ -1,4 +1,4 @@
-"""The options that several commands share, and which volume or engine they mean."""
+"""The options that several commands share, and the choice of a volume or an engine."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ Collection = Annotated[str, typer.Argument(metavar="NAME", help="The collection.
 
 
 def choose_place(data: Path | None, url: str | None, key_file: Path | None) -> Path | Address:
-    """A data directory or an engine.
+    """Return the data directory or the engine that a command uses.
 
-    An option wins over the environment, and there VECSTOW_URL over VECSTOW_DATA: a running engine knows more
-    than its volume shows.
+    An option takes precedence over the environment, and VECSTOW_URL over VECSTOW_DATA: a running engine knows
+    more than its volume shows. Raises typer.BadParameter for both options, InvalidInput for a bad key.
     """
     if data is not None and url is not None:
         raise typer.BadParameter("--data and --url exclude each other")

@@ -1,4 +1,4 @@
-"""What the commands print: tables and lines for people, one JSON document for programs, errors on stderr."""
+"""The output of commands: tables and lines for people, one JSON document for programs, errors on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LAST_COLUMN_WIDTH_MIN: Final = 10
 PIPE_WIDTH: Final = 4096
-"""Columns of a table that no terminal limits: nothing is cut for `grep` and `awk`."""
+"""Width of a table without a terminal, in characters: nothing is cut for `grep` and `awk`."""
 
 
 def print_json(document: object) -> None:
@@ -29,15 +29,15 @@ def print_line(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Write one line about the work, not part of its result, to stderr."""
+    """Write one line about the work, which is not part of the result, to stderr."""
     sys.stderr.write(printable(text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table to stdout: one line per row, plain and whole when stdout is no terminal.
+    """Write a table to stdout: one line per row, plain and whole when stdout is not a terminal.
 
-    A column whose name ends in `#` holds numbers and is set to the right; the sign is not printed. On a
-    terminal the last column is cut to what is left of the line.
+    A column whose name ends in `#` holds numbers and is aligned right; the `#` is not printed. On a terminal
+    the last column is cut to the rest of the line.
     """
     from rich.cells import cell_len
     from rich.table import Table
@@ -64,7 +64,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Write names and values to stdout, a pair per line, values in one column; what is empty is left out."""
+    """Write names and values to stdout, a pair per line, values in one column; leave out empty values."""
     pairs = [
         (name.replace("_", " "), printable(_settings(value) if isinstance(value, dict) else _cell(value)))
         for name, value in facts.items()
@@ -76,14 +76,14 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 def print_error(error: VecstowError) -> None:
-    """Write the error in one line to stderr, and its hint in another."""
+    """Write the error's message to stderr in one line, and its hint in another."""
     sys.stderr.write(f"vecstow: {printable(error.message)}\n")
     if error.hint:
         sys.stderr.write(f"hint: {printable(error.hint)}\n")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A terminal, or a wide page without colour where there is none."""
+    """Return a console for stdout or stderr; without a terminal the console is wide and without colour."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -92,13 +92,16 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 point`, `2 points`."""
+    """Return count and noun, for example `1 point` or `2 points`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each thing that is told of, where that is a terminal."""
+    """Show a bar on stderr for each name that is reported, if stderr is a terminal.
+
+    Yields a function of name, done and total.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
     out = console(stderr=True)
@@ -115,7 +118,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: what is stored must not steer the reader's terminal."""
+    """Return `text` with control characters escaped: stored text must not control the terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""`vecstow check --repair`: the plan first, then the work with its progress, then what came of it."""
+"""`vecstow check --repair`: print the plan, then the progress of the work, then the outcome."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 
 
 def repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json: bool) -> bool:
-    """Repair a stopped volume; whether everything is sound afterwards."""
+    """Repair a stopped volume; return whether everything is sound afterwards."""
     from vecstow_engine.doctor.repair import RepairPlan
     from vecstow_engine.doctor.repair import repair_volume as repair
 
@@ -36,10 +36,10 @@ def repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json
 
 
 def ask_engine(engine: Address, name: str, *, dry_run: bool, as_json: bool) -> bool:
-    """Let an engine repair one collection; whether it is sound afterwards."""
+    """Let an engine repair one collection; return whether the collection is sound afterwards."""
     from vecstow_engine.cli.client import Client
 
-    # A large collection takes its time, and tells of it.
+    # No limit: the repair of a large collection takes long, and reports its progress meanwhile.
     with Client(engine.url, key=engine.key, answer_seconds=None) as client:
         answer = first = _post(client, name, dry_run=True)
         if not as_json:
@@ -57,7 +57,7 @@ def _post(client: Client, name: str, *, dry_run: bool) -> Document:
 
 
 def _watched(engine: Address, name: str, call: Callable[[], Document]) -> Document:
-    """The call's answer; meanwhile the collection is asked how far it is."""
+    """Return the call's answer, and show the collection's progress meanwhile."""
     from vecstow_engine.cli.client import Client
 
     with (
@@ -74,7 +74,7 @@ def _watched(engine: Address, name: str, call: Callable[[], Document]) -> Docume
 
 
 def _conclude(report: Document, data: Path, *, as_json: bool) -> bool:
-    """`data`: what paths are relative to, as the user named it."""
+    """Print the outcomes; return whether nothing is left to do. `data`: the folder of relative paths."""
     if as_json:
         print_json(report)
         return not report["open"]
@@ -118,7 +118,7 @@ def _loses(plan: Document) -> bool:
 
 
 def _summary(plan: Document) -> str:
-    """What is kept and what is lost; nothing where no point was touched."""
+    """Return the plan's summary of kept and lost points; empty when the plan touches no point."""
     return f" ({plan['summary']})" if plan.get("summary") else ""
 
 

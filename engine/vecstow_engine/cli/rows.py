@@ -1,6 +1,6 @@
-"""What `import` sends: the rows of a .npy file with the ids and payloads of a .jsonl file beside it.
+"""The rows that `import` sends: vectors of a .npy file, with ids and payloads of .jsonl or text files.
 
-Vectors are mapped, not loaded, and payloads are read line by line: a file larger than memory passes through.
+Vectors are mapped, not loaded, and payloads are read line by line, so a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vecstow_engine.model.names import check_point_id
 from vecstow_engine.model.payloads import encode_payload
 
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Of vectors in one request, well below the engine's limit on a body."""
+"""Bytes of vectors in one request, well below the engine's limit of a body."""
 
 _decode = msgspec.json.Decoder()
 _encode = msgspec.msgpack.Encoder()
@@ -39,12 +39,12 @@ class Batch:
     payloads: list[dict[str, Any]] | None
 
     def positions(self) -> list[int]:
-        """The positions of the rows that are sent: the last row of each id. An engine takes no id twice."""
+        """Return the positions of the rows to send: the last row of each id. An engine takes no id twice."""
         last = {point_id: position for position, point_id in enumerate(self.ids)}
         return sorted(last.values())
 
     def body(self) -> bytes:
-        """The MessagePack form of a batch insert."""
+        """Return the body of a batch insert in MessagePack."""
         ids, vectors, payloads = self.ids, self.vectors, self.payloads
         if len(sent := self.positions()) < len(ids):
             ids, vectors = [ids[position] for position in sent], vectors[sent]
@@ -54,33 +54,33 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The files of one import, and how their rows get ids."""
+    """The files of one import, and the source of the rows' ids."""
 
     vectors: np.ndarray
     payload_file: Path | None
     ids_file: Path | None
     id_field: str | None
-    """The field of each payload line that is the id and no payload; None when ids come from elsewhere."""
+    """The field of each payload line that becomes the id; None when ids come from elsewhere."""
 
     @property
     def dimension(self) -> int:
-        """Values in each row."""
+        """Return the number of values in each row."""
         return int(self.vectors.shape[1])
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def name_row(self, row: int) -> str:
-        """`row 27`, and where its payload or else its id stands."""
+        """Return `row 27`, with the file and line of its payload, or else of its id."""
         file = self.payload_file or self.ids_file
         return f"row {row}" if file is None else f"row {row} ({file} line {row + 1})"
 
 
 def open_source(npy: Path, payload_file: Path | None, ids_file: Path | None, id_field: str | None) -> Source:
-    """The files, mapped and with equal numbers of rows.
+    """Return the files of an import, with the vectors mapped, and check that their numbers of rows agree.
 
-    Without an ids file and without an id field the row's number is its id. Raises InvalidInput when a file
-    cannot be what it must be.
+    Without an ids file and without an id field, the row's number is its id. Raises InvalidInput, or
+    WrongShape for the vectors, when a file has the wrong format or length.
     """
     source = Source(
         vectors=open_vectors(npy), payload_file=payload_file, ids_file=ids_file, id_field=id_field
@@ -96,12 +96,12 @@ def open_source(npy: Path, payload_file: Path | None, ids_file: Path | None, id_
 
 
 def batch_rows(dimension: int, wanted: int) -> int:
-    """How many rows one request carries: as wanted, unless that were too many bytes."""
+    """Return the number of rows of one request: `wanted`, or fewer if they exceed BATCH_BYTES_MAX."""
     return max(1, min(wanted, BATCH_BYTES_MAX // (4 * dimension)))
 
 
 def batches(source: Source, rows: int, first: int = 0) -> Iterator[Batch]:
-    """The source from row `first` on in batches of `rows`; raises InvalidInput naming file and line."""
+    """Yield the source from row `first` on in batches of `rows`; raise InvalidInput with file and line."""
     points = islice(_points(source), first, None)
     for start in range(first, len(source), rows):
         vectors = as_float32(source.vectors[start : start + rows])
@@ -111,12 +111,12 @@ def batches(source: Source, rows: int, first: int = 0) -> Iterator[Batch]:
 
 
 def ids(source: Source) -> Iterator[str]:
-    """The id of each row; raises InvalidInput naming file and line."""
+    """Return an iterator over the id of each row; it raises InvalidInput with file and line."""
     return (point_id for point_id, _ in _points(source))
 
 
 def _points(source: Source) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The id and the payload of each row, in order."""
+    """Yield the id and the payload of each row, in order."""
     given = None if source.ids_file is None else _ids(source.ids_file)
     payloads = None if source.payload_file is None else _payloads(source.payload_file)
     for row in range(len(source)):

@@ -1,4 +1,4 @@
-"""`vecstow search`: the nearest points to a vector, a row of a file, or a point that is there."""
+"""`vecstow search`: the points nearest to a vector, a row of a file, or a stored point."""
 
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ def _row(npy: Path, row: int) -> list[float]:
 
 
 def _finite(values: list[Any], what: str) -> list[Any]:
-    """JSON has no other numbers; what is no number is refused by the engine."""
+    """Return `values`; raise InvalidInput for an infinite number or NaN, which JSON does not have.
+
+    The engine refuses values that are not numbers.
+    """
     for position, value in enumerate(values):
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInput(f"{what}[{position}] is {value}; values must be finite")

@@ -1,4 +1,4 @@
-"""`vecstow serve`: one volume, served over REST until a signal comes."""
+"""`vecstow serve`: serve one volume over REST until a signal."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile
 
 M_MMAP_THRESHOLD: Final = -3
-"""mallopt(3), as <malloc.h> has it."""
+"""The parameter of mallopt(3), from <malloc.h>."""
 MMAP_THRESHOLD_BYTES: Final = 256 * 1024
 
 
 class LogFormat(StrEnum):
-    """How log lines are written."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """From which level on log lines are written."""
+    """The least level of the log lines that are written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -69,7 +69,7 @@ class KeySettings:
 
 
 FLAGS = flags(ProcessSettings, KeySettings, Settings, HttpSettings)
-"""Every setting of `vecstow serve`."""
+"""The flags of every setting of `vecstow serve`."""
 
 
 @takes_flags(FLAGS)
@@ -87,11 +87,11 @@ def serve_command(**values: Any) -> None:
     """
     end_at_once(*SIGNALS)
     process = gather(ProcessSettings, values)
-    # Without a fixed threshold glibc raises it, and keeps what the tail of an index gives back.
+    # glibc would raise a threshold that is not fixed, and keep the memory that the tail of an index frees.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    # Index and search bring their own threads; those of BLAS would only wait for each other.
+    # Index and search have their own threads; threads of BLAS would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Nothing that an import makes is garbage, and looking for some in it takes a tenth of the start.
+    # Imports make no garbage, and collections during them would take a tenth of the start.
     gc.disable()
     from vecstow_engine.api.logs import configure_logging
     from vecstow_engine.api.server import serve
@@ -106,7 +106,10 @@ def serve_command(**values: Any) -> None:
 
 
 def _keys(host: str, settings: KeySettings) -> KeyFile | None:
-    """The keys to ask for; raises InvalidInput for a bad file, and when others could come in without."""
+    """Return the file of keys, None without one.
+
+    Raises InvalidInput for an invalid file, and when other machines could reach the engine without a key.
+    """
     if settings.keys is not None:
         if settings.without_keys:
             raise InvalidInput("--keys and --without-keys exclude each other")
@@ -127,5 +130,5 @@ def _admits_others(host: str) -> bool:
     except UnicodeError:
         raise InvalidInput(f"--host {host[:80]!r} is no name of a host") from None
     except OSError:
-        return False  # nobody can listen there, which is said when it is tried
+        return False  # no program can listen there; the attempt to listen reports the error
     return not all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)

@@ -1,7 +1,7 @@
-"""How a command reaches an engine over HTTP: its address, the proxy, the certificates, and what errors mean.
+"""The HTTP transport to an engine: address, proxy, certificates, and explanations of errors.
 
-httpx would read the proxies from the environment itself, but fails for what other programs accept there, such
-as a range of IPv6 addresses in NO_PROXY.
+httpx can read the proxies from the environment itself, but fails on values that other programs accept, for
+example a range of IPv6 addresses in NO_PROXY.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _HINTS: Final = (
     ("disconnected", _OTHER),
     ("reset by peer", _OTHER),
 )
-"""A part of the error's text, and what helps."""
+"""Pairs of a part of an error's text and a hint."""
 _HINT: Final = "is an engine running there? Start one with: vecstow serve --data ./data"
 
 
 def open_http(url: str, headers: dict[str, str], answer_seconds: float | None) -> httpx.Client:
-    """A client for the engine at `url`.
+    """Return an HTTP client for the engine at `url`; `answer_seconds` limits an answer, None: no limit.
 
     Raises InvalidInput for an address, a proxy or certificates that cannot be used.
     """
@@ -46,13 +46,13 @@ def open_http(url: str, headers: dict[str, str], answer_seconds: float | None) -
             base_url=url,
             headers=headers,
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
-            # Reading the certificates takes longer than most requests.
+            # Certificates are read for https only: reading them takes longer than most requests.
             verify=_certificates() if parts.scheme == "https" else False,
             trust_env=False,
             proxy=None if proxy is None else proxy[1],
         )
     except (httpx.InvalidURL, ValueError, ImportError):
-        # The address of a proxy may hold a password: it is not quoted.
+        # The message does not quote the address of the proxy, which may hold a password.
         variable = "a variable" if proxy is None else proxy[0]
         raise InvalidInput(
             f"{variable} names a proxy that cannot be used; it must be like http://proxy.example:3128",
@@ -61,14 +61,14 @@ def open_http(url: str, headers: dict[str, str], answer_seconds: float | None) -
 
 
 def route(url: str) -> str:
-    """The address, and the variable that names the proxy on the way to it."""
+    """Return the address for messages, with the variable that names the proxy, if there is one."""
     parts = urlsplit(url)
     proxy = _proxy(parts.scheme, parts.hostname or "")
     return url if proxy is None else f"{url} through {proxy[0]}"
 
 
 def explain(error: Exception) -> tuple[str, str]:
-    """What an error of a request says, and what helps."""
+    """Return the text of a request's error, and a hint."""
     text = str(error) or type(error).__name__
     return text, next((hint for part, hint in _HINTS if part in text), _HINT)
 
@@ -96,12 +96,12 @@ def _no_address(url: str, problem: str) -> InvalidInput:
 
 
 def _shown(url: str) -> str:
-    """The address as a message shows it: without a password."""
+    """Return the address for messages, without a password."""
     return repr(re.sub(r"//.*@", "//…@", url)[:SHOWN_CHARACTERS_MAX])
 
 
 def _proxy(scheme: str, host: str) -> tuple[str, str] | None:
-    """The variable that names the proxy for a host, and the proxy's address; None for no proxy."""
+    """Return the variable that names the proxy for a host, and the proxy's address; None for no proxy."""
     proxies = getproxies_environment()
     if _is_excepted(host, proxies.get("no", "")):
         return None
@@ -112,7 +112,7 @@ def _proxy(scheme: str, host: str) -> tuple[str, str] | None:
 
 
 def _is_excepted(host: str, no_proxy: str) -> bool:
-    """Whether NO_PROXY names the host; a proxy that is meant for the world cannot reach this machine."""
+    """Whether the host needs no proxy: NO_PROXY names it, or it is this machine, which no proxy reaches."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -123,7 +123,7 @@ def _is_excepted(host: str, no_proxy: str) -> bool:
 
 
 def _matches(entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
-    """Whether an entry names the host: `*`, a domain, an address or a range of addresses."""
+    """Whether an entry of NO_PROXY (`*`, a domain, an address, a range of addresses) names the host."""
     if entry == "*":
         return True
     if address is not None:
@@ -136,7 +136,7 @@ def _matches(entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.I
 
 
 def _certificates() -> ssl.SSLContext:
-    """What OpenSSL's variables name, else the authorities of certifi."""
+    """Return the authorities that OpenSSL's variables name, else those of certifi; raise InvalidInput."""
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
         return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)

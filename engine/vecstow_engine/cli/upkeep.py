@@ -1,6 +1,7 @@
-"""`vecstow compact`, `hold`, `backup` and `restore`: what an engine is asked to do with its volume.
+"""`vecstow compact`, `hold`, `backup`, `restore` and `maintenance`: the upkeep of a volume.
 
-A stopped volume can be restored to, and kept for whoever repairs it (`vecstow maintenance`), without one.
+An engine does the work, with two exceptions. `restore --data` works on a stopped volume. `maintenance` keeps
+the pod of a stopped volume while a person repairs the volume.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def restore_command(
 
 
 def _restore(place: Path | Address, path: str, new_name: str | None) -> dict[str, object]:
-    """Restore on a stopped volume, or ask an engine."""
+    """Restore on a stopped volume or by an engine; return name and message."""
     if isinstance(place, Path):
         from vecstow_engine.storage.restoring import restore_on_volume
 
@@ -119,7 +120,7 @@ def _restore(place: Path | Address, path: str, new_name: str | None) -> dict[str
 
 
 def _restore_hint(place: Path | Address) -> str:
-    """Where the paths are that can be restored."""
+    """Return a hint where the paths that can be restored are."""
     is_volume = isinstance(place, Path)
     option = f" --data {shlex.quote(str(place))}" if is_volume else ""
     backups = f"{place}/.backups" if is_volume else ".backups of the data directory"

@@ -1,4 +1,4 @@
-"""Vectors in .npy files: mapped, not loaded, so that a file larger than memory passes through."""
+"""The vectors of .npy files: mapped, not loaded, so that a file may be larger than memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _BROKEN: Final = (
     ValueError, EOFError, TypeError, KeyError, ArithmeticError, MemoryError, RecursionError, SyntaxError,
     struct.error, tokenize.TokenError,
 )  # fmt: skip
-"""What NumPy raises for a header that is none: it evaluates the header as a Python literal."""
+"""The exceptions of NumPy for an invalid header, which NumPy evaluates as a Python literal."""
 MAGIC_PREFIX: Final = b"\x93NUMPY"
 _ARCHIVE: Final = b"PK\x03\x04"
 
 
 def open_vectors(npy: Path) -> np.ndarray:
-    """The array of a .npy file, memory-mapped: (n, d) of float16, float32 or float64.
+    """Return the array of a .npy file, memory-mapped: (n, d) of float16, float32 or float64.
 
     Raises InputFileError for a file that cannot be mapped, WrongShape for another array.
     """
@@ -45,13 +45,16 @@ def open_vectors(npy: Path) -> np.ndarray:
 
 
 def as_float32(rows: np.ndarray) -> np.ndarray:
-    """A copy in little-endian float32, C order; what is too large becomes infinite and is refused later."""
+    """Return rows as little-endian float32, C order.
+
+    A value beyond float32 becomes infinite; a later check refuses it.
+    """
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(rows, dtype="<f4")
 
 
 def _explained(npy: Path, broken: BaseException) -> str:
-    """What is wrong with the file, in the user's terms where they are known."""
+    """Return the problem of the file, in the user's terms if the cause is known."""
     with npy.open("rb") as file:
         beginning = file.read(len(MAGIC_PREFIX))
     if not beginning:
@@ -72,7 +75,7 @@ def _explained(npy: Path, broken: BaseException) -> str:
 
 
 def _bytes_of(npy: Path) -> int:
-    """How long the file must be by its header, which can be read."""
+    """Return the length in bytes that the header, which is valid, requires."""
     with npy.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read_header = (
