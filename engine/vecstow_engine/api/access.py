@@ -1,7 +1,7 @@
 """Access control: the one table of routes and roles, and the check of a request against it.
 
-A route outside the table does not exist: the application refuses to start with it. A request is authorised
-for one route of the table, and afterwards FastAPI must choose the same route.
+A route outside the table does not exist: the application raises LookupError when it loads such a route. A
+request is authorised for one route of the table, and afterwards FastAPI must choose the same route.
 """
 
 from __future__ import annotations

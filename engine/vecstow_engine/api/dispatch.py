@@ -1,7 +1,7 @@
 """The dispatcher, which every request passes first: path, key, limits, body; then a hot route or FastAPI.
 
 Pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html). The dispatcher reads the whole body before
-any route runs, so that no route can forget a limit. It turns every exception of a route into an answer.
+any route runs, so that no route can forget a limit. Every exception of a route becomes an answer.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _ASKED_BY_THE_CLOCK: Final = "/state/refresh"
 """The route that the sidecar calls every few seconds."""
 
 log = structlog.stdlib.get_logger(__name__)
-# Its level is checked on hot routes before a debug line is built.
+# Hot routes check the level of this logger before they build a debug line.
 _stdlib_log = logging.getLogger(__name__)
 
 

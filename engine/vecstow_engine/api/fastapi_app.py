@@ -1,4 +1,4 @@
-"""The FastAPI application: its routes and the answers of their errors. It is loaded late."""
+"""The FastAPI application, which is loaded late: its routes, and the answers of their errors."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def bounded_protocol(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. A connection is idle while no request of it is answered or has complete headers."""
+    """One connection. It is idle while no request is being answered, or read beyond its headers."""
 
     settings: HttpSettings
     idle: OrderedDict[BoundedProtocol, None]

@@ -1,7 +1,7 @@
 """The server: it opens the socket, starts the engine in the background, and ends in order.
 
-On SIGTERM and SIGINT it accepts no more connections, finishes the requests in flight within the grace, stops
-the engine, and exits with 0. After SIGTERM it first accepts requests for `drain_seconds` more.
+On SIGTERM and SIGINT the server accepts no more connections, finishes the requests in flight within the
+grace, stops the engine, and exits with 0. After SIGTERM it first accepts requests for `drain_seconds` more.
 """
 
 from __future__ import annotations

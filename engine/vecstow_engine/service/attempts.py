@@ -22,7 +22,7 @@ from vecstow_engine.model.errors import DiskFull, VecstowError
 PAUSE_SECONDS: Final = 1.0
 PAUSE_SECONDS_MAX: Final = 300.0
 FULL_PAUSE_SECONDS_MAX: Final = 30.0
-"""The longest pause after DiskFull. It is short: writers wait for the checkpoint that needs the room."""
+"""The longest pause after DiskFull: room can come at any time, and writers wait for the checkpoint."""
 REASON_CHARACTERS_MAX: Final = 300
 
 log = structlog.stdlib.get_logger(__name__)
@@ -66,7 +66,7 @@ class Holder(Protocol):
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """Return the collection's name."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Changes of names on a volume: one at a time, none during a hold, none after an unknown outcome.
 
-After a failed sync, the names in the page cache may differ from the names on the disk, and a second sync
-would not show the difference (rule 5 of the disk).
+After a failed sync, the names in the page cache may differ from those on the disk. A second sync would not
+show the difference (rule 5 of the disk).
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Collection:
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """Return the collection's name."""
         return self.manifest.name
 
     @property
@@ -149,7 +149,7 @@ class Collection:
 
     @property
     def is_being_opened(self) -> bool:
-        """Whether its loader or a repair works on the files; False while the opening is postponed."""
+        """Whether the loader or a repair works on the files; False while the opening is postponed."""
         return isinstance(self._lasting, Opening | Retired)
 
     @property

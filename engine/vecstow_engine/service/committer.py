@@ -268,7 +268,7 @@ class Committer:
 
 
 def _size(effect: Effect) -> int:
-    """Return the bytes of memory that an effect takes; its log record is smaller. Raises TooLarge."""
+    """Return the bytes of memory that an effect takes; its log record is not larger. Raises TooLarge."""
     return payload_bytes(effect) + ENTRY_OVERHEAD_BYTES * len(effect.ids)
 
 

@@ -1,4 +1,4 @@
-"""The engine: the facade that api and cli call. It owns the threads, and passes each call to its module.
+"""The engine: the facade that api and cli call, which owns the threads and passes each call to a module.
 
 Callers use worker threads for blocking methods and the event loop for async ones, and check names
 beforehand. Methods raise errors of `model.errors`.

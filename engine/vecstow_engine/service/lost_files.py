@@ -35,7 +35,7 @@ def refuse_if_gone(collection: Collection) -> None:
 
 
 def close_without_folder(collection: Collection, missing: DamagedFile) -> None:
-    """Quarantine a collection without data whose folder is gone. Declaring it again restores it."""
+    """Quarantine a collection without data whose folder is gone. A new declaration restores it in full."""
     collection.move_to(lifecycle.Quarantined(_error(collection, missing), reopens=True))
 
 

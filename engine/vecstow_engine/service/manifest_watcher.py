@@ -30,7 +30,7 @@ log = structlog.stdlib.get_logger(__name__)
 class ManifestWatcher:
     """The follower of manifests: brings the engine to their content. A later scan repeats blocked changes.
 
-    It waits for no lock: a thread that works on files or changes names may take an hour.
+    The watcher waits for no lock: a thread that works on files or changes names may take an hour.
     """
 
     def __init__(
@@ -213,8 +213,8 @@ class ManifestWatcher:
     def _with_uid_of_data(self, collection: Collection, manifest: Manifest) -> Manifest:
         """Write the uid of the served data into a manifest that lacks it; return the manifest to follow.
 
-        The manifest was edited, or was lost and written again. It also gets the creation time, which only the
-        lost manifest recorded.
+        The manifest was edited, or was lost and written again. A lost creation time is restored too: only the
+        lost manifest recorded it.
         """
         store = collection.store
         if store is None or manifest.collection_uid == store.identity.uid or store.data_files.missing():

@@ -23,7 +23,7 @@ DELETE_SHARE: Final = 1 / 16
 ROOMY_BYTES: Final = 8 << 20
 """Room that must remain after a write that is charged without new figures.
 
-It is three times the least size of a graph, so a graph may begin.
+Three times the least size of a graph, so that a graph may begin.
 """
 GRAPH_FACTOR: Final = 2
 """Bytes of a graph that are charged for each byte of changes, until the next figures."""
@@ -145,9 +145,9 @@ class Accounts:
         return self._data + size <= self.plan.data_bytes
 
     def admit(self, collection: Collection, rows: int = 0) -> bool:
-        """Reserve memory for the graph of a collection with all rows, and `rows` that its index lacks.
+        """Charge the graph of a collection at full size, with `rows` that its index lacks; return True.
 
-        Returns False, and holds the graph out, when there is no room.
+        Return False, and hold the graph out, when there is no room.
         """
         full = collection.full_bytes(rows)
         with self._lock:

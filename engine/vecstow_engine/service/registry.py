@@ -25,7 +25,7 @@ log = structlog.stdlib.get_logger(__name__)
 class Bound:
     """The collection of one request, as a context.
 
-    It is a class because every search enters one, and a generator is slower.
+    A class, because every search enters one, and a generator is slower.
     """
 
     __slots__ = ("_collection", "_registry")
