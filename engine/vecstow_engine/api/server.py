@@ -52,7 +52,7 @@ def serve(
     run = _Run()
     app = Application(engine, settings, on_failure=run.fail, keys=keys)
     run.server = server = _Server(app, engine, settings)
-    # uvicorn installs its own handlers later, while its loop runs, and restores these afterwards.
+    # uvicorn installs handlers itself only while its loop runs, and restores these afterwards.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     log.info("listening", host=host, port=listener.getsockname()[1], keys=keys and len(keys.ring.keys))

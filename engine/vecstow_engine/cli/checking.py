@@ -87,7 +87,7 @@ def _check(
 
 
 def _add_options(report: dict[str, Any], asked: dict[str, str | Path | None]) -> None:
-    """Add the engine's address and key to each next command: an engine does not know its own address."""
+    """Add the options that name the engine to each next command: an engine does not know its own address."""
     given = {option: shlex.quote(str(value)) for option, value in asked.items() if value is not None}
     added = "".join(f" {option} {value}" for option, value in given.items())
     for finding in report["findings"]:

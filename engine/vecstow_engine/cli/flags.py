@@ -1,8 +1,8 @@
 """Options made from settings: every field of a settings dataclass is one flag and one environment variable.
 
 `checkpoint_bytes: int = 4` with a docstring below it becomes `--checkpoint-bytes` and
-VECSTOW_CHECKPOINT_BYTES with that default and that help. A flag takes precedence over the environment. Only
-the dataclass names a setting.
+VECSTOW_CHECKPOINT_BYTES with that default and that help. A flag takes precedence over the environment. The
+dataclass is the only definition of a setting.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
     One request is under way at a time, so the acknowledged rows are always the beginning of the file. Raises
     InvalidInput for another dimension, Conflict when the collection was replaced, and errors of the engine or
     the file with a hint how to go on. After Ctrl-C a note reports the number of acknowledged rows, and
-    KeyboardInterrupt goes on.
+    KeyboardInterrupt is raised again.
     """
     uid = _check_dimension(client, collection, source)
     report, hashed = Report(collection, rows=len(source)), np.zeros(len(source), np.int64)

@@ -131,7 +131,8 @@ class Catalog:
     def create_files_of(self, collection: Collection) -> None:
         """Create the data files of a collection that gets its first write.
 
-        Raises Busy during a hold, files.SyncFailed, and the errors of `Collection.writable`.
+        Raises Busy during a hold, and the errors of `Collection.writable`: ReadOnly after a failed sync of
+        these files.
         """
         with self._gate.passing() as free, collection.upkeep:
             if not free:

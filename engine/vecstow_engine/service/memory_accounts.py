@@ -28,7 +28,7 @@ Three times the least size of a graph, so that a graph may begin.
 GRAPH_FACTOR: Final = 2
 """Bytes of a graph that are charged for each byte of changes, until the next figures."""
 RESIDENT_SHARE_MAX: Final = 0.95
-"""Share of the limit at which writers wait in any case: the kernel counts more than the account."""
+"""Share of the limit at which writers wait in any case: kernel and account count memory differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,10 @@ class Accounts:
 
     @property
     def presses(self) -> bool:
-        """Whether overlays take over a quarter of the memory for changes: checkpoints then begin early."""
+        """Whether overlays take over a quarter of the memory for changes; then checkpoints begin early.
+
+        The largest overlays are written first.
+        """
         return 4 * self._overlays > self.plan.change_bytes
 
     def document(self) -> dict[str, int]:

@@ -128,7 +128,7 @@ class Registry:
         return name in self._collections or name in self._broken
 
     def is_rival(self, collection: Collection) -> bool:
-        """Whether another folder claims the same uid, since the start or since later."""
+        """Whether another folder claims the same uid: one found at the start, or one that came later."""
         if collection.name in self._rivals:
             return True
         # The start compared all folders. A comparison for each folder would take quadratic time.
@@ -241,7 +241,7 @@ class Registry:
         log.info("collections loaded", **counts, failed=len(self._broken), total=len(self._collections))
 
     def read(self, name: str) -> Manifest | None:
-        """Return the manifest in a folder if it differs from the known one; log a broken manifest.
+        """Return the manifest in a folder if it differs from the known one, else None; log a broken one.
 
         For a collection that reopens after a change of its manifest, the same content counts too: a new
         modification time is enough.

@@ -107,7 +107,7 @@ class Searcher:
 
 
 def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
-    """Return the number of searches of the next call: few enough that no client waits long for it."""
+    """Return the number of searches of the next call: few enough that no client waits long for the call."""
     wanted = 0
     for size, (query, _) in enumerate(waiting[:GROUP_QUERIES_MAX]):
         wanted += query.limit

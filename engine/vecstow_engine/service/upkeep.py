@@ -94,7 +94,10 @@ class Upkeep:
         self._snapshots.shutdown()
 
     def finish(self) -> None:
-        """Checkpoint all collections, and snapshot the changed ones; during a hold do nothing."""
+        """Checkpoint all collections, and snapshot the changed ones.
+
+        During a hold do nothing: the logs hold all changes.
+        """
         # Collections whose upkeep lock is taken, perhaps for an hour, come last.
         for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
             self._tell_broken(collection)
@@ -103,7 +106,7 @@ class Upkeep:
                     self._attempt(collection, Work.CLOSING, partial(self._finish, collection), waits=True)
 
     def checkpoint(self, collection: Collection) -> bool:
-        """Make one checkpoint; on a full disk give up the reserve and repeat it. Return whether it was due.
+        """Make one checkpoint; on a full disk give up the reserve and repeat. Return False if none was due.
 
         The caller holds the upkeep lock. Raises Quarantined, before anything is written, when the files are
         gone, and the errors of `Store.checkpoint`.
