@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from vecstow_engine.model.backoff import Backoff
 from vecstow_engine.model.errors import DiskFull, VecstowError
 
 PAUSE_SECONDS: Final = 1.0
@@ -104,7 +105,8 @@ class Attempts:
         """Record the error of an attempt, and begin a pause."""
         before = holder.troubles.get(work)
         longest = FULL_PAUSE_SECONDS_MAX if isinstance(error, DiskFull) else PAUSE_SECONDS_MAX
-        seconds = PAUSE_SECONDS if before is None else min(2 * before.pause_seconds, longest)
+        backoff = Backoff(PAUSE_SECONDS, longest)
+        seconds = backoff.after(None if before is None else before.pause_seconds)
         trouble = Trouble(_reason(error), seconds, time.monotonic() + seconds)
         holder.troubles[work] = trouble
         with self._lock:
