@@ -101,12 +101,12 @@ def sidecar(
     from vecstow_engine.storage.layout import Layout
     from vecstow_operator.sidecar.collection_folders import CollectionFolders
     from vecstow_operator.sidecar.engine_client import EngineClient
-    from vecstow_operator.sidecar.reconciler import Sidecar
+    from vecstow_operator.sidecar.reconciler import SidecarReconciler
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
-    beside = EngineClient(engine_url, EngineKey(key_file))
-    role = Sidecar(cluster, engine, CollectionFolders(Layout(data)), beside, metrics, heartbeat)
+    client, volume = EngineClient(engine_url, EngineKey(key_file)), CollectionFolders(Layout(data))
+    role = SidecarReconciler(cluster, engine, volume, client, metrics, heartbeat)
     loop = Loop(role.run_pass, tick_seconds, heartbeat)
     _serve(loop, cluster.namespace, lambda: role.knows_all, engine, health_host, health_port, metrics)
 

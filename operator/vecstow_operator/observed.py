@@ -1,4 +1,4 @@
-"""One `VectorCollection` as the API server gave it: what decisions need of it, and no more."""
+"""One `VectorCollection` of the API server: the fields that decisions need, and no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, DeletionPolicy, parse_resource
 from vecstow_operator.vocabulary import FINALIZER, Annotation
 
@@ -17,19 +18,27 @@ class Loss:
     collection_uid: str
     """The incarnation that the repair made."""
     counted: int
-    """The last count before."""
+    """The last count before the repair."""
     missing: int | None = None
     """None until the incarnation is served and counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the status says that the collection has had: it survives the volume."""
+    """The data that the collection has had, by the resource's status, which survives the volume."""
 
     collection_uid: str | None = None
     volume_id: str | None = None
     vector_count: int = 0
     loss: Loss | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidResource:
+    """Why a resource that the API server let through declares no collection."""
+
+    message: str
+    hint: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +50,40 @@ class Observed:
     generation: int
     created_at: str
     """RFC 3339 in UTC, so that text compares as time does."""
-    document: Mapping[str, Any]
-    """What `manifest_from_resource` takes."""
+    spec: Mapping[str, Any]
+    """As written, valid or not."""
+    declared: CollectionResource | InvalidResource
+    """The spec, parsed."""
     annotations: Mapping[str, str]
     is_deleting: bool
     has_finalizer: bool
-    """Ours."""
+    """Whether it has Vecstow's finalizer."""
     known: Known
 
     @property
     def collection_name(self) -> str:
-        """The name that it wants, legal or not."""
-        return str(self.document["spec"].get("collectionName") or self.name)
+        """The name that it claims, legal or not."""
+        return str(self.spec.get("collectionName") or self.name)
 
     @property
     def engine(self) -> str:
-        """The engine that it wants."""
-        return str(self.document["spec"].get("engine") or ENGINE_DEFAULT)
+        """The engine that it refers to."""
+        return str(self.spec.get("engine") or ENGINE_DEFAULT)
 
     @property
     def is_paused(self) -> bool:
-        """Whether nothing of it is to be reconciled."""
-        return self.document["spec"].get("paused") is True
+        """Whether reconciliation is paused."""
+        return self.spec.get("paused") is True
 
     @property
     def is_retained(self) -> bool:
         """Whether the collection stays when the resource goes."""
-        return bool(self.document["spec"].get("deletionPolicy") != DeletionPolicy.DELETE.value)
+        return bool(self.spec.get("deletionPolicy") != DeletionPolicy.DELETE.value)
 
     @property
     def age(self) -> tuple[str, str]:
-        """Sorts the oldest first."""
+        """A key that sorts the oldest resource first."""
         return self.created_at, self.uid
-
-    def parsed(self) -> CollectionResource:
-        """Raises InvalidInput or WrongShape for what the API server let through."""
-        return parse_resource(self.document, strict=False)
 
     @property
     def acknowledged(self) -> list[str]:
@@ -84,13 +91,13 @@ class Observed:
         return [name for name in self.annotations.get(Annotation.ACKNOWLEDGED, "").split(",") if name]
 
     def accepts_loss_of(self, collection_uid: str) -> bool:
-        """Whether somebody said that this incarnation need not come back."""
+        """Whether somebody accepted the loss of this incarnation."""
         return self.annotations.get(Annotation.ACCEPT_EMPTY) == collection_uid
 
     def is_other_than_known(self, collection_uid: str | None, volume_id: str | None) -> bool:
         """Whether another collection is on another volume, and nobody accepted that the known one is lost.
 
-        Repair gives another uid, and a copy may lie on another volume; both at once are another's.
+        A repair changes the uid alone, and a copy the volume alone. A foreign collection differs in both.
         """
         known = self.known
         if None in (collection_uid, known.collection_uid, known.volume_id):
@@ -100,7 +107,7 @@ class Observed:
 
     @property
     def has_lost_data(self) -> bool:
-        """Whether data of its own would be missing if it began without, and nobody accepted that."""
+        """Whether an empty start would lose known data, and nobody accepted that."""
         uid = self.known.collection_uid
         return uid is not None and not self.accepts_loss_of(uid)
 
@@ -110,20 +117,17 @@ class Observed:
 
 
 def observed(document: Mapping[str, Any]) -> Observed:
-    """From the API server's JSON, which may lack what no schema filled in."""
+    """Return a resource from the API server's JSON, which may lack fields that no schema filled in."""
     metadata = document["metadata"]
     status = document.get("status") or {}
+    spec = document.get("spec") or {}
     return Observed(
         name=metadata["name"],
         uid=metadata["uid"],
         generation=metadata.get("generation", 1),
         created_at=metadata.get("creationTimestamp") or "",
-        document={
-            "apiVersion": document.get("apiVersion"),
-            "kind": document.get("kind"),
-            "metadata": {key: metadata.get(key) for key in ("name", "uid", "generation")},
-            "spec": document.get("spec") or {},
-        },
+        spec=spec,
+        declared=_declared(document, metadata, spec),
         annotations=metadata.get("annotations") or {},
         is_deleting=metadata.get("deletionTimestamp") is not None,
         has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
@@ -136,6 +140,21 @@ def observed(document: Mapping[str, Any]) -> Observed:
     )
 
 
+def _declared(
+    document: Mapping[str, Any], metadata: Mapping[str, Any], spec: Mapping[str, Any]
+) -> CollectionResource | InvalidResource:
+    declaration = {
+        "apiVersion": document.get("apiVersion"),
+        "kind": document.get("kind"),
+        "metadata": {key: metadata.get(key) for key in ("name", "uid", "generation")},
+        "spec": spec,
+    }
+    try:
+        return parse_resource(declaration, strict=False)
+    except VecstowError as error:
+        return InvalidResource(error.message, error.hint)
+
+
 def _loss(document: Mapping[str, Any] | None) -> Loss | None:
     if document is None:
         return None
@@ -143,6 +162,6 @@ def _loss(document: Mapping[str, Any] | None) -> Loss | None:
 
 
 def finalizers(found: Iterable[str], *, held: bool) -> list[str]:
-    """A resource's finalizers with or without ours; those of others stay as they are."""
+    """Return a resource's finalizers with or without Vecstow's; those of others stay as they are."""
     others = [name for name in found if name != FINALIZER]
     return [*others, FINALIZER] if held else others

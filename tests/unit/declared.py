@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from vecstow_engine.model.manifest import ManagedBy, Manifest
-from vecstow_engine.model.resource import manifest_from_resource
+from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
 from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, Row
 from vecstow_operator.observed import Observed, observed
 from vecstow_operator.vocabulary import FINALIZER
@@ -62,7 +62,8 @@ def claim(name: str = "notes", uid: str = "r-1", **fields: Any) -> Observed:
 
 def manifest_of(resource: Observed, collection_uid: str | None = None) -> Manifest:
     """What the sidecar writes for it."""
-    manifest = manifest_from_resource(resource.document, ManagedBy.KUBERNETES, None)
+    assert isinstance(resource.declared, CollectionResource)
+    manifest = manifest_from_resource(resource.declared, ManagedBy.KUBERNETES, None)
     return dataclasses.replace(manifest, collection_uid=collection_uid)
 
 

@@ -18,7 +18,7 @@ from vecstow_engine.cli.options import DataOrNone, Json, KeyFile, UrlOrNone, cho
 from vecstow_engine.cli.output import print_json, print_line, print_note
 from vecstow_engine.model.errors import Conflict, InvalidInput, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest, manifest_document, parse_manifest
-from vecstow_engine.model.resource import manifest_from_resource, parse_resource
+from vecstow_engine.model.resource import CollectionResource, manifest_from_resource, parse_resource
 
 if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MANIFEST_KEYS: Final = tuple(field.name for field in dataclasses.fields(Manifest))
 NAME_CHARACTERS_SHOWN: Final = 80
-Declare = Callable[[dict[str, Any]], "Outcome"]
+Declare = Callable[[CollectionResource], "Outcome"]
 """A function that declares the collection of one valid resource."""
 
 
@@ -113,7 +113,7 @@ def _apply_each(documents: list[Document], declare: Declare) -> Iterator[Result]
             if name in seen:
                 raise Conflict(f"collection {name!r} is declared in {seen[name]} already")
             seen[name] = document.source
-            outcome = Outcome.PAUSED if resource.paused else declare(document.content)
+            outcome = Outcome.PAUSED if resource.paused else declare(resource)
             yield Result(document.source, name, outcome)
         except VecstowError as error:
             yield Result(document.source, name, Outcome.REFUSED, error)
@@ -147,12 +147,12 @@ def _on_volume(data: Path) -> Iterator[Declare]:
     yield lambda resource: _declare_on_volume(layout, resource)
 
 
-def _declare_on_volume(layout: Layout, resource: dict[str, Any]) -> Outcome:
+def _declare_on_volume(layout: Layout, resource: CollectionResource) -> Outcome:
     from vecstow_engine.storage.manifests import update_manifest
 
     before, after = update_manifest(
         layout,
-        parse_resource(resource).collection_name,
+        resource.collection_name,
         lambda existing: manifest_from_resource(resource, ManagedBy.FILE, existing),
     )
     if before is None:
@@ -168,8 +168,8 @@ def _on_engine(engine: Address) -> Iterator[Declare]:
         yield lambda resource: _declare_over_rest(client, resource)
 
 
-def _declare_over_rest(client: Client, resource: dict[str, Any]) -> Outcome:
-    name = parse_resource(resource).collection_name
+def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
+    name = resource.collection_name
     existing = _described(client, name)
     wanted = manifest_from_resource(resource, ManagedBy.API, existing)
     if existing is None:

@@ -107,16 +107,15 @@ class CollectionResource:
 
 
 def manifest_from_resource(
-    document: Mapping[str, Any], managed_by: ManagedBy, existing: Manifest | None
+    resource: CollectionResource, managed_by: ManagedBy, existing: Manifest | None
 ) -> Manifest:
-    """Return the manifest that `document` declares, merged with the existing one.
+    """Return the manifest that the resource declares, merged with the one that exists.
 
-    The uid, the times and unknown keys of `existing` stay; the caller sets the times when the result differs.
-    Raises WrongShape or InvalidInput for a bad resource. Raises Conflict when `existing` has another shape,
-    is marked as dropped, or belongs to a Kubernetes resource while `managed_by` is something else.
+    The uid, the times and the unknown keys of `existing` stay. The caller stamps the times when the result
+    differs. Raises Conflict when `existing` has another shape, is marked as dropped, or belongs to a
+    Kubernetes resource while `managed_by` is something else.
     """
     owned = managed_by is ManagedBy.KUBERNETES
-    resource = parse_resource(document, strict=not owned)
     wanted = Manifest(
         name=resource.collection_name,
         dimension=resource.dimension,
@@ -142,11 +141,10 @@ def manifest_from_resource(
 
 
 def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> CollectionResource:
-    """Return a resource from its decoded YAML or JSON.
+    """Return a resource from its decoded YAML or JSON; raise WrongShape or InvalidInput naming the field.
 
-    Raises WrongShape or InvalidInput, which names the field. A resource from the API server is not read with
-    `strict`. The server admits only fields of its definition, so an unknown field belongs to a newer
-    definition. That definition may set a default for the field in every resource.
+    Documents of the API server are not read `strict`ly. It refuses fields that its definition lacks, so an
+    unknown field comes from a newer definition, which may give it a default in every resource.
     """
     document = mapping(document, "the document")
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:

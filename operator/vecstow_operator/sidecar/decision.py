@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest, Shape
 from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
-from vecstow_operator.observed import Observed
+from vecstow_operator.observed import InvalidResource, Observed
 from vecstow_operator.vocabulary import Annotation, Reason
 
 _DECLARED: Final = (
@@ -124,10 +123,10 @@ def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None
         return Decision(findings=(SidecarReport(name, owner.uid, Reason.NEWER_FORMAT, problem),))
     if owner.is_deleting and not _lost_its_manifest(owner, folder):
         return _end(name, owner, folder)
-    try:
-        resource = owner.parsed()
-    except VecstowError as error:
-        return Decision(findings=(SidecarReport(name, owner.uid, Reason.INVALID, error.message, error.hint),))
+    resource = owner.declared
+    if isinstance(resource, InvalidResource):
+        report = SidecarReport(name, owner.uid, Reason.INVALID, resource.message, resource.hint)
+        return Decision(findings=(report,))
     if owner.is_paused:
         return Decision()
     if folder.manifest is not None and folder.manifest.dropped_at is not None:
@@ -174,7 +173,7 @@ def _declare(
         distance_metric=resource.distance_metric,
         vector_type=resource.vector_type,
     )
-    wanted = manifest_from_resource(owner.document, ManagedBy.KUBERNETES, existing)
+    wanted = manifest_from_resource(resource, ManagedBy.KUBERNETES, existing)
     uid, findings = _expected_data(name, owner, folder, volume_id)
     if findings and folder.has_data and not _is_own(owner, manifest):
         return Decision(findings=findings)  # to take it over would hide the loss

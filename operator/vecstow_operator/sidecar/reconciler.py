@@ -1,47 +1,38 @@
-"""A pass of the sidecar: observe, decide for each collection, act, tell the engine."""
+"""A pass of the sidecar: observe everything, decide for each collection, act where one differs, report."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import re
 import time
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy
 from vecstow_operator.health import Heartbeat
-from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
+from vecstow_operator.kube import Cluster
 from vecstow_operator.metrics import Metrics
-from vecstow_operator.observed import Observed, observed
+from vecstow_operator.observed import Observed
+from vecstow_operator.sidecar.claim_list import ClaimList, Claims
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
-from vecstow_operator.sidecar.decision import Decision, Folder, SidecarReport, decide, mark_of, replaced
+from vecstow_operator.sidecar.decision import Decision, Folder, SidecarReport, decide
 from vecstow_operator.sidecar.engine_client import EngineAway, EngineClient, EngineRefuses
-from vecstow_operator.vocabulary import Annotation, Reason
-
-REVERTED_SECONDS: Final = 60.0
-"""How long drift is reported: a manager that restarts meanwhile still sees it."""
-_TIME: Final = re.compile(r"-([0-9]{8}T[0-9]{6}Z)")
-"""When a folder of `.quarantine/` or `.deleted/` was made, in its name."""
+from vecstow_operator.sidecar.reports import RevertedDrift, reports_on_volume, storage_failed
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that one decision is made of."""
+    """All that one decision depends on."""
 
     claims: tuple[Observed, ...]
     folder: Folder
     volume_id: str | None
 
 
-class Sidecar:
+class SidecarReconciler:
     """Not thread-safe: one loop calls it."""
 
     def __init__(
@@ -49,196 +40,131 @@ class Sidecar:
         cluster: Cluster,
         engine: str,
         volume: CollectionFolders,
-        beside: EngineClient,
+        engine_client: EngineClient,
         metrics: Metrics,
         heartbeat: Heartbeat,
     ) -> None:
-        self._cluster = cluster
-        self._engine = engine
+        self._claims = ClaimList(cluster, engine, metrics, heartbeat)
         self._volume = volume
-        self._beside = beside
+        self._engine_client = engine_client
         self._metrics = metrics
         self._heartbeat = heartbeat
-        self._claims: dict[str, tuple[Observed, ...]] | None = None
-        """By collection; None until a list was complete."""
-        self._listed_at = float("-inf")
-        self._decided: dict[str, tuple[Case, Decision]] = {}
-        """What is as it should be need not be decided again."""
+        self._settled: dict[str, tuple[Case, Decision]] = {}
+        """By collection: decisions without a change, which hold while the case stays the same."""
         self._failures: dict[str, str] = {}
-        """By collection: what is logged once, and tried again in each pass."""
-        self._reverted: list[tuple[float, SidecarReport]] = []
-        """Drift that was put right lately, and when: no later pass sees it."""
-        self._is_away = False
-        self._refused: str | None = None
-        """Why the engine took no poke; logged once when a key would help."""
+        """By collection: why its last change failed. It is logged once, and tried again in each pass."""
+        self._reverted = RevertedDrift()
+        self._refusal: str | None = None
+        """Why the engine took no report; logged once when a key would help."""
 
     @property
     def knows_all(self) -> bool:
         """Whether the last list was complete."""
-        return self._claims is not None and not self._is_away
+        return self._claims.claims is not None and not self._claims.is_away
 
     def run_pass(self, *, is_woken: bool) -> None:
-        """Look at everything once. Neither an API server nor an engine that is away makes it raise."""
+        """Reconcile everything once. An API server or an engine that is away raises nothing."""
         with self._metrics.timed_pass():
-            if is_woken or self._is_away or time.monotonic() - self._listed_at >= LIST_SECONDS_MAX:
-                self._list()
-            if self._claims is not None and self._volume.is_there:
-                self._poke(self._reconcile(self._claims))
+            self._claims.refresh(is_woken=is_woken, now=time.monotonic())
+            claims = self._claims.claims
+            if claims is None or not self._volume.is_there:
+                return
+            try:
+                cases = self._observe(claims)
+                decisions = self._decide(cases)
+                outcomes = self._act(cases, decisions)
+                reports = self._reports(claims, outcomes)
+            except OSError as error:
+                reports = self._unreadable_volume(claims, error)
+            self._report(reports)
 
-    def _list(self) -> None:
-        try:
-            listed = list(self._observed())
-            if any(map(_waits_for_drop, listed)) and self._cluster.definition_ends():
-                raise Away("the definition is being deleted: no resource says what to drop")
-        except Away as away:
-            self._metrics.errors.labels("api_server").inc()
-            if not self._is_away:
-                log.warning("resources are unknown", reason=str(away))
-            self._is_away = True
-            return
-        if self._is_away:
-            log.info("resources are known again", count=len(listed))
-        self._is_away = False
-        self._listed_at = time.monotonic()
-        self._claims = _by_collection(listed)
-        self._metrics.resources.set(len(listed))
-        self._metrics.pass_was_complete()
-
-    def _observed(self) -> Iterator[Observed]:
-        for document in self._cluster.resources(self._engine):
-            self._heartbeat.beat()
-            yield observed(document)
-
-    def _reconcile(self, claims: dict[str, tuple[Observed, ...]]) -> list[SidecarReport]:
-        try:
-            return self._act_on_all(claims)
-        except OSError as error:
-            self._metrics.errors.labels("volume").inc()
-            log.error("volume cannot be read", reason=str(error))
-            problem = f"the volume cannot be read: {error}"
-            return [_failed(name, claim, problem) for name, wanting in claims.items() for claim in wanting]
-
-    def _act_on_all(self, claims: dict[str, tuple[Observed, ...]]) -> list[SidecarReport]:
-        """Bring each manifest to what it should be; returns what is to be told."""
+    def _observe(self, claims: Claims) -> dict[str, Case]:
+        """Return a case for each collection that resources claim or own, sorted by name. Raises OSError."""
         folders = self._volume.look()
         volume_id = self._volume.volume_id()
         managed = {
             n for n, f in folders.items() if f.manifest and f.manifest.managed_by is ManagedBy.KUBERNETES
         }
-        names = dict.fromkeys(sorted(claims.keys() | managed))
-        findings: list[SidecarReport] = []
-        self._decided = {name: known for name, known in self._decided.items() if name in names}
-        self._failures = {name: text for name, text in self._failures.items() if name in names}
-        for place, name in enumerate(names):
-            self._heartbeat.beat()
-            self._metrics.queue_depth.set(len(names) - place)
-            case = Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
-            findings += self._act_on(name, case).findings
-        self._metrics.queue_depth.set(0)
-        rivals = {finding.resource_uid for finding in findings if finding.reason is Reason.CONFLICT}
-        now = time.monotonic()
-        self._reverted = [each for each in self._reverted if now - each[0] < REVERTED_SECONDS]
-        findings += [finding for _, finding in self._reverted]
-        return [*findings, *self._set_aside(claims), *self._replaced(claims, rivals)]
+        return {
+            name: Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
+            for name in sorted(claims.keys() | managed)
+        }
 
-    def _act_on(self, name: str, case: Case) -> Decision:
-        known = self._decided.get(name)
+    def _decide(self, cases: Mapping[str, Case]) -> dict[str, Decision]:
+        """Return a decision for each case."""
+        self._settled = {name: known for name, known in self._settled.items() if name in cases}
+        self._failures = {name: reason for name, reason in self._failures.items() if name in cases}
+        return {name: self._decision(name, case) for name, case in cases.items()}
+
+    def _decision(self, name: str, case: Case) -> Decision:
+        self._heartbeat.beat()
+        known = self._settled.get(name)
         if known is not None and known[0] == case:
             return known[1]
-        if self._is_away and not case.claims:
-            return Decision()  # whose resource it is nobody knows now
+        if self._claims.is_away and not case.claims:
+            return Decision()  # nobody knows now whose manifest it is
         decision = decide(name, case.claims, case.folder, case.volume_id)
         if not decision.changes:
-            self._decided[name] = case, decision
-            return decision
+            self._settled[name] = case, decision
+        return decision
+
+    def _act(self, cases: Mapping[str, Case], decisions: Mapping[str, Decision]) -> list[Decision]:
+        """Change the manifests that differ. Return what was done about each collection."""
+        outcomes = []
+        remaining = sum(decision.changes for decision in decisions.values())
+        for name, decision in decisions.items():
+            self._metrics.queue_depth.set(remaining)
+            if decision.changes:
+                self._heartbeat.beat()
+                outcomes.append(self._change(name, cases[name]))
+                remaining -= 1
+            else:
+                outcomes.append(decision)
+        self._metrics.queue_depth.set(0)
+        return outcomes
+
+    def _change(self, name: str, case: Case) -> Decision:
+        """Decide again under the lock of the manifests, and write one. Return what was done."""
         try:
             done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
         except (VecstowError, OSError) as error:
-            return self._failed(name, case, str(error))
+            return self._failed_change(name, case, str(error))
         self._failures.pop(name, None)
         if done.changes:
             self._metrics.reconciles.inc()
         if done.reverted is not None:
-            self._reverted.append((time.monotonic(), stamped(done.reverted)))
+            self._reverted.add(done.reverted, time.monotonic())
         return done
 
-    def _failed(self, name: str, case: Case, reason: str) -> Decision:
+    def _failed_change(self, name: str, case: Case, reason: str) -> Decision:
         self._metrics.errors.labels("volume").inc()
         if self._failures.get(name) != reason:
             log.error("manifest could not be changed", collection=name, reason=reason)
         self._failures[name] = reason
         problem = f"the manifest cannot be written: {reason}"
-        return Decision(findings=tuple(_failed(name, claim, problem) for claim in case.claims))
+        return Decision(findings=storage_failed(name, case.claims, problem))
 
-    def _set_aside(self, claims: dict[str, tuple[Observed, ...]]) -> Iterable[SidecarReport]:
-        """Evidence of damaged manifests that nobody has said to have looked at.
+    def _reports(self, claims: Claims, outcomes: Sequence[Decision]) -> list[SidecarReport]:
+        """Return all that the engine is to know after this pass. Raises OSError."""
+        reports = [report for outcome in outcomes for report in outcome.findings]
+        reports += self._reverted.lasting(time.monotonic())
+        return [*reports, *reports_on_volume(self._volume, claims, reports)]
 
-        What is older than a resource is not of its manifest.
-        """
-        for name, folders in self._volume.evidence().items():
-            for claim in claims.get(name, ()):
-                own = {folder for folder in folders if _follows(folder, claim)}
-                for folder in sorted(own - set(claim.acknowledged))[-1:]:
-                    yield SidecarReport(
-                        name, claim.uid, Reason.MANIFEST_SET_ASIDE,
-                        f"the manifest was damaged and is written anew; .quarantine/{folder} has the old one",
-                        f"when you have looked at it: kubectl annotate --overwrite vcol {claim.name} "
-                        f"{Annotation.ACKNOWLEDGED.value}={','.join(folders)}",
-                    )  # fmt: skip
+    def _unreadable_volume(self, claims: Claims, error: OSError) -> list[SidecarReport]:
+        self._metrics.errors.labels("volume").inc()
+        log.error("volume cannot be read", reason=str(error))
+        problem = f"the volume cannot be read: {error}"
+        return [report for name, rivals in claims.items() for report in storage_failed(name, rivals, problem)]
 
-    def _replaced(
-        self, claims: dict[str, tuple[Observed, ...]], rivals: Container[str]
-    ) -> Iterable[SidecarReport]:
-        """Report the collections that resources replaced, until the manager removes the annotation."""
-        for name, wanting in claims.items():
-            for claim in wanting:
-                if Annotation.REPLACE not in claim.annotations or claim.uid in rivals:
-                    continue
-                for folder, manifest in self._volume.deleted(name).items():
-                    if claim.may_replace(mark_of(manifest)) and _follows(folder, claim):
-                        yield replaced(name, claim, folder, manifest)
-                        break
-
-    def _poke(self, findings: Sequence[SidecarReport]) -> None:
+    def _report(self, reports: Sequence[SidecarReport]) -> None:
+        """Send the reports to the engine, which rescans its manifests then."""
         try:
-            self._beside.poke(findings)
+            self._engine_client.poke(reports)
         except EngineAway as away:
             self._metrics.errors.labels("engine").inc()
             reason = str(away)
-            is_news = isinstance(away, EngineRefuses) and reason != self._refused
+            is_news = isinstance(away, EngineRefuses) and reason != self._refusal
             (log.error if is_news else log.debug)("engine was not told", reason=reason)
-            self._refused = reason
+            self._refusal = reason
         else:
-            self._refused = None
-
-
-def _waits_for_drop(claim: Observed) -> bool:
-    return claim.is_deleting and not claim.is_retained
-
-
-def stamped(finding: SidecarReport) -> SidecarReport:
-    """The same with the time in it: who reads it again and again tells one occurrence from the next."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return dataclasses.replace(finding, message=f"{finding.message} (since {now})")
-
-
-def _by_collection(resources: Iterable[Observed]) -> dict[str, tuple[Observed, ...]]:
-    claims: defaultdict[str, list[Observed]] = defaultdict(list)
-    for resource in resources:
-        claims[resource.collection_name].append(resource)
-    return {name: tuple(sorted(wanting, key=lambda r: r.uid)) for name, wanting in claims.items()}
-
-
-def _follows(folder: str, claim: Observed) -> bool:
-    """Whether this folder of `.quarantine/` or `.deleted/` was made after the resource."""
-    times = _TIME.findall(folder)
-    return bool(times) and times[-1] >= _compact(claim.created_at)
-
-
-def _compact(rfc3339: str) -> str:
-    """A time as names of folders have it, so that text compares as time does."""
-    return rfc3339.replace("-", "").replace(":", "")
-
-
-def _failed(name: str, claim: Observed, problem: str) -> SidecarReport:
-    return SidecarReport(name, claim.uid, Reason.STORAGE_FAILED, problem)
+            self._refusal = None

@@ -38,8 +38,14 @@ FULL_SPEC = {
 }
 
 
+def declared(document, managed_by, found):
+    """The manifest that a document declares."""
+    resource = parse_resource(document, strict=managed_by is not ManagedBy.KUBERNETES)
+    return manifest_from_resource(resource, managed_by, found)
+
+
 def test_the_smallest_resource_takes_every_default_of_the_design():
-    manifest = manifest_from_resource(resource(), ManagedBy.FILE, None)
+    manifest = declared(resource(), ManagedBy.FILE, None)
     assert manifest == Manifest(
         name="packages",
         dimension=384,
@@ -70,17 +76,15 @@ def test_every_field_of_the_design_is_read():
 
 def test_engine_deletion_policy_and_paused_do_not_enter_the_manifest():
     with_policy = resource(engine="other", deletionPolicy="Delete", paused=True)
-    assert manifest_from_resource(with_policy, ManagedBy.FILE, None) == manifest_from_resource(
-        resource(), ManagedBy.FILE, None
-    )
+    assert declared(with_policy, ManagedBy.FILE, None) == declared(resource(), ManagedBy.FILE, None)
 
 
 def test_the_resource_uid_and_generation_are_kept_for_kubernetes_alone():
     document = resource()
     document["metadata"] |= {"uid": "5f1d", "generation": 3}
-    owned = manifest_from_resource(document, ManagedBy.KUBERNETES, None)
+    owned = declared(document, ManagedBy.KUBERNETES, None)
     assert (owned.resource_uid, owned.generation) == ("5f1d", 3)
-    from_file = manifest_from_resource(document, ManagedBy.FILE, None)
+    from_file = declared(document, ManagedBy.FILE, None)
     assert (from_file.resource_uid, from_file.generation) == (None, None)
 
 
@@ -93,9 +97,7 @@ def test_a_null_counts_as_absent_as_it_does_for_the_api_server():
         "paused": None,
         "collectionName": None,
     }
-    assert manifest_from_resource(document, ManagedBy.FILE, None) == manifest_from_resource(
-        resource(), ManagedBy.FILE, None
-    )
+    assert declared(document, ManagedBy.FILE, None) == declared(resource(), ManagedBy.FILE, None)
 
 
 @pytest.mark.parametrize(
@@ -278,15 +280,15 @@ def existing(**changes):
 
 def test_a_merge_keeps_identity_times_and_unknown_keys_and_takes_the_declared_rest():
     old = existing(owner="before", managed_by=ManagedBy.API)
-    merged = manifest_from_resource(resource(index={"efSearch": 80}, owner="after"), ManagedBy.FILE, old)
+    merged = declared(resource(index={"efSearch": 80}, owner="after"), ManagedBy.FILE, old)
     assert merged == existing(
         owner="after", managed_by=ManagedBy.FILE, index_config=IndexConfig(ef_search=80)
     )
 
 
 def test_applying_the_same_again_gives_an_equal_manifest():
-    once = manifest_from_resource(resource(**FULL_SPEC), ManagedBy.FILE, None)
-    assert manifest_from_resource(resource(**FULL_SPEC), ManagedBy.FILE, once) == once
+    once = declared(resource(**FULL_SPEC), ManagedBy.FILE, None)
+    assert declared(resource(**FULL_SPEC), ManagedBy.FILE, once) == once
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def test_applying_the_same_again_gives_an_equal_manifest():
 )
 def test_another_shape_is_a_conflict_that_names_the_field(spec, message):
     with pytest.raises(Conflict) as refused:
-        manifest_from_resource(resource(**spec), ManagedBy.FILE, existing())
+        declared(resource(**spec), ManagedBy.FILE, existing())
     assert refused.value.message == f"collection 'packages' exists with another shape: {message}"
     assert refused.value.hint
 
@@ -316,19 +318,19 @@ def test_another_shape_is_a_conflict_that_names_the_field(spec, message):
 def test_a_file_does_not_take_a_collection_from_a_kubernetes_resource():
     owned = existing(managed_by=ManagedBy.KUBERNETES, resource_uid="5f1d")
     with pytest.raises(Conflict, match="uid 5f1d"):
-        manifest_from_resource(resource(), ManagedBy.FILE, owned)
-    assert manifest_from_resource(resource(), ManagedBy.KUBERNETES, owned).managed_by is ManagedBy.KUBERNETES
+        declared(resource(), ManagedBy.FILE, owned)
+    assert declared(resource(), ManagedBy.KUBERNETES, owned).managed_by is ManagedBy.KUBERNETES
 
 
 def test_a_collection_marked_as_dropped_is_not_revived_in_place():
     with pytest.raises(Conflict, match="was dropped at 2026-01-03"):
-        manifest_from_resource(resource(), ManagedBy.FILE, existing(dropped_at="2026-01-03T00:00:00Z"))
+        declared(resource(), ManagedBy.FILE, existing(dropped_at="2026-01-03T00:00:00Z"))
 
 
 def test_the_document_is_left_as_it_was():
     document = resource(**FULL_SPEC)
     before = copy.deepcopy(document)
-    manifest_from_resource(document, ManagedBy.FILE, None)
+    declared(document, ManagedBy.FILE, None)
     assert document == before
 
 

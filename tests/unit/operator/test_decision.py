@@ -139,7 +139,7 @@ CASES = [
         Case(
             f"over data of another shape none is written: {fact}",
             [claim(annotations=REPLACE, status=status)],
-            replace(folder, shape=(9, *NEW.parsed().shape[1:])),
+            replace(folder, shape=(9, *NEW.declared.shape[1:])),
             left(told(Reason.CONFLICT)),
         )
         for fact, folder, status in [
@@ -151,7 +151,7 @@ CASES = [
     Case(
         "over data of its shape it is",
         [NEW],
-        replace(DAMAGED, shape=NEW.parsed().shape),
+        replace(DAMAGED, shape=NEW.declared.shape),
         wrote(EMPTY, set_aside=True),
     ),
     Case("a newer release's manifest is left", [SERVED], NEWER, left(told(Reason.NEWER_FORMAT))),
@@ -572,7 +572,7 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
 
 
 def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
-    message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.parsed().shape[1:])))
+    message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.declared.shape[1:])))
     assert message.endswith("another shape: 9, Euclidean, Float32; wanted is 4, Euclidean, Float32")
     assert hint == "its manifest is lost: kubectl vecstow repair notes writes it anew"
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import shutil
 import socket
 import threading
@@ -22,13 +23,15 @@ from vecstow_engine.service.engine import FINDINGS_SECONDS_MAX
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 from vecstow_engine.storage.trash import move_to_deleted
+from vecstow_operator import observed
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import Away
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.sidecar import reconciler
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
 from vecstow_operator.sidecar.engine_client import EngineClient, EngineRefuses
-from vecstow_operator.sidecar.reconciler import REVERTED_SECONDS, Sidecar
+from vecstow_operator.sidecar.reconciler import SidecarReconciler
+from vecstow_operator.sidecar.reports import REVERTED_SECONDS
 
 BORN = "2025-11-11T11:11:11.000Z"
 
@@ -41,6 +44,13 @@ class Cluster:
         self.is_away = False
         self.asked_for = []
         self.definition_goes = False
+        self._versions = itertools.count(1)
+
+    def declare(self, documents):
+        """Replace the resources, each by another version."""
+        self.documents = list(documents)
+        for each in self.documents:
+            each["metadata"]["resourceVersion"] = str(next(self._versions))
 
     def definition_ends(self):
         return self.definition_goes
@@ -70,12 +80,12 @@ class Pod:
         self.cluster = Cluster()
         self.metrics = Metrics()
         self.beside = beside or Beside()
-        self.sidecar = Sidecar(
+        self.sidecar = SidecarReconciler(
             self.cluster, "vecstow", CollectionFolders(self.layout), self.beside, self.metrics, Heartbeat()
         )
 
     def declare(self, *documents):
-        self.cluster.documents = list(documents)
+        self.cluster.declare(documents)
 
     def run_pass(self, *, is_woken=True):
         self.sidecar.run_pass(is_woken=is_woken)
@@ -386,6 +396,24 @@ def test_what_is_right_is_not_decided_again(pod, monkeypatch):
     pod.run_pass()
     assert set(decided) == {"other"}
     assert pod.value("reconciles_total") == 3
+
+
+def test_version_of_a_resource_is_parsed_once(pod, monkeypatch):
+    """However often it is listed, decided on and written."""
+    parsed = []
+    real = observed.parse_resource
+    monkeypatch.setattr(
+        observed, "parse_resource", lambda document, **how: parsed.append(document) or real(document, **how)
+    )
+    pod.declare(document(), document("bad", "r-2", dimension=0))
+    for _ in range(3):
+        pod.run_pass()
+    pod.edit(owner="somebody")
+    pod.run_pass()
+    assert len(parsed) == 2
+    pod.declare(document(generation=2))
+    pod.run_pass()
+    assert len(parsed) == 3
 
 
 def test_findings_are_told_in_each_pass(pod):
