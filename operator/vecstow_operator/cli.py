@@ -132,13 +132,14 @@ def manager(
 ) -> None:
     """Keep status, events and finalizers of all resources of a namespace."""
     from vecstow_operator.manager.lease import Lease, owner_of
-    from vecstow_operator.manager.reconciler import Manager
+    from vecstow_operator.manager.reconciler import ManagerReconciler
     from vecstow_operator.manager.state_poller import StatePoller
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
     stopped = threading.Event()
-    role = Manager(cluster, StatePoller(EngineKey(key_file)), metrics, heartbeat, tick_seconds, stopped)
+    poller = StatePoller(EngineKey(key_file))
+    role = ManagerReconciler(cluster, poller, metrics, heartbeat, tick_seconds, stopped)
     guard = Lease(lease, cluster.namespace, owner_of(pod_name, pod_uid))
 
     def run_pass(*, is_woken: bool) -> None:
@@ -147,7 +148,7 @@ def manager(
 
     loop = Loop(run_pass, tick_seconds, heartbeat, stopped)
     _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
-    role.end(END_SECONDS)
+    role.finalizers.release_ending_namespace(END_SECONDS)
     role.close()
     guard.release()
 
@@ -162,18 +163,18 @@ def release(
 
     The collections stay on the volume. No manager of the namespace acts for half a minute.
     """
+    from vecstow_operator.manager.finalizers import Finalizers
     from vecstow_operator.manager.lease import Lease
-    from vecstow_operator.manager.reconciler import Manager
-    from vecstow_operator.manager.state_poller import StatePoller
+    from vecstow_operator.manager.writer import ResourceWriter
 
     _configure_logging(log_format)
     cluster = _cluster(namespace)
-    role = Manager(cluster, StatePoller(EngineKey()), Metrics(), Heartbeat(), MANAGER_TICK_SECONDS)
+    writer = ResourceWriter(cluster, Metrics(), Heartbeat(), threading.Event())
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
             try:
-                if not (held := role.release_all()):
+                if not (held := Finalizers(cluster, writer).release_all()):
                     return
                 typer.echo(f"{held} resources are let go")
                 hindrance = Away("resources are held again and again: another manager is at work")
@@ -185,7 +186,7 @@ def release(
                 time.sleep(RELEASE_AGAIN_SECONDS)
         raise hindrance
     finally:
-        role.close()
+        writer.close()
 
 
 @app.command("round-trip")

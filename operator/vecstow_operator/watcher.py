@@ -11,19 +11,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Any, Final
 
 import kopf
 import structlog
 
+from vecstow_engine.model.backoff import Backoff
 from vecstow_operator.kube import CHUNK
 from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 
 log = structlog.stdlib.get_logger(__name__)
 
-BACKOFFS_SECONDS: Final = (1, 2, 4, 8, 15)
-"""Between refusals; the last one for ever."""
+BACKOFF: Final = Backoff(first_seconds=1.0, seconds_max=15.0)
+"""Between two requests that the API server refuses."""
 CONNECT_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 300
 """A watch is asked for anew so often: one whose connection was lost without a word would stay silent."""
@@ -49,9 +49,11 @@ class _Endless:
     refused: Callable[[], None]
 
     def __iter__(self) -> Iterator[float]:
-        for seconds in chain(BACKOFFS_SECONDS, repeat(BACKOFFS_SECONDS[-1])):
+        seconds = BACKOFF.after(None)
+        while True:
             yield seconds
             self.refused()
+            seconds = BACKOFF.after(seconds)
 
 
 class _Nothing(kopf.DiffBaseStorage):

@@ -104,6 +104,11 @@ def is_released(resource: Observed, engine: EngineView) -> bool:
     )
 
 
+def is_followed(resource: Observed, engine: EngineView) -> bool:
+    """Whether a pod of the engine has a collection of this resource."""
+    return any(_own_row(resource, pod) is not None for pod in engine.pods)
+
+
 _Rows = list[tuple[EnginePod, Row | None]]
 
 

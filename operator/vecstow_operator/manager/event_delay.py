@@ -1,7 +1,7 @@
-"""Which transitions people hear of at once, and which only when they last.
+"""Which transitions become events at once, and which only when they last.
 
-A change of the spec, or a restart of the engine, makes a resource wait for a moment. Nobody need hear of
-that, nor that it is over; its conditions say it all the while.
+A change of the spec or a restart of the engine makes a resource wait for a moment. The conditions show that
+moment. An event reports it only when it lasts.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from vecstow_operator.manager.status import Document, Transition, is_ready, not_
 from vecstow_operator.vocabulary import EventReason
 
 LASTING_SECONDS: Final = 30.0
-"""How long what passes by itself may last unheard of: most starts of an engine take less."""
+"""The longest wait without an event: most starts of an engine take less."""
 
 
 class EventDelay:
-    """Remembers what was not told yet. A new process begins without: it tells less, never twice."""
+    """Transitions that are held back. A new process starts without any: it posts fewer events, none twice."""
 
     def __init__(self) -> None:
-        self._untold: dict[str, tuple[float, Transition]] = {}
-        """By the resource's uid: since when (monotonic seconds) it is not ready, and what is to be said."""
+        self._held_back: dict[str, tuple[float, Transition]] = {}
+        """By the resource's uid: the monotonic time since which it is not ready, and the event to post."""
 
-    def heard(
+    def immediate(
         self, uid: str, wanted: Document, before: Mapping[str, Any], now: float
     ) -> Iterator[Transition]:
-        """Of a status that was written: what people hear now."""
-        was_untold = uid in self._untold
+        """Yield the events to post now that the status `wanted` replaced `before`; hold the others back."""
+        was_held_back = uid in self._held_back
         for transition in transitions(wanted, before):
             if transition.passes:
-                self._untold[uid] = now, transition
+                self._held_back[uid] = now, transition
             elif transition.reason is EventReason.NOT_READY:
-                self._untold.pop(uid, None)
+                self._held_back.pop(uid, None)
                 yield transition
-            elif transition.reason is not EventReason.READY or not was_untold:
+            elif transition.reason is not EventReason.READY or not was_held_back:
                 yield transition
         if is_ready(wanted):
-            self._untold.pop(uid, None)
-        elif uid in self._untold:
-            self._untold[uid] = self._untold[uid][0], not_ready(wanted)
+            self._held_back.pop(uid, None)
+        elif uid in self._held_back:
+            self._held_back[uid] = self._held_back[uid][0], not_ready(wanted)
 
-    def lasting(self, now: float) -> Iterator[tuple[str, Transition]]:
-        """What lasts by now, once each, with the resource's uid."""
-        for uid, (since, transition) in list(self._untold.items()):
+    def overdue(self, now: float) -> Iterator[tuple[str, Transition]]:
+        """Yield each event whose resource has waited for too long by now, once, with the resource's uid."""
+        for uid, (since, transition) in list(self._held_back.items()):
             if now - since >= LASTING_SECONDS:
-                del self._untold[uid]
+                del self._held_back[uid]
                 yield uid, transition
 
     def forget_all_but(self, uids: Container[str]) -> None:
-        """The others are gone."""
-        self._untold = {uid: untold for uid, untold in self._untold.items() if uid in uids}
+        """Forget resources that are gone."""
+        self._held_back = {uid: event for uid, event in self._held_back.items() if uid in uids}

@@ -1,20 +1,74 @@
-"""Events about a resource, as core v1 has them."""
+"""Events about resources: their form, and when each is posted."""
 
 from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from kubernetes.client import CoreV1Event, V1EventSource, V1ObjectMeta, V1ObjectReference
 
 from vecstow_operator.kube import EVENT_CHARACTERS_MAX
-from vecstow_operator.manager.status import Transition
+from vecstow_operator.manager.event_delay import EventDelay
+from vecstow_operator.manager.resource_cache import CachedResource
+from vecstow_operator.manager.status import Document, Transition
+from vecstow_operator.manager.writer import ResourceWriter
 from vecstow_operator.observed import Observed
-from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, VERSION
+from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, VERSION, EventReason
+
+
+class EventRecorder:
+    """Posts events. Several threads may use it for different resources."""
+
+    def __init__(self, writer: ResourceWriter, namespace: str) -> None:
+        self._writer = writer
+        self._namespace = namespace
+        self._delay = EventDelay()
+        self._reverted: dict[str, tuple[str, ...]] = {}
+        """By uid: the drift that has its events, while the sidecar reports it."""
+
+    def post(self, resource: Observed, transition: Transition) -> None:
+        """Post one event now."""
+        self._writer.post_event(event_of(resource, transition, self._namespace))
+
+    def post_transitions(
+        self, resource: Observed, wanted: Document, before: Mapping[str, Any], now: float
+    ) -> None:
+        """Post the events of a status that was written; waits that are new become events only later."""
+        for transition in self._delay.immediate(resource.uid, wanted, before, now):
+            self.post(resource, transition)
+
+    def post_drift(self, resource: Observed, reverted: tuple[str, ...]) -> None:
+        """Post one event for each drift that the sidecar reverted. The sidecar reports it for a while."""
+        known = self._reverted.pop(resource.uid, ())
+        for message in reverted:
+            if message not in known:
+                self.post(resource, Transition(EventReason.DRIFT_REVERTED, message, is_warning=True))
+        if reverted:
+            self._reverted[resource.uid] = reverted
+
+    def post_overdue(self, resources: Mapping[str, CachedResource], now: float) -> None:
+        """Post the events of waits that have lasted too long. `resources` are all that are left, by uid."""
+        self._delay.forget_all_but(resources)
+        if self._writer.pass_ends_early:
+            return
+
+        def post(overdue: tuple[str, Transition]) -> None:
+            uid, transition = overdue
+            if not self._writer.pass_ends_early:
+                self.post(resources[uid].resource, transition)
+
+        for _ in self._writer.side_by_side(post, self._delay.overdue(now)):
+            pass
+
+    def forget_all_but(self, resources: Mapping[str, CachedResource]) -> None:
+        """Forget the drift of resources that are gone."""
+        self._reverted = {uid: known for uid, known in self._reverted.items() if uid in resources}
 
 
 def event_of(resource: Observed, transition: Transition, namespace: str) -> CoreV1Event:
-    """One occurrence, now."""
+    """Return the event of one occurrence, which happens now."""
     now = datetime.datetime.now(datetime.UTC)
     return CoreV1Event(
         metadata=V1ObjectMeta(name=f"{resource.name[:200]}.{uuid.uuid4().hex[:16]}", namespace=namespace),

@@ -1,4 +1,4 @@
-"""Which engines are missing, and for how long: by what each pass saw, and by nothing between two of them."""
+"""The engines that are missing, and since when: only what passes saw counts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 ABSENCE_SECONDS: Final = 30.0
-"""An engine must be missing for so long, in each pass, before resources are let go without a drop: a
-StatefulSet may be deleted to be made anew."""
+"""How long every pass must miss an engine before its resources are released without a drop. A StatefulSet may
+be deleted and created again."""
 GAP_TICKS_MAX: Final = 5
-"""Between two passes by which an engine was missing all the while. More may lie between them when another
-manager had the Lease."""
+"""The longest gap between two passes that prove an absence. The gap is longer when another manager had the
+Lease."""
 
 
 class MissingEngines:
@@ -19,20 +19,20 @@ class MissingEngines:
     def __init__(self, tick_seconds: float) -> None:
         self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
         self._since: dict[str, float] = {}
-        """By engine, while nothing was seen of it in any pass."""
-        self._seen_at = float("-inf")
+        """By engine, while no pass saw it."""
+        self._updated_at = float("-inf")
 
-    def saw(self, missing: Iterable[str], now: float) -> None:
-        """A pass saw nothing of these engines, and something of all others."""
-        if now - self._seen_at > self._gap_seconds_max:
+    def update(self, missing: Iterable[str], now: float) -> None:
+        """Record that a pass missed these engines and saw all others."""
+        if now - self._updated_at > self._gap_seconds_max:
             self.forget()
-        self._seen_at = now
+        self._updated_at = now
         self._since = {name: self._since.get(name, now) for name in missing}
 
     def forget(self) -> None:
-        """Nobody knows what is there."""
+        """Forget all absences: nobody knows what is there."""
         self._since = {}
 
     def is_gone(self, engine: str, now: float) -> bool:
-        """Whether it is missing for so long that it is not just being made anew."""
+        """Whether the engine is missing for so long that nobody is creating it again."""
         return now - self._since.get(engine, now) >= ABSENCE_SECONDS

@@ -23,6 +23,11 @@ class CachedResource:
     status: Mapping[str, Any]
     finalizers: tuple[str, ...]
 
+    @property
+    def observed_at(self) -> str:
+        """RFC 3339: the time of the manager's last look, by the status; empty when it has none."""
+        return str(self.status.get("observedAt", ""))
+
 
 class ResourceCache:
     """Makes items, of which equal parts are the same object. Thread-safe."""

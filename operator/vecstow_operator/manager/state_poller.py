@@ -12,17 +12,18 @@ from typing import Any, Final
 
 import urllib3
 
+from vecstow_engine.model.backoff import Backoff
 from vecstow_operator.keys import REFUSALS, EngineKey, NoKey
 from vecstow_operator.kube import NOT_UNDERSTOOD
 from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, parse_state
+from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.vocabulary import Label
 
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)
 AT_ONCE: Final = 8
 """Pods asked at the same time."""
-REFUSED_SECONDS: Final = 4.0
-"""Before the same key is sent again to the pod that refused it; each further pause is twice as long."""
-REFUSED_SECONDS_MAX: Final = 30.0
+KEY_BACKOFF: Final = Backoff(first_seconds=4.0, seconds_max=30.0)
+"""Between requests with the same key to the pod that refuses it."""
 ROUTED_SECONDS: Final = 2.0
 """From a pod's condition Ready until every node sends to it: connections were refused for up to 1.7 s."""
 CONTAINER: Final = "engine"
@@ -56,16 +57,6 @@ class KeyRefused(Exception):
     """Raised when an engine refuses the manager's key: waiting does not help."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    key: Mapping[str, str]
-    """The headers that carried it."""
-    seconds: float
-    until: float
-    """Monotonic seconds."""
-    pod: EnginePod
-
-
 class _Routes:
     """Which pods Services send to: nodes learn of a pod that becomes ready a moment later."""
 
@@ -91,8 +82,7 @@ class StatePoller:
         self._answers: dict[str, tuple[str, EngineState]] = {}
         """By the pod's uid: its ETag and what it was."""
         self._routes = _Routes()
-        self._refusals: dict[str, _Refusal] = {}
-        """By the pod's uid."""
+        self._refusals = Refusals(KEY_BACKOFF)
 
     def views(self, stateful_sets: Iterable[Any], pods: Sequence[Any]) -> dict[str, EngineView]:
         """Every engine of the namespace, by name, with what its pods say now."""
@@ -104,7 +94,7 @@ class StatePoller:
             for pod in self._threads.map(self._ask, addresses)
         ]
         self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
-        self._refusals = {a.uid: self._refusals[a.uid] for a in addresses if a.uid in self._refusals}
+        self._refusals.forget_all_but({address.uid for address in addresses})
         engines = (address.engine for address in addresses)
         return engine_views(stateful_sets, pods, list(zip(engines, asked, strict=True)))
 
@@ -127,19 +117,17 @@ class StatePoller:
             return EnginePod(address.pod, address.uid, problem=f"its answer is not understood: {error!r}")
 
     def _asked(self, address: Address) -> EnginePod:
-        """A refused key is tried again ever more rarely, another key at once."""
+        """Return the pod's answer. A refused key is sent again after a pause, another key at once."""
         key, now = self._key.headers(), time.monotonic()
-        last = self._refusals.get(address.uid)
-        if last is not None and last.key == key and now < last.until:
-            return last.pod
+        refusal = self._refusals.reason(address.uid, key, now)
+        if refusal is not None:
+            return EnginePod(address.pod, address.uid, problem=refusal, refuses_key=True)
         try:
             state = self._state(address, key)
         except KeyRefused as error:
-            seconds = min(2 * last.seconds, REFUSED_SECONDS_MAX) if last is not None else REFUSED_SECONDS
-            pod = EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
-            self._refusals[address.uid] = _Refusal(key, seconds, now + seconds, pod)
-            return pod
-        self._refusals.pop(address.uid, None)
+            self._refusals.add(address.uid, key, str(error), now)
+            return EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
+        self._refusals.forget(address.uid)
         return EnginePod(address.pod, address.uid, state)
 
     def _state(self, address: Address, key: Mapping[str, str]) -> EngineState:

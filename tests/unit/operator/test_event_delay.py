@@ -28,13 +28,13 @@ SOON = LASTING_SECONDS - 1
 
 def told(*moments):
     """Each moment is seconds and the status that is written then, or None where nothing changed."""
-    patience, before, heard = EventDelay(), {}, []
+    delay, before, posted = EventDelay(), {}, []
     for now, status in moments:
         if status is not None:
-            heard += [(now, t.reason.value, t.message) for t in patience.heard("r-1", status, before, now)]
+            posted += [(now, t.reason.value, t.message) for t in delay.immediate("r-1", status, before, now)]
             before = status
-        heard += [(now, t.reason.value, t.message) for _, t in patience.lasting(now)]
-    return heard
+        posted += [(now, t.reason.value, t.message) for _, t in delay.overdue(now)]
+    return posted
 
 
 NEW = (0, "Ready", "served by vecstow")
@@ -94,7 +94,7 @@ def test_new_resource_that_waits_is_told_of_when_it_is_served():
 
 
 def test_what_is_gone_is_told_of_no_more():
-    patience = EventDelay()
-    assert list(patience.heard("r-1", PENDING, READY, 0.0)) == []
-    patience.forget_all_but({"r-2"})
-    assert list(patience.lasting(1000.0)) == []
+    delay = EventDelay()
+    assert list(delay.immediate("r-1", PENDING, READY, 0.0)) == []
+    delay.forget_all_but({"r-2"})
+    assert list(delay.overdue(1000.0)) == []

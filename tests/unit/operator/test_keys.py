@@ -70,18 +70,18 @@ def test_the_sidecar_pokes_with_its_key_and_with_the_next_one_when_that_changes(
 
 def test_the_manager_asks_with_its_key(engine, tmp_path):
     file = tmp_path / "manager"
-    asking = StatePoller(EngineKey(file))
+    poller = StatePoller(EngineKey(file))
     address = Address("p", UID, "vecstow", "127.0.0.1", engine.port, is_owned=True)
     try:
-        assert "cannot be read" in asking._ask(address).problem
+        assert "cannot be read" in poller._ask(address).problem
         file.write_text(SIDECAR)
-        assert "403" in asking._ask(address).problem
+        assert "403" in poller._ask(address).problem
         file.write_text(MONITOR)
-        assert asking._ask(address).state.volume_id == "v"
+        assert poller._ask(address).state.volume_id == "v"
         file.unlink()
-        assert "cannot be read" in asking._ask(address).problem
+        assert "cannot be read" in poller._ask(address).problem
     finally:
-        asking.close()
+        poller.close()
 
 
 class ApiServer:

@@ -14,18 +14,15 @@ from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of,
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
-from vecstow_operator.manager import reconciler
-from vecstow_operator.manager.backoff import AGAIN_SECONDS
+from vecstow_operator.manager import finalizers, reconciler
+from vecstow_operator.manager.decision import PENDING_SECONDS
 from vecstow_operator.manager.engines import SidecarReport, orphans
 from vecstow_operator.manager.event_delay import LASTING_SECONDS
+from vecstow_operator.manager.history import LOOKS_PER_SECOND_MAX
 from vecstow_operator.manager.missing_engines import ABSENCE_SECONDS
-from vecstow_operator.manager.reconciler import (
-    LOOKS_PER_SECOND_MAX,
-    PATCHES_AT_ONCE,
-    PENDING_SECONDS,
-    Manager,
-)
+from vecstow_operator.manager.reconciler import WRITE_BACKOFF, ManagerReconciler
 from vecstow_operator.manager.status import COUNT_SECONDS_MIN
+from vecstow_operator.manager.writer import WRITES_AT_ONCE
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
@@ -113,7 +110,7 @@ class Cluster:
         return self.documents[name]["status"]["conditions"][0]["reason"]
 
 
-class Asking:
+class Poller:
     """Stands in for the engines: they are as a test says."""
 
     def __init__(self):
@@ -138,18 +135,20 @@ def clock(monkeypatch):
         moment = begun + datetime.timedelta(seconds=now.seconds + seconds)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    time = SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep)
+    for module in (reconciler, finalizers):
+        monkeypatch.setattr(module, "time", time)
     monkeypatch.setattr(reconciler, "_rfc3339", rfc3339)
     return now
 
 
 @pytest.fixture
 def manager(clock):
-    cluster, asking, stopped = Cluster(), Asking(), threading.Event()
+    cluster, poller, stopped = Cluster(), Poller(), threading.Event()
     metrics = Metrics()
-    role = Manager(cluster, asking, metrics, Heartbeat(), TICK_SECONDS, stopped)
+    role = ManagerReconciler(cluster, poller, metrics, Heartbeat(), TICK_SECONDS, stopped)
     yield SimpleNamespace(
-        cluster=cluster, asking=asking, clock=clock, role=role, stopped=stopped, metrics=metrics,
+        cluster=cluster, poller=poller, clock=clock, role=role, stopped=stopped, metrics=metrics,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
     )  # fmt: skip
     role.close()
@@ -178,7 +177,7 @@ def serve(manager, **changes):
     """The engine serves the resources as they are declared."""
     rows = [row_of(claim(d["metadata"]["name"], d["metadata"]["uid"]), **changes)
             for d in manager.cluster.documents.values()]  # fmt: skip
-    manager.asking.engine = engine_of(pod(*rows))
+    manager.poller.engine = engine_of(pod(*rows))
 
 
 DELETE = {"deletionPolicy": "Delete"}
@@ -261,7 +260,7 @@ def test_time_of_the_look_at_a_paused_resource_is_refreshed(manager):
 
 def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
     manager.cluster.declare(document())
-    manager.asking.engine = engine_of(pod())
+    manager.poller.engine = engine_of(pod())
     manager.run_pass()
     manager.clock.seconds += PENDING_SECONDS
     assert manager.cluster.log == []
@@ -328,7 +327,7 @@ def test_short_wait_is_no_event_and_a_long_one_is_one(manager):
     serve(manager)
     manager.run_pass()
     for seconds in (LASTING_SECONDS - 1, LASTING_SECONDS):
-        manager.asking.engine = engine_of(pod())
+        manager.poller.engine = engine_of(pod())
         manager.run_pass()
         manager.clock.seconds += seconds
         for _ in range(3):
@@ -343,7 +342,7 @@ def waiting(manager, count):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}") for n in range(count)))
     serve(manager)
     manager.run_pass()
-    manager.asking.engine = engine_of(pod())
+    manager.poller.engine = engine_of(pod())
     manager.run_pass()
     manager.clock.seconds += PENDING_SECONDS
     manager.run_pass()
@@ -370,7 +369,7 @@ def test_long_waits_are_not_told_one_by_one_to_an_api_server_that_is_silent(mana
 
     manager.cluster.post = post
     manager.run_pass(is_woken=False)
-    assert 1 <= len(asked) <= PATCHES_AT_ONCE
+    assert 1 <= len(asked) <= WRITES_AT_ONCE
 
 
 def test_acceptance_is_used_up_when_the_lost_is_served_again(manager):
@@ -407,7 +406,7 @@ def test_deleted_resource_is_held_until_the_collection_is_away(manager):
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.reason()) == ([FINALIZER], "Deleting")
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.asking.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(told=gone))
     manager.run_pass()
     assert manager.cluster.finalizers() == []
     assert manager.cluster.events == [("notes", "Dropped")]
@@ -420,7 +419,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
     manager.run_pass()
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
     for told in ({}, gone):
-        manager.asking.engine = engine_of(pod(told=told))
+        manager.poller.engine = engine_of(pod(told=told))
         manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     assert manager.cluster.messages == ["collection 'notes' is served no more"]
@@ -429,7 +428,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
 def test_resource_that_never_had_a_collection_has_none_dropped(manager):
     manager.cluster.declare(document(**LEAVING))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.asking.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(told=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [])
 
@@ -437,7 +436,7 @@ def test_resource_that_never_had_a_collection_has_none_dropped(manager):
 def test_policy_that_changed_after_the_drop_hides_nothing(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.asking.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(told=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     told = "collection 'notes' is served no more; what it still had is in .deleted/"
@@ -448,7 +447,7 @@ def test_retained_collection_is_not_said_to_be_dropped(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
     row = dataclasses.replace(row_of(claim()), resource_uid=None, generation=None)
-    manager.asking.engine = engine_of(pod(row, told=gone))
+    manager.poller.engine = engine_of(pod(row, told=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [("notes", "Released")])
 
@@ -456,7 +455,7 @@ def test_retained_collection_is_not_said_to_be_dropped(manager):
 def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
     manager.cluster.declare(document("rival", "r-2", collectionName="notes", **LEAVING))
     gone = {"r-2": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
-    manager.asking.engine = engine_of(pod(row_of(claim()), told=gone))
+    manager.poller.engine = engine_of(pod(row_of(claim()), told=gone))
     manager.run_pass()
     assert manager.cluster.finalizers("rival") == []
     assert manager.cluster.events == [("rival", "Released")]
@@ -477,7 +476,7 @@ def test_drop_is_told_though_a_rival_has_the_name_by_now(manager, status, messag
     manager.run_pass()
     gone = {"r-1": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
     rival = row_of(claim("rival", "r-2", collectionName="notes"), collection_uid=OTHER_UID)
-    manager.asking.engine = engine_of(pod(rival, told=gone))
+    manager.poller.engine = engine_of(pod(rival, told=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     assert manager.cluster.messages == [message]
@@ -487,7 +486,7 @@ def test_heir_of_a_retained_collection_is_no_drop(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
     heir = row_of(claim("heir", "r-2", collectionName="notes"))
-    manager.asking.engine = engine_of(pod(heir, told=gone))
+    manager.poller.engine = engine_of(pod(heir, told=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Released")]
 
@@ -495,7 +494,7 @@ def test_heir_of_a_retained_collection_is_no_drop(manager):
 def test_leave_to_replace_is_removed_and_told_once_it_was_used(manager):
     manager.cluster.declare(document(annotations={Annotation.REPLACE.value: OTHER_UID}))
     told = {"r-1": (SidecarReport(Reason.REPLACED, "collection 'notes' moved to .deleted/notes-1"),)}
-    manager.asking.engine = engine_of(pod(row_of(claim()), told=told))
+    manager.poller.engine = engine_of(pod(row_of(claim()), told=told))
     for _ in range(3):
         manager.run_pass()
     assert manager.cluster.documents["notes"]["metadata"]["annotations"] == {Annotation.REPLACE.value: None}
@@ -507,7 +506,7 @@ def test_drift_is_an_event_once_for_each_report(manager):
     manager.cluster.declare(document())
     for message in ("first", "first", "second"):
         told = {"r-1": (SidecarReport(Reason.DRIFT_REVERTED, message),)}
-        manager.asking.engine = engine_of(pod(row_of(claim()), told=told))
+        manager.poller.engine = engine_of(pod(row_of(claim()), told=told))
         manager.run_pass()
         manager.run_pass()
     assert manager.cluster.events == [
@@ -549,9 +548,9 @@ def test_engine_that_is_made_anew_still_has_what_is_to_be_dropped(manager, betwe
     manager.cluster.declare(document(**LEAVING))
     manager.run_pass()
     pass_for(manager, ABSENCE_SECONDS - 1)
-    manager.asking.engine, manager.cluster.is_away = between.get("engine"), between.get("is_away", False)
+    manager.poller.engine, manager.cluster.is_away = between.get("engine"), between.get("is_away", False)
     manager.run_pass()
-    manager.asking.engine, manager.cluster.is_away = None, False
+    manager.poller.engine, manager.cluster.is_away = None, False
     for _ in range(2):
         manager.clock.seconds += 1
         manager.run_pass()
@@ -617,7 +616,7 @@ def test_refused_change_is_tried_at_once_when_the_resource_changes_or_it_was_tak
     manager.cluster.write = refuse(["once"])
     serve(manager, state="degraded", reason="one point")
     manager.run_pass()
-    manager.clock.seconds += AGAIN_SECONDS
+    manager.clock.seconds += WRITE_BACKOFF.first_seconds
     manager.run_pass()
     assert manager.cluster.log == [("status", "notes")] * 2
 
@@ -655,7 +654,7 @@ def test_definition_that_ends_lets_go_of_all_and_says_nothing_of_a_drop(manager)
 def test_resource_that_changed_meanwhile_holds_no_other(manager):
     manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
     manager.cluster.changed = {"a"}
-    manager.role.release_all()
+    manager.role.finalizers.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
 
 
@@ -663,7 +662,7 @@ def test_refusal_of_one_change_holds_no_other_resource(manager):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(20)))
     manager.cluster.write = refuse(["once"])
     with pytest.raises(Away, match="1 of 20 resources are held still: the API server says 429"):
-        manager.role.release_all()
+        manager.role.finalizers.release_all()
     held = [name for name in manager.cluster.documents if manager.cluster.finalizers(name)]
     assert len(held) == 1
 
@@ -678,14 +677,14 @@ def test_end_of_a_namespace_lets_go_until_its_time_is_up(manager, refused, is_he
     manager.cluster.ends = True
     manager.cluster.write = refuse(list(range(refused)))
     begun = manager.clock.seconds
-    manager.role.end(15)
+    manager.role.finalizers.release_ending_namespace(15)
     assert bool(manager.cluster.finalizers()) is is_held
     assert manager.clock.seconds - begun <= 15
 
 
 def test_end_of_a_manager_alone_lets_go_of_nothing(manager):
     manager.cluster.declare(document(**LEAVING))
-    manager.role.end(15)
+    manager.role.finalizers.release_ending_namespace(15)
     assert manager.cluster.finalizers() == [FINALIZER]
 
 
@@ -700,12 +699,12 @@ def test_api_server_that_is_silent_is_not_asked_for_each_resource(manager):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
     manager.cluster.write = write
     with pytest.raises(Away, match="100 of 100"):
-        manager.role.release_all()
-    assert len(asked) <= PATCHES_AT_ONCE
+        manager.role.finalizers.release_all()
+    assert len(asked) <= WRITES_AT_ONCE
     asked.clear()
     manager.cluster.declare(*(document(f"b-{n}", f"r-{n}", **DELETE) for n in range(100)))
     manager.run_pass()
-    assert 1 <= len(asked) <= PATCHES_AT_ONCE
+    assert 1 <= len(asked) <= WRITES_AT_ONCE
     manager.cluster.write = asked.append
     manager.run_pass()
     assert set(asked) == manager.cluster.documents.keys()
@@ -715,7 +714,7 @@ def test_manager_that_is_told_to_end_begins_no_further_change(manager):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **DELETE) for n in range(100)))
     manager.cluster.write = lambda name: manager.stopped.set()
     manager.run_pass()
-    assert 1 <= len(manager.cluster.log) <= PATCHES_AT_ONCE
+    assert 1 <= len(manager.cluster.log) <= WRITES_AT_ONCE
 
 
 def test_loop_beats_after_each_change(manager, monkeypatch):
@@ -725,7 +724,7 @@ def test_loop_beats_after_each_change(manager, monkeypatch):
     manager.run_pass()
     assert len(beats) >= 100
     beats.clear()
-    manager.role.release_all()
+    manager.role.finalizers.release_all()
     assert len(beats) >= 100
 
 
@@ -776,10 +775,10 @@ class Versioned(Cluster):
 
 
 def test_what_the_manager_wrote_itself_it_need_not_list(clock):
-    cluster, asking = Versioned(), Asking()
+    cluster, poller = Versioned(), Poller()
     cluster.declare(document())
-    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
-    manager = SimpleNamespace(cluster=cluster, asking=asking)
+    role = ManagerReconciler(cluster, poller, Metrics(), Heartbeat(), TICK_SECONDS)
+    manager = SimpleNamespace(cluster=cluster, poller=poller)
     serve(manager)
     role.run_pass(is_woken=True)
     serve(manager, state="degraded", reason="one point")
@@ -791,13 +790,13 @@ def test_what_the_manager_wrote_itself_it_need_not_list(clock):
 
 def test_equal_conditions_of_many_resources_are_kept_once(clock):
     """Thousands have the same ones, and five of six bytes of a status are theirs."""
-    cluster, asking = Cluster(), Asking()
+    cluster, poller = Cluster(), Poller()
     cluster.declare(document("one", "r-1"), document("two", "r-2"))
-    role = Manager(cluster, asking, Metrics(), Heartbeat(), TICK_SECONDS)
-    serve(SimpleNamespace(cluster=cluster, asking=asking))
+    role = ManagerReconciler(cluster, poller, Metrics(), Heartbeat(), TICK_SECONDS)
+    serve(SimpleNamespace(cluster=cluster, poller=poller))
     for _ in range(2):
         role.run_pass(is_woken=True)
     role.close()
-    one, two = (item.status["conditions"] for item in role._resources.values())
+    one, two = (cached.status["conditions"] for cached in role._resources.by_uid.values())
     assert one == two
     assert all(first is second for first, second in zip(one, two, strict=True))

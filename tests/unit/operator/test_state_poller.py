@@ -12,7 +12,7 @@ from vecstow_operator.keys import EngineKey
 from vecstow_operator.manager import state_poller
 from vecstow_operator.manager.engines import EnginePod
 from vecstow_operator.manager.state_poller import (
-    REFUSED_SECONDS,
+    KEY_BACKOFF,
     ROUTED_SECONDS,
     Address,
     StatePoller,
@@ -272,7 +272,7 @@ def test_engine_that_takes_the_key_in_the_end_is_asked_again(keyed, clock):
     assert keyed.ask().refuses_key
     keyed.engine.keys = frozenset({"wrong"})
     assert keyed.ask().refuses_key
-    clock.seconds += REFUSED_SECONDS
+    clock.seconds += KEY_BACKOFF.first_seconds
     assert keyed.ask().state is not None
 
 

@@ -1,0 +1,88 @@
+"""The manager's writes to the API server: several at once, and none after a write without an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import structlog
+from kubernetes.client import CoreV1Event
+
+from vecstow_operator.health import Heartbeat
+from vecstow_operator.kube import Away, Changed, Cluster, Silent
+from vecstow_operator.manager.resource_cache import CachedResource
+from vecstow_operator.metrics import Metrics
+
+WRITES_AT_ONCE: Final = 4
+BATCH: Final = 16 * WRITES_AT_ONCE
+"""Writes that are prepared at the same time: the statuses of thousands would be tens of megabytes."""
+
+_Subject = TypeVar("_Subject")
+_Result = TypeVar("_Result")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ResourceWriter:
+    """Thread-safe. Every method that writes raises Away or Changed unless it says otherwise."""
+
+    def __init__(
+        self, cluster: Cluster, metrics: Metrics, heartbeat: Heartbeat, stopped: threading.Event
+    ) -> None:
+        self._cluster = cluster
+        self._metrics = metrics
+        self._heartbeat = heartbeat
+        self._stopped = stopped
+        self._threads = ThreadPoolExecutor(WRITES_AT_ONCE, thread_name_prefix="patch")
+        self.is_silent = False
+        """Whether a write of this pass got no answer: each further one would wait as long."""
+
+    def begin_pass(self) -> None:
+        """Allow writes again after a pass in which the API server was silent."""
+        self.is_silent = False
+
+    @property
+    def pass_ends_early(self) -> bool:
+        """Whether this pass makes no further write."""
+        return self.is_silent or self._stopped.is_set()
+
+    def side_by_side(
+        self, write: Callable[[_Subject], _Result], subjects: Iterable[_Subject]
+    ) -> Iterator[_Result]:
+        """Yield what `write` returns for each subject, in their order; a batch of them runs at once."""
+        remaining = iter(subjects)
+        while batch := list(islice(remaining, BATCH)):
+            for result in self._threads.map(write, batch):
+                self._heartbeat.beat()
+                yield result
+
+    def patch_metadata(self, cached: CachedResource, changed: Mapping[str, Any]) -> None:
+        """Merge `changed` into the metadata of the resource as it was read."""
+        self._cluster.patch_metadata(cached.resource.name, cached.resource.uid, cached.version, changed)
+        self._metrics.reconciles.inc()
+
+    def apply_status(self, cached: CachedResource, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Apply a status. Return the new document, or None when the status was the same already."""
+        applied = self._cluster.apply_status(cached.resource.name, cached.version, wanted)
+        if applied is not None:
+            self._metrics.reconciles.inc()
+        return applied
+
+    def post_event(self, event: CoreV1Event) -> None:
+        """Post an event. An event that cannot be posted is lost, and no error is raised."""
+        try:
+            self._cluster.post_event(event)
+        except (Away, Changed) as error:
+            self.note_silence(error)
+            log.debug("event was not posted", resource=event.involved_object.name, reason=str(error))
+
+    def note_silence(self, error: Exception) -> None:
+        """Skip the rest of the pass when the error is that no answer came."""
+        self.is_silent = self.is_silent or isinstance(error, Silent)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
