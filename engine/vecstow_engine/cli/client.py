@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import httpx
 
-from vecstow_engine.cli.address import KEY_VARIABLE
 from vecstow_engine.cli.transport import SHOWN_CHARACTERS_MAX, explain, open_http, route
 from vecstow_engine.model.errors import Unavailable, VecstowError
+from vecstow_engine.model.key_source import KEY_VARIABLE
 
 ANSWER_SECONDS: Final = 600.0
 """The longest wait for an answer: compaction and imports answer only at their end."""

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from vecstow_engine.cli.address import KEY_FILE_VARIABLE, KEY_VARIABLE, Address, address
+from vecstow_engine.cli.address import Address, address
+from vecstow_engine.model.key_source import KEY_FILE_VARIABLE, KEY_VARIABLE
 
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 
