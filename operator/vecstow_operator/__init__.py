@@ -1,5 +1,5 @@
 """Vecstow's operator: one kopf program in two roles, the manager and the sidecar.
 
-It brings what is declared in Kubernetes and what lies on the volumes to the same state. It may import of the
-engine only the manifest's modules, so that both read and write a manifest by the same code.
+It brings the resources of Kubernetes and the collections on the volumes to the same state. From the engine it
+imports only the modules that `pyproject.toml` lists, so that both programs read a manifest by the same code.
 """

@@ -1,4 +1,4 @@
-"""`vecstow-operator`: both roles, and what a chart's hooks run; every setting read once, here."""
+"""`vecstow-operator`: both roles, and the commands of a chart's hooks. It reads every setting, once."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from vecstow_operator.round_trip import Failed, RoundTrip
 from vecstow_operator.watcher import Watcher
 
 SIDECAR_TICK_SECONDS: Final = 5.0
-"""How often the volume is looked at: drift is put right within twice that."""
+"""How often the volume is read: drift is reverted within twice that."""
 MANAGER_TICK_SECONDS: Final = 2.0
 """How often the engines are asked."""
 RELEASE_SECONDS: Final = 30
-"""How long no manager may act after `release`: an uninstall ends it meanwhile."""
+"""How long no manager may act after `release`: an uninstall ends the manager meanwhile."""
 RELEASE_ATTEMPTS: Final = 5
 RELEASE_AGAIN_SECONDS: Final = 1.0
-"""After an attempt that the API server refused in part."""
+"""The pause after an attempt that the API server refused in part."""
 END_SECONDS: Final = 15.0
-"""For letting go, after SIGTERM, of what a namespace takes with it: a pod has 30 s to end."""
+"""The time after SIGTERM to release the resources of an ending namespace: a pod has 30 s to end."""
 
 app = typer.Typer(
     name="vecstow-operator",
@@ -59,7 +59,7 @@ HealthPort = Annotated[
 
 
 def _checked_address(url: str) -> str:
-    """Return an engine's address. Raise BadParameter for one that no request could ever be sent to."""
+    """Return an engine's address. Raise BadParameter for one that no request can reach."""
     try:
         parsed = parse_url(url)
     except LocationParseError:
@@ -70,7 +70,7 @@ def _checked_address(url: str) -> str:
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """The form of log lines."""
 
     TEXT = "text"
     JSON = "json"
@@ -78,7 +78,7 @@ class LogFormat(StrEnum):
 
 @app.callback()
 def root() -> None:
-    """Bring what is declared in Kubernetes and what lies on the volumes to the same state."""
+    """Bring the resources of Kubernetes and the collections on the volumes to the same state."""
 
 
 @app.command()
@@ -86,18 +86,18 @@ def sidecar(
     engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
     data: Annotated[Path, typer.Option(help="The engine's data directory.")],
     engine_url: Annotated[
-        str, typer.Option(callback=_checked_address, help="Where the engine beside it listens.")
+        str, typer.Option(callback=_checked_address, help="The address of the engine in the same pod.")
     ] = "http://127.0.0.1:3030",
     namespace: Namespace = None,
     key_file: KeyFile = None,
-    tick_seconds: Annotated[float, typer.Option(min=0.1, help="How often the volume is looked at.")] = (
+    tick_seconds: Annotated[float, typer.Option(min=0.1, help="How often the volume is read.")] = (
         SIDECAR_TICK_SECONDS
     ),
     health_host: HealthHost = EVERY_ADDRESS,
     health_port: HealthPort = 3031,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
-    """Write the manifests of one engine pod, beside it."""
+    """Write the manifests on the volume of one engine pod."""
     from vecstow_engine.storage.layout import Layout
     from vecstow_operator.sidecar.collection_folders import CollectionFolders
     from vecstow_operator.sidecar.engine_client import EngineClient
@@ -159,7 +159,7 @@ def release(
     lease: LeaseName = "vecstow-manager",
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
-    """Take Vecstow's finalizer from every resource, in the manager's place: before an uninstall.
+    """Remove Vecstow's finalizer from every resource, in the manager's place: before an uninstall.
 
     The collections stay on the volume. No manager of the namespace acts for half a minute.
     """
@@ -192,18 +192,18 @@ def release(
 @app.command("round-trip")
 def round_trip(
     engine: Annotated[str, typer.Option(help="The engine's name, as resources name it in spec.engine.")],
-    engine_url: Annotated[str, typer.Option(callback=_checked_address, help="Where clients reach it.")],
+    engine_url: Annotated[str, typer.Option(callback=_checked_address, help="The address that clients use.")],
     namespace: Namespace = None,
     key_file: KeyFile = None,
     log_format: LogFormat = LogFormat.TEXT,
 ) -> None:
-    """Declare a collection, fill it, search it and drop it: what `helm test` runs."""
+    """Declare a collection, fill it, search it and drop it: `helm test` runs this."""
     _configure_logging(log_format)
     RoundTrip(_cluster(namespace).namespace, engine, engine_url, EngineKey(key_file)).run()
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run(app, Failed)
 
 
@@ -221,18 +221,18 @@ def _serve(
     health_port: int,
     metrics: Metrics,
 ) -> None:
-    """Until a signal comes."""
+    """Run the loop, the watch and the health server until a signal comes."""
     loop.stop_on_signals()
     try:
         health = serve_health(health_host, health_port, metrics, loop.heartbeat)
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"{health_host} port {health_port}") from error
-    wakes = Watcher(namespace, loop.wake, may_watch, engine)
-    wakes.start()
+    watcher = Watcher(namespace, loop.wake, may_watch, engine)
+    watcher.start()
     try:
         loop.run()
     finally:
-        wakes.stop()
+        watcher.stop()
         health.shutdown()
 
 

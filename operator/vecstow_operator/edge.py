@@ -1,6 +1,6 @@
-"""The edge of both programs: where an error becomes one line on stderr and an exit code.
+"""The edge of both programs: an error becomes one line on stderr and an exit code.
 
-0: done; 1: refused or failed; 2: wrong usage; 130: interrupted.
+The codes are 0: done; 1: refused or failed; 2: wrong usage; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vecstow_operator.kube import Away, refusal
 
 
 def run(app: typer.Typer, *known: type[Exception]) -> None:
-    """Run a program's command; `known` are the errors whose text says all. Ends in SystemExit."""
-    told: tuple[type[Exception], ...] = (Away, ConfigException, NoKey, *known)
+    """Run a program's command; `known` are errors whose text is the message. Ends in SystemExit."""
+    expected: tuple[type[Exception], ...] = (Away, ConfigException, NoKey, *known)
     try:
         app()
-    except told as error:
+    except expected as error:
         print_error(str(error))
     except ApiException as error:
         print_error(refusal(error))
@@ -31,7 +31,7 @@ def run(app: typer.Typer, *known: type[Exception]) -> None:
         print_error(f"no answer: {error}")
     except OSError as error:
         print_error(f"{error.filename or 'system'}: {error.strerror or error}")
-    except Exception as error:  # noqa: BLE001  # The edge: people get a line, not a traceback.
+    except Exception as error:  # noqa: BLE001  # The edge: people get a line, and no traceback.
         if os.environ.get("VECSTOW_DEBUG"):
             traceback.print_exc()
         name = type(error).__name__
@@ -45,5 +45,5 @@ def print_error(message: str) -> None:
 
 
 def has_colours() -> bool:
-    """Whether stderr is a terminal that shows colours, and nobody asked for none."""
+    """Whether stderr is a terminal that shows colours, and NO_COLOR is not set."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

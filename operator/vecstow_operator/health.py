@@ -1,7 +1,7 @@
-"""`/healthz` and `/metrics` of a role, from a thread of their own.
+"""`/healthz` and `/metrics` of a role, served by a separate thread.
 
 Liveness fails only when a restart would help: the loop of passes stands still. An API server or an engine
-that is away is no reason.
+that is away does not fail it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from prometheus_client import make_wsgi_app
 from vecstow_operator.metrics import Metrics
 
 STANDSTILL_SECONDS_MAX: Final = 300.0
-"""Longer than a pass goes on without a beat: a few requests at most, each with a time limit."""
+"""Longer than any step of a pass without a beat: a step is a few requests, each with a time limit."""
 EVERY_ADDRESS: Final = "::"
-"""IPv4's too; those alone on a machine without IPv6."""
+"""All addresses of IPv6 and IPv4, or of IPv4 alone on a machine without IPv6."""
 REQUEST_SECONDS_MAX: Final = 10
-"""For a client to say what it wants."""
+"""The longest time for a client to send its request."""
 
 
 @dataclass(slots=True)
 class Heartbeat:
-    """Beaten by the loop of passes, after each step that may take long."""
+    """The time of the last sign of life: the loop of passes beats after each step that may take long."""
 
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
@@ -39,17 +39,17 @@ class Heartbeat:
         self.beat()
 
     def beat(self) -> None:
-        """The loop goes on."""
+        """Record that the loop is alive."""
         self._beaten_at = self.clock()
 
     @property
     def stands_still(self) -> bool:
-        """It has not for so long that it never will."""
+        """Whether the loop has not beaten for so long that it never will."""
         return self.clock() - self._beaten_at > STANDSTILL_SECONDS_MAX
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A client that says nothing must not keep the probes waiting."""
+    """A server with a thread for each client: a silent client must not delay the probes."""
 
     daemon_threads = True
 
@@ -58,7 +58,7 @@ class _ServerOfIPv6(_Server):
     address_family = socket.AF_INET6
 
     def server_bind(self) -> None:
-        """Whatever the machine's default is."""
+        """Bind to IPv6 and IPv4, regardless of the machine's default."""
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
 
@@ -67,11 +67,11 @@ class _Quiet(WSGIRequestHandler):
     timeout = REQUEST_SECONDS_MAX
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes are not worth a line."""
+        """Log nothing: probes are not worth a line."""
 
 
 def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -> WSGIServer:
-    """Serve until `shutdown()`; port 0 takes a free one (`server_port`)."""
+    """Serve until `shutdown()`. Port 0 takes a free one (`server_port`)."""
     measured = make_wsgi_app(metrics.registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:

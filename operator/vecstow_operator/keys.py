@@ -22,7 +22,7 @@ REFUSALS: Final = (401, 403)
 HEADER: Final = "api-key"
 """Not Authorization: the API server's proxy of a pod takes that one for itself."""
 KEY_SOURCE_VARIABLE: Final = "VECSTOW_KEY_SOURCE"
-"""Says where a person changes the key: the chart names the Secret and the entry."""
+"""The place where a person changes the key: the chart names the Secret and the entry."""
 
 KeyFile = Annotated[
     Path | None,

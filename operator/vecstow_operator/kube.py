@@ -1,7 +1,6 @@
-"""The API server, seen from one namespace: complete lists, and the few changes that the manager makes.
+"""The API server, as one namespace sees it: complete lists, and the few changes that the manager makes.
 
-Whatever keeps an answer from being whole is `Away`: then nothing is known, which is never the same as nothing
-being there.
+An answer that is not complete raises `Away`: then nothing is known, and nothing is concluded.
 """
 
 from __future__ import annotations
@@ -20,66 +19,66 @@ from urllib3.exceptions import HTTPError
 from vecstow_operator.vocabulary import GROUP, MANAGER_FIELDS, PLURAL, VERSION, Label
 
 CHUNK: Final = 500
-"""Resources of one request."""
+"""Resources in one page of a list."""
 LIST_SECONDS_MAX: Final = 30.0
-"""A role makes a complete list at least so often, whatever the watch says."""
+"""The longest time between two complete lists, even when the watch reports no change."""
 TIMEOUT_SECONDS: Final = (5.0, 30.0)
-"""To connect, and between two reads."""
+"""The limits to connect, and between two reads."""
 UNDEFINED: Final = "VectorCollection is not defined in this cluster; the chart vecstow-crds defines it"
 NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""What reading an answer raises that is another than was asked for."""
+"""The errors of reading an answer of another form."""
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 _CHANGED: Final = (404, 409)
-"""What a change of one object gets that is gone, or is another version."""
+"""The statuses of a change of an object that is gone, or has another version."""
 
 
 class Away(Exception):
-    """Raised when the API server gave no whole answer: unreachable, refused, or without the resource."""
+    """Raised when the API server gives no complete answer: it is unreachable, refuses, or lacks the kind."""
 
 
 class Undefined(Away):
-    """Raised when it does not know what was asked for: no object of that kind is there, either."""
+    """Raised when the API server does not know the kind: no object of it exists, either."""
 
 
 class Silent(Away):
-    """Raised when it gave none at all: whatever else is asked will wait as long."""
+    """Raised when the API server gives no answer: each further request would wait as long."""
 
 
 class Changed(Exception):
-    """Raised when the object is gone, or is not as it was read: the next pass sees it anew."""
+    """Raised when an object is gone, or is not as it was read: the next pass reads it again."""
 
 
 class Cluster:
-    """Thread-safe. Whatever asks the API server raises Away, a list while it is read."""
+    """Requests to the API server. Thread-safe. Each method raises Away, and a list while it is read."""
 
     def __init__(
         self, namespace: str, api: client.ApiClient | None = None, fields: str = MANAGER_FIELDS
     ) -> None:
-        """`fields`: as whom it writes, in managedFields."""
+        """`fields` is the name of the writer in managedFields."""
         self.namespace = namespace
         self._fields = fields
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._apps = client.AppsV1Api(api)
 
-    # What is there ----------------------------------------------------------------------------------------
+    # Reads ------------------------------------------------------------------------------------------------
 
     def resources(self, engine: str | None = None) -> Iterator[dict[str, Any]]:
-        """Every VectorCollection, or those of one engine, without managedFields.
+        """Yield every VectorCollection, or those of one engine, without managedFields.
 
-        A request for each `CHUNK`: whoever keeps less than the document has but so many in memory. It raises
-        Away at any step, so nothing is known before the end.
+        Only one page of `CHUNK` documents is in memory at a time. Any page may raise Away, so the list is
+        complete only at its end.
         """
         return self._resources(None if engine is None else f"spec.engine={engine}")
 
     def stateful_sets(self) -> list[Any]:
-        """Those of engines."""
+        """Return the StatefulSets of engines."""
         return self._listed(self._apps.list_namespaced_stateful_set)
 
     def pods(self) -> list[Any]:
-        """Those of engines."""
+        """Return the pods of engines."""
         return self._listed(self._core.list_namespaced_pod)
 
     def namespace_ends(self) -> bool:
@@ -91,8 +90,8 @@ class Cluster:
     def definition_ends(self) -> bool:
         """Whether the definition of VectorCollection is being deleted, and each resource with it.
 
-        The chart vecstow-crds lets every service account read that one definition. Without the right nobody
-        can tell, and the answer is False.
+        The chart vecstow-crds lets every service account read that one definition. Without the right the
+        answer is False.
         """
         try:
             with _whole():
@@ -111,8 +110,7 @@ class Cluster:
     def apply_status(
         self, name: str, resource_version: str, status: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """Make this all that the manager says of the object that was read; returns it, None when that
-        changed nothing.
+        """Apply a status to the object that was read. Return the new document, or None without a change.
 
         Raises Changed.
         """
@@ -130,7 +128,7 @@ class Cluster:
             return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
 
     def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
-        """Of exactly the object that was read. Raises Changed."""
+        """Merge `changed` into the metadata of exactly the object that was read. Raises Changed."""
         metadata = {"uid": uid, "resourceVersion": resource_version, **changed}
         with _unchanged(), _whole():
             self._objects.patch_namespaced_custom_object(
@@ -139,7 +137,7 @@ class Cluster:
             )  # fmt: skip
 
     def post_event(self, event: client.CoreV1Event) -> None:
-        """Tell people of something that happened. Raises Changed when the namespace is gone."""
+        """Post an event. Raises Changed when the namespace is gone."""
         with _unchanged(), _whole():
             self._core.create_namespaced_event(
                 self.namespace, event, field_manager=self._fields, _request_timeout=TIMEOUT_SECONDS
@@ -155,31 +153,32 @@ class Cluster:
                     GROUP, VERSION, self.namespace, PLURAL, limit=CHUNK, _continue=token,
                     field_selector=selector, _request_timeout=TIMEOUT_SECONDS,
                 )  # fmt: skip
-                for item in page["items"]:
-                    item["metadata"].pop("managedFields", None)
+                for document in page["items"]:
+                    document["metadata"].pop("managedFields", None)
                 token = page["metadata"].get("continue") or ""
             yield from page["items"]
 
     def _listed(self, call: Callable[..., Any]) -> list[Any]:
         with _whole():
             found = call(self.namespace, label_selector=Label.ENGINE.value, _request_timeout=TIMEOUT_SECONDS)
-            items: list[Any] = found.items
-        return items
+            objects: list[Any] = found.items
+        return objects
 
 
 def refusal(error: ApiException) -> str:
-    """The API server's refusal in one line, in its own words where it has any."""
+    """Return the API server's refusal in one line, with its message where it has one."""
     said = f"the API server says {error.status} {error.reason}"
     try:
         return f"{said}: {json.loads(error.body or '')['message']}"
     except (ValueError, TypeError, KeyError):
-        # A kind that it does not know is answered in plain text, an object that it does not know in JSON.
+        # The API server answers in plain text for an unknown kind, and in JSON for an unknown object.
         undefined = error.status == HTTPStatus.NOT_FOUND
         return f"{said}: {UNDEFINED}" if undefined else said
 
 
 @contextmanager
 def _whole() -> Iterator[None]:
+    """Turn each error of a request into Away, Undefined or Silent."""
     try:
         yield
     except ApiException as error:
@@ -195,7 +194,7 @@ def _whole() -> Iterator[None]:
 
 @contextmanager
 def _unchanged() -> Iterator[None]:
-    """Of one object some refusals are answers."""
+    """Turn the refusals that mean another version, or a missing object, into Changed."""
     try:
         yield
     except Away as away:

@@ -1,7 +1,7 @@
-"""Where the API server is, and as whom it is asked: the pod's own account, or a kubeconfig.
+"""The address of the API server and the credentials for it: the pod's service account, or a kubeconfig.
 
-The client's library raises whatever it stumbles over, or logs it and goes on without credentials. Here all of
-that becomes one error that names the kubeconfig.
+The client's library raises many kinds of errors, or logs one and goes on without credentials. Here each
+becomes one error that names the kubeconfig.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from urllib3.util import Retry
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 RETRIES: Final = Retry(1, respect_retry_after_header=False)
-"""Of a request without an answer: the API server may have closed the connection since the last one. More, or
-a wait of the hours that an answer may ask for, would keep a pass from what else it has to do."""
+"""One retry without an answer: the API server may have closed the connection since the last request. More
+retries, or the hours of a Retry-After, would block the pass."""
 MESSAGE_CHARACTERS_MAX: Final = 400
 AUTH_PROVIDER: Final = "oidc"
-"""The one that is left: Kubernetes 1.26 removed the others."""
+"""The only auth-provider: Kubernetes 1.26 removed the others."""
 _STUMBLES: Final = (AttributeError, ImportError, LookupError, RecursionError, TypeError, ValueError)
-"""What the library raises for a file of another form."""
+"""The errors of the library for a file of another form."""
 
 
 class Unconfigured(ConfigException):
-    """Raised when no kubeconfig says whom to ask, or the one that is there is wrong; the message names it."""
+    """Raised when there is no kubeconfig, or a wrong one; the message names the file."""
 
 
 def load_configuration() -> str:
-    """Find the API server: the pod's own account, else a kubeconfig; returns the namespace.
+    """Find the API server by the pod's service account or a kubeconfig. Return the namespace.
 
     Raises Unconfigured.
     """
@@ -55,7 +55,7 @@ def load_configuration() -> str:
 
 
 def client_of(context: str | None) -> tuple[client.ApiClient, str]:
-    """A client for a context of the kubeconfig, and its namespace; None: the current one.
+    """Return a client for a context of the kubeconfig, and its namespace; None: the current context.
 
     Raises Unconfigured.
     """
@@ -68,16 +68,16 @@ def client_of(context: str | None) -> tuple[client.ApiClient, str]:
 
 @dataclass(slots=True)
 class _Kubeconfig:
-    """Read again before a request when the file has changed: a pod's token is renewed in place, too.
+    """A hook that reads a changed kubeconfig again before a request: tokens are renewed in place.
 
-    Every client has a copy of its configuration, and of this with it.
+    Every client copies its configuration, and this hook with it.
     """
 
     paths: list[Path]
     read: list[int]
-    """When they were written."""
+    """The times when the files were written."""
     renew: Callable[[Any], None] | None
-    """The library's own: a plugin's token expires."""
+    """The hook of the library, which renews the token of a plugin."""
 
     def __call__(self, configuration: Any) -> None:
         written = _times(self.paths)
@@ -103,7 +103,7 @@ def _follow_kubeconfig() -> str:
 
 
 def _load(context: str | None, configuration: Any) -> str:
-    """Read the kubeconfig into a configuration; returns the context's namespace. Raises Unconfigured."""
+    """Read the kubeconfig into a configuration. Return the context's namespace. Raises Unconfigured."""
     with _named(), _logged() as complaints:
         merged = KubeConfigMerger(KUBE_CONFIG_DEFAULT_LOCATION)
         if merged.config is None:
@@ -122,7 +122,7 @@ def _load(context: str | None, configuration: Any) -> str:
 
 
 def _refuse_removed(merged: Any, user: str | None) -> None:
-    """Raise ConfigException for a user who is authenticated in a way that is removed."""
+    """Raise ConfigException for a user whose way of authentication was removed."""
     if user is None:
         return
     found = merged["users"].get_with_name(user, safe=True)
@@ -144,18 +144,18 @@ def _times(paths: Iterable[Path]) -> list[int]:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Turn what the library raises into Unconfigured, with the name of the kubeconfig and without a token."""
+    """Turn the library's errors into Unconfigured, with the name of the kubeconfig and without a token."""
     name = f"kubeconfig {':'.join(map(str, _paths()))}"
     try:
         yield
     except ConfigException as error:
-        # The library names an entry by all that it holds.
+        # The library quotes the whole entry, and a token with it.
         said = re.sub(r"/?\{.*", "…", str(error), flags=re.DOTALL).removeprefix("Invalid kube-config file. ")
         raise Unconfigured(f"{name}: {said[:MESSAGE_CHARACTERS_MAX]}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f"line {mark.line + 1}: "
-        problem = str(error.problem).replace("unexpected ", "")  # that word is for mistakes of our own
+        problem = str(error.problem).replace("unexpected ", "")  # "unexpected" is for defects of Vecstow
         raise Unconfigured(f"{name} is no valid YAML: {line}{problem}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise Unconfigured(f"{name} is no text in UTF-8: {str(error).splitlines()[0]}") from None
@@ -170,7 +170,7 @@ def _named() -> Iterator[None]:
 
 @contextmanager
 def _logged() -> Iterator[list[str]]:
-    """What the library logs meanwhile: a plugin that fails is no error to it."""
+    """Yield the messages that the library logs meanwhile: it logs the failure of a plugin, and goes on."""
     found: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]

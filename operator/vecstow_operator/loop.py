@@ -16,34 +16,34 @@ from vecstow_operator.health import Heartbeat
 log = structlog.stdlib.get_logger(__name__)
 
 GATHER_SECONDS: Final = 0.2
-"""After a wake, so that what comes together is one pass."""
+"""The wait after a wake, so that simultaneous changes share one pass."""
 SHARE_MAX: Final = 0.5
-"""Woken passes take at most this share of a core: many changes make fewer, larger passes. To wait for a disk
-or an answer costs nobody anything."""
+"""The largest share of a core that woken passes take: many changes make fewer, larger passes. Waiting for a
+disk or an answer does not count."""
 
 
 @dataclass(slots=True)
 class Loop:
-    """`run_pass(is_woken=…)` again and again. Any thread may call `wake` and `stop`."""
+    """Calls `run_pass(is_woken=…)` repeatedly. Any thread may call `wake` and `stop`."""
 
     run_pass: Callable[..., None]
     tick_seconds: float
     heartbeat: Heartbeat
     stopped: threading.Event = field(default_factory=threading.Event)
-    """For a pass to see that it is the last, and end soon."""
+    """Set by `stop`: the present pass is the last, and ends early."""
     _woken: threading.Event = field(default_factory=threading.Event)
 
     def wake(self) -> None:
-        """Look again soon."""
+        """Begin the next pass soon."""
         self._woken.set()
 
     def stop(self) -> None:
-        """No pass begins any more."""
+        """Begin no further pass."""
         self.stopped.set()
         self._woken.set()
 
     def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT end it in order."""
+        """End the loop in order on SIGTERM and SIGINT."""
 
         def stop(*_: Any) -> None:
             self.stop()
@@ -52,7 +52,7 @@ class Loop:
         signal.signal(signal.SIGINT, stop)
 
     def run(self) -> None:
-        """Until `stop`. An error that nobody expected is logged, and the next pass comes all the same."""
+        """Run passes until `stop`. An unexpected error is logged, and the next pass follows."""
         is_woken = True
         while not self.stopped.is_set():
             begun, worked = time.monotonic(), time.thread_time()
@@ -64,5 +64,5 @@ class Loop:
             took, worked = time.monotonic() - begun, time.thread_time() - worked
             self.stopped.wait(max(GATHER_SECONDS, worked / SHARE_MAX - took))
             is_woken = self._woken.wait(max(0.0, self.tick_seconds - took))
-            if is_woken:  # what wakes just after the time is up counts for the pass after the next one
+            if is_woken:  # a wake after the wait has ended is left for the pass after the next one
                 self._woken.clear()

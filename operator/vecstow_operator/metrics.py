@@ -1,4 +1,4 @@
-"""What both roles measure of themselves; docs/operator.md lists each metric, and a test compares."""
+"""The metrics of both roles. docs/operator.md lists each metric, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 
 class Metrics:
-    """One role's, in a registry of its own."""
+    """The metrics of one role, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,15 +56,15 @@ class Metrics:
 
     @property
     def complete_pass_age_seconds(self) -> float:
-        """Since a pass knew all resources; since the start when none did."""
+        """The time since a pass knew all resources, or since the start when none did."""
         return time.monotonic() - self._complete_at
 
     def pass_was_complete(self) -> None:
-        """The pass that ends now knew all resources."""
+        """Record that this pass knew all resources."""
         self._complete_at = time.monotonic()
 
     @contextmanager
     def timed_pass(self) -> Iterator[None]:
-        """Around one pass."""
+        """Measure the pass that runs inside the with block."""
         with self.pass_seconds.time():
             yield

@@ -13,7 +13,7 @@ from vecstow_operator.vocabulary import FINALIZER, Annotation
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Vectors that a repaired collection lacks, until somebody acknowledges it."""
+    """Vectors that a repaired collection lacks, until a person acknowledges the loss."""
 
     collection_uid: str
     """The incarnation that the repair made."""
@@ -35,7 +35,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class InvalidResource:
-    """Why a resource that the API server let through declares no collection."""
+    """A declaration that the API server accepted and that breaks a rule."""
 
     message: str
     hint: str | None
@@ -87,15 +87,15 @@ class Observed:
 
     @property
     def acknowledged(self) -> list[str]:
-        """Folders in `.quarantine/`, and uids of repaired collections, that somebody has looked at."""
+        """Folders in `.quarantine/`, and uids of repaired collections, that a person has looked at."""
         return [name for name in self.annotations.get(Annotation.ACKNOWLEDGED, "").split(",") if name]
 
     def accepts_loss_of(self, collection_uid: str) -> bool:
-        """Whether somebody accepted the loss of this incarnation."""
+        """Whether a person accepted the loss of this incarnation."""
         return self.annotations.get(Annotation.ACCEPT_EMPTY) == collection_uid
 
     def is_other_than_known(self, collection_uid: str | None, volume_id: str | None) -> bool:
-        """Whether another collection is on another volume, and nobody accepted that the known one is lost.
+        """Whether another collection is on another volume, and the loss of the known one is not accepted.
 
         A repair changes the uid alone, and a copy the volume alone. A foreign collection differs in both.
         """
@@ -107,7 +107,7 @@ class Observed:
 
     @property
     def has_lost_data(self) -> bool:
-        """Whether an empty start would lose known data, and nobody accepted that."""
+        """Whether an empty start would lose known data, and that loss is not accepted."""
         uid = self.known.collection_uid
         return uid is not None and not self.accepts_loss_of(uid)
 

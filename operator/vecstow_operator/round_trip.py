@@ -1,4 +1,4 @@
-"""A collection declared, filled, searched and dropped, as a person would: what `helm test` runs."""
+"""The test of an installation: it declares, fills, searches and drops a collection. `helm test` runs it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from vecstow_operator.keys import EngineKey
 from vecstow_operator.vocabulary import GROUP, PLURAL, TEST_FIELDS, VERSION
 
 NAME_PREFIX: Final = "vecstow-test-"
-"""Of resource and collection; a key for the test needs `write` on these alone."""
+"""The prefix of resource and collection: a key for the test needs `write` on these alone."""
 STEP_SECONDS_MAX: Final = 120.0
 LOOK_SECONDS: Final = 0.5
 TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 VECTORS: Final = {"x": [1.0, 0.0, 0.0], "y": [0.0, 1.0, 0.0], "z": [0.0, 0.0, 1.0]}
-QUESTION: Final = [0.1, 0.9, 0.2]
-ANSWER: Final = "y"
+QUERY: Final = [0.1, 0.9, 0.2]
+NEAREST: Final = "y"
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Failed(Exception):
-    """Raised when a step does not succeed; the message says which, and what was seen last."""
+    """Raised when a step does not succeed; the message names the step and the last observation."""
 
 
 class RoundTrip:
-    """One test, with a name of its own, so that two never meet."""
+    """One test, with a random name, so that two tests never meet."""
 
     def __init__(self, namespace: str, engine: str, engine_url: str, key: EngineKey) -> None:
         self.name = NAME_PREFIX + secrets.token_hex(4)
@@ -46,7 +46,7 @@ class RoundTrip:
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
 
     def run(self) -> None:
-        """Deletes the resource whatever happens, and its collection with it.
+        """Run the test, and delete the resource and its collection even after a failure.
 
         Raises Failed, ApiException, NoKey or HTTPError.
         """
@@ -62,7 +62,7 @@ class RoundTrip:
     def _declare(self) -> None:
         spec = {
             "engine": self._engine,
-            "dimension": len(QUESTION),
+            "dimension": len(QUERY),
             "distanceMetric": "Cosine",
             "deletionPolicy": "Delete",
         }
@@ -93,21 +93,21 @@ class RoundTrip:
 
     def _fill(self) -> None:
         vectors = [{"id": name, "data": vector} for name, vector in VECTORS.items()]
-        self._ask("vectors/batch", {"vectors": vectors})
+        self._post("vectors/batch", {"vectors": vectors})
         log.info("filled", vectors=len(VECTORS))
 
     def _search(self) -> None:
-        found = self._ask("search", {"vector": QUESTION, "limit": 1})
-        if [hit["id"] for hit in found] != [ANSWER]:
-            raise Failed(f"the search must find {ANSWER!r}, and finds {found}")
-        log.info("searched", nearest=ANSWER)
+        found = self._post("search", {"vector": QUERY, "limit": 1})
+        if [hit["id"] for hit in found] != [NEAREST]:
+            raise Failed(f"the search must find {NEAREST!r}, and finds {found}")
+        log.info("searched", nearest=NEAREST)
 
-    def _ask(self, path: str, body: object) -> Any:
+    def _post(self, path: str, body: object) -> Any:
         headers = {"Content-Type": "application/json"} | self._key.headers()
         answer = self._pool.request("POST", f"{self._url}/{path}", body=json.dumps(body), headers=headers)
         if answer.status not in (HTTPStatus.OK, HTTPStatus.CREATED):
-            told = answer.data[:500].decode(errors="replace")
-            raise Failed(f"POST {self._url}/{path} is answered {answer.status}: {told}")
+            message = answer.data[:500].decode(errors="replace")
+            raise Failed(f"POST {self._url}/{path} is answered {answer.status}: {message}")
         return json.loads(answer.data)["data"]
 
     def _wait(self, what: str, look: Callable[[], tuple[bool, object]]) -> None:

@@ -1,7 +1,7 @@
-"""The console script: a signal ends it from its first moment.
+"""The console script. A signal ends it from the first moment.
 
-As the first process of a container it would not hear SIGTERM while what it needs is still imported, and a pod
-that ends would wait for as long as it may.
+The first process of a container ignores SIGTERM until it has a handler. Imports take seconds, and the pod
+would wait for its whole grace period.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from types import FrameType
 
 
 def main() -> None:
-    """`vecstow-operator`."""
+    """Run `vecstow-operator`."""
     signal.signal(signal.SIGTERM, _end)
-    # `env --block-signal` keeps for this moment what came while Python itself started.
+    # `env --block-signal` has kept the signals that came while Python started.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     from vecstow_operator.cli import main as run
 
     try:
         run()
     finally:
-        # What has ended in order keeps its exit code: the interpreter takes the handlers away at its end.
+        # The interpreter removes the handlers at its end: a signal then must not change the exit code.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End with the code that a shell gives: what was to be done is not. An exception could be lost."""
+    """End with the exit code of a shell after a signal. An exception could be lost instead."""
     os._exit(128 + number)

@@ -1,6 +1,6 @@
-"""Every word that others see of the operator: labels, annotations, conditions, reasons, events.
+"""Every word of the operator that others see: labels, annotations, conditions, reasons, events.
 
-docs/operator.md has them in one table; a test compares.
+docs/operator.md lists each word, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ VERSION: Final = "v1alpha1"
 PLURAL: Final = "vectorcollections"
 
 FINALIZER: Final = "vecstow.dev/drop-collection"
-"""Held by resources with `deletionPolicy: Delete`; kopf's own setting must name another one."""
+"""The finalizer of resources with `deletionPolicy: Delete`. kopf's setting must name another."""
 
 MANAGER_FIELDS: Final = "vecstow-manager"
 """The manager's name in managedFields."""
 PLUGIN_FIELDS: Final = "kubectl-vecstow"
-"""The plugin's."""
+"""The plugin's name in managedFields."""
 TEST_FIELDS: Final = "vecstow-test"
-"""That of `helm test`."""
+"""The name of `helm test` in managedFields."""
 
 
 class Label(StrEnum):
-    """What pods and StatefulSets of an engine carry."""
+    """Labels of the pods and StatefulSets of an engine."""
 
     ENGINE = "vecstow.dev/engine"
     """The engine's name, which `spec.engine` refers to."""
 
 
 class Annotation(StrEnum):
-    """What a person may write on a VectorCollection."""
+    """Annotations that a person may write on a VectorCollection."""
 
     REPLACE = "vecstow.dev/replace"
-    """The uid of the collection of another shape that has the name, or its shape when it has no uid: that
-    collection moves to `.deleted/`. The manager removes the annotation once that is done."""
+    """The uid of the collection of another shape that has the name, or its shape when it has no uid. That
+    collection moves to `.deleted/`, and the manager removes the annotation."""
     ACCEPT_EMPTY = "vecstow.dev/accept-empty"
-    """The uid of the lost collection: begin anew without its vectors."""
+    """The uid of the lost collection: start again without its vectors."""
     ACKNOWLEDGED = "vecstow.dev/acknowledged"
-    """With commas: folders in `.quarantine/` whose damaged manifests somebody has looked at, and uids of
-    repaired collections whose losses somebody has looked at."""
+    """Acknowledged damage, with commas: folders in `.quarantine/` with damaged manifests, and uids of
+    repaired collections with losses."""
 
 
 class Condition(StrEnum):
@@ -56,7 +56,7 @@ class Condition(StrEnum):
 
 
 class Reason(StrEnum):
-    """Reasons of conditions; of Ready, unless it says otherwise."""
+    """Reasons of conditions: of Ready, where no other condition is named."""
 
     SERVED = "Served"
     """The engine serves this generation of this resource."""
@@ -77,9 +77,9 @@ class Reason(StrEnum):
     CONFLICT = "Conflict"
     """The name is another resource's, or a collection of another shape has it."""
     REPLACED = "Replaced"
-    """Of no condition: the sidecar reports a replacement, and the manager posts the event."""
+    """No condition: the sidecar reports a replacement, and the manager posts the event."""
     DRIFT_REVERTED = "DriftReverted"
-    """Of no condition: the sidecar reports that it put a manifest right, and the manager posts the event."""
+    """No condition: the sidecar reports that it restored a manifest, and the manager posts the event."""
     INVALID = "Invalid"
     """The resource breaks a rule that the API server did not check."""
     NEWER_FORMAT = "NewerFormat"
@@ -97,39 +97,39 @@ class Reason(StrEnum):
     KEY_REFUSED = "KeyRefused"
     """The engine refuses the manager's key, or there is none to send."""
     SIDECAR_SILENT = "SidecarSilent"
-    """Of Degraded and Conflict, too: no sidecar reports to the engine."""
+    """Also Degraded and Conflict: no sidecar reports to the engine."""
     DELETING = "Deleting"
     """The resource is being deleted."""
     POINTS_WITHHELD = "PointsWithheld"
-    """Of Degraded: points fail their checks."""
+    """Degraded: points fail their checks."""
     POINTS_LOST = "PointsLost"
-    """Of Degraded: a repair could not save all points, and nobody has acknowledged it."""
+    """Degraded: a repair could not save all points, and the loss is not acknowledged."""
     VOLUME_FULL = "VolumeFull"
-    """Of Degraded: the engine's volume is full, and writes are refused."""
+    """Degraded: the engine's volume is full, and writes are refused."""
     MANIFEST_SET_ASIDE = "ManifestSetAside"
-    """Of Degraded: a damaged manifest was copied to `.quarantine/` and written anew."""
+    """Degraded: a damaged manifest was copied to `.quarantine/` and written again."""
     EXTRA_REPLICAS = "ExtraReplicas"
-    """Of Degraded: the engine has more pods than the one that serves."""
+    """Degraded: the engine has more pods than the one that serves."""
     UNKNOWN = "Unknown"
-    """Of Degraded: a newer sidecar found something that this manager does not know."""
+    """Degraded: a newer sidecar reports a reason that this manager does not know."""
     INDEXING = "Indexing"
-    """Of Reconciling: searches are answered, and the graph is being built."""
+    """Reconciling: searches are answered, and the graph is being built."""
     CONFIRMED = "Confirmed"
-    """Of Synced: the engine follows this generation of this resource."""
+    """Synced: the engine follows this generation of this resource."""
     NONE = "None"
-    """Of Reconciling and Stalled, when they are False."""
+    """Reconciling and Stalled, when they are False."""
     SOUND = "Sound"
-    """Of Degraded, when it is False."""
+    """Degraded, when it is False."""
     NO_RIVAL = "NoRival"
-    """Of Conflict, when it is False."""
+    """Conflict, when it is False."""
     REQUESTED = "Requested"
-    """Of Paused: `spec.paused`."""
+    """Paused: `spec.paused` is true."""
     NOT_REQUESTED = "NotRequested"
-    """Of Paused, when it is False."""
+    """Paused, when it is False."""
 
 
 class EventReason(StrEnum):
-    """Reasons of events; each is posted when the condition becomes so."""
+    """Reasons of events."""
 
     READY = "Ready"
     NOT_READY = "NotReady"

@@ -1,8 +1,8 @@
-"""What wakes a pass: kopf watches the resources, and what is news in one says no more than "look again".
+"""The watch that wakes passes: kopf watches the resources, and each relevant event begins a pass.
 
-kopf ends when the resource's definition goes and when a token is stale, and when it begins without the
-definition it waits for ever. So it runs only as long as the passes get complete lists, and begins anew after
-each gap. It adds no finalizer, no annotation and no status.
+kopf ends when the resource's definition goes and when a token is stale. Without the definition at its start
+it waits for ever. So kopf runs only while passes get complete lists, and starts again after each gap. It adds
+no finalizer, no annotation and no status.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from vecstow_operator.vocabulary import GROUP, PLURAL, VERSION
 log = structlog.stdlib.get_logger(__name__)
 
 BACKOFF: Final = Backoff(first_seconds=1.0, seconds_max=15.0)
-"""Between two requests that the API server refuses."""
+"""The pauses between requests that the API server refuses."""
 CONNECT_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 300
-"""A watch is asked for anew so often: one whose connection was lost without a word would stay silent."""
+"""The lifetime of a watch: a watch whose connection was lost unnoticed would stay silent for ever."""
 AGAIN_SECONDS: Final = 5.0
-"""Before kopf is started again."""
+"""The pause before kopf starts again."""
 STOP_SECONDS: Final = 5.0
-"""For kopf to end."""
+"""The longest wait for kopf to end."""
 WORKERS: Final = 50
-"""kopf keeps a task and a queue for each resource of which it heard lately: for thousands, tens of megabytes.
-The handler waits for nothing, so few workers that end soon are as fast."""
+"""kopf keeps a task and a queue for each resource with a recent event: for thousands, tens of megabytes. The
+handler waits for nothing, so few workers that end soon are as fast."""
 IDLE_SECONDS: Final = 0.01
-"""Before a worker ends."""
+"""The idle time after which a worker ends."""
 IDENTITY: Final[Any] = "vecstow"
-"""Of no use without peering. kopf would ask for the user's name, and in a container there may be none."""
+"""Unused without peering. kopf would look up the user's name, and a container may have none."""
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at whether it should run."""
+"""The time between two checks whether kopf should run."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Endless:
-    """Backoffs that do not end; kopf begins anew with each request, and asks for the next after a refusal."""
+class _EndlessBackoff:
+    """Pauses without an end. kopf takes the first with each request, and the next after a refusal."""
 
     refused: Callable[[], None]
 
@@ -56,8 +56,8 @@ class _Endless:
             seconds = BACKOFF.after(seconds)
 
 
-class _Nothing(kopf.DiffBaseStorage):
-    """kopf keeps nothing of a resource, and compares nothing: that takes it longer than all else it does."""
+class _NoStorage(kopf.DiffBaseStorage):
+    """A storage that keeps nothing, so that kopf compares nothing: comparisons are most of its work."""
 
     def build(
         self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None
@@ -72,37 +72,37 @@ class _Nothing(kopf.DiffBaseStorage):
 
 
 class News:
-    """Which events a pass need know of.
+    """Decides which events wake a pass.
 
-    The manager's own words in a status come back to both roles, an event for each resource. They are no news,
-    and would have all resources listed once more.
+    Each status that the manager writes returns to both roles as an event. These events are no news: a pass
+    would list all resources again.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
-        """By uid: a hash, which is small. What it misses the next list has."""
+        """A small hash of each resource, by uid. The next list has any change that the hash misses."""
 
     def is_in(self, event: kopf.RawEvent, **_: Any) -> bool:
-        """Whether this event says something; kopf asks once for each."""
+        """Whether this event is news. kopf calls this once for each event."""
         document = event["object"]
-        uid, told = document["metadata"]["uid"], hash(repr(_told(document)))
+        uid, content = document["metadata"]["uid"], hash(repr(_relevant(document)))
         if event["type"] == "DELETED":
             self._seen.pop(uid, None)
             return True
-        is_news = self._seen.get(uid) != told
-        self._seen[uid] = told
+        is_news = self._seen.get(uid) != content
+        self._seen[uid] = content
         return is_news
 
 
-def _told(document: kopf.RawBody) -> tuple[object, ...]:
-    """All that others write; and which collection there was, for its data may be gone at any moment."""
+def _relevant(document: kopf.RawBody) -> tuple[object, ...]:
+    """Return all that others write, and the uid of the data: the sidecar compares it with the volume."""
     metadata, status = document["metadata"], document.get("status") or {}
     keys = ("generation", "deletionTimestamp", "finalizers", "annotations")
     return (*(metadata.get(key) for key in keys), status.get("collectionUid"))
 
 
 class Watcher:
-    """A thread with kopf in it, while `may_watch` says that the last list of resources was complete."""
+    """A thread that runs kopf while `may_watch` returns that the last list of resources was complete."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End within a moment."""
+        """End the watch, which takes a moment."""
         self._stop.set()
         self._thread.join(STOP_SECONDS)
 
@@ -133,7 +133,7 @@ class Watcher:
                 self._stop.wait(LOOK_SECONDS)
                 continue
             self._watch()
-            self._wake()  # what ended the watch, a list may say
+            self._wake()  # a list may show why the watch ended
             self._stop.wait(AGAIN_SECONDS)
 
     def _watch(self) -> None:
@@ -162,7 +162,7 @@ class Watcher:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
 
-        async def look_again(**_: Any) -> None:  # not async, it would go through a thread
+        async def look_again(**_: Any) -> None:  # kopf runs handlers that are not async in threads
             self._wake()
 
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=News().is_in)(look_again)
@@ -172,14 +172,14 @@ class Watcher:
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = True
         settings.posting.enabled = False
-        settings.persistence.diffbase_storage = _Nothing()
+        settings.persistence.diffbase_storage = _NoStorage()
         settings.queueing.worker_limit = WORKERS
         settings.queueing.idle_timeout = IDLE_SECONDS
         settings.watching.chunk_size = CHUNK
         settings.watching.server_timeout = WATCH_SECONDS
         settings.watching.client_timeout = WATCH_SECONDS + CONNECT_SECONDS
         settings.networking.connect_timeout = CONNECT_SECONDS
-        settings.networking.error_backoffs = _Endless(self._wake)
+        settings.networking.error_backoffs = _EndlessBackoff(self._wake)
         if self._engine is not None:
             settings.watching.field_selectors[PLURAL] = f"spec.engine={self._engine}"
         return settings

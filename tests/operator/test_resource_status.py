@@ -29,7 +29,7 @@ ORDERS = 40
 def telling(reason: Reason) -> Callable[[Observed], EngineView]:
     """An engine whose sidecar found that."""
     told = SidecarReport(reason, "so it is", "do this")
-    return lambda resource: engine_of(pod(row_of(resource), told={resource.uid: (told,)}))
+    return lambda resource: engine_of(pod(row_of(resource), reports={resource.uid: (told,)}))
 
 
 VIEWS: dict[str, Callable[[Observed], EngineView]] = {

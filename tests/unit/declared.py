@@ -83,7 +83,7 @@ def row_of(resource: Observed, **changes: Any) -> Row:
 
 def pod(*rows: Row, name: str = "vecstow-0", **state: Any) -> EnginePod:
     """An engine pod that answers with these rows."""
-    values: dict[str, Any] = {"volume_id": VOLUME, "rows": {row.name: row for row in rows}, "told": {}}
+    values: dict[str, Any] = {"volume_id": VOLUME, "rows": {row.name: row for row in rows}, "reports": {}}
     return EnginePod(name, f"uid of {name}", EngineState(**(values | state)))
 
 

@@ -1,4 +1,4 @@
-"""How one resource stands, by what its engine's pods say: pure."""
+"""How one resource stands, by the states of its engine's pods: pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ FROM_STATE: Final = {
 READY_STATES: Final = ("ready", "degraded")
 UNKNOWN_STATE: Final = "unknown"
 INDEXED_STEP: Final = 10
-"""Per cent: progress is told in steps, so that not every tick changes a status."""
+"""Per cent: progress is shown in steps, so that not every tick changes a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What one pod says, as the status lists it."""
+    """One pod's answer, as the status lists it."""
 
     pod: str
     pod_uid: str
@@ -43,32 +43,32 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """All of a status that is not the past's."""
+    """How a resource stands now: the parts of a status that do not depend on the status before."""
 
     reason: Reason
-    """SERVED, or why it is not ready."""
+    """SERVED, or the reason why the resource is not Ready."""
     message: str
     degraded: SidecarReport | None = None
     indexing: str | None = None
-    """How far the graph is, while it is being built beside the searches."""
+    """The progress of the graph, while it is being built and searches go on."""
     replaced: SidecarReport | None = None
-    """The collection that this resource replaced, while its annotation still says so."""
+    """The collection that this resource replaced, while it still has the annotation."""
     reverted: tuple[str, ...] = ()
-    """Drift that the sidecar has put right lately."""
+    """Drift that the sidecar has reverted lately."""
     is_confirmed: bool = False
-    """The pod that serves follows this generation of this resource."""
+    """Whether the serving pod follows this generation of this resource."""
     known: Known = field(default_factory=Known)
     replicas: tuple[Replica, ...] = ()
-    is_asked: bool = True
-    """The pod that serves answered; else nobody knows whether the collection is served."""
+    is_answered: bool = True
+    """Whether the serving pod answered; otherwise it is unknown whether the collection is served."""
     is_supervised: bool = True
-    """A sidecar reports to it; else nobody knows of a rival."""
+    """Whether a sidecar reports to the serving pod; otherwise a rival would be unknown."""
 
 
 def assess(resource: Observed, engine: EngineView) -> Assessment:
-    """Ready only when the pod that clients reach confirmed this uid and generation, and serves.
+    """Return how the resource stands. It is served when the pod that clients reach serves this generation.
 
-    Further pods only degrade it: what they have on volumes of their own takes nothing from anybody.
+    Further pods only degrade the resource: data on their volumes takes nothing from clients.
     """
     rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
     reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
@@ -79,12 +79,12 @@ def assess(resource: Observed, engine: EngineView) -> Assessment:
         message=message,
         degraded=next(_degradations(resource, engine, rows, known.loss), None),
         indexing=next(_indexing(rows), None),
-        replaced=next(_told(resource, rows, (Reason.REPLACED,)), None),
-        reverted=tuple(told.text for told in _told(resource, rows, (Reason.DRIFT_REVERTED,))),
+        replaced=next(_reports(resource, rows, (Reason.REPLACED,)), None),
+        reverted=tuple(report.text for report in _reports(resource, rows, (Reason.DRIFT_REVERTED,))),
         is_confirmed=confirmed,
         known=known,
         replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
-        is_asked=all(pod.state is not None for pod, _ in rows),
+        is_answered=all(pod.state is not None for pod, _ in rows),
         is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in rows),
     )
 
@@ -92,14 +92,14 @@ def assess(resource: Observed, engine: EngineView) -> Assessment:
 def is_released(resource: Observed, engine: EngineView) -> bool:
     """Whether a resource that is being deleted may lose its finalizer.
 
-    Without a drop only when nobody can make one any more: the engine is gone for good.
+    The drop comes first, unless the engine is gone for good: then no drop is possible.
     """
     if not engine.exists:
         return engine.is_gone
     return len(engine.pods) >= max(1, engine.wanted_pods) and all(
         pod.state is not None
         and not pod.state.knows(resource.uid)
-        and any(told.reason is Reason.DELETING for told in pod.state.told.get(resource.uid, ()))
+        and any(report.reason is Reason.DELETING for report in pod.state.reports.get(resource.uid, ()))
         for pod in engine.pods
     )
 
@@ -113,7 +113,7 @@ _Rows = list[tuple[EnginePod, Row | None]]
 
 
 def _own_row(resource: Observed, pod: EnginePod) -> Row | None:
-    """The pod's row of that name, if it is this resource's."""
+    """Return the pod's row of the resource's collection; None when another resource owns it."""
     row = pod.state.rows.get(resource.collection_name) if pod.state is not None else None
     return row if row is not None and row.resource_uid == resource.uid else None
 
@@ -122,13 +122,13 @@ def _is_confirmed(resource: Observed, row: Row | None) -> bool:
     return row is not None and row.generation == resource.generation
 
 
-def _is_settled(resource: Observed, row: Row | None) -> bool:
-    """Whether it asks nothing more of the engine."""
+def _needs_nothing(resource: Observed, row: Row | None) -> bool:
+    """Whether the resource needs nothing more of the engine."""
     return not resource.is_deleting and _is_confirmed(resource, row)
 
 
 def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
-    """Why it is not ready, what comes first first."""
+    """Yield the reasons why the resource is not Ready, most important first."""
     if resource.is_deleting and not resource.has_finalizer:
         yield Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
     if not engine.exists:
@@ -137,21 +137,21 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
         yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
     if not rows:
         yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
-    yield from _of_unasked(rows)
-    for told in _told(resource, rows, FROM_SIDECAR):
-        yield told.reason, told.text
+    yield from _without_answer(rows)
+    for report in _reports(resource, rows, FROM_SIDECAR):
+        yield report.reason, report.text
     for pod, row in rows:
-        if pod.state is not None and pod.state.failure and not _is_settled(resource, row):
+        if pod.state is not None and pod.state.failure and not _needs_nothing(resource, row):
             yield Reason.STORAGE_FAILED, f"pod {pod.name}: {pod.state.failure}"
     if resource.is_deleting:
         yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
     for pod, row in rows:
-        yield from _of_row(resource, pod, row)
+        yield from _in_row(resource, pod, row)
         if not pod.is_routed:
             yield Reason.ENGINE_NOT_READY, f"pod {pod.name} serves it, and no Service sends to the pod yet"
 
 
-def _of_unasked(rows: _Rows) -> Iterator[tuple[Reason, str]]:
+def _without_answer(rows: _Rows) -> Iterator[tuple[Reason, str]]:
     for pod, _ in rows:
         if pod.refuses_key:
             hint = 'the engine must know it with the role monitor: docs/operations.md, "Keys"'
@@ -160,7 +160,7 @@ def _of_unasked(rows: _Rows) -> Iterator[tuple[Reason, str]]:
             yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
 
 
-def _of_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
+def _in_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
     if row is None or not _is_confirmed(resource, row):
         if pod.state is not None and pod.state.is_unsupervised:
             yield Reason.SIDECAR_SILENT, _silence(pod).text
@@ -190,13 +190,13 @@ def _silence(pod: EnginePod) -> SidecarReport:
 
 
 def _has_lost(resource: Observed, row: Row) -> bool:
-    """Whether the engine has nothing where there were vectors, and nobody accepted it."""
+    """Whether the engine has no data where there were vectors, and the loss is not accepted."""
     lost = resource.known.collection_uid
     return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
 
 
 def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
-    """Whether the engine has something else on another volume, and nobody accepted it."""
+    """Whether the engine has other data on another volume, and the loss is not accepted."""
     return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
 
 
@@ -222,7 +222,7 @@ def _degradations(
             f"when you have looked at it: kubectl annotate --overwrite vcol {resource.name} "
             f"{Annotation.ACKNOWLEDGED.value}={','.join([*resource.acknowledged, loss.collection_uid])}",
         )
-    yield from _told(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
+    yield from _reports(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
     for pod, _ in rows:
         if pod.state is not None and pod.state.is_unsupervised:
             yield _silence(pod)
@@ -235,10 +235,12 @@ def _degradations(
         )
 
 
-def _told(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Iterator[SidecarReport]:
-    all_told = [t for pod, _ in rows if pod.state is not None for t in pod.state.told.get(resource.uid, ())]
+def _reports(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Iterator[SidecarReport]:
+    """Yield the sidecar's reports on the resource that have one of these reasons, in the order of those."""
+    states = [pod.state for pod, _ in rows if pod.state is not None]
+    reports = [report for state in states for report in state.reports.get(resource.uid, ())]
     for reason in reasons:
-        yield from (told for told in all_told if told.reason is reason)
+        yield from (report for report in reports if report.reason is reason)
 
 
 def _indexing(rows: _Rows) -> Iterator[str]:
@@ -254,14 +256,14 @@ def _indexing(rows: _Rows) -> Iterator[str]:
 
 
 def _share(part: int, whole: int) -> int:
-    """Per cent, in steps."""
+    """Return the share in per cent, in steps."""
     return 100 * part // max(1, whole) // INDEXED_STEP * INDEXED_STEP
 
 
 def _known(resource: Observed, rows: _Rows) -> Known:
-    """What the next start must find again. Of what is not served, or lost, the past stays.
+    """Return the data that the next start must find again. Data that is lost or not served stays known.
 
-    Only which incarnation it is, its manifest says: that one the sidecar misses, and nobody accepts another.
+    Its uid alone follows the manifest: the sidecar misses that incarnation, and a person accepts its loss.
     """
     pod, row = rows[0] if rows else (None, None)
     if pod is None or pod.state is None or row is None or _is_other(resource, pod, row):
@@ -274,7 +276,7 @@ def _known(resource: Observed, rows: _Rows) -> Known:
 
 
 def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None:
-    """Return what a repair lost: only a repair gives data another uid. `count` is None until it is served."""
+    """Return the loss of a repair: only a repair gives data another uid. `count`: None until it is served."""
     known, loss = resource.known, resource.known.loss
     if uid is None:
         return None

@@ -16,8 +16,8 @@ from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, EventReason, Reason
 
 PENDING_SECONDS: Final = 3.0
-"""The time that an engine has to follow a new generation before the status says Pending: most take less.
-Until then the status is that of the generation before, and says so."""
+"""The time that an engine has to follow a new generation before the status becomes Pending: most take less.
+Until then the status stays that of the generation before, with its `observedGeneration`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,15 @@ class WriteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do about one resource."""
+    """The change of one resource, and its events."""
 
     cached: CachedResource
     engine: EngineView
     change: NoChange | SetFinalizer | RemoveAnnotation | WriteStatus
     event: Transition | None = None
-    """To post after the change."""
+    """The event to post after the change."""
     reverted: tuple[str, ...] | None = None
-    """Drift that the sidecar reports; None: nobody looked."""
+    """Drift that the sidecar reports; None: the reports were not read."""
 
 
 def decide(cached: CachedResource, engine: EngineView, age: Age) -> Decision:

@@ -36,7 +36,7 @@ class EngineList:
         return EngineView(name, is_gone=self._missing.is_gone(name, now))
 
     def forget_missing(self) -> None:
-        """Forget since when engines are missing: nobody knows what is there now."""
+        """Forget since when engines are missing: their present state is unknown."""
         self._missing.forget()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The engines of a namespace, as the API server and their own state documents show them. Pure."""
+"""The engines of a namespace, as the API server and their state documents show them: pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecstow_operator.vocabulary import Reason
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What an engine says of one collection."""
+    """One collection in the state of an engine."""
 
     name: str
     state: str
@@ -23,17 +23,17 @@ class Row:
     vector_count: int = 0
     indexed: int = 0
     rebuilt: int | None = None
-    """Vectors in the graph to come, while another one serves."""
+    """Vectors in the graph that is being built, while the old one serves."""
 
     @property
     def serves(self) -> bool:
-        """Whether it answers reads."""
+        """Whether the collection answers reads."""
         return self.state in ("ready", "degraded", "read_only")
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarReport:
-    """What the sidecar beside it says of one resource."""
+    """A report of the engine's sidecar on one resource."""
 
     reason: Reason
     message: str
@@ -41,7 +41,7 @@ class SidecarReport:
 
     @property
     def text(self) -> str:
-        """For a condition's message."""
+        """The message of a condition."""
         return self.message if self.hint is None else f"{self.message}; {self.hint}"
 
 
@@ -51,52 +51,52 @@ class EngineState:
 
     volume_id: str
     rows: Mapping[str, Row]
-    """By the collection's name."""
-    told: Mapping[str, tuple[SidecarReport, ...]]
-    """By the resource's uid."""
+    """The collections, by name."""
+    reports: Mapping[str, tuple[SidecarReport, ...]]
+    """The sidecar's reports, by the uid of their resource."""
     failure: str | None = None
-    """Why no collection comes or goes."""
+    """The reason why the engine can neither create nor drop collections."""
     is_full: bool = False
-    """The volume has no room: writes are refused."""
+    """Whether the volume has no room: writes are refused."""
     is_unsupervised: bool = False
-    """No sidecar has reported to the engine for a minute: what it last found may be old."""
+    """Whether no sidecar has reported to the engine for a minute: its last reports may be old."""
 
     def knows(self, resource_uid: str) -> bool:
-        """Whether a manifest of that resource is followed."""
+        """Whether the engine follows a manifest of that resource."""
         return any(row.resource_uid == resource_uid for row in self.rows.values())
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePod:
-    """One pod of an engine. `state` is None when it did not answer as itself: `problem` says why."""
+    """One pod of an engine. `state` is None when no valid answer came; `problem` is the reason."""
 
     name: str
     uid: str
     state: EngineState | None = None
     problem: str = "it was not asked yet"
     refuses_key: bool = False
-    """The problem is the key with which it was asked."""
+    """Whether the problem is the key of the request."""
     is_routed: bool = True
-    """It is ready, and has been for long enough that Services send to it."""
+    """Whether the pod has been ready for long enough that Services send to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """All that a namespace has of one engine."""
+    """The StatefulSets and pods of one engine."""
 
     name: str
     exists: bool = False
-    """There is a StatefulSet or a pod of it."""
+    """Whether the engine has a StatefulSet or a pod."""
     wanted_pods: int = 0
-    """What the StatefulSet asks for."""
+    """The replicas of the StatefulSet."""
     pods: tuple[EnginePod, ...] = field(default=())
-    """Sorted by name, so that the one that serves comes first."""
+    """Sorted by name, so that the serving pod comes first."""
     is_gone: bool = False
-    """It does not exist, and has not for so long that it is not just being made anew."""
+    """Whether it is missing for too long to be just created again."""
 
     @property
     def is_scaled_down(self) -> bool:
-        """It has no pods, and wants none."""
+        """Whether the engine has no pods and wants none."""
         return self.exists and not self.wanted_pods and not self.pods
 
     @property
@@ -106,17 +106,17 @@ class EngineView:
 
     @property
     def serving(self) -> tuple[EnginePod, ...]:
-        """The one pod that clients reach: its StatefulSet's first, and no other while that is away."""
+        """The one pod that clients reach: the first of the StatefulSet, and no other while that is away."""
         return tuple(pod for pod in self.pods[:1] if self.wanted_pods < 2 or pod.name.endswith("-0"))
 
     def row(self, name: str) -> Row | None:
-        """The collection of that name, whoever's, as the first pod has it that has one."""
+        """Return the collection of that name in the first pod that has one, whichever resource owns it."""
         rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
         return next((row for row in rows if row is not None), None)
 
 
 def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:
-    """Engine and name of each collection that no resource declares."""
+    """Return engine and name of each collection that no resource declares."""
     declared = {(resource.engine, resource.collection_name) for resource in resources}
     served = {
         (engine.name, name)
@@ -129,24 +129,24 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
 
 
 def parse_state(document: Mapping[str, Any]) -> EngineState:
-    """The `data` of a state document. Raises one of `kube.NOT_UNDERSTOOD` for what is none."""
+    """Return a state from the `data` of its document. Raises one of `kube.NOT_UNDERSTOOD`."""
     rows = [_row(row) for row in document["collections"]]
-    told: dict[str, tuple[SidecarReport, ...]] = {}
+    reports: dict[str, tuple[SidecarReport, ...]] = {}
     for finding in (document["findings"] or {}).get("resources", ()):
         uid = str(finding["resource_uid"])
-        told[uid] = (*told.get(uid, ()), _told(finding))
+        reports[uid] = (*reports.get(uid, ()), _report(finding))
     return EngineState(
         volume_id=str(document["volume_id"]),
         rows={row.name: row for row in rows},
-        told=told,
+        reports=reports,
         failure=document.get("failure"),
         is_full=document.get("volume_full") is True,
         is_unsupervised=document.get("findings_stale") is True,
     )
 
 
-def _told(finding: Mapping[str, Any]) -> SidecarReport:
-    """A newer sidecar may have words of its own: they are told as they are, of this resource alone."""
+def _report(finding: Mapping[str, Any]) -> SidecarReport:
+    """Return a report. A reason of a newer sidecar becomes part of the message."""
     word, message, hint = finding["reason"], str(finding["message"]), finding.get("hint")
     if word not in set(Reason):
         return SidecarReport(Reason.UNKNOWN, f"{word}: {message}", hint)

@@ -21,7 +21,7 @@ class EventDelay:
 
     def __init__(self) -> None:
         self._held_back: dict[str, tuple[float, Transition]] = {}
-        """By the resource's uid: the monotonic time since which it is not ready, and the event to post."""
+        """The monotonic time since which a resource is not ready, and the event to post, by its uid."""
 
     def immediate(
         self, uid: str, wanted: Document, before: Mapping[str, Any], now: float

@@ -26,7 +26,7 @@ class EventRecorder:
         self._namespace = namespace
         self._delay = EventDelay()
         self._reverted: dict[str, tuple[str, ...]] = {}
-        """By uid: the drift that has its events, while the sidecar reports it."""
+        """Drift that has its event already, by the resource's uid, while the sidecar reports it."""
 
     def post(self, resource: Observed, transition: Transition) -> None:
         """Post one event now."""

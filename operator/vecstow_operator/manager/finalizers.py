@@ -1,4 +1,4 @@
-"""Vecstow's finalizer: who gets it, who loses it, and the release of all when their namespace goes."""
+"""Vecstow's finalizer: when a resource gets and loses it, and the release of all in an ending namespace."""
 
 from __future__ import annotations
 

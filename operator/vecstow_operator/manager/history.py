@@ -18,11 +18,11 @@ LOOKS_PER_SECOND_MAX: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """How old what the manager knows of one resource is."""
+    """The age of the manager's knowledge of one resource."""
 
     now_rfc3339: str
     seconds_of_generation: float
-    """Since this generation was first listed."""
+    """The time since this generation was first listed."""
     seconds_since_patch: float
     is_look_due: bool
     """Whether `observedAt` is to be refreshed."""
@@ -35,9 +35,9 @@ class History:
 
     def __init__(self) -> None:
         self._first_seen: dict[tuple[str, int], float] = {}
-        """By uid and generation."""
+        """When each generation was first listed, by uid and generation."""
         self._patched_at: dict[str, float] = {}
-        """By uid."""
+        """When each status was last written, by uid."""
         self._followed: set[str] = set()
         """Uids of resources that an engine has followed."""
 
@@ -58,7 +58,7 @@ class History:
             self._followed.add(resource.uid)
 
     def age(self, resource: Observed, now: float, now_rfc3339: str, *, is_look_due: bool) -> Age:
-        """Return how old the knowledge of one resource is."""
+        """Return the age of the knowledge of one resource."""
         return Age(
             now_rfc3339=now_rfc3339,
             seconds_of_generation=now - self._first_seen[resource.uid, resource.generation],

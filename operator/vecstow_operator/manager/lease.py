@@ -28,9 +28,9 @@ DURATION_SECONDS: Final = 15
 RENEW_SECONDS: Final = 10
 RETRY_SECONDS: Final = 4
 RELEASED_SECONDS: Final = 1
-"""Duration of a Lease that nobody holds, as other controllers write it: it must be above 0."""
+"""The duration of a Lease without a holder: it must be above 0."""
 TIMEOUT_SECONDS: Final = (2.0, 5.0)
-"""To connect, and for the answer."""
+"""The limits to connect, and to read the answer."""
 _WRITTEN_WITH: Final = {"_request_timeout": TIMEOUT_SECONDS, "field_manager": MANAGER_FIELDS}
 _UNANSWERED: Final = (ApiException, HTTPError, OSError, ConfigException, *NOT_UNDERSTOOD)
 
@@ -46,15 +46,15 @@ class Lease:
         lock.api_instance = _Leases(pod)
         self._lock = lock
         self._seen: dict[str, Any] = {}
-        """The Lease, as it was read last."""
+        """The Lease as it was read last."""
         self._seen_at = float("-inf")
-        """When it was first read so."""
+        """The monotonic time when that content was first read."""
         self._held_until = float("-inf")
         self._tried_at = float("-inf")
         self._was_held = False
 
     def is_held(self) -> bool:
-        """Whether this process may act now; renews it when that is due."""
+        """Whether this process may act now. Renew the Lease when that is due."""
         now = time.monotonic()
         if now - self._tried_at >= RETRY_SECONDS:
             self._tried_at = now
@@ -67,7 +67,7 @@ class Lease:
         return self._was_held
 
     def seize(self, seconds: int) -> None:
-        """Take it from whoever has it, for `seconds`; returns when the one before acts no more.
+        """Take the Lease from any holder for `seconds`; return when the former holder acts no more.
 
         Raises Away.
         """
@@ -83,7 +83,7 @@ class Lease:
         time.sleep(RENEW_SECONDS)
 
     def release(self) -> None:
-        """Let another manager have it at once. This process must not act any more."""
+        """Free the Lease for another manager at once. This process must not act after that."""
         if not self._was_held:
             return
         lock, nobody = self._lock, _record("", RELEASED_SECONDS)
@@ -93,7 +93,7 @@ class Lease:
                 lock.update(lock.name, lock.namespace, nobody)
 
     def _renewed(self) -> bool:
-        """Taken from nobody, or from another whose time is over."""
+        """Take or renew the Lease. Return False while another holds it."""
         lock, record = self._lock, _record(self._lock.identity, DURATION_SECONDS)
         try:
             is_there, found = lock.get(lock.name, lock.namespace)
@@ -109,7 +109,7 @@ class Lease:
             return False
 
     def _is_over(self, found: LeaderElectionRecord) -> bool:
-        """Whether another's time is. It begins when it is seen: the clocks of two machines differ."""
+        """Whether the Lease of another has expired. Its time starts when it is seen: clocks differ."""
         if vars(found) != self._seen:
             if found.holder_identity and found.holder_identity != self._seen.get("holder_identity"):
                 log.info("lease held by another", holder=found.holder_identity)
@@ -119,16 +119,16 @@ class Lease:
 
 
 def _record(holder: str, seconds: int) -> LeaderElectionRecord:
-    """From now on."""
+    """Return a record that is valid from now on."""
     now = str(datetime.datetime.now(datetime.UTC))
     return LeaderElectionRecord(holder, seconds, now, now)
 
 
 class _Leases:
-    """What LeaseLock asks for, with what it does not set.
+    """The calls that LeaseLock makes, with the arguments that it does not set.
 
-    That is a time limit, so that a silent API server holds nobody; the field manager; and the owner, which
-    stays as it is when a pod takes the Lease for an uninstall alone.
+    These are a time limit, so that a silent API server blocks no pass, the field manager, and the owner. The
+    owner stays as it is when a pod takes the Lease for an uninstall.
     """
 
     def __init__(self, owner: V1OwnerReference | None) -> None:
@@ -151,7 +151,7 @@ class _Leases:
 
 
 def owner_of(name: str | None, uid: str | None) -> V1OwnerReference | None:
-    """The pod that this process runs in, as an owner; None where that is not known."""
+    """Return the pod of this process as an owner; None where the pod is not known."""
     if not name or not uid:
         return None
     return V1OwnerReference(api_version="v1", kind="Pod", name=name, uid=uid)

@@ -1,4 +1,4 @@
-"""The engines that are missing, and since when: only what passes saw counts."""
+"""The engines that are missing, and since when. Only the observations of passes count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MissingEngines:
     def __init__(self, tick_seconds: float) -> None:
         self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
         self._since: dict[str, float] = {}
-        """By engine, while no pass saw it."""
+        """The start of each absence, by engine."""
         self._updated_at = float("-inf")
 
     def update(self, missing: Iterable[str], now: float) -> None:
@@ -30,9 +30,9 @@ class MissingEngines:
         self._since = {name: self._since.get(name, now) for name in missing}
 
     def forget(self) -> None:
-        """Forget all absences: nobody knows what is there."""
+        """Forget all absences: the present engines are unknown."""
         self._since = {}
 
     def is_gone(self, engine: str, now: float) -> bool:
-        """Whether the engine is missing for so long that nobody is creating it again."""
+        """Whether the engine is missing for too long to be just created again."""
         return now - self._since.get(engine, now) >= ABSENCE_SECONDS

@@ -38,7 +38,7 @@ from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import Reason
 
 WRITE_BACKOFF: Final = Backoff(first_seconds=4.0, seconds_max=300.0)
-"""Between writes of one resource that the API server refuses."""
+"""The pauses between writes of one resource that the API server refuses."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -200,7 +200,7 @@ class ManagerReconciler:
         return False
 
     def _write_status(self, cached: CachedResource, wanted: dict[str, object]) -> bool:
-        """Apply a status and post its events. Return whether it changed what the API server has."""
+        """Apply a status and post its events. Return whether the API server's copy changed."""
         applied = self._writer.apply_status(cached, wanted)
         if applied is None:
             return False  # other field managers set the rest, and keep it

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vecstow_engine.model.backoff import Backoff
 
 Attempt = Hashable | Mapping[str, str]
-"""Identifies what was tried: a resource's version, or the headers with a key."""
+"""The identity of an attempt: a resource's version, or the headers with a key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Resources as they were read: thousands of them, and what many have alike is kept once."""
+"""Resources as they were read. Equal parts of thousands of them are kept once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vecstow_operator.manager import status
 from vecstow_operator.observed import Observed, observed
 
 ALIKE_MAX: Final = 10_000
-"""Documents that are kept because others may have the same content."""
+"""The documents that are kept because others may have the same content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class CachedResource:
 
     resource: Observed
     version: str
-    """Its resourceVersion."""
+    """The resourceVersion."""
     status: Mapping[str, Any]
     finalizers: tuple[str, ...]
 
@@ -30,13 +30,13 @@ class CachedResource:
 
 
 class ResourceCache:
-    """Makes items, of which equal parts are the same object. Thread-safe."""
+    """Builds resources whose equal parts are the same object. Thread-safe."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Mapping[str, Any]] = {}
 
     def of(self, document: Mapping[str, Any]) -> CachedResource:
-        """From the API server's JSON."""
+        """Return a resource from the API server's JSON."""
         metadata, known = document["metadata"], status.own(document.get("status") or {})
         if "conditions" in known:
             known["conditions"] = [self._alike(condition) for condition in known["conditions"]]
@@ -48,7 +48,7 @@ class ResourceCache:
         )
 
     def _alike(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The first one of the same content, which nobody may change."""
+        """Return the first document of the same content, which must not be changed."""
         if len(self._kept) > ALIKE_MAX:
             self._kept = {}
         return self._kept.setdefault(repr(document), document)

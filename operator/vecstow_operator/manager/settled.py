@@ -12,7 +12,7 @@ Pair = tuple[CachedResource, EngineView]
 
 
 class Settled:
-    """By uid, what a pass saw when it found nothing to write."""
+    """The resources without a needed write, by uid, as a pass saw them."""
 
     def __init__(self) -> None:
         self._pairs: dict[str, Pair] = {}

@@ -1,4 +1,4 @@
-"""Asks each engine pod for its state: one request a tick, and an unchanged answer is not parsed."""
+"""The states of all engine pods: one request for each pod and tick. An unchanged answer is not parsed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.vocabulary import Label
 
 TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=10.0)
-AT_ONCE: Final = 8
-"""Pods asked at the same time."""
+REQUESTS_AT_ONCE: Final = 8
 KEY_BACKOFF: Final = Backoff(first_seconds=4.0, seconds_max=30.0)
-"""Between requests with the same key to the pod that refuses it."""
+"""The pauses between requests with the same key to a pod that refuses it."""
 ROUTED_SECONDS: Final = 2.0
-"""From a pod's condition Ready until every node sends to it: connections were refused for up to 1.7 s."""
+"""The time from a pod's condition Ready until every node sends to it. Up to 1.7 s were measured."""
 CONTAINER: Final = "engine"
 PORT_NAME: Final = "http"
 PORT_DEFAULT: Final = 3030
@@ -34,7 +33,7 @@ UNOWNED: Final = "no StatefulSet of its engine owns it, so it is not asked"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a pod answers, and as whom."""
+    """The address of a pod, and the names that its answer must have."""
 
     pod: str
     uid: str
@@ -42,13 +41,13 @@ class Address:
     ip: str | None
     port: int
     is_owned: bool
-    """Whether a StatefulSet of the engine controls the pod. Only such a pod is sent a key."""
+    """Whether a StatefulSet of the engine controls the pod. Only an owned pod is sent a key."""
     is_ready: bool = True
     """Whether the pod's condition Ready is true: Services send to no other."""
 
     @property
     def url(self) -> str:
-        """Of its state."""
+        """The URL of the pod's state."""
         host = f"[{self.ip}]" if self.ip is not None and ":" in self.ip else self.ip
         return f"http://{host}:{self.port}/state"
 
@@ -58,13 +57,13 @@ class KeyRefused(Exception):
 
 
 class _Routes:
-    """Which pods Services send to: nodes learn of a pod that becomes ready a moment later."""
+    """The pods that Services send to. Nodes learn a moment later that a pod became ready."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] | None = None
-        """By the pod's uid; None before the first look, when nobody knows how long a pod has been ready."""
+        """When each pod became ready, by uid; None before the first pass: the times are unknown then."""
 
-    def of(self, addresses: Iterable[Address], now: float) -> set[str]:
+    def update(self, addresses: Iterable[Address], now: float) -> set[str]:
         """Return the uids of the pods that have been ready for long enough."""
         known = self._since
         since = {a.uid: now if known is not None else float("-inf") for a in addresses if a.is_ready}
@@ -73,42 +72,43 @@ class _Routes:
 
 
 class StatePoller:
-    """Remembers the last answer of each pod."""
+    """Keeps the last answer of each pod. Not thread-safe: one loop calls it."""
 
     def __init__(self, key: EngineKey | None = None) -> None:
         self._key = key or EngineKey()
-        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=AT_ONCE)
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask")
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=REQUESTS_AT_ONCE)
+        self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask")
         self._answers: dict[str, tuple[str, EngineState]] = {}
-        """By the pod's uid: its ETag and what it was."""
+        """The ETag and the state of each pod, by uid."""
         self._routes = _Routes()
         self._refusals = Refusals(KEY_BACKOFF)
 
     def views(self, stateful_sets: Iterable[Any], pods: Sequence[Any]) -> dict[str, EngineView]:
-        """Every engine of the namespace, by name, with what its pods say now."""
+        """Return every engine of the namespace, by name, with the states of its pods now."""
         stateful_sets = list(stateful_sets)
         addresses = addresses_of(stateful_sets, pods)
-        routed = self._routes.of(addresses, time.monotonic())
-        asked = [
+        routed = self._routes.update(addresses, time.monotonic())
+        answers = [
             dataclasses.replace(pod, is_routed=pod.uid in routed)
             for pod in self._threads.map(self._ask, addresses)
         ]
         self._answers = {a.uid: self._answers[a.uid] for a in addresses if a.uid in self._answers}
         self._refusals.forget_all_but({address.uid for address in addresses})
         engines = (address.engine for address in addresses)
-        return engine_views(stateful_sets, pods, list(zip(engines, asked, strict=True)))
+        return engine_views(stateful_sets, pods, list(zip(engines, answers, strict=True)))
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, address: Address) -> EnginePod:
+        """Return the pod with its state, or with the problem that kept it from answering."""
         if not address.is_owned:
             return EnginePod(address.pod, address.uid, problem=UNOWNED)
         if address.ip is None:
             return EnginePod(address.pod, address.uid, problem="it has no address yet")
         try:
-            return self._asked(address)
+            return self._answer(address)
         except NoKey as error:
             return EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -116,7 +116,7 @@ class StatePoller:
         except NOT_UNDERSTOOD as error:
             return EnginePod(address.pod, address.uid, problem=f"its answer is not understood: {error!r}")
 
-    def _asked(self, address: Address) -> EnginePod:
+    def _answer(self, address: Address) -> EnginePod:
         """Return the pod's answer. A refused key is sent again after a pause, another key at once."""
         key, now = self._key.headers(), time.monotonic()
         refusal = self._refusals.reason(address.uid, key, now)
@@ -131,6 +131,7 @@ class StatePoller:
         return EnginePod(address.pod, address.uid, state)
 
     def _state(self, address: Address, key: Mapping[str, str]) -> EngineState:
+        """Request the state. Raises KeyRefused, ValueError, an urllib3 error, or one of NOT_UNDERSTOOD."""
         etag, known = self._answers.get(address.uid, ("", None))
         headers = {**key, "If-None-Match": etag} if etag else dict(key)
         answer = self._pool.request("GET", address.url, headers=headers)
@@ -149,18 +150,18 @@ class StatePoller:
 
 
 def engine_views(
-    stateful_sets: Iterable[Any], pods: Iterable[Any], asked: Iterable[tuple[str, EnginePod]]
+    stateful_sets: Iterable[Any], pods: Iterable[Any], answers: Iterable[tuple[str, EnginePod]]
 ) -> dict[str, EngineView]:
-    """By name, every engine that has a StatefulSet or a pod, and be it one that ends.
+    """Return every engine that has a StatefulSet or a pod, by name; a pod that is ending counts.
 
-    `asked` has each pod that stays, with its engine's name.
+    `answers` has each pod that stays, with its engine's name.
     """
     wanted: dict[str, int] = {}
     for stateful_set in stateful_sets:
         name = stateful_set.metadata.labels[Label.ENGINE]
         wanted[name] = wanted.get(name, 0) + (stateful_set.spec.replicas or 0)
     staying: dict[str, list[EnginePod]] = {pod.metadata.labels[Label.ENGINE]: [] for pod in pods}
-    for engine, pod in sorted(asked, key=lambda each: each[1].name):
+    for engine, pod in sorted(answers, key=lambda each: each[1].name):
         staying[engine].append(pod)
     return {
         name: EngineView(
@@ -171,11 +172,10 @@ def engine_views(
 
 
 def addresses_of(stateful_sets: Iterable[Any], pods: Iterable[Any]) -> list[Address]:
-    """Where the pods of engines answer, sorted by the pod's name; pods that end are left out.
+    """Return the addresses of the engines' pods, sorted by the pod's name; pods that are ending are left out.
 
-    Anyone who may create pods can label one. So a pod that no StatefulSet of its engine controls is left out,
-    too. While an engine has no StatefulSet at all (`kubectl delete --cascade=orphan`), its pods are listed as
-    not owned.
+    Anyone who may create pods can label one. A pod that no StatefulSet of its engine controls is left out,
+    too. While an engine has no StatefulSet (`kubectl delete --cascade=orphan`), its pods are not owned.
     """
     owners: dict[str, list[Any]] = {}
     for stateful_set in stateful_sets:
@@ -190,12 +190,12 @@ def addresses_of(stateful_sets: Iterable[Any], pods: Iterable[Any]) -> list[Addr
 
 
 def _stays(pod: Any) -> bool:
-    """Whether the pod is not ending: what it serves counts."""
+    """Whether the pod is not ending: its answer counts."""
     return pod.metadata.deletion_timestamp is None
 
 
 def _controls(owner: Any, pod: Any) -> bool:
-    """Whether the StatefulSet made the pod. Its creator can write any reference, but not take the name."""
+    """Whether the StatefulSet created the pod. Others can copy the reference, but not take the name."""
     return pod.name.rpartition("-")[0] == owner.name and any(
         reference.controller and reference.kind == "StatefulSet" and reference.uid == owner.uid
         for reference in pod.owner_references or ()

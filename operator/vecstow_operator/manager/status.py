@@ -1,4 +1,4 @@
-"""The status of a resource, as a document, and what changed in it: pure."""
+"""The status of a resource as a document, and its transitions: pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 MESSAGE_CHARACTERS_MAX: Final = 1024
 COUNT_SECONDS_MIN: Final = 60.0
-"""Between two patches of a status in which only figures changed: the count of vectors, how far the graph is,
-the time of the look."""
+"""The time between two patches of a status in which only figures changed: the count of vectors, the progress
+of the graph, the time of the look."""
 
 PASSING: Final = frozenset(
     {
@@ -25,16 +25,18 @@ PASSING: Final = frozenset(
         Reason.ENGINE_SCALED_DOWN,
     }
 )
-"""What goes away by itself, or when the engine comes."""
+"""Reasons that pass by themselves, or when the engine comes."""
 
-UNHEARD: Final = frozenset({Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.KEY_REFUSED})
-"""No engine says what is withheld."""
+WITHOUT_ANSWER: Final = frozenset(
+    {Reason.PENDING, Reason.RECOVERING, Reason.ENGINE_UNREACHABLE, Reason.KEY_REFUSED}
+)
+"""Reasons with which it is unknown whether points are withheld."""
 
-GRAPH: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING, Reason.NONE)}
-"""Type and reason of the condition that follows the building of the graph."""
+GRAPH_CONDITIONS: Final = {(Condition.RECONCILING, Reason.INDEXING), (Condition.RECONCILING, Reason.NONE)}
+"""Type and reason of the condition that shows the progress of the graph."""
 
 FIGURES: Final = ("vectorCount", "observedAt")
-"""Fields that change while all else stays."""
+"""Fields that change while all others stay."""
 
 Document = dict[str, Any]
 _TYPES: Final = frozenset(Condition)
@@ -49,20 +51,21 @@ class Transition:
     message: str
     is_warning: bool
     passes: bool = False
-    """It ends by itself: worth a word only when it lasts."""
+    """Whether the state ends by itself: an event reports it only when it lasts."""
 
 
 def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any], now: str) -> Document:
-    """The whole status; `now` (RFC 3339) is the time of conditions that changed.
+    """Return the whole status; `now` (RFC 3339) is the time of conditions that changed.
 
-    While the resource is paused only that is told anew, and what data it has: it may be lost meanwhile.
+    The status of a paused resource changes in the condition Paused and in its data: the data may be lost
+    meanwhile.
     """
     if resource.is_paused:
         kept = {key: value for key, value in before.items() if key not in _OF_DATA}
         conditions = _with_pause(resource, before, now)
         return kept | _data(assessment.known) | {"observedAt": now, "conditions": conditions}
     conditions = _timed(resource, list(_conditions(assessment)), before, now)
-    if assessment.reason in UNHEARD and assessment.degraded is None:
+    if assessment.reason in WITHOUT_ANSWER and assessment.degraded is None:
         conditions = _still_degraded(conditions, _by_type(before))
     status: Document = {
         "observedGeneration": resource.generation,
@@ -70,13 +73,13 @@ def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any],
         "observedAt": now,
         "conditions": conditions,
     }
-    if assessment.replicas:  # a list that becomes empty comes back as none
+    if assessment.replicas:  # the API server returns no list for an empty one
         status["replicas"] = [_replica(replica) for replica in assessment.replicas]
     return status | _data(assessment.known)
 
 
 def own(status: Mapping[str, Any]) -> Document:
-    """Without the conditions of others: they may set some of their own, and those stay as they are."""
+    """Return the status without the conditions that other controllers set, which stay as they are."""
     if "conditions" not in status:
         return dict(status)
     return dict(status) | {"conditions": [c for c in status["conditions"] if c["type"] in _TYPES]}
@@ -88,9 +91,10 @@ def is_same(wanted: Document, before: Mapping[str, Any]) -> bool:
 
 
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
-    """Whether a patch is worth it. `seconds_since`: the last one of this resource.
+    """Whether to patch the status now. `seconds_since` is the age of the resource's last patch.
 
-    Each write puts the graph behind for a moment: that it is may be told late. Somebody may wait for its end.
+    Each write of vectors puts the graph behind for a moment, and the status shows that late. The end of the
+    building shows at once, since a person may wait for it.
     """
     if _but_figures(wanted) != _but_figures(before) or (_is_indexing(before) and not _is_indexing(wanted)):
         return True
@@ -98,7 +102,7 @@ def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) ->
 
 
 def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transition]:
-    """What people should hear of, once each."""
+    """Yield the transitions that are worth an event, once each."""
     old, new = _by_type(before), _by_type(wanted)
     ready, was_ready = new.get(Condition.READY), old.get(Condition.READY)
     if ready is not None and (was_ready is None or was_ready["reason"] != ready["reason"]):
@@ -124,7 +128,7 @@ def is_ready(status: Mapping[str, Any]) -> bool:
 
 
 def reason_of_not_ready(status: Mapping[str, Any]) -> str | None:
-    """Of the condition Ready; None when it is true, or nobody has set it."""
+    """Return the reason of the condition Ready; None when it is true or missing."""
     for condition in status.get("conditions", ()):
         if condition["type"] == Condition.READY and condition["status"] != "True":
             return str(condition["reason"])
@@ -132,7 +136,7 @@ def reason_of_not_ready(status: Mapping[str, Any]) -> str | None:
 
 
 def not_ready(status: Mapping[str, Any]) -> Transition:
-    """What to say of a status with a condition Ready that is not true."""
+    """Return the event of a status whose condition Ready is not true."""
     ready = _by_type(status)[Condition.READY]
     message = f"{ready['reason']}: {ready['message']}"
     return Transition(
@@ -152,13 +156,13 @@ def _loss(loss: Loss) -> Document:
 
 
 _Fact = tuple[Condition, bool | None, Reason, str]
-"""A condition; None where nobody knows."""
+"""Type, status, reason and message of a condition; the status is None where it is unknown."""
 
 
 def _conditions(assessment: Assessment) -> Iterator[_Fact]:
     reason, message = assessment.reason, assessment.message
     is_ready = reason is Reason.SERVED
-    yield Condition.READY, is_ready if assessment.is_asked else None, reason, message
+    yield Condition.READY, is_ready if assessment.is_answered else None, reason, message
     if assessment.is_confirmed:
         yield Condition.SYNCED, True, Reason.CONFIRMED, "the engine follows this generation"
     else:
@@ -182,14 +186,14 @@ def _conflict(assessment: Assessment) -> _Fact:
 
 
 def _still_degraded(conditions: list[Document], old: Mapping[str, Document]) -> list[Document]:
-    """As far as anybody knows."""
+    """Keep a condition Degraded that was true: it is unknown whether it still is."""
     if not _is_true(old, Condition.DEGRADED):
         return conditions
     return [old[c["type"]] if c["type"] == Condition.DEGRADED else c for c in conditions]
 
 
 def _progress(assessment: Assessment, is_ready: bool) -> Iterator[_Fact]:
-    """Reconciling and Stalled, as kstatus reads them."""
+    """Yield Reconciling and Stalled, as kstatus reads them."""
     if is_ready and assessment.indexing is not None:
         yield Condition.RECONCILING, True, Reason.INDEXING, assessment.indexing
     elif not is_ready and assessment.reason in PASSING:
@@ -262,7 +266,7 @@ def _is_stalled(conditions: Mapping[str, Document]) -> bool:
 
 
 def _but_figures(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what each write changes: the count, and how far the graph follows it."""
+    """Return the status without the count of vectors and the progress of the graph."""
     conditions = [c for c in status.get("conditions", ()) if not _is_of_graph(c)]
     return {k: v for k, v in status.items() if k not in FIGURES} | {"conditions": conditions}
 
@@ -272,4 +276,4 @@ def _is_indexing(status: Mapping[str, Any]) -> bool:
 
 
 def _is_of_graph(condition: Document) -> bool:
-    return (condition["type"], condition["reason"]) in GRAPH
+    return (condition["type"], condition["reason"]) in GRAPH_CONDITIONS

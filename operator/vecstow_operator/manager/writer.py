@@ -27,7 +27,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class ResourceWriter:
-    """Thread-safe. Every method that writes raises Away or Changed unless it says otherwise."""
+    """Writes resources and events. Thread-safe. A write of a resource raises Away or Changed."""
 
     def __init__(
         self, cluster: Cluster, metrics: Metrics, heartbeat: Heartbeat, stopped: threading.Event
@@ -52,7 +52,7 @@ class ResourceWriter:
     def side_by_side(
         self, write: Callable[[_Subject], _Result], subjects: Iterable[_Subject]
     ) -> Iterator[_Result]:
-        """Yield what `write` returns for each subject, in their order; a batch of them runs at once."""
+        """Yield the result of `write` for each subject, in their order; several run at once."""
         remaining = iter(subjects)
         while batch := list(islice(remaining, BATCH)):
             for result in self._threads.map(write, batch):

@@ -1,5 +1,5 @@
-"""`kubectl vecstow`: what somebody who was woken types first.
+"""`kubectl vecstow`: the first commands to type in an outage.
 
-It acts with the rights of whoever calls it, needs neither sidecar nor manager, and asks engines through the
-API server's proxy of their pods.
+The plugin acts with the rights of its caller and needs neither sidecar nor manager. It reaches engines
+through the API server's proxy of their pods.
 """

@@ -15,7 +15,7 @@ _LEGAL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def resource_name(collection: str, taken: Container[str] = ()) -> str:
-    """The collection's name where Kubernetes allows it; else lower-cased, with a short hash of it behind.
+    """Return the collection's name where Kubernetes allows it; otherwise a lower-case form with a short hash.
 
     Several engines may have collections of one name: each gets a name that is not `taken`.
     """
@@ -34,7 +34,7 @@ def _hashed(collection: str) -> Iterator[str]:
 def resource_of(
     description: Mapping[str, Any], engine: str, namespace: str, taken: Container[str] = ()
 ) -> dict[str, Any]:
-    """What would have declared it: `description` is what `GET /collections/{c}` says."""
+    """Return the resource that declares a collection, from the answer of `GET /collections/{c}`."""
     collection = description["name"]
     name = resource_name(collection, taken)
     spec: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The claims that engines mount, and what a person must know of them. Asks with the caller's rights."""
+"""The PersistentVolumeClaims of engines, and their part in a line of `status`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _names(pod: Any) -> Iterator[str]:
 
 
 def with_claims(lines: Iterable[Line], claims: Mapping[str, Claim]) -> Iterator[Line]:
-    """Add to each line what the claim of its engine has to do with it."""
+    """Yield each line, with the facts about the claim of its engine that matter to it."""
     for line in lines:
         claim = claims.get(line.engine)
         yield line if claim is None else _with_claim(line, claim)

@@ -46,5 +46,5 @@ app.command()(hold)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run(app, Refused, NoAnswer)

@@ -49,7 +49,7 @@ def restore(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a dropped collection or a backup back.
+    """Restore a dropped collection or a backup.
 
     No resource declares it then: `kubectl vecstow adopt` makes one.
     """
@@ -147,5 +147,5 @@ def hold(
 
 
 def _moment(timestamp: float) -> str:
-    """Seconds since 1970 as a date and time, UTC."""
+    """Return seconds since 1970 as a date and time in UTC."""
     return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

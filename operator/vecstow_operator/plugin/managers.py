@@ -1,4 +1,4 @@
-"""Whether a manager looks after the namespace: by its Lease, which it renews every few seconds."""
+"""Whether a manager works in the namespace, by its Lease, which it renews every few seconds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kubernetes.client.exceptions import ApiException
 
 LEASE: Final = "vecstow-manager"
 STALE_SECONDS: Final = 60.0
-"""Longer than any clock of two machines should differ, and four times what a Lease lasts."""
+"""More than the clocks of two machines should differ, and four times the duration of a Lease."""
 AWAY: Final = "what kubectl get vcol shows is of the time in its column OBSERVED"
 
 
-def absence(api: client.ApiClient, namespace: str) -> str | None:
+def missing_manager(api: client.ApiClient, namespace: str) -> str | None:
     """Return a sentence that no manager is at work; None when one is, or its Lease may not be read."""
     try:
         lease: Any = client.CoordinationV1Api(api).read_namespaced_lease(LEASE, namespace)
     except ApiException as error:
         is_missing = error.status == HTTPStatus.NOT_FOUND
         return f"no manager has run in namespace {namespace}: no status is written" if is_missing else None
-    return told(lease.spec, datetime.datetime.now(datetime.UTC))
+    return sentence_of(lease.spec, datetime.datetime.now(datetime.UTC))
 
 
-def told(spec: Any, now: datetime.datetime) -> str | None:
-    """What a Lease says, at that time. Pure."""
+def sentence_of(spec: Any, now: datetime.datetime) -> str | None:
+    """Return a sentence that the holder of a Lease is away at that time; None: it is not. Pure."""
     if not spec.holder_identity:
         return f"no manager runs: the last one ended in order; {AWAY}"
     if spec.renew_time is None or (now - spec.renew_time).total_seconds() > STALE_SECONDS:

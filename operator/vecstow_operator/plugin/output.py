@@ -1,4 +1,4 @@
-"""What every command of the plugin prints in the same way: documents and tables."""
+"""The output that all commands of the plugin share: documents and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine, asked through the API server's proxy of its pod."""
+"""Requests to an engine through the API server's proxy of its pod."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ANSWER_SECONDS_MAX: Final = 600.0
 
 
 class NoAnswer(Exception):
-    """Raised when an engine refuses, or cannot be reached; the message says which."""
+    """Raised when an engine refuses a request or cannot be reached; the message has the reason."""
 
 
 class NotAllowed(NoAnswer):
-    """Raised when the engine asks for a key, or for another one, or the API server for a right."""
+    """Raised when the engine wants a key, or another one, or the API server wants a right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class EngineProxy:
     def call(
         self, method: str, *path: str, body: object = None, seconds_max: float = ANSWER_SECONDS_MAX
     ) -> Any:
-        """The `data` of the answer. Raises NoAnswer, and of it NotAllowed."""
+        """Return the `data` of the answer. Raises NoAnswer or its subclass NotAllowed."""
         below = "/".join(quote(part, safe="") for part in path)
         where = f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:{self.port}/proxy/{below}"
         headers = {"Accept": "application/json"} | self._headers()
@@ -55,7 +55,7 @@ class EngineProxy:
         except (ApiException, HTTPError, OSError) as error:
             raise NoAnswer(f"the API server does not answer: {error}") from error
         if answer.status != HTTPStatus.OK:
-            message = f"pod {self.pod}: {_told(content) or f'{answer.status} {answer.reason}'}"
+            message = f"pod {self.pod}: {_message(content) or f'{answer.status} {answer.reason}'}"
             if answer.status == HTTPStatus.UNAUTHORIZED:
                 raise NotAllowed(f"{message}: export VECSTOW_API_KEY=…, or --key-file FILE")
             raise (NotAllowed if answer.status == HTTPStatus.FORBIDDEN else NoAnswer)(message)
@@ -71,8 +71,8 @@ class EngineProxy:
             raise NoAnswer(str(error)) from error
 
 
-def _told(content: bytes) -> str | None:
-    """The engine's own words, or the API server's."""
+def _message(content: bytes) -> str | None:
+    """Return the message of the engine or of the API server."""
     try:
         document = json.loads(content)
         return str(document.get("error") or document["message"])

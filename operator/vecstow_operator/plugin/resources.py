@@ -33,7 +33,7 @@ def adopt(
     context: Context = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Make resources for collections that have none: after a restore, or for what was made over REST.
+    """Make resources for collections that have none: after a restore, or a creation over REST.
 
     Exit code 1 when one of them could not be described or made; the others are.
 
@@ -42,7 +42,7 @@ def adopt(
       kubectl vecstow adopt --dry-run -o yaml > collections.yaml
     """
     session = Session.open(context, namespace, key_file)
-    session.refuse_unasked()
+    session.refuse_incomplete()
     wanted = [
         (on, name)
         for on, name in orphans(session.found.engines, session.found.resources)
@@ -67,9 +67,9 @@ def adopt(
 def accept_empty(
     name: str, namespace: Namespace = None, context: Context = None, key_file: KeyFile = None
 ) -> None:
-    """Let a collection whose data is gone begin anew, without its vectors.
+    """Let a collection whose data is gone start again, without its vectors.
 
-    Only the loss that is there now is accepted: a later one is told again.
+    Only the present loss is accepted: a later one is reported again.
     """
     session = Session.open(context, namespace, key_file)
     document = session.document(name)
@@ -93,7 +93,7 @@ def release(
     context: Context = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Take Vecstow's finalizer from resources, so that they can go without a manager.
+    """Remove Vecstow's finalizer from resources, so that they can go without a manager.
 
     Their collections stay on the volume.
     """
@@ -110,7 +110,7 @@ def release(
 
 
 def _described(session: Session, wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Resources for all whose engine can describe them; of the others it tells why not."""
+    """Return resources for all collections that their engines describe; print an error for each other."""
     taken = {resource.name for resource in session.found.resources}
     resources = []
     for on, name in wanted:

@@ -1,4 +1,4 @@
-"""What one command of the plugin works on: a namespace, what is in it, and the engine that is meant."""
+"""The subject of one command of the plugin: a namespace, its content, and one engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vecstow_operator.plugin.survey import Survey, survey
 
 
 class Refused(Exception):
-    """Raised when a command cannot do what it was asked; the message says why."""
+    """Raised when a command cannot do its work; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Session:
         return cls(api, namespace, survey(api, namespace, EngineKey(key_file)))
 
     def document(self, name: str) -> dict[str, Any]:
-        """The resource of that name. Raises Refused."""
+        """Return the resource of that name. Raises Refused."""
         for document in self.found.documents:
             if document["metadata"]["name"] == name:
                 return document
         raise Refused(f"vectorcollection/{name} does not exist")
 
     def patch(self, document: Mapping[str, Any], changed: dict[str, Any]) -> None:
-        """Change the metadata of exactly the object that was looked at. Raises Refused and Away."""
+        """Change the metadata of exactly the object that was read. Raises Refused or Away."""
         metadata = document["metadata"]
         name, version = metadata["name"], metadata["resourceVersion"]
         try:
@@ -52,7 +52,7 @@ class Session:
             raise Refused(f"vectorcollection/{name} changed meanwhile ({error}): try again") from error
 
     def collection(self, name: str, engine: str | None) -> tuple[EngineProxy, str]:
-        """The engine and the collection of a resource of that name, or of a collection that has none.
+        """Return engine and collection of the resource of that name, or of a collection without a resource.
 
         Raises Refused.
         """
@@ -62,12 +62,12 @@ class Session:
         return self.engine(engine), name
 
     def counted(self, name: str) -> int | None:
-        """The vectors that the status of the resource of that name counted last; None without a resource."""
+        """Return the last count of vectors in the resource's status; None without a resource."""
         counts = (each.known.vector_count for each in self.found.resources if each.name == name)
         return next(counts, None)
 
     def engine(self, name: str | None) -> EngineProxy:
-        """The engine of that name; None: the only one. Raises Refused."""
+        """Return the engine of that name; None: the only one. Raises Refused."""
         proxies = self.found.proxies
         if name is None and len(proxies) == 1:
             [proxy] = proxies.values()
@@ -80,8 +80,8 @@ class Session:
             raise Refused(f"engine {name!r} has no pod")
         return proxies[name]
 
-    def refuse_unasked(self) -> None:
-        """Raise Refused where an engine was not asked for want of a key or a right: that is no outage."""
+    def refuse_incomplete(self) -> None:
+        """Raise Refused where an engine did not answer because a key or a right is missing."""
         if self.found.refusals:
             raise Refused(self.found.refusals[0])
 

@@ -9,7 +9,7 @@ import typer
 
 from vecstow_operator.keys import KeyFile
 from vecstow_operator.plugin.claims import claims_of, with_claims
-from vecstow_operator.plugin.managers import absence
+from vecstow_operator.plugin.managers import missing_manager
 from vecstow_operator.plugin.options import AsJson, Context, Names, Namespace
 from vecstow_operator.plugin.output import print_json, print_table
 from vecstow_operator.plugin.session import Session
@@ -25,12 +25,12 @@ def status(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how each collection stands, by what the engines answer now.
+    """Print how each collection stands, by the answers of the engines now.
 
     Exit code 1 when one of them is not served whole, whether it has a resource, is paused, or neither.
     """
     session = Session.open(context, namespace, key_file)
-    session.refuse_unasked()
+    session.refuse_incomplete()
     lines = [
         line
         for line in with_claims(
@@ -43,7 +43,7 @@ def status(
         print_json([asdict(line) for line in lines])
     else:
         _print_lines(lines)
-    if (away := absence(session.api, session.namespace)) is not None:
+    if (away := missing_manager(session.api, session.namespace)) is not None:
         typer.echo(f"warning: {away}", err=True)
     if any(line.reason not in WHOLE for line in lines):
         raise typer.Exit(1)

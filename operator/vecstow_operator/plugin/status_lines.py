@@ -1,4 +1,4 @@
-"""What `kubectl vecstow` prints: how each collection stands, what to type next, what a repair did. Pure."""
+"""The lines of `kubectl vecstow`: the state of each collection, the next command, a repair. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_RESOURCE: Final = "-"
 ORPHAN: Final = "Orphan"
 PAUSED: Final = "Paused"
 WHOLE: Final = (Reason.SERVED.value, ORPHAN, PAUSED)
-"""Reasons of what is served, and nothing of it withheld."""
+"""Reasons of collections that are served without anything withheld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Line:
 
 
 def report(resources: list[Observed], engines: dict[str, EngineView], namespace: str) -> Iterator[Line]:
-    """By what the engines say now, whatever the statuses say: the manager may be away."""
+    """Yield a line for each collection, by the engines' states: the manager may be away."""
     for resource in sorted(resources, key=lambda resource: resource.name):
         engine = engines.get(resource.engine, EngineView(resource.engine))
         row = engine.row(resource.collection_name)
@@ -63,14 +63,14 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
 
 
 def _followed(resource: Observed, row: Row | None) -> Observed:
-    """While it is paused it is to serve the generation that the engine follows, whichever that is."""
+    """Return a paused resource with the generation that its engine follows, as the wanted one."""
     if not resource.is_paused or row is None or row.generation is None:
         return resource
     return dataclasses.replace(resource, generation=row.generation)
 
 
 def _of_orphan(row: Row) -> Reason | None:
-    """Why it is not served whole."""
+    """Return why a collection without a resource is not served whole; None when it is."""
     if row.state == "ready":
         return None
     return Reason.POINTS_WITHHELD if row.state == "degraded" else FROM_STATE.get(row.state, Reason.PENDING)
@@ -82,7 +82,7 @@ def _message(assessment: Assessment) -> str:
 
 
 def _degraded(assessment: Assessment) -> SidecarReport | None:
-    """What needs looking at though it is served."""
+    """Return the report on a served collection that needs attention."""
     return assessment.degraded if assessment.reason is Reason.SERVED else None
 
 
@@ -92,11 +92,11 @@ def _reason(assessment: Assessment) -> Reason:
 
 
 def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
-    """The command that helps, or tells more."""
+    """Return the command that helps, or shows more."""
     plugin, inside, where = "kubectl vecstow", f"-n {namespace}", f"-n {namespace} {name}"
     of_engine = f"{inside} -l vecstow.dev/engine={engine}"
     commands = {
-        # The volume comes first: `accept-empty` is for who knows that it will not come back.
+        # The volume comes first: `accept-empty` is right only when the volume is lost for good.
         Reason.DATA_MISSING: f"kubectl describe pvc {inside}",
         Reason.VOLUME_REPLACED: f"kubectl describe pvc {inside}",
         Reason.QUARANTINED: f"{plugin} repair {where}",
@@ -116,9 +116,9 @@ def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
 def repaired(
     collection: str, answer: Mapping[str, Any], where: str, counted: int | None = None
 ) -> Iterator[str]:
-    """What a repair did, or would do, for people; `where` is the engine's container, as kubectl takes it.
+    """Yield lines on the steps of a repair, done or planned; `where` is the engine's container, for kubectl.
 
-    `counted`: the vectors that the resource's status counted last.
+    `counted` is the last count of vectors in the resource's status.
     """
     plan = answer["plan"]
     for number, step in enumerate(plan["steps"], start=1):

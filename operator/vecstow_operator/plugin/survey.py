@@ -1,4 +1,4 @@
-"""What the plugin knows of a namespace: resources, engines' pods, and what these say now."""
+"""One look at a namespace: resources, engines' pods, and their states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer, NotAllowed
 from vecstow_operator.vocabulary import PLUGIN_FIELDS
 
 STATE_SECONDS_MAX: Final = 10.0
-"""For a pod to say how it stands: one that hangs keeps nobody from hearing of the others."""
+"""The time limit for the state of a pod: a pod that hangs must not hide the others."""
 
 
 @dataclass(slots=True)
@@ -29,20 +29,20 @@ class Survey:
     """All resources."""
     engines: dict[str, EngineView] = field(default_factory=dict)
     proxies: dict[str, EngineProxy] = field(default_factory=dict)
-    """By engine: its first pod that a StatefulSet of the engine owns."""
+    """The first pod of each engine that its StatefulSet owns, by engine."""
     refusals: list[str] = field(default_factory=list)
-    """Why pods did not say how they stand though they could: there is no key, or no right to ask."""
+    """The reasons why pods refused to show their states: a key or a right is missing."""
     pods: list[Any] = field(default_factory=list)
-    """Those of engines."""
+    """The pods of engines."""
 
     @property
     def resources(self) -> list[Observed]:
-        """The same, as decisions see them."""
+        """The resources, as decisions see them."""
         return [observed(document) for document in self.documents]
 
 
 def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
-    """Ask everybody once. Raises Away."""
+    """Request the state of every engine pod once. Raises Away."""
     cluster = Cluster(namespace, api, PLUGIN_FIELDS)
     found = Survey(cluster, list(cluster.resources()))
     answers: list[tuple[str, EnginePod]] = []
@@ -53,14 +53,14 @@ def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:
             continue
         proxy = EngineProxy(api, namespace, address.pod, address.port, key)
         found.proxies.setdefault(address.engine, proxy)
-        pod = asked(proxy, address.uid, found.refusals)
+        pod = pod_state(proxy, address.uid, found.refusals)
         answers.append((address.engine, dataclasses.replace(pod, is_routed=address.is_ready)))
     found.engines, found.pods = engine_views(stateful_sets, pods, answers), pods
     return found
 
 
-def asked(proxy: EngineProxy, uid: str, refusals: list[str]) -> EnginePod:
-    """What the pod says, or why it says nothing; refusals are gathered."""
+def pod_state(proxy: EngineProxy, uid: str, refusals: list[str]) -> EnginePod:
+    """Return the pod with its state or its problem. Append a refusal to `refusals`."""
     try:
         return EnginePod(
             proxy.pod, uid, parse_state(proxy.call("GET", "state", seconds_max=STATE_SECONDS_MAX))

@@ -22,7 +22,7 @@ def check(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify every file and row of one collection; it goes on serving. Exit code 1: damage was found."""
+    """Verify every file and row of one collection, which is served meanwhile. Exit code 1: damage."""
     session = Session.open(context, namespace, key_file)
     proxy, collection = session.collection(name, engine)
     document = proxy.call("POST", "collections", collection, "check")
@@ -49,9 +49,9 @@ def repair(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a collection's damaged files aside, and make it anew of all that proves itself.
+    """Set a collection's damaged files aside, and rebuild it from intact data.
 
-    It answers 503 meanwhile; the others are served. Exit code 1: something is left to do.
+    The collection answers 503 meanwhile; others are served. Exit code 1: something is left to do.
     """
     session = Session.open(context, namespace, key_file)
     proxy, collection = session.collection(name, engine)

@@ -1,5 +1,5 @@
-"""The sidecar role: what is declared becomes the manifests on this pod's volume.
+"""The sidecar role: it turns the resources of one engine into manifests on the volume of one pod.
 
-A pass observes (its own complete list of resources, the folders of the volume), decides by a pure function,
-acts once, and tells the engine beside it what it found. It writes nothing to the API server.
+A pass observes a complete list of resources and the folders of the volume. It decides by a pure function,
+acts, and reports to the engine next to it. It writes nothing to the API server.
 """

@@ -13,7 +13,7 @@ from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
 
 Claims = Mapping[str, tuple[Observed, ...]]
-"""By collection, all resources that want its name."""
+"""All resources that want the name of a collection, by that name."""
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,6 +1,6 @@
-"""This pod's volume: its folders as decisions see them, and the changes that decisions ask for.
+"""The volume of this pod: its folders as decisions see them, and the changes of manifests.
 
-The engine may work on the same folders: each change is decided anew under the manifests' lock.
+The engine works on the same folders, so each change is decided again under the lock of the manifests.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = structlog.stdlib.get_logger(__name__)
 _VOLUME_ID_BYTES = 32
 _ABSENCE: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
 _Signature = tuple[int, int, int]
-"""Inode, size and time of change of a manifest."""
+"""Inode, size and time of the last change of a manifest."""
 
 
 @dataclass(slots=True)
 class CollectionFolders:
-    """Reads a manifest again only when it changed."""
+    """The folders of a volume. A manifest is read again only after a change."""
 
     layout: Layout
     _read: dict[str, tuple[_Signature | None, Folder]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class CollectionFolders:
         return self.layout.data.is_dir()
 
     def volume_id(self) -> str | None:
-        """The volume's id; None until an engine has made it."""
+        """Return the volume's id; None until an engine has created it."""
         try:
             raw = self.layout.volume_id.read_bytes()[:_VOLUME_ID_BYTES]
         except FileNotFoundError:
@@ -59,7 +59,7 @@ class CollectionFolders:
         return raw.decode("ascii", "replace")
 
     def look(self) -> dict[str, Folder]:
-        """Every folder that is or could be a collection."""
+        """Return every folder that is or could become a collection, by name."""
         with os.scandir(self.layout.data) as entries:
             names = [
                 e.name for e in entries if is_collection_name(e.name) and e.is_dir(follow_symlinks=False)
@@ -68,9 +68,9 @@ class CollectionFolders:
         return {name: folder for name, (_, folder) in self._read.items()}
 
     def evidence(self) -> dict[str, list[str]]:
-        """By collection: the folders in `.quarantine/` that hold nothing but its damaged manifest."""
+        """Return, by collection, the folders in `.quarantine/` that hold only its damaged manifest."""
         found: dict[str, list[str]] = {}
-        with contextlib.suppress(FileNotFoundError):  # somebody clears it away: the next pass sees what stays
+        with contextlib.suppress(FileNotFoundError):  # a person may remove them at the same time
             for copy in sorted(self.layout.quarantine.glob(f"*/*/{MANIFEST}")):
                 folder = copy.parent
                 if list(folder.parent.iterdir()) == [folder] and list(folder.iterdir()) == [copy]:
@@ -78,7 +78,7 @@ class CollectionFolders:
         return found
 
     def deleted(self, name: str) -> dict[str, Manifest]:
-        """Manifests in `.deleted/` of collections that had the name, by the names of their folders."""
+        """Return the manifests in `.deleted/` of collections of that name, by folder."""
         found: dict[str, Manifest] = {}
         for path in sorted(self.layout.deleted.glob(f"{name}-*/{MANIFEST}")):
             with contextlib.suppress(DamagedFile, NewerFormat, OSError):
@@ -87,14 +87,14 @@ class CollectionFolders:
         return found
 
     def is_being_made(self, name: str) -> bool:
-        """Whether the collection's folder waits to be put in its place: then its absence says nothing."""
+        """Whether an engine is creating the collection's folder: its absence proves nothing then."""
         return (self.layout.staging / name).is_dir()
 
     def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
-        """Decide by what is there now, under the lock, and do it; a collection that is being made waits, and
-        so does a drop during a hold. Returns what was done.
+        """Decide by the folder as it is under the lock, and change it. Return the decision as carried out.
 
-        Raises StorageError, DiskFull or an OSError.
+        A collection that is being created waits, and so does a drop during a hold. Raises StorageError,
+        DiskFull or an OSError.
         """
         with manifests_locked(self.layout):
             folder = _look(self.layout.collection(name))
@@ -133,7 +133,7 @@ class CollectionFolders:
 
 
 def _look(folder: Path) -> Folder:
-    """The manifest first: when it has a uid, the data that it speaks of was there before it."""
+    """Read the manifest before the data: data is older than the manifest that has its uid."""
     try:
         manifest = read_manifest(folder)
     except NewerFormat as error:
@@ -148,7 +148,7 @@ def _has_data(folder: Path) -> bool:
     try:
         return any(has_content(folder / name) for name in (ROWS, POINTS))
     except OSError:
-        return True  # what cannot be looked at may hold some
+        return True  # a file that cannot be read may have content
 
 
 def _signature(path: Path) -> _Signature | None:

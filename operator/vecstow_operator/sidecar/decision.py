@@ -1,7 +1,7 @@
-"""What is to be done about one collection: pure, so that a table of cases can say what is right.
+"""The change that the sidecar makes to one collection in a pass, and its reports: pure.
 
-The order of the questions is fixed: is the resource being deleted, has somebody else the name, what does the
-manifest say, is the data there.
+The order of the questions is fixed. Is the resource being deleted? Does another resource own the name? Does
+the manifest differ? Is the data there?
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ _DECLARED: Final = (
     "dimension", "distance_metric", "vector_type", "index_config", "payload_indexes", "owner", "managed_by",
     "resource_uid",
 )  # fmt: skip
-"""Fields of a manifest that the resource decides."""
+"""The fields of a manifest that the resource declares."""
 
 KUBECTL_ANNOTATE: Final = "kubectl annotate vcol"
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What lies at a collection's place; all fields at their defaults: nothing does."""
+    """The folder of a collection; with all fields at their defaults there is none."""
 
     manifest: Manifest | None = None
     problem: str | None = None
-    """Why the manifest cannot be read, when there is one."""
+    """The reason why a manifest that is there cannot be read."""
     is_newer: bool = False
-    """Because a newer release wrote it."""
+    """Whether the problem is that a newer release wrote the manifest."""
     has_data: bool = False
     shape: Shape | None = None
-    """Of the data, where no manifest can be read that tells it."""
+    """The shape of the data, where no manifest can be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarReport:
-    """What the engine is told of one resource, and the manager reads there."""
+    """A report on one resource, which the manager reads in the engine's state."""
 
     collection: str
     resource_uid: str
     reason: Reason
     message: str
     hint: str | None = None
-    """The command to type."""
+    """The command that helps."""
 
     def document(self) -> dict[str, str | None]:
-        """JSON-ready."""
+        """Return the report as JSON."""
         return {
             "collection": self.collection,
             "resource_uid": self.resource_uid,
@@ -63,37 +63,37 @@ class SidecarReport:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do to one manifest, and what to tell. At most one of `write` and `drop` is set."""
+    """The change of one manifest, and reports. At most one of `write` and `drop` is set."""
 
     write: Manifest | None = None
     drop: bool = False
     set_aside: bool = False
-    """Copy the manifest that is there, which cannot be read, to `.quarantine/` first."""
+    """Whether to copy the present manifest, which cannot be read, to `.quarantine/` first."""
     findings: tuple[SidecarReport, ...] = ()
     reverted: SidecarReport | None = None
-    """The report of drift that `write` puts right."""
+    """The report of drift that `write` reverts."""
 
     @property
     def changes(self) -> bool:
-        """Whether the volume is to be changed."""
+        """Whether it changes the volume."""
         return self.drop or self.write is not None
 
 
 def decide(name: str, claims: Sequence[Observed], folder: Folder, volume_id: str | None) -> Decision:
-    """For the collection `name`: `claims` are all living resources that want the name, of a complete list."""
+    """Return the decision about one collection; `claims` are all resources that want its name."""
     owner = _owner(claims, folder.manifest)
     if owner is None:
         return Decision(write=_released(folder.manifest))
     losers = [claim for claim in claims if claim is not owner]
-    told = tuple(_loser_told(name, loser, owner) for loser in losers)
+    reports = tuple(_report_to_loser(name, loser, owner) for loser in losers)
     decision = _for_owner(name, owner, folder, volume_id)
-    return dataclasses.replace(decision, findings=(*decision.findings, *told))
+    return dataclasses.replace(decision, findings=(*decision.findings, *reports))
 
 
 def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | None:
-    """The living owner of the manifest; else, of those that are not being deleted, the oldest.
+    """Return the resource whose uid the manifest has, or else the oldest one that is not being deleted.
 
-    A manifest that is lost names nobody. Then who had the data before, by its status, still has it.
+    A lost manifest names no owner. The resource that had the data before, by its status, owns it then.
     """
     ranked = sorted(claims, key=lambda c: (c.is_deleting, c.known.collection_uid is None, c.age))
     uid = manifest.resource_uid if manifest is not None else None
@@ -101,13 +101,13 @@ def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | 
 
 
 def _released(manifest: Manifest | None) -> Manifest | None:
-    """The manifest of a collection whose resource is gone: it stays, and REST may drop it."""
+    """Return the manifest of a collection whose resource is gone: it stays, and REST may drop it."""
     if manifest is None or manifest.managed_by is not ManagedBy.KUBERNETES or manifest.dropped_at is not None:
         return None
     return dataclasses.replace(manifest, managed_by=ManagedBy.API, resource_uid=None, generation=None)
 
 
-def _loser_told(name: str, loser: Observed, owner: Observed) -> SidecarReport:
+def _report_to_loser(name: str, loser: Observed, owner: Observed) -> SidecarReport:
     if loser.is_deleting:
         return _gone(name, loser, "another resource has the collection, and keeps it")
     return SidecarReport(
@@ -135,18 +135,18 @@ def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None
 
 
 def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
-    """Whether data that by the status is this resource's has none: it needs one, to be marked as dropped."""
+    """Whether the resource's data lacks a manifest. A drop needs one, since the mark is in it."""
     is_there = folder.problem is not None or folder.has_data
     return folder.manifest is None and is_there and owner.known.collection_uid is not None
 
 
 def _end(name: str, owner: Observed, folder: Folder) -> Decision:
-    """The resource is being deleted: the policy that it has at the drop decides."""
+    """Decide about a resource that is being deleted: its present policy counts."""
     manifest = folder.manifest
     if manifest is None or manifest.resource_uid != owner.uid:
         return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
     if owner.is_paused or manifest.dropped_at is not None:
-        return Decision()  # what is dropped stays so, whatever the policy is now: the engine moves it away
+        return Decision()  # a drop is final: the engine moves the collection away
     if owner.is_retained:
         return Decision(
             write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
@@ -155,7 +155,7 @@ def _end(name: str, owner: Observed, folder: Folder) -> Decision:
 
 
 def _gone(name: str, resource: Observed, why: str) -> SidecarReport:
-    """Tells the manager that the volume no longer needs the resource."""
+    """Report that the volume no longer needs the resource."""
     return SidecarReport(name, resource.uid, Reason.DELETING, why)
 
 
@@ -166,7 +166,7 @@ def _declare(
     there = folder.shape if manifest is None else manifest.shape
     if there is not None and there != resource.shape and not _is_own(owner, manifest):
         return _replace(name, owner, resource, folder, there, volume_id)
-    # Its own manifest may have been edited: then even the shape is put right.
+    # The resource's own manifest may have been edited: even its shape is restored then.
     existing = manifest and dataclasses.replace(
         manifest,
         dimension=resource.dimension,
@@ -176,10 +176,10 @@ def _declare(
     wanted = manifest_from_resource(resource, ManagedBy.KUBERNETES, existing)
     uid, findings = _expected_data(name, owner, folder, volume_id)
     if findings and folder.has_data and not _is_own(owner, manifest):
-        return Decision(findings=findings)  # to take it over would hide the loss
+        return Decision(findings=findings)  # taking the data over would hide the loss
     wanted = dataclasses.replace(wanted, collection_uid=uid)
     if manifest is None and folder.has_data and owner.known.collection_uid is not None:
-        # It is written anew. The engine knows better when it runs; else this is nearer than now.
+        # The manifest is new, and its data older. A running engine knows the time of its creation better.
         wanted = dataclasses.replace(wanted, created_at=owner.created_at)
     if wanted == manifest:
         return Decision(findings=findings)
@@ -190,7 +190,7 @@ def _declare(
 
 
 def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> SidecarReport | None:
-    """Report drift: somebody else changed or removed the manifest of this generation."""
+    """Report drift: another writer changed or removed the manifest of this generation."""
     there = folder.manifest
     if there is None:
         what = "was gone beside its data" if folder.has_data and folder.problem is None else None
@@ -206,7 +206,7 @@ def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> S
 
 
 def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
-    """By the resource's uid; or by the data's, when somebody edited that one away."""
+    """Whether the manifest has the resource's uid, or its data's when an edit removed that."""
     if manifest is None:
         return False
     uid = manifest.collection_uid
@@ -221,9 +221,10 @@ def _replace(
     there: Shape,
     volume_id: str | None,
 ) -> Decision:
-    """Nobody knows whose data without a manifest is; and the mark of a drop stands in the manifest.
+    """Drop the collection of another shape where the annotation allows it; otherwise report a conflict.
 
-    Data of the resource's own that is missing comes first: this may be the wrong volume.
+    Without a manifest the owner of the data is unknown, and nothing can be marked as dropped. Missing data
+    of the resource comes first: this may be the wrong volume.
     """
     mark = mark_of(folder.manifest) if folder.manifest is not None else None
     if mark is not None and owner.may_replace(mark) and volume_id is not None:
@@ -241,12 +242,12 @@ def _replace(
 
 
 def mark_of(manifest: Manifest) -> str:
-    """What `vecstow.dev/replace` must say to have this collection replaced, and no later one of its name."""
+    """Return the value of `vecstow.dev/replace` that allows to replace this incarnation alone."""
     return manifest.collection_uid or "-".join(str(value) for value in manifest.shape)
 
 
 def replaced(name: str, owner: Observed, folder: str, manifest: Manifest) -> SidecarReport:
-    """The report that a collection moved to this folder of `.deleted/`, by leave of the annotation."""
+    """Return the report that a collection moved to this folder of `.deleted/`, as the annotation allowed."""
     return SidecarReport(
         name, owner.uid, Reason.REPLACED,
         f"collection {name!r} of another shape ({_text(manifest.shape)}) moved to .deleted/{folder}, "
@@ -261,9 +262,9 @@ def _text(shape: Shape) -> str:
 def _expected_data(
     name: str, owner: Observed, folder: Folder, volume_id: str | None
 ) -> tuple[str | None, tuple[SidecarReport, ...]]:
-    """The uid that the manifest must have, so that the engine misses data that is gone; and what to tell.
+    """Return the uid for the manifest, so that the engine misses data that is gone, and the reports of that.
 
-    A folder with data needs no help: a manifest without a uid takes the one in the data's headers.
+    Where data is there, a manifest without a uid takes the one in the data's headers.
     """
     found = folder.manifest.collection_uid if folder.manifest is not None else None
     if folder.has_data:

@@ -1,4 +1,4 @@
-"""The engine beside the sidecar, over localhost."""
+"""Requests to the engine of the sidecar's pod, over localhost."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TIMEOUT: Final = urllib3.Timeout(connect=1.0, read=30.0)
 
 
 class EngineAway(Exception):
-    """Raised when the engine did not take the poke."""
+    """Raised when the engine took no reports."""
 
 
 class EngineRefuses(EngineAway):
-    """Raised when that is for want of a key, or of the right one: waiting does not help."""
+    """Raised when the engine wants a key, or another one: waiting does not help."""
 
 
 class EngineClient:
-    """Told of what the sidecar found, and that manifests changed."""
+    """A client of one engine."""
 
     def __init__(self, url: str, key: EngineKey | None = None) -> None:
         self._url = url.rstrip("/")
@@ -31,7 +31,7 @@ class EngineClient:
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
 
     def poke(self, findings: Iterable[SidecarReport]) -> None:
-        """`POST /state/refresh`. Raises EngineAway."""
+        """Send the reports, and start a rescan of manifests: `POST /state/refresh`. Raises EngineAway."""
         body = json.dumps({"resources": [finding.document() for finding in findings]})
         try:
             headers = {"Content-Type": "application/json"} | self._key.headers()

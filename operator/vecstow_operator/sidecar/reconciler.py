@@ -50,12 +50,12 @@ class SidecarReconciler:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._settled: dict[str, tuple[Case, Decision]] = {}
-        """By collection: decisions without a change, which hold while the case stays the same."""
+        """Decisions without a change, by collection, which hold while the case stays the same."""
         self._failures: dict[str, str] = {}
-        """By collection: why its last change failed. It is logged once, and tried again in each pass."""
+        """The reason why the last change failed, by collection. It is logged once; each pass tries again."""
         self._reverted = RevertedDrift()
         self._refusal: str | None = None
-        """Why the engine took no report; logged once when a key would help."""
+        """The reason why the engine took no report; logged once when a key would help."""
 
     @property
     def knows_all(self) -> bool:
@@ -102,14 +102,14 @@ class SidecarReconciler:
         if known is not None and known[0] == case:
             return known[1]
         if self._claims.is_away and not case.claims:
-            return Decision()  # nobody knows now whose manifest it is
+            return Decision()  # the owner of the manifest is unknown while the API server is away
         decision = decide(name, case.claims, case.folder, case.volume_id)
         if not decision.changes:
             self._settled[name] = case, decision
         return decision
 
     def _act(self, cases: Mapping[str, Case], decisions: Mapping[str, Decision]) -> list[Decision]:
-        """Change the manifests that differ. Return what was done about each collection."""
+        """Change the manifests that differ. Return the decisions that were carried out."""
         outcomes = []
         remaining = sum(decision.changes for decision in decisions.values())
         for name, decision in decisions.items():
@@ -124,7 +124,7 @@ class SidecarReconciler:
         return outcomes
 
     def _change(self, name: str, case: Case) -> Decision:
-        """Decide again under the lock of the manifests, and write one. Return what was done."""
+        """Decide again under the lock of the manifests, and write one. Return that decision."""
         try:
             done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
         except (VecstowError, OSError) as error:

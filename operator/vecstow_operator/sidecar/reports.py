@@ -27,7 +27,7 @@ class RevertedDrift:
         self._reports: list[tuple[float, SidecarReport]] = []
 
     def add(self, report: SidecarReport, now: float) -> None:
-        """Report this drift from now on. Its message gets the time, which tells one drift from the next."""
+        """Report this drift for a while. The time in its message distinguishes one drift from the next."""
         moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         stamped = dataclasses.replace(report, message=f"{report.message} (since {moment})")
         self._reports.append((now, stamped))
@@ -41,7 +41,7 @@ class RevertedDrift:
 def reports_on_volume(
     volume: CollectionFolders, claims: Claims, reports: Iterable[SidecarReport]
 ) -> Iterator[SidecarReport]:
-    """Yield the reports that follow from folders beside the collections; `reports` are those on claims.
+    """Yield the reports on folders in `.quarantine/` and `.deleted/`; `reports` are those on claims.
 
     Raises OSError.
     """
@@ -56,7 +56,7 @@ def storage_failed(name: str, claims: Iterable[Observed], problem: str) -> tuple
 
 
 def _manifests_set_aside(volume: CollectionFolders, claims: Claims) -> Iterator[SidecarReport]:
-    """Report damaged manifests that nobody has acknowledged. One older than its resource is another's."""
+    """Report damaged manifests without an acknowledgement, except those older than their resource."""
     for name, folders in volume.evidence().items():
         for claim in claims.get(name, ()):
             own = {folder for folder in folders if _follows(folder, claim)}
@@ -73,8 +73,8 @@ def _replacements(
     volume: CollectionFolders, claims: Claims, rivals: Container[str]
 ) -> Iterator[SidecarReport]:
     """Report the collections that resources replaced, until the manager removes the annotation."""
-    for name, rivals_for_name in claims.items():
-        for claim in rivals_for_name:
+    for name, claimants in claims.items():
+        for claim in claimants:
             if Annotation.REPLACE in claim.annotations and claim.uid not in rivals:
                 yield from _replacement(volume, name, claim)
 

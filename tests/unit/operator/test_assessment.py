@@ -27,7 +27,7 @@ def row(**changes):
 def telling(*reasons, rows=(SERVED,), uid="r-1", **state):
     """An engine whose sidecar says this of the resource."""
     told = {uid: tuple(SidecarReport(reason, f"because of {reason}", "do this") for reason in reasons)}
-    return engine_of(pod(*rows, told=told, **state))
+    return engine_of(pod(*rows, reports=told, **state))
 
 
 def extra(*rows):
@@ -176,7 +176,7 @@ def extra(*rows):
                 pod(SERVED),
                 pod(
                     name="vecstow-1",
-                    told={"r-1": (SidecarReport(Reason.VOLUME_REPLACED, "another volume"),)},
+                    reports={"r-1": (SidecarReport(Reason.VOLUME_REPLACED, "another volume"),)},
                 ),
             ),
             Reason.SERVED, "served by vecstow", id="a further pod is on another volume",
@@ -416,36 +416,36 @@ GONE = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own
         pytest.param(GONE_ENGINE, True, id="no engine: nobody can drop it any more"),
         pytest.param(MISSING, False, id="no engine for a moment: it may be made anew"),
         pytest.param(
-            engine_of(pod(told=GONE), wanted_pods=2), False, id="one pod of two is not there yet"
+            engine_of(pod(reports=GONE), wanted_pods=2), False, id="one pod of two is not there yet"
         ),
         pytest.param(SCALED_DOWN, False, id="scaled to zero waits"),
         pytest.param(engine_of(), False, id="no pod yet waits"),
         pytest.param(engine_of(SILENT), False, id="a pod that does not answer is waited for"),
         pytest.param(engine_of(pod(SERVED)), False, id="still served"),
-        pytest.param(engine_of(pod(SERVED, told=GONE)), False, id="told, but the engine has it still"),
+        pytest.param(engine_of(pod(SERVED, reports=GONE)), False, id="told, but the engine has it still"),
         pytest.param(engine_of(pod()), False, id="not served, but the sidecar has not said so"),
-        pytest.param(engine_of(pod(told=GONE)), True, id="moved away, and both say so"),
+        pytest.param(engine_of(pod(reports=GONE)), True, id="moved away, and both say so"),
         pytest.param(
-            engine_of(pod(row(resource_uid=None), told=GONE)), True, id="retained: it is REST's now"
+            engine_of(pod(row(resource_uid=None), reports=GONE)), True, id="retained: it is REST's now"
         ),
         pytest.param(
-            engine_of(pod(row(resource_uid="r-9"), told=GONE)), True, id="a conflict: it is another's"
+            engine_of(pod(row(resource_uid="r-9"), reports=GONE)), True, id="a conflict: it is another's"
         ),
         pytest.param(
-            engine_of(pod(row(name="elsewhere"), told=GONE)), False, id="under another name it is its"
+            engine_of(pod(row(name="elsewhere"), reports=GONE)), False, id="under another name it is its"
         ),
         pytest.param(
-            engine_of(pod(told={"r-2": GONE["r-1"]})), False, id="what is said of another resource"
+            engine_of(pod(reports={"r-2": GONE["r-1"]})), False, id="what is said of another resource"
         ),
         pytest.param(
-            engine_of(pod(told={"r-1": (SidecarReport(Reason.NEWER_FORMAT, "newer"),)})), False,
+            engine_of(pod(reports={"r-1": (SidecarReport(Reason.NEWER_FORMAT, "newer"),)})), False,
             id="the sidecar says something else",
         ),
         pytest.param(
-            engine_of(pod(told=GONE), pod(SERVED, name="vecstow-1")), False, id="one pod of two has it"
+            engine_of(pod(reports=GONE), pod(SERVED, name="vecstow-1")), False, id="one pod of two has it"
         ),
         pytest.param(
-            engine_of(pod(told=GONE), pod(name="vecstow-1", told=GONE)), True, id="no pod of two"
+            engine_of(pod(reports=GONE), pod(name="vecstow-1", reports=GONE)), True, id="no pod of two"
         ),
     ],
 )  # fmt: skip
@@ -483,7 +483,7 @@ def test_state_document_is_read():
         "notes": SERVED,
         "broken": Row("broken", "quarantined", "not valid JSON"),
     }
-    assert state.told == {
+    assert state.reports == {
         "r-1": (
             SidecarReport(Reason.CONFLICT, "taken"),
             SidecarReport(Reason.DATA_MISSING, "taken", "do this"),
@@ -494,7 +494,7 @@ def test_state_document_is_read():
 
 @pytest.mark.parametrize("findings", [None, {}, {"resources": []}], ids=["none", "empty", "no resource"])
 def test_engine_that_no_sidecar_has_told_anything_is_read(findings):
-    assert parse_state(DOCUMENT | {"findings": findings}).told == {}
+    assert parse_state(DOCUMENT | {"findings": findings}).reports == {}
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ DELETE = {"deletionPolicy": "Delete"}
 LEAVING = DELETE | {"is_deleting": True, "has_finalizer": True}
 SERVED = engine_of(pod(row_of(claim())))
 SILENT = engine_of(pod())
-DONE = engine_of(pod(told={"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}))
-REPLACED = engine_of(pod(row_of(claim()), told={"r-1": (SidecarReport(Reason.REPLACED, "it moved"),)}))
+DONE = engine_of(pod(reports={"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}))
+REPLACED = engine_of(pod(row_of(claim()), reports={"r-1": (SidecarReport(Reason.REPLACED, "it moved"),)}))
 READY = status.build(claim(status=HAD), assess(claim(status=HAD), SERVED), {}, NOW)
 
 

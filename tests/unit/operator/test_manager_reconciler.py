@@ -406,7 +406,7 @@ def test_deleted_resource_is_held_until_the_collection_is_away(manager):
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.reason()) == ([FINALIZER], "Deleting")
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.poller.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert manager.cluster.finalizers() == []
     assert manager.cluster.events == [("notes", "Dropped")]
@@ -419,7 +419,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
     manager.run_pass()
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
     for told in ({}, gone):
-        manager.poller.engine = engine_of(pod(told=told))
+        manager.poller.engine = engine_of(pod(reports=told))
         manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     assert manager.cluster.messages == ["collection 'notes' is served no more"]
@@ -428,7 +428,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
 def test_resource_that_never_had_a_collection_has_none_dropped(manager):
     manager.cluster.declare(document(**LEAVING))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.poller.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [])
 
@@ -436,7 +436,7 @@ def test_resource_that_never_had_a_collection_has_none_dropped(manager):
 def test_policy_that_changed_after_the_drop_hides_nothing(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
-    manager.poller.engine = engine_of(pod(told=gone))
+    manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     told = "collection 'notes' is served no more; what it still had is in .deleted/"
@@ -447,7 +447,7 @@ def test_retained_collection_is_not_said_to_be_dropped(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
     row = dataclasses.replace(row_of(claim()), resource_uid=None, generation=None)
-    manager.poller.engine = engine_of(pod(row, told=gone))
+    manager.poller.engine = engine_of(pod(row, reports=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [("notes", "Released")])
 
@@ -455,7 +455,7 @@ def test_retained_collection_is_not_said_to_be_dropped(manager):
 def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
     manager.cluster.declare(document("rival", "r-2", collectionName="notes", **LEAVING))
     gone = {"r-2": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
-    manager.poller.engine = engine_of(pod(row_of(claim()), told=gone))
+    manager.poller.engine = engine_of(pod(row_of(claim()), reports=gone))
     manager.run_pass()
     assert manager.cluster.finalizers("rival") == []
     assert manager.cluster.events == [("rival", "Released")]
@@ -476,7 +476,7 @@ def test_drop_is_told_though_a_rival_has_the_name_by_now(manager, status, messag
     manager.run_pass()
     gone = {"r-1": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
     rival = row_of(claim("rival", "r-2", collectionName="notes"), collection_uid=OTHER_UID)
-    manager.poller.engine = engine_of(pod(rival, told=gone))
+    manager.poller.engine = engine_of(pod(rival, reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
     assert manager.cluster.messages == [message]
@@ -486,7 +486,7 @@ def test_heir_of_a_retained_collection_is_no_drop(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
     gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
     heir = row_of(claim("heir", "r-2", collectionName="notes"))
-    manager.poller.engine = engine_of(pod(heir, told=gone))
+    manager.poller.engine = engine_of(pod(heir, reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Released")]
 
@@ -494,7 +494,7 @@ def test_heir_of_a_retained_collection_is_no_drop(manager):
 def test_leave_to_replace_is_removed_and_told_once_it_was_used(manager):
     manager.cluster.declare(document(annotations={Annotation.REPLACE.value: OTHER_UID}))
     told = {"r-1": (SidecarReport(Reason.REPLACED, "collection 'notes' moved to .deleted/notes-1"),)}
-    manager.poller.engine = engine_of(pod(row_of(claim()), told=told))
+    manager.poller.engine = engine_of(pod(row_of(claim()), reports=told))
     for _ in range(3):
         manager.run_pass()
     assert manager.cluster.documents["notes"]["metadata"]["annotations"] == {Annotation.REPLACE.value: None}
@@ -506,7 +506,7 @@ def test_drift_is_an_event_once_for_each_report(manager):
     manager.cluster.declare(document())
     for message in ("first", "first", "second"):
         told = {"r-1": (SidecarReport(Reason.DRIFT_REVERTED, message),)}
-        manager.poller.engine = engine_of(pod(row_of(claim()), told=told))
+        manager.poller.engine = engine_of(pod(row_of(claim()), reports=told))
         manager.run_pass()
         manager.run_pass()
     assert manager.cluster.events == [

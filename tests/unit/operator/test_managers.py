@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vecstow_operator.plugin.managers import STALE_SECONDS, told
+from vecstow_operator.plugin.managers import STALE_SECONDS, sentence_of
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -24,5 +24,5 @@ def lease(holder, seconds):
     ],
 )
 def test_manager_that_does_not_renew_its_lease_is_away(spec, expected):
-    said = told(spec, NOW)
+    said = sentence_of(spec, NOW)
     assert (said is None) if expected is None else said.startswith(expected)

@@ -55,7 +55,7 @@ def plugin(monkeypatch):
     cluster = SimpleNamespace(patch_metadata=patch_metadata)
     objects = SimpleNamespace(create_namespaced_custom_object=create)
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr("vecstow_operator.plugin.status.absence", lambda *_: None)
+    monkeypatch.setattr("vecstow_operator.plugin.status.missing_manager", lambda *_: None)
     monkeypatch.setattr(resources.client, "CustomObjectsApi", lambda api: objects)
     seen.run = lambda *arguments: CliRunner().invoke(cli.app, arguments)
     return seen
@@ -69,7 +69,7 @@ def refusal(result):
 def missing(uid):
     """An engine that misses the data of that incarnation, and its sidecar says so."""
     told = {RESOURCE.uid: (SidecarReport(Reason.DATA_MISSING, "it is gone"),)}
-    return engine_of(pod(row_of(RESOURCE, collection_uid=uid, **LOST), told=told))
+    return engine_of(pod(row_of(RESOURCE, collection_uid=uid, **LOST), reports=told))
 
 
 @pytest.mark.parametrize(

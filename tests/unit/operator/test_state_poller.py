@@ -21,7 +21,7 @@ from vecstow_operator.manager.state_poller import (
 )
 from vecstow_operator.plugin import survey
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.plugin.survey import asked
+from vecstow_operator.plugin.survey import pod_state
 from vecstow_operator.vocabulary import Label
 
 
@@ -78,7 +78,7 @@ def test_engine_is_there_as_long_as_anything_of_it_is(stateful_sets, pods, expec
 )
 def test_pod_whose_answer_the_plugin_does_not_understand_hides_no_other(answer):
     proxy = SimpleNamespace(pod="vecstow-0", call=lambda *_, **__: answer)
-    assert asked(proxy, "p-1", []).problem.startswith("its answer is not understood: ")
+    assert pod_state(proxy, "p-1", []).problem.startswith("its answer is not understood: ")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def reasons(status):
 
 READY = status_of(SERVED)
 PENDING = status_of()
-CONFLICT = status_of(told={"r-1": (SidecarReport(Reason.CONFLICT, "taken"),)})
+CONFLICT = status_of(reports={"r-1": (SidecarReport(Reason.CONFLICT, "taken"),)})
 QUARANTINED = status_of(row(state="quarantined", reason="damaged"))
 DEGRADED = status_of(row(state="degraded", reason="1 point is withheld"))
 FULL = status_of(SERVED, is_full=True)
