@@ -14,7 +14,7 @@ from vecstow_operator.keys import KeyFile
 from vecstow_operator.kube import refusal
 from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.engines import EngineView, orphans
-from vecstow_operator.observed import finalizers, observed
+from vecstow_operator.observed import finalizers
 from vecstow_operator.plugin.adoption import resource_of
 from vecstow_operator.plugin.options import Context, Engine, Names, Namespace, Resources
 from vecstow_operator.plugin.proxy import NoAnswer
@@ -72,8 +72,7 @@ def accept_empty(
     Only the present loss is accepted: a later one is reported again.
     """
     session = Session.open(context, namespace, key_file)
-    document = session.document(name)
-    resource = observed(document)
+    resource = session.resource(name)
     assessment = assess(resource, session.found.engines.get(resource.engine, EngineView(resource.engine)))
     lost = assessment.known.collection_uid
     if lost is None:
@@ -82,7 +81,7 @@ def accept_empty(
         raise Refused(
             f"vectorcollection/{name} has no loss to accept: {assessment.reason}: {assessment.message}"
         )
-    session.patch(document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
+    session.patch(session.document(name), {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
     typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
 
 
@@ -103,7 +102,7 @@ def release(
     there = {document["metadata"]["name"]: document for document in session.found.documents}
     refuse_missing(names, set(there), "no resource")
     for name in names or sorted(there):
-        if observed(there[name]).has_finalizer:
+        if session.resource(name).has_finalizer:
             others = finalizers(there[name]["metadata"]["finalizers"], held=False)
             session.patch(there[name], {"finalizers": others})
             typer.echo(f"vectorcollection/{name} released")

@@ -12,6 +12,7 @@ from kubernetes import client
 from vecstow_operator.keys import EngineKey
 from vecstow_operator.kube import Changed
 from vecstow_operator.kubeconfig import client_of
+from vecstow_operator.observed import Observed
 from vecstow_operator.plugin.proxy import EngineProxy
 from vecstow_operator.plugin.survey import Survey, survey
 
@@ -40,6 +41,13 @@ class Session:
         for document in self.found.documents:
             if document["metadata"]["name"] == name:
                 return document
+        raise Refused(f"vectorcollection/{name} does not exist")
+
+    def resource(self, name: str) -> Observed:
+        """Return the resource of that name, as decisions see it. Raises Refused."""
+        for resource in self.found.resources:
+            if resource.name == name:
+                return resource
         raise Refused(f"vectorcollection/{name} does not exist")
 
     def patch(self, document: Mapping[str, Any], changed: dict[str, Any]) -> None:

@@ -35,10 +35,11 @@ class Survey:
     pods: list[Any] = field(default_factory=list)
     """The pods of engines."""
 
-    @property
-    def resources(self) -> list[Observed]:
-        """The resources, as decisions see them."""
-        return [observed(document) for document in self.documents]
+    resources: list[Observed] = field(init=False)
+    """The resources, as decisions see them."""
+
+    def __post_init__(self) -> None:
+        self.resources = [observed(document) for document in self.documents]
 
 
 def survey(api: client.ApiClient, namespace: str, key: EngineKey) -> Survey:

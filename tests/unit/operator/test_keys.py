@@ -120,6 +120,13 @@ def test_a_file_wins_over_the_environment_and_the_key_there_over_its_file(monkey
     assert EngineKey(one).headers() == {"api-key": "one"}
 
 
+@pytest.mark.parametrize("content", [b"key\n", b"key\r\n", b"\xef\xbb\xbfkey\r\n", b"\n  key  \n"])
+def test_what_editors_add_around_a_key_is_not_sent(tmp_path, content):
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    assert EngineKey(file).headers() == {"api-key": "key"}
+
+
 @pytest.mark.parametrize("content", [b"", b"  \n", b"two keys", b"a\nb", b"k\xff", b"k\x00"])
 def test_what_is_no_key_is_not_sent_and_not_quoted(tmp_path, content):
     file = tmp_path / "key"
