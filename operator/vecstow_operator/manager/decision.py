@@ -24,8 +24,8 @@ Until then the status stays that of the generation before, with its `observedGen
 class NoChange:
     """Nothing to write now."""
 
-    is_settled: bool
-    """Whether it stays so until the resource or its engine changes."""
+    is_up_to_date: bool
+    """Whether the resource needs no write until it or its engine changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ def decide(cached: CachedResource, engine: EngineView, age: Age) -> Decision:
 def _status_change(cached: CachedResource, assessment: Assessment, age: Age) -> NoChange | WriteStatus:
     wanted = status.build(cached.resource, assessment, cached.status, age.now_rfc3339)
     if status.is_same(wanted, cached.status) and not age.is_look_due:
-        return NoChange(is_settled=True)
+        return NoChange(is_up_to_date=True)
     if age.seconds_of_generation < PENDING_SECONDS and _may_be_followed_soon(cached, assessment):
-        return NoChange(is_settled=False)
+        return NoChange(is_up_to_date=False)
     if not status.is_due(wanted, cached.status, age.seconds_since_patch):
-        return NoChange(is_settled=False)
+        return NoChange(is_up_to_date=False)
     return WriteStatus(wanted)
 
 

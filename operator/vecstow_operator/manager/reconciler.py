@@ -30,9 +30,9 @@ from vecstow_operator.manager.history import History, look_seconds
 from vecstow_operator.manager.refusals import Refusals
 from vecstow_operator.manager.resource_cache import CachedResource
 from vecstow_operator.manager.resource_list import ResourceList
-from vecstow_operator.manager.settled import Pair, Settled
 from vecstow_operator.manager.state_poller import StatePoller
 from vecstow_operator.manager.status import reason_of_not_ready
+from vecstow_operator.manager.up_to_date import Pair, UpToDate
 from vecstow_operator.manager.writer import ResourceWriter
 from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import Reason
@@ -65,7 +65,7 @@ class ManagerReconciler:
         self._engines = EngineList(poller, tick_seconds)
         self._history = History()
         self._refusals = Refusals(WRITE_BACKOFF)
-        self._settled = Settled()
+        self._up_to_date = UpToDate()
         self._is_away = False
         """Whether the last pass got no complete answer from the API server."""
 
@@ -150,12 +150,12 @@ class ManagerReconciler:
             uid: (cached, self._engines.view(cached.resource.engine, now))
             for uid, cached in self._resources.by_uid.items()
         }
-        self._settled.forget_changed(pairs)
+        self._up_to_date.forget_changed(pairs)
         self._refusals.forget_all_but(pairs)
         return [
             (cached, engine)
             for uid, (cached, engine) in pairs.items()
-            if (uid not in self._settled or cached.observed_at < looked_after)
+            if (uid not in self._up_to_date or cached.observed_at < looked_after)
             and self._refusals.reason(uid, cached.version, now) is None
         ]
 
@@ -163,10 +163,10 @@ class ManagerReconciler:
 
     def _act(self, decisions: Iterable[Decision]) -> None:
         """Carry out the decisions, several at once."""
-        for settled in self._writer.side_by_side(self._carry_out, decisions):
+        for pair in self._writer.side_by_side(self._carry_out, decisions):
             self._metrics.queue_depth.dec()
-            if settled is not None:
-                self._settled.add(settled)
+            if pair is not None:
+                self._up_to_date.add(pair)
 
     def _carry_out(self, decision: Decision) -> Pair | None:
         """Write one change and post its event. Return the resource and its engine when that was all."""
@@ -174,23 +174,23 @@ class ManagerReconciler:
             return None
         resource = decision.cached.resource
         try:
-            is_settled = self._write(decision)
+            is_up_to_date = self._write(decision)
         except (Changed, Away) as error:
             self._note_refusal(decision.cached, error)
             return None
         self._refusals.forget(resource.uid)
         if decision.event is not None:
             self._events.post(resource, decision.event)
-        return (decision.cached, decision.engine) if is_settled else None
+        return (decision.cached, decision.engine) if is_up_to_date else None
 
     def _write(self, decision: Decision) -> bool:
-        """Make the change. Return whether the resource is settled then. Raises Changed or Away."""
+        """Make the change. Return whether the resource is up to date then. Raises Changed or Away."""
         cached = decision.cached
         if decision.reverted is not None:
             self._events.post_drift(cached.resource, decision.reverted)
         match decision.change:
-            case NoChange(is_settled):
-                return is_settled
+            case NoChange(is_up_to_date):
+                return is_up_to_date
             case SetFinalizer(is_held):
                 self.finalizers.set(cached, is_held=is_held)
             case RemoveAnnotation(annotation):

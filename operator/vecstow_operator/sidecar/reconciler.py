@@ -49,7 +49,7 @@ class SidecarReconciler:
         self._engine_client = engine_client
         self._metrics = metrics
         self._heartbeat = heartbeat
-        self._settled: dict[str, tuple[Case, Decision]] = {}
+        self._unchanged: dict[str, tuple[Case, Decision]] = {}
         """Decisions without a change, by collection, which hold while the case stays the same."""
         self._failures: dict[str, str] = {}
         """The reason why the last change failed, by collection. It is logged once; each pass tries again."""
@@ -92,20 +92,20 @@ class SidecarReconciler:
 
     def _decide(self, cases: Mapping[str, Case]) -> dict[str, Decision]:
         """Return a decision for each case."""
-        self._settled = {name: known for name, known in self._settled.items() if name in cases}
+        self._unchanged = {name: known for name, known in self._unchanged.items() if name in cases}
         self._failures = {name: reason for name, reason in self._failures.items() if name in cases}
         return {name: self._decision(name, case) for name, case in cases.items()}
 
     def _decision(self, name: str, case: Case) -> Decision:
         self._heartbeat.beat()
-        known = self._settled.get(name)
+        known = self._unchanged.get(name)
         if known is not None and known[0] == case:
             return known[1]
         if self._claims.is_away and not case.claims:
             return Decision()  # the owner of the manifest is unknown while the API server is away
         decision = decide(name, case.claims, case.folder, case.volume_id)
         if not decision.changes:
-            self._settled[name] = case, decision
+            self._unchanged[name] = case, decision
         return decision
 
     def _act(self, cases: Mapping[str, Case], decisions: Mapping[str, Decision]) -> list[Decision]:

@@ -42,7 +42,7 @@ def decided(engine, *, seconds=60.0, is_look_due=False, was_followed=False, **fi
 @pytest.mark.parametrize(
     ("engine", "fields", "change"),
     [
-        pytest.param(SERVED, {"status": READY}, NoChange(is_settled=True), id="as it is"),
+        pytest.param(SERVED, {"status": READY}, NoChange(is_up_to_date=True), id="as it is"),
         pytest.param(SERVED, DELETE, SetFinalizer(is_held=True), id="no finalizer yet"),
         pytest.param(SERVED, {"has_finalizer": True}, SetFinalizer(is_held=False), id="retained"),
         pytest.param(
@@ -51,7 +51,7 @@ def decided(engine, *, seconds=60.0, is_look_due=False, was_followed=False, **fi
         pytest.param(DONE, LEAVING, SetFinalizer(is_held=False), id="the drop is done"),
         pytest.param(SERVED, LEAVING, WriteStatus, id="the drop is not done"),
         pytest.param(SILENT, {}, WriteStatus, id="not followed"),
-        pytest.param(SILENT, {"seconds": PENDING_SECONDS - 1}, NoChange(is_settled=False), id="just new"),
+        pytest.param(SILENT, {"seconds": PENDING_SECONDS - 1}, NoChange(is_up_to_date=False), id="just new"),
         pytest.param(
             REPLACED,
             {"annotations": {Annotation.REPLACE.value: OTHER_UID}},

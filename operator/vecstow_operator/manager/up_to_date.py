@@ -11,8 +11,8 @@ Pair = tuple[CachedResource, EngineView]
 """A resource and its engine, as a pass saw them."""
 
 
-class Settled:
-    """The resources without a needed write, by uid, as a pass saw them."""
+class UpToDate:
+    """The resources that needed no write, by uid, as a pass saw them."""
 
     def __init__(self) -> None:
         self._pairs: dict[str, Pair] = {}
