@@ -1,11 +1,20 @@
-"""A damaged collection that is repaired: what is served then was acknowledged, and what is not is listed."""
+"""A damaged collection that is repaired: what is served then was acknowledged, and what is not is listed.
+
+Of a damaged `points.db`, every point that SQLite still finds by its slot is saved, and what the log has.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tests.crash.damage.cases import Case
 from tests.crash.damage.reading import Seen, see
@@ -20,11 +29,14 @@ def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) ->
     """How it ended, and what is wrong with that."""
     volume.lay(data, volume.labels[case.label], case.content)
     before = _contents(data)
+    reached = reached_points(volume, case, name, data)
     done = repair_volume(data).collections
     others = {other: mended.outcome for other, mended in done.items() if other != name}
     wrong = [f"{other} is {end} too" for other, end in others.items() if end is not RepairOutcome.SOUND]
     if done[name].outcome is RepairOutcome.IMPOSSIBLE:
         changed = {path for path, raw in _contents(data).items() if before.get(path) != raw}
+        wrong += [f"{sorted(reached)[:5]} can be read, and nothing is saved"] if reached else []
+        wrong += [] if done[name].plan.hint else ["nothing says what to do instead"]
         return "repair impossible", wrong + [f"it is changed: {path}" for path in changed]
     if done[name].outcome is not RepairOutcome.REPAIRED:
         return "not repaired", [*wrong, f"it is {done[name].outcome}: {done[name].plan}"]
@@ -38,6 +50,7 @@ def repair(volume: Volume, case: Case, name: str, data: Path, chance: Random) ->
             seen = asyncio.run(see(engine, other, truth.ids, chance))
             if other == name:
                 wrong += _judge(truth, seen, done[name], data)
+                wrong += _judge_saved(case, truth, seen, reached)
             else:
                 wrong += judge_neighbour(other, truth, seen)
     return "repaired", [f"repaired: {told}" for told in wrong]
@@ -62,6 +75,50 @@ def _judge(truth: Truth, seen: Seen, mended: CollectionRepair, data: Path) -> li
     if len(missing) > unnamed and not is_older and not mended.plan.warnings:
         wrong.append(f"{sorted(missing)[:5]} are lost, and nothing says so")
     return wrong
+
+
+def _judge_saved(case: Case, truth: Truth, seen: Seen, reached: set[str]) -> list[str]:
+    """The log is intact where the table is damaged."""
+    if not _is_table(case):
+        return []
+    at_checkpoint = truth.states[truth.applied]
+    logged = {i for i, point in truth.last.items() if at_checkpoint.get(i) != point}
+    lost = (reached & truth.last.keys() | logged) - seen.points.keys()
+    return [f"{sorted(lost)[:5]} can be read, and are not saved"] if lost else []
+
+
+def reached_points(volume: Volume, case: Case, name: str, data: Path) -> set[str]:
+    """The ids of the points that SQLite finds by their slots in a damaged table, as they were before."""
+    if not _is_table(case):
+        return set()
+    whole = data.with_name("whole")
+    volume.lay(whole, volume.labels[case.label], volume.files[volume.labels[case.label]])
+    slots = range(2 * len(volume.live[name].ids))
+    before, after = (_rows_by_slot(folder / name, slots) for folder in (whole, data))
+    return {row[1].decode() for slot, row in before.items() if after.get(slot) == row}
+
+
+def _is_table(case: Case) -> bool:
+    return case.label.endswith(("points.db", "points.db-wal"))
+
+
+def _rows_by_slot(folder: Path, slots: Iterable[int]) -> dict[int, tuple[Any, ...]]:
+    """One look-up a slot, in a copy: SQLite changes what it opens with a `-wal`."""
+    found = {}
+    with tempfile.TemporaryDirectory(dir=folder.parent.parent) as copy:
+        for path in folder.glob("points.db*"):
+            shutil.copy(path, copy)
+        with closing(sqlite3.connect(Path(copy) / "points.db")) as table:
+            table.text_factory = bytes
+            table.execute("PRAGMA writable_schema=ON")
+            for slot in slots:
+                with suppress(sqlite3.Error):
+                    row = table.execute(
+                        "SELECT * FROM points NOT INDEXED WHERE rowid = ?", (slot,)
+                    ).fetchone()
+                    if row is not None:
+                        found[slot] = row
+    return found
 
 
 def _is_of_the_log(told: str) -> bool:

@@ -56,17 +56,22 @@ def test_points_that_a_lost_record_deleted_are_as_they_were_before_it(store):
     assert any("as they were before" in warning for warning in done.plan.warnings)
 
 
-def test_damaged_header_of_a_segment_keeps_no_record_back(store):
-    """They prove themselves by the seed as it stands there."""
-    flip(store.segment, 40)
-    assert store.repair().outcome is RepairOutcome.REPAIRED
-    assert store.served() == store.points
-
-
-def test_lost_header_of_a_segment_keeps_no_record_back_where_two_agree_on_its_seed(store):
-    zero(store.segment, 0, HEADER_BYTES)
-    assert store.repair().plan.losses == ()
-    assert store.served() == store.points
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda s: flip(s.segment, 40), id="a bit"),
+        pytest.param(lambda s: zero(s.segment, 0, HEADER_BYTES), id="all of it"),
+    ],
+)
+def test_records_behind_a_damaged_header_are_told_as_a_loss_that_names_the_file(store, damage):
+    """The header has the seed of their checksums, so nothing proves them."""
+    damage(store)
+    place, first = str(store.segment.relative_to(store.data)), int(store.segment.stem)
+    done = store.repair()
+    assert store.served() == store.checkpointed
+    [loss] = done.plan.losses
+    assert (loss.records, loss.file) == ((first, None), place)
+    assert any("as they were before" in warning for warning in done.plan.warnings)
 
 
 @pytest.mark.parametrize("length", [0, 100, HEADER_BYTES])
@@ -79,16 +84,6 @@ def test_segment_of_which_nothing_is_left_is_told_as_a_loss_of_nobody_knows_how_
     [loss] = done.plan.losses
     assert (loss.records, loss.file) == ((first, None), place)
     assert done.plan.warnings
-
-
-def test_one_record_alone_does_not_prove_the_seed_of_a_lost_header(store):
-    """Any bytes have a seed with which they pass."""
-    raw, first = store.segment.read_bytes(), int(store.segment.stem)
-    second = records(store)[1].offset
-    store.segment.write_bytes(bytes(HEADER_BYTES) + raw[HEADER_BYTES:second])
-    done = store.repair()
-    assert store.served() == store.checkpointed
-    assert sequences(done) == [(first, None)]
 
 
 def test_torn_tail_is_no_loss(store):
@@ -170,7 +165,19 @@ def test_record_before_a_lost_one_is_not_the_last_word_on_what_the_table_lacks(t
     again = StoreOnDisk(notes.data)
     assert again.points() == {"b": 2, "d": 4}
     again.close()
-    assert {loss.id for loss in done.plan.losses} == {"a", "c"}
+    assert [loss.id for loss in done.plan.losses] == ["a"]
+
+
+def test_records_before_a_lost_one_are_lost_with_it_where_nothing_tells_what_the_table_contains(store):
+    """The lost record may have deleted what they write, and a checkpoint may have contained it."""
+    first, second, last = records(store)
+    flip(store.segment, second.offset + 45)
+    store.table.unlink()
+    done = store.repair()
+    assert store.served() == {"p2": 4001}
+    assert (first.sequence - 1, last.sequence) == (first.previous, second.sequence + 1)
+    assert (first.sequence, second.sequence) in sequences(done)
+    assert done.plan.lost_records == 2
 
 
 def test_intact_record_behind_a_torn_one_of_the_same_sync_is_not_applied(store):

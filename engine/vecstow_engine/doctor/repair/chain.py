@@ -1,43 +1,35 @@
-"""What a damaged log still proves: records in their order, across what is lost. Pure.
+"""What a damaged log still proves: records in their order, across what is lost.
 
 A record says which one it follows, so a gap shows as a record that follows an unknown one. Records behind a
 gap count as long as something says that the gap was durable; what follows the last durable one and a gap is a
-torn tail, as in recovery, and does not count.
+torn tail, as in recovery, and does not count. A segment without a readable header tells nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-from vecstow_engine.doctor.repair.seeds import seed_before
-from vecstow_engine.storage.collection_identity import Identity
-from vecstow_engine.storage.log.replay import Extent, FoundSegment, Runs, read_runs
-from vecstow_engine.storage.log.segment import HEADER_BYTES, SegmentHeader
+from crc32c import crc32c
 
-SEED_OFFSET: Final = 8 + 4 + 16 + 4 + 1 + 1 + 2 + 8 + 8
+from vecstow_engine.doctor.check.content import content_problem
+from vecstow_engine.storage.log.effects import Effect, Upsert, decode_effect
+from vecstow_engine.storage.log.replay import Extent, FoundSegment, Runs
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records that were durable and are lost: those after `after`, up to and with `upto`."""
+    """Records that are lost: those after `after`, up to and with `upto`."""
 
     after: int
-    upto: int
+    upto: int | None
+    """None: any that may have been in a segment, or a log, of which nothing is left."""
     file: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Records after `after` that may have been in a segment, or a log, of which nothing is left."""
-
-    after: int
-    file: str
-    reason: str = "the segment's header is lost, and with it whatever records it held"
+    offset: int = 0
+    reason: str = "lost, though durable once: missing, or not passing the checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +40,33 @@ class Chain:
     gaps: tuple[Gap, ...]
     newest: int
     """The highest sequence that any intact header or record speaks of; 0 when there is none."""
-    unread: Unread | None = None
-    """The newest segment, when its header is lost: nothing tells what it held."""
 
     def lost(self, applied: int) -> tuple[Gap, ...]:
-        """The gaps that no checkpoint covers."""
-        return tuple(
-            dataclasses.replace(gap, after=max(gap.after, applied)) for gap in self.gaps if gap.upto > applied
-        )
+        """Return the gaps that no checkpoint covers."""
+        left = (gap for gap in self.gaps if gap.upto is None or gap.upto > applied)
+        return tuple(replace(gap, after=max(gap.after, applied)) for gap in left)
 
-    def decisive_after(self, applied: int) -> int:
-        """Records above this sequence are followed by every other one that `applied` contains."""
-        return max((gap.after for gap in self.gaps if gap.after < applied), default=-1)
+    def effects(self, stride: int, data: Path) -> Iterator[tuple[Any, ...]]:
+        """Yield (id, sequence, row, row checksum, payload, flaw, file, offset) of each id in each record.
+
+        Sequences ascend. A deleted id has no row. Of an id twice in a record the last place counts.
+        """
+        for extent in self.extents:
+            file = os.path.relpath(extent.segment.path, data)
+            for record in extent.records():
+                for point_id, row, payload in _changes(decode_effect(record, stride)):
+                    flaw = content_problem(point_id, payload) if row is not None else None
+                    checksum = crc32c(row) if row is not None else None
+                    yield point_id, record.sequence, row, checksum, payload, flaw, file, record.offset
 
 
-def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
+def chain_of(segments: Sequence[FoundSegment], applied: int | None, stride: int) -> Chain:
     """Follow the records of all segments. `applied`: what the point table contains; None: unknown."""
     runs = Runs(segments)
-    durable = max(
-        [applied or 0, *(_synced(segment) for segment in segments)],
-        default=0,
-    )
+    durable = max([applied or 0, *map(_synced, segments)])
     extents: list[Extent] = []
     gaps: list[Gap] = []
-    last = _beginning(runs, applied)
+    last = first = _beginning(runs, applied)
     while True:
         for extent in runs.follow(last):
             extents.append(extent)
@@ -80,42 +75,61 @@ def chain_of(segments: Sequence[FoundSegment], applied: int | None) -> Chain:
             break
         following = runs.first_followed(above=last)
         upto = durable if following is None else min(following, durable)
-        gaps.append(_gap(segments, last, upto))
+        gaps.append(Gap(last, upto, *_place(segments, last)))
         last = upto
-    return Chain(tuple(extents), tuple(gaps), _newest(segments), _unread(segments, last))
+    chain = _without_unusable(Chain(tuple(extents), tuple(gaps), _newest(segments)), stride)
+    chain = _without_overtaken(chain, first, applied)
+    return replace(chain, gaps=(*chain.gaps, *_unread(segments, last)))
 
 
-def readable(segment: FoundSegment, identity: Identity) -> FoundSegment:
-    """The segment, with what its records still prove when its header does not.
+def _without_unusable(chain: Chain, stride: int) -> Chain:
+    """Return the chain with the records that pass their checksums but cannot be applied as gaps."""
+    usable: list[Extent] = []
+    gaps = list(chain.gaps)
+    for extent in chain.extents:
+        for record in extent.records():
+            try:
+                decode_effect(record, stride)
+            except ValueError:
+                gaps.append(Gap(record.previous, record.sequence, str(extent.segment.path), record.offset))
+                usable.append(replace(extent, upto=record.previous))
+                extent = replace(extent, after=record.sequence)
+        usable.append(extent)
+    gaps.sort(key=lambda gap: gap.after)
+    return replace(chain, extents=tuple(part for part in usable if part.upto > part.after), gaps=tuple(gaps))
 
-    Its seed is taken as it stands, and then as the first record has it: only if it is right do records pass
-    their checksums.
+
+def _without_overtaken(chain: Chain, first: int, applied: int | None) -> Chain:
+    """Return the chain without the records before a gap that the point table contains, or may contain.
+
+    What the gap had on their ids is in the table, and not known. They are lost with it.
     """
-    if segment.header is not None or segment.size < HEADER_BYTES:
-        return segment
-    for seed, records_min in ((_standing_seed(segment.path), 1), (seed_before(segment.path), 2)):
-        if seed is None:
-            continue
-        found = read_runs(segment.path, SegmentHeader(identity, segment.first_sequence, 0, seed))
-        if sum(run.count for run in found.runs) >= records_min:
-            return found
-    return segment
+    contained = [gap for gap in chain.gaps if applied is None or gap.after < applied]
+    if not contained:
+        return chain
+    extents = tuple(extent for extent in chain.extents if extent.after > contained[-1].after)
+    gaps = replace(contained[-1], after=first), *chain.gaps[len(contained) :]
+    return replace(chain, extents=extents, gaps=gaps)
 
 
-def _standing_seed(path: Path) -> int:
-    with path.open("rb") as stream:
-        stream.seek(SEED_OFFSET)
-        return int.from_bytes(stream.read(4), "little")
+def _changes(effect: Effect) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+    if not isinstance(effect, Upsert):
+        yield from ((point_id, None, None) for point_id in effect.ids)
+        return
+    last_place = {point_id: line for line, point_id in enumerate(effect.ids)}
+    for point_id, line in last_place.items():
+        yield point_id, effect.rows[line].tobytes(), effect.payloads[line]
 
 
-def _unread(segments: Sequence[FoundSegment], last: int) -> Unread | None:
+def _unread(segments: Sequence[FoundSegment], last: int) -> Iterator[Gap]:
     """A segment has its name only with a durable header, so one without may have held records.
 
     What an older one held is told by the headers and records behind it.
     """
-    if not segments or segments[-1].header is not None:
-        return None
-    return Unread(max(last, segments[-1].first_sequence - 1), str(segments[-1].path))
+    if segments and segments[-1].header is None:
+        reason = "the segment's header is lost, and with it whatever records it held"
+        newest = segments[-1]
+        yield Gap(max(last, newest.first_sequence - 1), None, str(newest.path), reason=reason)
 
 
 def _beginning(runs: Runs, applied: int | None) -> int:
@@ -132,23 +146,15 @@ def _synced(segment: FoundSegment) -> int:
 
 
 def _newest(segments: Sequence[FoundSegment]) -> int:
-    return max(_mentioned(segments), default=0)
+    headers = [segment.header for segment in segments if segment.header is not None]
+    runs = [run for segment in segments for run in segment.runs]
+    of_headers = [max(header.synced, header.first_sequence - 1) for header in headers]
+    return max([0, *of_headers, *(max(run.last, run.synced) for run in runs)])
 
 
-def _mentioned(segments: Sequence[FoundSegment]) -> Iterator[int]:
-    for segment in segments:
-        if segment.header is not None:
-            yield segment.header.synced
-            yield segment.header.first_sequence - 1
-        for run in segment.runs:
-            yield run.last
-            yield run.synced
-
-
-def _gap(segments: Sequence[FoundSegment], last: int, upto: int) -> Gap:
+def _place(segments: Sequence[FoundSegment], last: int) -> tuple[str, int]:
     """Where the lost records must have stood: where the segment that begins before them breaks off."""
     before = [segment for segment in segments if segment.first_sequence <= last + 1]
-    segment = before[-1] if before else segments[0] if segments else None
-    if segment is None:
-        return Gap(last, upto, "", 0)
-    return Gap(last, upto, str(segment.path), segment.valid_bytes if before else 0)
+    if before:
+        return str(before[-1].path), before[-1].valid_bytes
+    return (str(segments[0].path) if segments else ""), 0

@@ -13,6 +13,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.collection_identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, rfc3339
 from vecstow_engine.storage.log.replay import FoundSegment, read_headers, read_log
+from vecstow_engine.storage.log.segment import SegmentHeader
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.records import Meta
 from vecstow_engine.storage.rows_header import read_header
@@ -30,23 +31,17 @@ class Claims:
     header: Identity | None
     """Of `vectors.bin`."""
     meta: Meta | None
-    """The newest meta row of `points.db` that fits its checksum."""
+    """Of `points.db`."""
     segments: tuple[FoundSegment, ...] = ()
     """Of the log of `uid`."""
 
     @property
     def uid(self) -> str | None:
         """The incarnation that most of them name; of equals the meta row's, the header's, the manifest's."""
-        said = [
-            claim
-            for claim in (
-                self.meta.uid if self.meta else None,
-                self.header.uid if self.header else None,
-                self.manifest.collection_uid if self.manifest else None,
-            )
-            if claim is not None
-        ]
-        return Counter(said).most_common(1)[0][0] if said else None
+        of_data = [claim.uid for claim in (self.meta, self.header) if claim is not None]
+        of_manifest = [self.manifest.collection_uid] if self.manifest else []
+        said = Counter([*of_data, *filter(None, of_manifest)])
+        return said.most_common(1)[0][0] if said else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,8 @@ def read_claims(layout: Layout, name: str, meta: Meta | None) -> Claims:
 
 def judge(claims: Claims) -> Identification:
     """Which collection this is. Pure."""
-    manifest, uid = claims.manifest, claims.uid or _uid_of(claims.segments)
+    newest = newest_header(claims.segments)
+    manifest, uid = claims.manifest, claims.uid or (newest.identity.uid if newest is not None else None)
     stranger = _stranger(claims, uid)
     if stranger is not None:
         return Identification(manifest, stranger, "put the right file back")
@@ -123,10 +119,8 @@ def _identity(claims: Claims, uid: str | None) -> Identity | None:
     """The shape by the header of the rows, by the newest header of the log, by the manifest."""
     if claims.header is not None:
         return claims.header
-    headers = [s.header.identity for s in claims.segments if s.header is not None]
-    of_uid = [identity for identity in headers if identity.uid == uid]
-    if of_uid:
-        return of_uid[-1]
+    if (newest := newest_header(claims.segments)) is not None and newest.identity.uid == uid:
+        return newest.identity
     if claims.manifest is not None and uid is not None:
         return identity_of(claims.manifest, uid)
     return None
@@ -162,6 +156,7 @@ def _owner(folder: Path) -> str | None:
     return headers[-1].identity.name if headers else None
 
 
-def _uid_of(segments: Sequence[FoundSegment]) -> str | None:
+def newest_header(segments: Sequence[FoundSegment]) -> SegmentHeader | None:
+    """Return the header of the newest segment that has one."""
     headers = [segment.header for segment in segments if segment.header is not None]
-    return headers[-1].identity.uid if headers else None
+    return headers[-1] if headers else None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vecstow_engine.doctor.repair.elsewhere import Elsewhere
 from vecstow_engine.doctor.repair.observation import Observation, observe
 from vecstow_engine.doctor.repair.plan import (
     CollectionRepair,
@@ -17,7 +16,7 @@ from vecstow_engine.doctor.repair.plan import (
     RepairPlan,
     no_progress,
 )
-from vecstow_engine.doctor.repair.planner import all_losses, make_plan
+from vecstow_engine.doctor.repair.planner import Elsewhere, all_losses, make_plan
 from vecstow_engine.doctor.repair.salvage import Salvage
 from vecstow_engine.doctor.repair.staging import build, refuse_without_room, verify
 from vecstow_engine.doctor.repair.swap import (

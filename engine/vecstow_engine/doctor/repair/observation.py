@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vecstow_engine.doctor.check import CheckReport, Finding, Severity
 from vecstow_engine.doctor.check.advice import LATER_RELEASE
 from vecstow_engine.doctor.check.collection import examine
 from vecstow_engine.doctor.check.inquiry import Inquiry, StartOutcome
-from vecstow_engine.doctor.repair.chain import Unread
-from vecstow_engine.doctor.repair.claims import Claims, Identification, judge, read_claims
+from vecstow_engine.doctor.repair.chain import Gap
+from vecstow_engine.doctor.repair.claims import Claims, Identification, judge, newest_header, read_claims
+from vecstow_engine.doctor.repair.evidence import Evidence
 from vecstow_engine.doctor.repair.plan import Progress
-from vecstow_engine.doctor.repair.salvage import Salvage, TableReading, salvage
-from vecstow_engine.model.errors import NewerFormat, StorageError
+from vecstow_engine.doctor.repair.salvage import Salvage, salvage
+from vecstow_engine.doctor.repair.table import DamagedTable, damaged_table
+from vecstow_engine.model.errors import NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.collection_identity import identity_of
 from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
-from vecstow_engine.storage.log.replay import FoundSegment
 from vecstow_engine.storage.points.read_at_rest import table_at_rest
-from vecstow_engine.storage.points.records import Meta
 from vecstow_engine.storage.snapshots import valid_snapshot
 
 REASONS_MAX: Final = 5
+_LEFT_ALONE: Final = (StartOutcome.FOREIGN, StartOutcome.DROPPED, StartOutcome.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,6 @@ class Observation:
     salvage: Salvage | None = None
     owns_log: bool = True
     """False: another folder claims the same uid, and may need the log."""
-    log_is_there: bool = True
-    table_is_there: bool = True
 
 
 @contextmanager
@@ -57,80 +55,57 @@ def observe(
     """
     with ExitStack() as stack:
         try:
-            observation = _observe(layout, name, progress, stack, anew=anew)
+            with damaged_table(layout.collection(name) / POINTS) as table:
+                observation = _observe(layout, name, progress, table, stack, anew)
         except NewerFormat as error:
             observation = Observation(name, identification=Identification(None, error.message, LATER_RELEASE))
         yield observation
 
 
 def _observe(
-    layout: Layout, name: str, progress: Progress, stack: ExitStack, *, anew: str | None
+    layout: Layout, name: str, progress: Progress, table: DamagedTable, stack: ExitStack, anew: str | None
 ) -> Observation:
-    folder = layout.collection(name)
-    claims = read_claims(layout, name, _quick_meta(layout, name))
-    identification = judge(claims)
-    reasons: tuple[str, ...] = () if anew is None else (anew,)
+    claims = read_claims(layout, name, table.meta())
     if _is_nothing(layout, claims):
         return Observation(
             name, claims, Identification(None, warnings=("the folder holds no data: no collection",))
         )
-    is_rival = _is_rival(layout, identification, name)
-    if identification.manifest is not None and identification.impossible is None:
-        report = _check(layout, identification.manifest, progress, is_rival=is_rival)
-        if report.collections[name]["state"] in (
-            StartOutcome.FOREIGN,
-            StartOutcome.DROPPED,
-            StartOutcome.EMPTY,
-        ):
-            return Observation(name, claims, identification)
-        reasons += _reasons(report)
-        if not reasons:
-            return Observation(name, claims, identification, index_fault=_index_fault(layout, name))
-    reading = TableReading(
-        folder / POINTS, lambda done, total: progress(f"{name}: reading points", done, total)
-    )
-    stack.enter_context(closing(reading))
-    if claims.meta is None and reading.meta is not None:
-        claims = read_claims(layout, name, reading.meta)
-        identification = judge(claims)
-        is_rival = _is_rival(layout, identification, name)
-    if identification.manifest is None or identification.impossible is not None:
-        return Observation(name, claims, identification, reasons)
-    return _salvaged(layout, claims, identification, reasons, reading, progress, is_rival=is_rival)
+    identification = judge(claims)
+    found = Observation(name, claims, identification, () if anew is None else (anew,))
+    manifest = identification.manifest
+    if manifest is None or identification.impossible is not None:
+        return found
+    # Another folder with the same uid is a copy, perhaps of a collection that is served.
+    found = replace(found, owns_log=manifest.collection_uid not in claimed_beside(layout, name))
+    report = _check(layout, manifest, progress, is_rival=not found.owns_log)
+    if report.collections[name]["state"] in _LEFT_ALONE:
+        return replace(found, reasons=())
+    found = replace(found, reasons=(*found.reasons, *_reasons(report)))
+    if not found.reasons:
+        return replace(found, index_fault=_index_fault(layout, name))
+    if manifest.collection_uid is None:
+        return replace(found, identification=Identification(manifest, "nothing says which incarnation it is"))
+    evidence = stack.enter_context(closing(Evidence()))
+    return replace(found, salvage=_salvaged(layout, found, claims, manifest, table, evidence, progress))
 
 
 def _salvaged(
-    layout: Layout, claims: Claims, identification: Identification, reasons: tuple[str, ...],
-    reading: TableReading, progress: Progress, *, is_rival: bool,
-) -> Observation:  # fmt: skip
-    manifest, name = identification.manifest, claims.name
-    assert manifest is not None
-    if manifest.collection_uid is None:
-        return Observation(
-            name, claims, Identification(manifest, "nothing says which incarnation it is"), reasons
-        )
-    reads_log = not is_rival or _newest_name(claims.segments) == name
-    identity = identity_of(manifest, manifest.collection_uid)
-    found = salvage(
-        layout, name, identity, reading, claims.segments if reads_log else (),
-        lambda done, total: progress(f"{name}: reading rows", done, total),
+    layout: Layout, found: Observation, claims: Claims, manifest: Manifest, table: DamagedTable,
+    evidence: Evidence, progress: Progress,
+) -> Salvage:  # fmt: skip
+    assert manifest.collection_uid is not None
+    name, identity = claims.name, identity_of(manifest, manifest.collection_uid)
+    newest = newest_header(claims.segments)
+    reads_log = found.owns_log or (newest is not None and newest.identity.name == name)
+    left = salvage(
+        layout, name, identity, table, claims.meta, claims.segments if reads_log else (), evidence,
+        lambda what, done, total: progress(f"{name}: {what}", done, total),
     )  # fmt: skip
-    if not claims.segments:
-        lost = "the log is gone, and with it what was written after the last checkpoint"
-        log = os.path.relpath(layout.log(identity.uid), layout.data)
-        found = dataclasses.replace(found, unread=Unread(found.applied, log, lost))
-    return Observation(
-        name, claims, identification, reasons, salvage=found,
-        owns_log=not is_rival, log_is_there=bool(claims.segments),
-        table_is_there=reading.is_there,
-    )  # fmt: skip
-
-
-def _is_rival(layout: Layout, identification: Identification, name: str) -> bool:
-    """Whether another folder claims the same uid: a copy, perhaps of a collection that is served."""
-    return identification.manifest is not None and identification.manifest.collection_uid in claimed_beside(
-        layout, name
-    )
+    if claims.segments:
+        return left
+    lost = "the log is gone, and with it what was written after the last checkpoint"
+    log = Gap(left.applied, None, os.path.relpath(layout.log(identity.uid), layout.data), reason=lost)
+    return replace(left, gaps=(log,))
 
 
 def _check(layout: Layout, manifest: Manifest, progress: Progress, *, is_rival: bool) -> CheckReport:
@@ -157,13 +132,6 @@ def _reason(finding: Finding) -> str:
     return f"{where}: {finding.message}"
 
 
-def _quick_meta(layout: Layout, name: str) -> Meta | None:
-    path = layout.collection(name) / POINTS
-    with suppress(StorageError, OSError), table_at_rest(path) as table:
-        return table.meta()
-    return None
-
-
 def _index_fault(layout: Layout, name: str) -> str | None:
     """Why a start would not take `index.bin`; None when it would, or there is none."""
     folder = layout.collection(name)
@@ -178,8 +146,3 @@ def _is_nothing(layout: Layout, claims: Claims) -> bool:
     """No manifest, and no file that ever held data: a folder of somebody else's."""
     files = (layout.collection(claims.name) / file for file in (ROWS, POINTS))
     return claims.manifest is None and claims.uid is None and not any(map(has_content, files))
-
-
-def _newest_name(segments: tuple[FoundSegment, ...]) -> str | None:
-    headers = [segment.header for segment in segments if segment.header is not None]
-    return headers[-1].identity.name if headers else None

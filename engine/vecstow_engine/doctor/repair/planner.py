@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 
+from vecstow_engine.doctor.check import advice
 from vecstow_engine.doctor.check.advice import LATER_RELEASE
-from vecstow_engine.doctor.repair.chain import Gap, Unread
-from vecstow_engine.doctor.repair.elsewhere import Elsewhere
+from vecstow_engine.doctor.check.collection import is_sound
+from vecstow_engine.doctor.repair.chain import Gap
 from vecstow_engine.doctor.repair.observation import Observation
 from vecstow_engine.doctor.repair.plan import LOSSES_LISTED_MAX, Loss, RepairPlan, RepairStep
 from vecstow_engine.doctor.repair.salvage import Salvage
-from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS
+from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 NOTHING_LEFT = "nothing of it can be saved, and an empty collection in its place would hide the loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where what a repair cannot save may still be: the newest sound backup, or a copy of the volume."""
+
+    layout: Layout
+    name: str
+    served: bool
+    """An engine has the volume."""
+    seeks: bool
+    """Look for a backup of what a repair loses, too: a backup is read whole before it is named."""
+
+    def restore(self) -> str:
+        """Return what to type instead of a repair."""
+        return advice.sentence(advice.restore(self.layout, self.name, is_sound, served=self.served))
+
+    def backup(self) -> str | None:
+        """Return how the newest sound backup is restored; None without one, or when it is not looked for."""
+        if not self.seeks:
+            return None
+        found = advice.restore_backup(self.layout, self.name, is_sound, served=self.served)
+        return None if found is None else str(found)
 
 
 def make_plan(found: Observation, elsewhere: Elsewhere) -> RepairPlan:
@@ -30,16 +55,15 @@ def make_plan(found: Observation, elsewhere: Elsewhere) -> RepairPlan:
 
 def all_losses(salvage: Salvage) -> Iterator[Loss]:
     """What cannot be saved: the lost records of the log, rows that no point claims, then point by point."""
-    unread = [] if salvage.unread is None else [_of_unread(salvage.unread)]
     rows = (_of_rows(salvage, run) for run in salvage.unclaimed)
-    return chain(map(_of_gap, salvage.gaps), unread, rows, salvage.saved.lost())
+    return chain(map(_of_gap, salvage.gaps), rows, salvage.evidence.lost())
 
 
 def _rebuilding(found: Observation, salvage: Salvage, elsewhere: Elsewhere) -> RepairPlan:
-    saved = salvage.saved
-    kept, restored = saved.kept_count(), saved.restored_count()
+    kept, restored, named = salvage.evidence.counts()
     nameless = salvage.lost_without_id + salvage.lost_rows
-    lost, records = saved.lost_count() + nameless, _lost_records(salvage)
+    lost = named + nameless
+    records = sum(1 if gap.upto is None else gap.upto - gap.after for gap in salvage.gaps)
     if not kept and not restored and (lost or not salvage.is_whole):
         return _impossible(found, NOTHING_LEFT, elsewhere.restore())
     return RepairPlan(
@@ -48,10 +72,6 @@ def _rebuilding(found: Observation, salvage: Salvage, elsewhere: Elsewhere) -> R
         (*found.identification.warnings, *_warnings(found, salvage)),
         hint=elsewhere.backup() if lost or records else None,
     )  # fmt: skip
-
-
-def _lost_records(salvage: Salvage) -> int:
-    return sum(gap.upto - gap.after for gap in salvage.gaps) + (salvage.unread is not None)
 
 
 def _hint(hint: str | None, elsewhere: Elsewhere) -> str:
@@ -93,19 +113,19 @@ def _light_steps(found: Observation) -> Iterator[RepairStep]:
 
 
 def _warnings(found: Observation, salvage: Salvage) -> Iterator[str]:
-    if not found.table_is_there:
+    if salvage.table_is_lost:
         yield (
-            f"{POINTS} is missing: {ROWS} has {salvage.lost_rows:,} rows, and nothing says whose they "
-            "are; only what the log still has is saved"
+            f"nothing of {POINTS} can be read, or it is missing: {ROWS} has {salvage.lost_rows:,} rows, and "
+            "nothing says whose they are; only what the log still has is saved"
         )
     elif salvage.meta_is_lost and not salvage.is_whole:
         yield (
             f"the meta row of {POINTS} is lost: how many points there were is not known, and each is kept "
             "for what it proves by itself"
         )
-    if not found.log_is_there:
+    if found.claims is not None and not found.claims.segments:
         yield "there is no log: what was written after the last checkpoint is lost"
-    elif salvage.gaps or salvage.unread:
+    elif salvage.gaps:
         yield "ids that a lost record wrote or deleted are as they were before it"
 
 
@@ -114,13 +134,7 @@ def _impossible(found: Observation, why: str, hint: str) -> RepairPlan:
 
 
 def _of_gap(gap: Gap) -> Loss:
-    what = "record" if gap.upto == gap.after + 1 else "records"
-    reason = f"{what} lost, though durable once: missing, or not passing the checksum"
-    return Loss(reason, gap.file, gap.offset, records=(gap.after + 1, gap.upto))
-
-
-def _of_unread(unread: Unread) -> Loss:
-    return Loss(unread.reason, unread.file, 0, records=(unread.after + 1, None))
+    return Loss(gap.reason, gap.file, gap.offset, records=(gap.after + 1, gap.upto))
 
 
 def _of_rows(salvage: Salvage, run: tuple[int, int]) -> Loss:

@@ -1,60 +1,38 @@
-"""All that the files of a damaged collection still prove, gathered. Nothing is written on the volume."""
+"""All that the files of a damaged collection still prove, gathered. Nothing is written on the volume.
+
+A point proves by its checksum that it was written so; not that it was neither replaced nor deleted since.
+Whole proof comes first: the meta row has the count of all points and the sum of their checksums. Where it
+does not fit, points are lost, and each one must have a witness: the index of ids if that is intact, else the
+tree, which must lead to the point from its slot.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, TypeAlias
 
-from vecstow_engine.doctor.repair.chain import Chain, Gap, Unread, chain_of, readable
-from vecstow_engine.doctor.repair.evidence import Evidence
-from vecstow_engine.doctor.repair.live_rows import Tell, mark_flaws
-from vecstow_engine.doctor.repair.log_evidence import effect_rows, without_unusable
-from vecstow_engine.doctor.repair.pages import PageFile
-from vecstow_engine.doctor.repair.saved import Saved
-from vecstow_engine.doctor.repair.survey import Sighting, Survey
-from vecstow_engine.doctor.repair.witnesses import choose_points
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.doctor.check.content import content_problem
+from vecstow_engine.doctor.repair.chain import Chain, Gap, chain_of
+from vecstow_engine.doctor.repair.evidence import Evidence, SavedPoint
+from vecstow_engine.doctor.repair.table import DamagedTable
+from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.collection_identity import Identity
-from vecstow_engine.storage.layout import ROWS, Layout
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.log.replay import FoundSegment
 from vecstow_engine.storage.points.reader import SCAN_ROWS
 from vecstow_engine.storage.points.records import Meta
+from vecstow_engine.storage.rows import RowsFile, row_checksums
 from vecstow_engine.storage.rows_header import HEADER_BYTES
 
-_Missing = TypeVar("_Missing", Gap, Unread)
-_UNKNOWN_APPLIED: Final = (1 << 63) - 1
-"""Without a meta row any gap may be one that the table contains: nothing before it is the last word."""
-
-
-class TableReading:
-    """`points.db` read page by page into evidence of its own. Close it."""
-
-    def __init__(self, path: Path, tell: Tell) -> None:
-        self.evidence = Evidence()
-        self.meta: Meta | None = None
-        self.index_intact = False
-        self.is_there = path.exists()
-        self.unreadable: list[int] = []
-        """Offsets of pages that cannot be read."""
-        if self.is_there:
-            with closing(PageFile(path)) as pages:
-                self._read(Survey(pages), tell)
-
-    def close(self) -> None:
-        """Forget everything."""
-        self.evidence.close()
-
-    def _read(self, survey: Survey, tell: Tell) -> None:
-        self.evidence.add_listed(survey.listed())
-        total = self.evidence.count("SELECT 1 FROM listed")
-        self.evidence.add_sightings(_told(survey.sightings(), tell, total))
-        self.index_intact = survey.index_intact
-        self.unreadable = survey.unreadable
-        self.meta = max(survey.metas, key=lambda meta: meta.applied, default=None)
+Tell: TypeAlias = Callable[[str, int, int], None]
+"""Gets what is read, how many points are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +42,21 @@ class Salvage:
     name: str
     identity: Identity
     """Of the files that were found."""
-    saved: Saved
+    evidence: Evidence
     gaps: tuple[Gap, ...]
     """Acknowledged records that are lost."""
-    unread: Unread | None
-    """Where more records may have been, of which nothing is left."""
     applied: int
     """At least every sequence that was ever given out: none is used again."""
     generation: int
     """Above every generation that any point has."""
     lost_without_id: int
-    meta_is_lost: bool
+    """Points that the meta row counts and of which no trace is left."""
     is_whole: bool
     """Nothing of the table is missing, as far as anything tells."""
-    unclaimed: tuple[tuple[int, int], ...] = ()
+    meta_is_lost: bool
+    table_is_lost: bool
+    """Neither meta row nor points nor ids can be read."""
+    unclaimed: tuple[tuple[int, int], ...]
     """Runs of rows, first and last, whose ids only a lost `points.db` had; some may have been free."""
 
     @property
@@ -86,68 +65,122 @@ class Salvage:
         return sum(last - first + 1 for first, last in self.unclaimed)
 
 
-def _told(sightings: Iterator[Sighting], tell: Tell, total: int) -> Iterator[Sighting]:
-    """`total`: what the index of ids has, which may be damaged too."""
-    for done, sighting in enumerate(sightings, start=1):
-        if done % SCAN_ROWS == 0:
-            tell(done, max(done, total))
-        yield sighting
-
-
 def salvage(
-    layout: Layout, name: str, identity: Identity, reading: TableReading,
-    segments: Sequence[FoundSegment], tell: Tell,
+    layout: Layout, name: str, identity: Identity, table: DamagedTable, meta: Meta | None,
+    segments: Sequence[FoundSegment], evidence: Evidence, tell: Tell,
 ) -> Salvage:  # fmt: skip
-    """Bring table, rows and log together."""
-    meta, evidence = reading.meta, reading.evidence
-    whole = choose_points(evidence, meta, index_intact=reading.index_intact)
+    """Bring table, rows and log together in `evidence`."""
+    rows_count = _rows_count(layout.collection(name) / ROWS, identity)
+    has_index = _read_table(table, meta, evidence, rows_count, tell)
+    newest, generation = evidence.newest()
+    is_whole = _choose(table, meta, evidence, has_index=has_index)
+    _mark_flaws(evidence, layout, name, identity, tell)
+    if not is_whole:
+        evidence.add_lost(f"{name}/{POINTS}", listed=has_index)
+    is_unnamed = not is_whole and not has_index
+    lost_without_id = meta.points - evidence.count_and_sum()[0] if is_unnamed and meta else 0
+    unclaimed = tuple(evidence.unclaimed(rows_count)) if is_unnamed and meta is None else ()
     chain = _chain(segments, identity, meta)
-    applied = meta.applied if meta is not None else _UNKNOWN_APPLIED
-    evidence.add_effects(effect_rows(chain, identity.stride, applied, layout.data))
-    mark_flaws(evidence, layout.collection(name) / ROWS, identity, tell)
-    saved = Saved(evidence, name, identity.stride, whole=whole, index_intact=reading.index_intact)
-    newest, generation = saved.newest()
+    evidence.add_effects(chain.effects(identity.stride, layout.data))
     return Salvage(
-        name, identity, saved,
+        name, identity, evidence,
         gaps=tuple(_below(layout, gap) for gap in chain.lost(meta.applied if meta else newest)),
-        unread=chain.unread and _below(layout, chain.unread),
-        applied=max(newest, chain.newest, meta.applied if meta is not None else 0),
-        generation=max(generation, meta.checkpoints if meta is not None else 0) + 1,
-        lost_without_id=_nameless(saved, meta, whole=whole, index_intact=reading.index_intact),
+        applied=max(newest, chain.newest, meta.applied if meta else 0),
+        generation=max(generation, meta.checkpoints if meta else 0) + 1,
+        lost_without_id=max(0, lost_without_id),
+        is_whole=is_whole,
         meta_is_lost=meta is None,
-        is_whole=whole,
-        unclaimed=_unclaimed(layout, identity, saved, reading, name) if meta is None and not whole else (),
+        table_is_lost=meta is None and not generation and not evidence.listed()[0],
+        unclaimed=unclaimed,
     )  # fmt: skip
 
 
+def _rows_count(path: Path, identity: Identity) -> int:
+    return max(0, path.stat().st_size - HEADER_BYTES) // identity.stride if path.exists() else 0
+
+
+def _below(layout: Layout, gap: Gap) -> Gap:
+    return replace(gap, file=os.path.relpath(gap.file, layout.data) if gap.file else "wal")
+
+
+def _read_table(
+    table: DamagedTable, meta: Meta | None, evidence: Evidence, rows_count: int, tell: Tell
+) -> bool:
+    """Read what the trees lead to; returns whether the index of ids says which points there are."""
+    evidence.add_listed(table.ids())
+    entries, slot_max = evidence.listed()
+    total = entries if meta is None else meta.points
+    evidence.add_rows(_told(table.points(max(rows_count, slot_max + 1)), tell, total))
+    return table.is_index_whole and (meta is None or meta.points == entries)
+
+
+def _told(rows: Iterator[tuple[Any, ...]], tell: Tell, total: int) -> Iterator[tuple[Any, ...]]:
+    for done, row in enumerate(rows, start=1):
+        if done % SCAN_ROWS == 0:
+            tell("reading points", done, max(done, total))
+        yield row
+
+
+def _choose(table: DamagedTable, meta: Meta | None, evidence: Evidence, *, has_index: bool) -> bool:
+    """Keep the live points alone; True when they are proven to be all that there were."""
+    evidence.keep_newest()
+    if _fits(evidence, meta):
+        return True
+    if not has_index:
+        evidence.keep_placed(table)
+        return False
+    evidence.keep_listed()
+    found, _ = evidence.count_and_sum()
+    return _fits(evidence, meta) or (meta is None and found == evidence.listed()[0])
+
+
+def _fits(evidence: Evidence, meta: Meta | None) -> bool:
+    return meta is not None and evidence.count_and_sum() == (meta.points, meta.checksum_sum)
+
+
+def _mark_flaws(evidence: Evidence, layout: Layout, name: str, identity: Identity, tell: Tell) -> None:
+    """Mark each live point whose row or content cannot be kept."""
+    done, total = 0, evidence.count_and_sum()[0]
+    after = -1
+    while block := evidence.kept(after):
+        slots = np.array([point.slot for point in block], np.int64)
+        problems = _problems(block, slots, layout.collection(name) / ROWS, identity)
+        in_rows = ((f"{name}/{ROWS}", HEADER_BYTES + slot * identity.stride) for slot in slots.tolist())
+        evidence.mark(
+            (problem, *(place if is_of_row else (f"{name}/{POINTS}", None)), point.n)
+            for point, place, (problem, is_of_row) in zip(block, in_rows, problems, strict=True)
+            if problem is not None
+        )
+        after = int(slots[-1])
+        done += len(block)
+        tell("reading rows", done, total)
+
+
+def _problems(
+    block: list[SavedPoint], slots: NDArray[np.int64], path: Path, identity: Identity
+) -> Iterator[tuple[str | None, bool]]:
+    """Yield what is wrong with each point, and whether it is its row."""
+    if not path.exists():
+        yield from [(f"{ROWS} is missing", True)] * len(block)
+        return
+    with closing(RowsFile(path, identity.stride, read_only=True)) as file:
+        rows = file.read(slots)
+    checksums = row_checksums(rows).tolist()
+    finite = np.asarray(np.isfinite(decode_rows(rows, identity.vector_type)).all(axis=1)).tolist()
+    for point, checksum, is_finite in zip(block, checksums, finite, strict=True):
+        if checksum != point.row_checksum:
+            yield "its row fails its checksum", True
+        elif not is_finite:
+            yield "its row holds values that are not finite", True
+        else:
+            yield content_problem(point.id, point.payload), False
+
+
 def _chain(segments: Sequence[FoundSegment], identity: Identity, meta: Meta | None) -> Chain:
-    found = [readable(segment, identity) for segment in segments]
-    own = [segment for segment in found if segment.header is None or _is_of(segment, identity)]
-    return without_unusable(chain_of(own, meta.applied if meta is not None else None), identity.stride)
+    own = [segment for segment in segments if segment.header is None or _is_of(segment, identity)]
+    return chain_of(own, meta.applied if meta is not None else None, identity.stride)
 
 
 def _is_of(segment: FoundSegment, identity: Identity) -> bool:
     header = segment.header
-    return header is not None and dataclasses.replace(header.identity, name=identity.name) == identity
-
-
-def _below(layout: Layout, gap: _Missing) -> _Missing:
-    return dataclasses.replace(gap, file=os.path.relpath(gap.file, layout.data) if gap.file else "wal")
-
-
-def _nameless(saved: Saved, meta: Meta | None, *, whole: bool, index_intact: bool) -> int:
-    """Points that the meta row counts and of which no trace is left."""
-    if meta is None or whole or index_intact:
-        return 0
-    return max(0, meta.points - saved.chosen_count() - saved.named_in_table())
-
-
-def _unclaimed(
-    layout: Layout, identity: Identity, saved: Saved, reading: TableReading, name: str
-) -> tuple[tuple[int, int], ...]:
-    """Without a meta row the rows alone say how many points there may have been, unless the index does."""
-    path = layout.collection(name) / ROWS
-    if reading.index_intact or not path.exists():
-        return ()
-    rows = max(0, path.stat().st_size - HEADER_BYTES) // identity.stride
-    return tuple(saved.unclaimed(rows))
+    return header is not None and replace(header.identity, name=identity.name) == identity

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import chain, count, islice
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from vecstow_engine.doctor.check import check_collection
@@ -55,7 +55,7 @@ def build(
         layout.collection(name) / ROWS, staging / ROWS, found,
         lambda done: progress(f"{name}: writing rows", done, total),
     )  # fmt: skip
-    points = _told(_points(found), lambda done: progress(f"{name}: writing points", done, total))
+    points = _points(found, lambda done: progress(f"{name}: writing points", done, total))
     write_points(staging / POINTS, [], points, applied=found.applied, checkpoints=found.generation)
     write_manifest(staging, manifest)
 
@@ -77,11 +77,10 @@ def verify(staging: Path, manifest: Manifest, progress: Progress) -> None:
 
 
 def _write_rows(source: Path, target: Path, found: Salvage, tell: Callable[[int], None]) -> None:
-    stride = found.identity.stride
-    file = RowsFile(target, stride)
+    file = RowsFile(target, found.identity.stride)
     slot = 0
     try:
-        for rows in chain(_kept_rows(source, found), _restored_rows(found)):
+        for rows in _rows(source, found):
             file.write(np.arange(slot, slot + len(rows), dtype=np.int64), rows)
             slot += len(rows)
             tell(slot)
@@ -90,47 +89,26 @@ def _write_rows(source: Path, target: Path, found: Salvage, tell: Callable[[int]
         file.close()
 
 
-def _kept_rows(source: Path, found: Salvage) -> Iterator[NDArray[np.uint8]]:
-    """The rows of the kept points in their order; raises StorageError for one that no longer is as it was."""
-    points = found.saved.kept()
-    block = list(islice(points, BLOCK_ROWS))
-    if not block:
-        return
-    file = RowsFile(source, found.identity.stride, read_only=True)
-    try:
-        while block:
-            rows = file.read(np.fromiter((point.slot for point in block), np.int64, len(block)))
-            wanted = np.fromiter((point.row_checksum for point in block), np.int64, len(block))
-            if (row_checksums(rows) != wanted).any():
-                raise StorageError(f"{source} changed while it was read", operation="repair")
-            yield rows
-            block = list(islice(points, BLOCK_ROWS))
-    finally:
-        file.close()
-
-
-def _restored_rows(found: Salvage) -> Iterator[NDArray[np.uint8]]:
-    points = found.saved.restored()
+def _rows(source: Path, found: Salvage) -> Iterator[NDArray[np.uint8]]:
+    """Yield the rows of the saved points in their order; raises StorageError for one that has changed."""
+    points = found.evidence.saved()
     while block := list(islice(points, BLOCK_ROWS)):
-        yield np.frombuffer(b"".join(point.row for point in block), np.uint8).reshape(len(block), -1)
+        rows = np.zeros((len(block), found.identity.stride), np.uint8)
+        kept = [line for line, point in enumerate(block) if point.row is None]
+        if kept:
+            with closing(RowsFile(source, found.identity.stride, read_only=True)) as file:
+                rows[kept] = file.read(np.array([block[line].slot for line in kept], np.int64))
+        for line, point in enumerate(block):
+            if point.row is not None:
+                rows[line] = np.frombuffer(point.row, np.uint8)
+        if (row_checksums(rows) != np.array([point.row_checksum for point in block], np.int64)).any():
+            raise StorageError(f"{source} changed while it was read", operation="repair")
+        yield rows
 
 
-def _points(found: Salvage) -> Iterator[StoredPoint]:
-    """The points in the order of their rows: new slots, one new generation, the sequences that they had."""
-    slots = count()
-    for kept in found.saved.kept():
-        yield StoredPoint(
-            next(slots), kept.id, kept.sequence, found.generation, kept.row_checksum, kept.payload
-        )
-    for restored in found.saved.restored():
-        yield StoredPoint(
-            next(slots), restored.id, restored.sequence, found.generation, crc32c(restored.row),
-            restored.payload,
-        )  # fmt: skip
-
-
-def _told(points: Iterator[StoredPoint], tell: Callable[[int], None]) -> Iterator[StoredPoint]:
-    for done, point in enumerate(points, start=1):
-        yield point
-        if done % BLOCK_ROWS == 0:
-            tell(done)
+def _points(found: Salvage, tell: Callable[[int], None]) -> Iterator[StoredPoint]:
+    """Yield the points in the order of their rows: new slots, one new generation, their old sequences."""
+    for slot, point in enumerate(found.evidence.saved()):
+        yield StoredPoint(slot, point.id, point.sequence, found.generation, point.row_checksum, point.payload)
+        if (slot + 1) % BLOCK_ROWS == 0:
+            tell(slot + 1)

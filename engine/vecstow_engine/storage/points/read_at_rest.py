@@ -30,12 +30,26 @@ def peek_meta(path: Path) -> Meta:
 def table_at_rest(path: Path) -> Iterator[PointTable]:
     """Open the point table as recovery would find it, `-wal` included. No writer may be at work.
 
-    With an empty `-wal`, the file itself is read. Otherwise a private copy of both is read, in the system's
-    folder for temporary files. Raises StorageError, or DiskFull when there is no room for the copy.
+    Raises StorageError, or DiskFull when there is no room for the copy.
     """
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(private_copy(path)) if _size_and_time(_wal(path))[0] else path
-        yield stack.enter_context(contextlib.closing(PointTable(source, at_rest=source == path)))
+    with (
+        file_at_rest(path) as source,
+        contextlib.closing(PointTable(source, at_rest=source == path)) as table,
+    ):
+        yield table
+
+
+@contextlib.contextmanager
+def file_at_rest(path: Path) -> Iterator[Path]:
+    """The file itself when its `-wal` is empty; else a private copy of both.
+
+    The copy lies below the system's folder for temporary files. Raises StorageError or DiskFull.
+    """
+    if _size_and_time(_wal(path))[0] == 0:
+        yield path
+        return
+    with private_copy(path) as copy:
+        yield copy
 
 
 @contextlib.contextmanager

@@ -1,0 +1,133 @@
+"""A `points.db` that may be damaged, read through SQLite as far as its trees lead.
+
+SQLite raises at a page that it cannot read. The range of slots is halved there until single slots are left,
+so a damaged page costs the points on it. Without the first page, the schema or the root nothing is read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
+from vecstow_engine.storage.points.read_at_rest import file_at_rest
+from vecstow_engine.storage.points.records import Meta, read_meta
+from vecstow_engine.storage.points.writer import SELECT_META, wrapped
+
+ATTEMPTS_MAX: Final = 1 << 18
+"""Ranges that are tried: about ten seconds where every one of them fails."""
+STEPS_BACK_MAX: Final = 64
+"""Exchanged pages lead back a few times. A tree that leads round in circles does it for ever."""
+_POINTS: Final = (
+    "SELECT rowid, id, sequence, generation, row_checksum, payload, checksum FROM points NOT INDEXED WHERE "
+)
+_CHECKSUM: Final = "SELECT checksum FROM points NOT INDEXED WHERE rowid = ?"
+_IDS: Final = "SELECT id, rowid FROM points INDEXED BY sqlite_autoindex_points_1"
+
+
+class DamagedTable:
+    """Reads of one table at rest. What it gives must still prove itself."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._steps_back = 0
+        self.is_index_whole = False
+        """The index of ids was walked to its end, in order; known after `ids`."""
+
+    def meta(self) -> Meta | None:
+        """Return the meta row if it proves itself; raises NewerFormat."""
+        try:
+            with wrapped(self._path):
+                return read_meta(self._connection.execute(SELECT_META).fetchall(), self._path)
+        except NewerFormat:
+            raise
+        except StorageError:
+            return None
+
+    def ids(self) -> Iterator[tuple[str, int]]:
+        """Yield (id, slot) from the index of ids, up to its first fault."""
+        last = b""
+        with suppress(StorageError), wrapped(self._path):
+            for point_id, slot in self._connection.execute(_IDS):
+                if not isinstance(point_id, str) or not isinstance(slot, int) or point_id.encode() <= last:
+                    return
+                last = point_id.encode()
+                yield point_id, slot
+            self.is_index_whole = True
+
+    def points(self, end: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of slots below `end` to which the tree leads. A row may come twice, or misplaced."""
+        ranges = deque([(0, end)])
+        for _ in range(ATTEMPTS_MAX):
+            if not ranges:
+                return
+            low, high = ranges.popleft()
+            row = None
+            try:
+                for row in self._between(low, high):
+                    yield row
+            except StorageError:
+                ranges.extend(_halves(self._behind(row, low), high))
+
+    def leads_to(self, slot: int, checksum: int) -> bool:
+        """Whether the tree leads from this slot to the point with this checksum."""
+        with suppress(StorageError), wrapped(self._path):
+            return bool(self._connection.execute(_CHECKSUM, (slot,)).fetchone() == (checksum,))
+        return False
+
+    def _between(self, low: int, high: int) -> Iterator[tuple[Any, ...]]:
+        last = low - 1
+        # One slot is looked up: a cursor drops a row when the step to the next one fails.
+        where = "rowid = ?1 AND ?1 < ?2" if high - low == 1 else "rowid >= ?1 AND rowid < ?2 ORDER BY rowid"
+        with wrapped(self._path):
+            for row in self._connection.execute(_POINTS + where, (low, high)):
+                if row[0] <= last:
+                    self._step_back()
+                last = row[0]
+                yield row
+
+    def _step_back(self) -> None:
+        self._steps_back += 1
+        if self._steps_back > STEPS_BACK_MAX:
+            raise DamagedFile("the points are not in the order of their slots", file=str(self._path))
+
+    def _behind(self, row: tuple[Any, ...] | None, low: int) -> int:
+        """Return where the unread part of a range begins: behind its last row if that is in its place."""
+        return row[0] + 1 if row is not None and row[0] >= low and self.leads_to(row[0], row[-1]) else low
+
+
+@contextmanager
+def damaged_table(path: Path) -> Iterator[DamagedTable]:
+    """Open a table at rest, whatever is wrong with it. Raises StorageError or DiskFull when a copy fails."""
+    with file_at_rest(path) as source, closing(_connect(source, at_rest=source == path)) as connection:
+        yield DamagedTable(path, connection)
+
+
+def _connect(source: Path, *, at_rest: bool) -> sqlite3.Connection:
+    """Open a table; a missing file is as one without tables."""
+    mode = "mode=ro&immutable=1" if at_rest else "mode=rw"
+    with wrapped(source):
+        place = f"{source.absolute().as_uri()}?{mode}" if source.exists() else ":memory:"
+        connection = sqlite3.connect(place, uri=True)
+        connection.text_factory = _text
+        # Else SQLite refuses a file that is cut, and one in which any line of the schema is damaged.
+        connection.execute("PRAGMA writable_schema=ON")
+    return connection
+
+
+def _halves(low: int, high: int) -> list[tuple[int, int]]:
+    middle = (low + high) // 2
+    return [(low, middle), (middle, high)] if high - low > 1 else []
+
+
+def _text(raw: bytes) -> str | bytes:
+    """A text that is none stays bytes, and then passes no checksum."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
