@@ -1,4 +1,4 @@
-"""What a damaged log still proves: records in their order, across what is lost.
+"""The part of a damaged log that still proves itself: records in their order, across what is lost.
 
 A record says which one it follows, so a gap shows as a record that follows an unknown one. Records behind a
 gap count as long as something says that the gap was durable; what follows the last durable one and a gap is a
@@ -26,7 +26,7 @@ class Gap:
 
     after: int
     upto: int | None
-    """None: any that may have been in a segment, or a log, of which nothing is left."""
+    """None: nothing says how many the segment, or the log, had."""
     file: str
     offset: int = 0
     reason: str = "lost, though durable once: missing, or not passing the checksum"
@@ -122,9 +122,9 @@ def _changes(effect: Effect) -> Iterator[tuple[str, bytes | None, bytes | None]]
 
 
 def _unread(segments: Sequence[FoundSegment], last: int) -> Iterator[Gap]:
-    """A segment has its name only with a durable header, so one without may have held records.
+    """Yield what the newest segment may have held. It got its name only with a durable header.
 
-    What an older one held is told by the headers and records behind it.
+    The headers and records behind an older one show what is missing.
     """
     if segments and segments[-1].header is None:
         reason = "the segment's header is lost, and with it whatever records it held"
@@ -133,7 +133,7 @@ def _unread(segments: Sequence[FoundSegment], last: int) -> Iterator[Gap]:
 
 
 def _beginning(runs: Runs, applied: int | None) -> int:
-    """Where the chain begins: at its first record, or at what is applied when it begins above that."""
+    """Return where the chain begins: at its first record, or at what is applied when it begins above that."""
     first = runs.first_followed()
     if first is None:
         return applied or 0
@@ -153,7 +153,7 @@ def _newest(segments: Sequence[FoundSegment]) -> int:
 
 
 def _place(segments: Sequence[FoundSegment], last: int) -> tuple[str, int]:
-    """Where the lost records must have stood: where the segment that begins before them breaks off."""
+    """Return where the lost records were: where the segment that begins before them breaks off."""
     before = [segment for segment in segments if segment.first_sequence <= last + 1]
     if before:
         return str(before[-1].path), before[-1].valid_bytes

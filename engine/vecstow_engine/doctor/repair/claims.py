@@ -1,4 +1,4 @@
-"""Whose files these are: what the manifest, the headers and the meta row say, and what follows from it."""
+"""The owner of the files: what the manifest, the headers and the meta row say, and what follows from it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.collection_identity import Identity, identity_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, rfc3339
-from vecstow_engine.storage.log.replay import FoundSegment, read_headers, read_log
+from vecstow_engine.storage.log.replay import FoundSegment, read_log
 from vecstow_engine.storage.log.segment import SegmentHeader
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.records import Meta
 from vecstow_engine.storage.rows_header import read_header
-from vecstow_engine.storage.trash import list_deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What each file says of itself; None for a file that says nothing, or is not there."""
+    """The claims of each file about itself; None for a file that says nothing, or is not there."""
 
     name: str
     manifest: Manifest | None
@@ -37,7 +36,7 @@ class Claims:
 
     @property
     def uid(self) -> str | None:
-        """The incarnation that most of them name; of equals the meta row's, the header's, the manifest's."""
+        """The incarnation that most of them name; else that of the meta row, the header, the manifest."""
         of_data = [claim.uid for claim in (self.meta, self.header) if claim is not None]
         of_manifest = [self.manifest.collection_uid] if self.manifest else []
         said = Counter([*of_data, *filter(None, of_manifest)])
@@ -46,7 +45,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """What the collection is, as far as its files tell."""
+    """The collection as its files identify it."""
 
     manifest: Manifest | None
     """As it should be; None when nothing tells the shape."""
@@ -61,15 +60,13 @@ def read_claims(layout: Layout, name: str, meta: Meta | None) -> Claims:
     folder = layout.collection(name)
     manifest, fault = _manifest(layout, name)
     claims = Claims(name, manifest, fault, _header(folder / ROWS), meta)
-    uid = claims.uid or _uid_by_name(layout, name)
-    segments = read_log(layout.log(uid)) if uid is not None else []
+    segments = read_log(layout.log(claims.uid)) if claims.uid is not None else []
     return dataclasses.replace(claims, segments=tuple(segments))
 
 
 def judge(claims: Claims) -> Identification:
-    """Which collection this is. Pure."""
-    newest = newest_header(claims.segments)
-    manifest, uid = claims.manifest, claims.uid or (newest.identity.uid if newest is not None else None)
+    """Decide which collection this is. Pure."""
+    manifest, uid = claims.manifest, claims.uid
     stranger = _stranger(claims, uid)
     if stranger is not None:
         return Identification(manifest, stranger, "put the right file back")
@@ -139,21 +136,6 @@ def _header(path: Path) -> Identity | None:
         return read_header(path)
     except (DamagedFile, OSError):
         return None
-
-
-def _uid_by_name(layout: Layout, name: str) -> str | None:
-    """The log whose newest segment says that it is of this name: where no file of the folder says its uid."""
-    if not layout.logs.is_dir():
-        return None
-    dropped = {deleted.uid for deleted in list_deleted(layout)}
-    folders = (folder for folder in layout.logs.iterdir() if folder.name not in dropped)
-    found = [folder.name for folder in folders if _owner(folder) == name]
-    return found[0] if len(found) == 1 else None
-
-
-def _owner(folder: Path) -> str | None:
-    headers = read_headers(folder)
-    return headers[-1].identity.name if headers else None
 
 
 def newest_header(segments: Sequence[FoundSegment]) -> SegmentHeader | None:

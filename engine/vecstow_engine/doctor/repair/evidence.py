@@ -95,7 +95,7 @@ class Evidence:
             self._connection.execute("COMMIT")
 
     def keep_newest(self) -> None:
-        """Of two points with one id, or in one slot, the newer was written when the older was gone."""
+        """Keep the newer of two points with one id or slot: the older was gone when it was written."""
         self._do(_KEEP_NEWEST)
         self._do("CREATE UNIQUE INDEX points_id ON points (id)")
 
@@ -130,7 +130,7 @@ class Evidence:
         return count, slot
 
     def mark(self, flaws: Iterable[tuple[str, str, int | None, int]]) -> None:
-        """Say (flaw, file, offset, n) of points that cannot be kept."""
+        """Mark points that cannot be kept, by (flaw, file, offset, n)."""
         self._many("UPDATE points SET flaw = ?, file = ?, offset = ? WHERE n = ?", flaws)
 
     def add_lost(self, file: str, *, listed: bool) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with one collection, and what is left of it: all that a plan needs to know."""
+"""The damage of one collection, and what is left of it: all that a plan needs to know."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Observation:
     claims: Claims | None = None
     identification: Identification = Identification(None)  # noqa: RUF009  # frozen, so it may be shared
     reasons: tuple[str, ...] = ()
-    """Why its files must be made anew; none: they are sound."""
+    """Why its files must be written again; none: they are sound."""
     index_fault: str | None = None
     salvage: Salvage | None = None
     owns_log: bool = True
@@ -49,9 +49,9 @@ class Observation:
 def observe(
     layout: Layout, name: str, progress: Progress, *, anew: str | None = None
 ) -> Iterator[Observation]:
-    """Read all of a collection; what was met of its points is there until the end of the block.
+    """Read all of a collection; the evidence is there until the end of the block.
 
-    `anew`: why it must be written anew though its files are sound.
+    `anew`: why it must be written again though its files are sound.
     """
     with ExitStack() as stack:
         try:
@@ -109,7 +109,7 @@ def _salvaged(
 
 
 def _check(layout: Layout, manifest: Manifest, progress: Progress, *, is_rival: bool) -> CheckReport:
-    """As `vecstow check`, with the manifest as it should be; backups are not looked for."""
+    """Check as `vecstow check` does, with the right manifest and without a look for backups."""
     report = CheckReport()
     inquiry = Inquiry(layout, manifest.name, report, lambda layout, name: False)
     examine(
@@ -133,7 +133,7 @@ def _reason(finding: Finding) -> str:
 
 
 def _index_fault(layout: Layout, name: str) -> str | None:
-    """Why a start would not take `index.bin`; None when it would, or there is none."""
+    """Return why a start would not take `index.bin`; None when it would, or there is none."""
     folder = layout.collection(name)
     if not (folder / INDEX).exists():
         return None
@@ -143,6 +143,6 @@ def _index_fault(layout: Layout, name: str) -> str | None:
 
 
 def _is_nothing(layout: Layout, claims: Claims) -> bool:
-    """No manifest, and no file that ever held data: a folder of somebody else's."""
+    """Whether a folder has no manifest and no file that ever held data."""
     files = (layout.collection(claims.name) / file for file in (ROWS, POINTS))
     return claims.manifest is None and claims.uid is None and not any(map(has_content, files))

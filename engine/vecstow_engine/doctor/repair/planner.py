@@ -43,7 +43,7 @@ class Elsewhere:
 
 
 def make_plan(found: Observation, elsewhere: Elsewhere) -> RepairPlan:
-    """What is to be done with the collection."""
+    """Decide what a repair does with the collection."""
     identification = found.identification
     if identification.impossible is not None or (found.reasons and found.salvage is None):
         hint = _hint(identification.hint, elsewhere)
@@ -54,7 +54,7 @@ def make_plan(found: Observation, elsewhere: Elsewhere) -> RepairPlan:
 
 
 def all_losses(salvage: Salvage) -> Iterator[Loss]:
-    """What cannot be saved: the lost records of the log, rows that no point claims, then point by point."""
+    """Yield what cannot be saved: lost records of the log, rows that no point claims, then points."""
     rows = (_of_rows(salvage, run) for run in salvage.unclaimed)
     return chain(map(_of_gap, salvage.gaps), rows, salvage.evidence.lost())
 
@@ -75,7 +75,7 @@ def _rebuilding(found: Observation, salvage: Salvage, elsewhere: Elsewhere) -> R
 
 
 def _hint(hint: str | None, elsewhere: Elsewhere) -> str:
-    """What a later release wrote needs that release alone."""
+    """Return what to do instead. A file of a later release needs that release alone."""
     if hint == LATER_RELEASE:
         return hint
     return ", or: ".join(filter(None, [hint, elsewhere.restore()]))

@@ -1,4 +1,4 @@
-"""All that the files of a damaged collection still prove, gathered. Nothing is written on the volume.
+"""All that the files of a damaged collection still prove. Nothing is written on the volume.
 
 A point proves by its checksum that it was written so; not that it was neither replaced nor deleted since.
 Whole proof comes first: the meta row has the count of all points and the sum of their checksums. Where it
@@ -37,7 +37,7 @@ Tell: TypeAlias = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What can be saved, and under which numbers the collection goes on."""
+    """The points that can be saved, and the numbers with which the collection goes on."""
 
     name: str
     identity: Identity
@@ -50,7 +50,7 @@ class Salvage:
     generation: int
     """Above every generation that any point has."""
     lost_without_id: int
-    """Points that the meta row counts and of which no trace is left."""
+    """Points that the meta row counts and that left no trace."""
     is_whole: bool
     """Nothing of the table is missing, as far as anything tells."""
     meta_is_lost: bool

@@ -1,4 +1,4 @@
-"""A collection made anew, beside the damaged one, of what was saved; it has its manifest last."""
+"""The repaired collection, written next to the damaged one; it gets its manifest last."""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ from vecstow_engine.storage.points.read_at_rest import file_at_rest
 from vecstow_engine.storage.points.records import Meta, read_meta
 from vecstow_engine.storage.points.writer import SELECT_META, wrapped
 
+SLOTS_END: Final = 1 << 32
+"""Above every slot: half of a label."""
 ATTEMPTS_MAX: Final = 1 << 18
 """Ranges that are tried: about ten seconds where every one of them fails."""
 STEPS_BACK_MAX: Final = 64
@@ -61,8 +63,11 @@ class DamagedTable:
             self.is_index_whole = True
 
     def points(self, end: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of slots below `end` to which the tree leads. A row may come twice, or misplaced."""
-        ranges = deque([(0, end)])
+        """Yield the rows to which the tree leads. A row may come twice, or misplaced.
+
+        `end`: above every slot that a row is looked for at, where the tree does not lead to all of them.
+        """
+        ranges = deque([(0, SLOTS_END)])
         for _ in range(ATTEMPTS_MAX):
             if not ranges:
                 return
@@ -72,7 +77,8 @@ class DamagedTable:
                 for row in self._between(low, high):
                     yield row
             except StorageError:
-                ranges.extend(_halves(self._behind(row, low), high))
+                if high - low > 1:
+                    ranges.extend(_halves(self._behind(row, low), min(high, end)))
 
     def leads_to(self, slot: int, checksum: int) -> bool:
         """Whether the tree leads from this slot to the point with this checksum."""
@@ -122,7 +128,7 @@ def _connect(source: Path, *, at_rest: bool) -> sqlite3.Connection:
 
 def _halves(low: int, high: int) -> list[tuple[int, int]]:
     middle = (low + high) // 2
-    return [(low, middle), (middle, high)] if high - low > 1 else []
+    return [(start, end) for start, end in ((low, middle), (middle, high)) if start < end]
 
 
 def _text(raw: bytes) -> str | bytes:
