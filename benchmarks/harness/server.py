@@ -150,7 +150,7 @@ class Server:
 
 
 def _environment(engine: Path | None) -> dict[str, str]:
-    """Ours, but for what would make each start compile the source anew; `engine` is imported first."""
+    """Ours, but for what would make each start compile the source again; `engine` is imported first."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if engine is not None:
         environment["PYTHONPATH"] = str(engine.absolute())

@@ -92,7 +92,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "VecstowRestarts": [
         Case("four in half an hour", {STARTED: "100x5 200x5 300x5 400x5 500x5"}, "15m", (OF_POD,)),
-        Case("four that are made anew, each with another address", {
+        Case("four that are rebuilt, each with another address", {
             STARTED.replace("10.0.0.7", f"10.0.0.{number}"): f"_x{5 * number} {number}00x4"
             for number in range(5)
         }, "15m", (OF_POD,)),

@@ -33,7 +33,7 @@ def test_one_round_damages_every_file_and_in_every_way(volume):
 
 
 def test_number_gives_the_same_case_again(volume):
-    """Also where the volume was made anew: its uids and times, which differ then, decide nothing."""
+    """Also where the volume was rebuilt: its uids and times, which differ then, decide nothing."""
     assert list(volume.labels) == sorted(volume.labels)
     assert [make_case(volume, SEED, n) for n in range(40)] == [make_case(volume, SEED, n) for n in range(40)]
 

@@ -38,7 +38,7 @@ INPUTS = (
 KEPT = 2
 """How many archives of the project's image are kept, the newest ones: each is some 400 MB."""
 STORE_BYTES_MAX = 10 << 30
-"""Layers are kept for the next build; when they take more, all are made anew."""
+"""Layers are kept for the next build; when they take more, all are rebuilt."""
 PIP_OPTIONS = ("extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
 """What a build needs to know of the machine's pip."""
 

@@ -42,7 +42,7 @@ KINDS = {
     "SIGKILL of the sidecar": "sidecar",
     "OOM kill": "engine",
 }
-"""What is made anew."""
+"""What is rebuilt."""
 
 
 @pytest.fixture

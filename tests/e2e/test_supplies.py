@@ -1,4 +1,4 @@
-"""What a node is made of is made anew when, and only when, what it is made of has changed."""
+"""What a node is made of is rebuilt when, and only when, what it is made of has changed."""
 
 from __future__ import annotations
 

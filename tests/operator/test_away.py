@@ -190,7 +190,7 @@ def saying_503(site: Site, wire: Wire) -> Iterator[None]:
 
 @contextmanager
 def saying_401(site: Site, wire: Wire) -> Iterator[None]:
-    """The accounts are made anew: their tokens are good for nothing, until new ones are written."""
+    """The accounts are rebuilt: their tokens are good for nothing, until new ones are written."""
     roles = {"sidecar": site.sidecar, "manager": site.manager}
     for name in roles:
         site.kubectl("delete", "serviceaccount", name)

@@ -151,7 +151,7 @@ def looked_at_all_the_while(site, before, until):
 
 
 def on_an_empty_volume(site):
-    """Start the engine anew; the volume that it had lies aside."""
+    """Start the engine again; the volume that it had lies aside."""
     site.engine.stop()
     site.data.rename(site.folder / "old")
     site.engine.start("/ready")

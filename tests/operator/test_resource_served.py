@@ -197,7 +197,7 @@ def test_ready_of_the_generation_before_ends_nobodys_wait(shared: Site) -> None:
     wait_ready(shared, "stuck")
 
 
-# Made anew -------------------------------------------------------------------------------------------------
+# Made again -------------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -160,7 +160,7 @@ async def check(context: InContext, name: CollectionName, recall: bool = False) 
 async def repair(
     context: InContext, name: CollectionName, body: Annotated[RepairBody | None, Body()] = None
 ) -> Response:
-    """Set the damage aside in `.quarantine/` and make the collection anew of what proves itself.
+    """Set the damage aside in `.quarantine/` and build the collection again from what proves itself.
 
     It answers 503 meanwhile, its neighbours serve. `outcome` is `sound`, `planned` (with `dry_run`),
     `repaired` or `impossible`; `plan` has the steps, and the points and log records that are lost.

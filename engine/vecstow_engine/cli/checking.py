@@ -29,7 +29,7 @@ def check_command(
     url: UrlOrNone = None,
     key_file: KeyFile = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set damage aside, and make anew what proves itself.")
+        bool, typer.Option("--repair", help="Set damage aside, and rebuild what proves itself.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: print the plan only.")] = False,
     recall: Annotated[

@@ -85,30 +85,34 @@ class Repairer:
         """Plan from the files of a collection that may serve; the upkeep lock keeps checkpoints away."""
         with collection.upkeep:
             self._registry.refuse_gone(collection)
-            anew = _why_anew(self._layout, collection, collection.broken)
-            return repair_collection(self._layout, collection.name, dry_run=True, anew=anew, served=True)
+            rebuild_reason = _why_rebuild(self._layout, collection, collection.broken)
+            return repair_collection(
+                self._layout, collection.name, dry_run=True, rebuild_reason=rebuild_reason, served=True
+            )
 
     def _repair(self, collection: Collection) -> CollectionRepair:
         name = collection.name
         self._catalog.changes.refuse_after_failure("repair", name)
         stand_in, broken = self._take_out(collection)
         try:
-            anew = _why_anew(self._layout, collection, broken)
-            done = self._carry_out(name, _tell(stand_in), anew=anew)
+            rebuild_reason = _why_rebuild(self._layout, collection, broken)
+            done = self._carry_out(name, _tell(stand_in), rebuild_reason=rebuild_reason)
         except BaseException as error:
             self._put_back(stand_in, error, broken)
             raise
         self._reopen(stand_in)
         return done
 
-    def _carry_out(self, name: str, tell: Progress, *, anew: str | None = None) -> CollectionRepair:
+    def _carry_out(self, name: str, tell: Progress, *, rebuild_reason: str | None = None) -> CollectionRepair:
         def progress(label: str, done: int, total: int) -> None:
             check_interruption()
             tell(label, done, total)
 
         try:
             with self._catalog.changes.names("repair", name), self._gate.interruptible("repair"):
-                done = repair_collection(self._layout, name, anew=anew, served=True, progress=progress)
+                done = repair_collection(
+                    self._layout, name, rebuild_reason=rebuild_reason, served=True, progress=progress
+                )
         except OutcomeUnknown:
             self._unknown.add(name)
             raise
@@ -184,7 +188,7 @@ class Repairer:
             return None
 
 
-def _why_anew(layout: Layout, collection: Collection, broken: str | None) -> str | None:
+def _why_rebuild(layout: Layout, collection: Collection, broken: str | None) -> str | None:
     """Return why a repair must write all files again although they pass their checks; None if it need not.
 
     Reasons are a failed sync, and a tree or index of points.db that does not lead to the points. A start

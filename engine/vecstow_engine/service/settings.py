@@ -48,7 +48,7 @@ class IndexSettings:
     tail_bytes_max: int = 96 * MIB
     """Memory of rows per collection that are not in the graph yet, at which writers wait."""
     snapshot_growth_ratio: float = 0.25
-    """Share of new rows in a graph at which index.bin is written anew."""
+    """Share of new rows in a graph at which index.bin is written again."""
     rebuild_deleted_ratio: float = 0.25
     """Share of deleted rows in a graph at which it is rebuilt."""
 

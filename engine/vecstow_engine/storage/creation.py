@@ -77,7 +77,7 @@ def refuse_orphan(layout: Layout, name: str) -> None:
                 f"{path} holds data, though there is no manifest beside it",
                 collection=name,
                 operation="create",
-                hint=f"vecstow check {name} --repair makes its manifest anew; or move the folder away",
+                hint=f"vecstow check {name} --repair rebuilds its manifest; or move the folder away",
             )
 
 

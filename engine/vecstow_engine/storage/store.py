@@ -244,7 +244,7 @@ class Store:
         except DamagedFile as error:
             rewrite(self.layers.folder / POINTS)
             self.meta = self._write_table(frozen, entries)
-            self.remark = f"{error.message}; no point was lost, and the table was made anew"
+            self.remark = f"{error.message}; no point was lost, and the table was rebuilt"
         with self.layers.lock:
             self.layers.slots.release(frozen.freed)
             self.layers.frozen = None

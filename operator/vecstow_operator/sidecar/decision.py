@@ -236,7 +236,7 @@ def _replace(
         name, owner.uid, Reason.CONFLICT,
         f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
         f"to have it moved to .deleted/: {command}" if mark is not None else
-        f"its manifest is lost: kubectl vecstow repair {owner.name} writes it anew",
+        f"its manifest is lost: kubectl vecstow repair {owner.name} writes it again",
     )  # fmt: skip
     return Decision(findings=(finding,))
 

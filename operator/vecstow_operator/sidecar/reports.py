@@ -63,7 +63,7 @@ def _manifests_set_aside(volume: CollectionFolders, claims: Claims) -> Iterator[
             for folder in sorted(own - set(claim.acknowledged))[-1:]:
                 yield SidecarReport(
                     name, claim.uid, Reason.MANIFEST_SET_ASIDE,
-                    f"the manifest was damaged and is written anew; .quarantine/{folder} has the old one",
+                    f"the manifest was damaged and is written again; .quarantine/{folder} has the old one",
                     f"when you have looked at it: kubectl annotate --overwrite vcol {claim.name} "
                     f"{Annotation.ACKNOWLEDGED.value}={','.join(folders)}",
                 )  # fmt: skip

@@ -39,7 +39,7 @@ class Seen:
     listed: int = 0
     """How many it says that it withholds."""
     rebuilt: bool = False
-    """Its index, or its table, was made anew."""
+    """Its index, or its table, was rebuilt."""
     wrong: list[str] = field(default_factory=list)
     """Answers that contradict each other, and errors where there should be none."""
 
@@ -69,7 +69,7 @@ async def see(engine: RunningEngine, name: str, ids: Iterable[str], chance: Rand
     seen.state, seen.reason = described["state"], described["reason"]
     seen.listed = len(described["withheld"])
     has_graph = collection.count <= FLAT_ROWS_MAX or collection.snapshot_sequence > 0
-    seen.rebuilt = "made anew" in (seen.reason or "") or not has_graph
+    seen.rebuilt = "rebuilt" in (seen.reason or "") or not has_graph
     if collection.count != len(seen.points) + len(seen.withheld):
         told = f"{len(seen.points)} served and {len(seen.withheld)} withheld"
         seen.wrong.append(f"{name} counts {collection.count} points: {told}")

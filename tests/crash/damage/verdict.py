@@ -68,7 +68,7 @@ def judge(case: Case, truth: Truth, seen: Seen) -> Verdict:
 def _ending(seen: Seen) -> str:
     if seen.withheld:
         return "degraded"
-    if "could not be made anew" in (seen.reason or ""):
+    if "could not be rebuilt" in (seen.reason or ""):
         return "not mended"
     return "rebuilt" if seen.rebuilt else "right"
 

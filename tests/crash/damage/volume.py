@@ -1,6 +1,6 @@
 """A volume with all that a volume can hold, as a SIGKILL in the middle of a checkpoint leaves it.
 
-It is made once a process by the engine, kept in memory, and laid out anew for each case.
+It is made once a process by the engine, kept in memory, and laid out again for each case.
 """
 
 from __future__ import annotations

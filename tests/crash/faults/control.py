@@ -145,7 +145,7 @@ class Control:
         self._shared.armed = 0
 
     def forget(self) -> None:
-        """Begin the count and the record anew; nothing may be under way in the process."""
+        """Begin the count and the record again; nothing may be under way in the process."""
         used = min(self.total, RECORDS_MAX)
         ctypes.memset(ctypes.byref(self._shared.records), 0, used * ctypes.sizeof(_Record))
         self._shared.total = 0

@@ -100,12 +100,12 @@ class Writer:
         return self._do(ledger.Create(name), lambda: self.rest.create(name, DIMENSION))
 
     def fill(self, name: str, ids: list[str]) -> bool:
-        """Store these ids anew by one batch."""
+        """Store these ids again by one batch."""
         points = self.points(ids)
         return self._do(ledger.Put(name, points), lambda: self.rest.put_many(name, points))
 
     def put(self, name: str, count: int) -> bool:
-        """Store so many points by one batch, some of them anew."""
+        """Store so many points by one batch, some of them again."""
         return self.fill(name, self._choice(count))
 
     def put_one(self, name: str) -> bool:

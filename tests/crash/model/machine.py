@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
     def leads_to_all(self, name: str) -> bool:
         """hnswlib links new rows to no deleted ones: among many of those, some rows are out of reach.
 
-        Above a quarter deleted the engine builds the graph anew, in its time; here it does not.
+        Above a quarter deleted the engine builds the graph again, in its time; here it does not.
         """
         index = self.collection(name).index
         return index is None or index.deleted_share == 0

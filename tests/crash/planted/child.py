@@ -50,7 +50,7 @@ def first_on_path(engine: Path) -> dict[str, str]:
     """An environment in which the copy is imported: by us, by `vecstow`, by spawned processes."""
     others = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": f"{engine}:{others}" if others else str(engine)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the copy anew
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the copy again
     return environment
 
 

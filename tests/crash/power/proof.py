@@ -94,7 +94,7 @@ def _changed_again(data: Path, first: Recovery, *, checked: bool) -> list[str]:
 
 
 def _what_matters(data: Path) -> dict[str, object]:
-    """Contents by path. Of a segment its records: each start writes anew what no checkpoint has."""
+    """Contents by path. Of a segment its records: each start writes again what no checkpoint has."""
     found: dict[str, object] = dict(tree_of(data, BESIDE_POINTS))
     for folder in (data / "wal").glob("*"):
         for segment in read_log(folder):

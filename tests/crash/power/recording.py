@@ -76,7 +76,7 @@ def recording(seed: int, operations: int, fails: bool) -> Recording:
 
 
 def _made(seed: int, operations: int, fails: bool) -> Recording:
-    """A kill may cut strace off in the middle of a call that it prints: such a record is made anew."""
+    """A kill may cut strace off in the middle of a call that it prints: such a record is rebuilt."""
     unread = TraceError("")
     for _ in range(RECORDS_MAX):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

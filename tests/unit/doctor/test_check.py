@@ -143,18 +143,18 @@ DAMAGES = {
         "generation 99 after 3 checkpoints",
         "ready", INSERT),
     "index: a bit": Damage(
-        lambda v: flip(v.index, 5000), "warning", INDEX, None, "fails its checksum; .* anew", "ready"),
+        lambda v: flip(v.index, 5000), "warning", INDEX, None, "fails its checksum; .* again", "ready"),
     "index: cut": Damage(
-        lambda v: cut(v.index, -1), "warning", INDEX, None, "no recorded snapshot has; .* anew", "ready"),
+        lambda v: cut(v.index, -1), "warning", INDEX, None, "no recorded snapshot has; .* again", "ready"),
     "index: longer": Damage(
-        lambda v: v.index.write_bytes(v.index.read_bytes() + b"x"), "warning", INDEX, None, "anew", "ready"),
+        lambda v: v.index.write_bytes(v.index.read_bytes() + b"x"), "warning", INDEX, None, "builds it again", "ready"),
     "index: gone": Damage(
-        lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* anew", "ready"),
+        lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* again", "ready"),
     "index: its record": Damage(
         lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1"), "warning", TABLE, None,
         "1 record of index.bin fails", "ready"),
     "index: root page of its records zero": Damage(
-        lambda v: zero(v.table, page_of(v, "snapshots")), "warning", TABLE, None, "makes it anew", "ready"),
+        lambda v: zero(v.table, page_of(v, "snapshots")), "warning", TABLE, None, "rebuilds it", "ready"),
 }  # fmt: skip
 
 

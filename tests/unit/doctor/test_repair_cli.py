@@ -26,7 +26,7 @@ def test_dry_run_prints_the_plan_and_exits_with_1(store, vecstow):
     lines = out.splitlines()
     assert lines[0] == "notes: step 1: set the folder and its log aside in .quarantine, whole"
     assert "the row of point 'p7' fails its checksum" in lines[1]
-    assert lines[2].startswith("notes: step 2: make vectors.bin and points.db anew, with 327 points: ")
+    assert lines[2].startswith("notes: step 2: build vectors.bin and points.db again, with 327 points: ")
     offset = store.row_offset("p7")
     assert (
         f"notes: lost: point 'p7' (notes/vectors.bin at byte {offset}): its row fails its checksum" in lines
@@ -213,7 +213,7 @@ class Answers:
     def post(self, *segments, document):
         self.asked.append((segments, document))
         plan = {
-            "steps": [{"does": "make it anew", "because": "it is damaged"}], "warnings": ["mind this"],
+            "steps": [{"does": "rebuild it", "because": "it is damaged"}], "warnings": ["mind this"],
             "kept": 3, "restored": 1, "lost": 2, "lost_without_id": 2, "lost_rows": 0,
             "lost_records": 0, "losses": [], "impossible": None,
             "hint": None, "summary": "3 points kept, 1 from the log, 2 lost",
@@ -230,7 +230,7 @@ def test_engine_is_asked_for_the_plan_before_it_repairs(vecstow, monkeypatch):
     path = ("collections", "notes", "repair")
     assert answers.asked == [(path, {"dry_run": True}), (path, {"dry_run": False})]
     assert out.splitlines() == [
-        "notes: step 1: make it anew",
+        "notes: step 1: rebuild it",
         "    because it is damaged",
         "notes: lost: 2 points whose ids nothing tells",
         "notes: note: mind this",

@@ -16,7 +16,7 @@ from vecstow_engine.model.errors import DiskFull, StorageError
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """A lost meta row and a damaged row: everything must be made anew."""
+    """A lost meta row and a damaged row: everything must be rebuilt."""
     store = DamagedStore(tmp_path_factory.mktemp("crash") / "data")
     flip(store.rows, store.row_offset("p7"))
     zero(store.table, store.root("meta"))

@@ -1,4 +1,4 @@
-"""Repair of a lost, broken or wrong manifest: what the headers tell is written anew, the data stays."""
+"""Repair of a lost, broken or wrong manifest: what the headers tell is written again, the data stays."""
 
 import json
 

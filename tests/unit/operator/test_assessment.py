@@ -392,9 +392,9 @@ def test_sound_collection_is_not_degraded():
         pytest.param({"vector_count": 0, "indexed": 0}, None, id="nothing to index"),
         pytest.param({"vector_count": 1000, "indexed": 0}, 0, id="none yet"),
         pytest.param({"vector_count": 1000, "indexed": 999}, 90, id="in steps of ten, so that few are told"),
-        pytest.param({"rebuilt": 0}, 0, id="built anew from the beginning"),
-        pytest.param({"rebuilt": 5}, 70, id="built anew in part"),
-        pytest.param({"vector_count": 0, "indexed": 0, "rebuilt": 0}, 0, id="built anew of nothing"),
+        pytest.param({"rebuilt": 0}, 0, id="built again from the beginning"),
+        pytest.param({"rebuilt": 5}, 70, id="built again in part"),
+        pytest.param({"vector_count": 0, "indexed": 0, "rebuilt": 0}, 0, id="built again of nothing"),
         pytest.param({"state": "recovering", "indexed": 0}, None, id="not served yet"),
     ],
 )
@@ -414,7 +414,7 @@ GONE = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own
     ("engine", "expected"),
     [
         pytest.param(GONE_ENGINE, True, id="no engine: nobody can drop it any more"),
-        pytest.param(MISSING, False, id="no engine for a moment: it may be made anew"),
+        pytest.param(MISSING, False, id="no engine for a moment: it may be rebuilt"),
         pytest.param(
             engine_of(pod(reports=GONE), wanted_pods=2), False, id="one pod of two is not there yet"
         ),

@@ -83,7 +83,7 @@ CASES = [
         wrote(replace(EMPTY, generation=2)),
     ),
     Case(
-        "a resource made anew begins with its own generation",
+        "a resource rebuilt begins with its own generation",
         [claim(uid="r-2")],
         holds(FILLED, generation=9),
         wrote(replace(FILLED, resource_uid="r-2")),
@@ -224,7 +224,7 @@ CASES = [
         volume_id=OTHER_VOLUME,
     ),
     Case(
-        "an accepted loss begins anew",
+        "an accepted loss begins again",
         [claim(status=HAD, annotations=accepts(UID))],
         Folder(FILLED),
         wrote(EMPTY),
@@ -371,7 +371,7 @@ CASES = [
         wrote(ANEW, told(Reason.CONFLICT, "r-0")),
     ),
     Case(
-        "nor begin anew, empty, what is missing to another",
+        "nor begin again, empty, what is missing to another",
         [claim("older", "r-0", collectionName="notes"), SERVED],
         Folder(),
         wrote(FILLED, told(Reason.DATA_MISSING), told(Reason.CONFLICT, "r-0")),
@@ -574,7 +574,7 @@ def test_conflict_of_shapes_names_both_and_the_way_out():
 def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
     message, hint = message_of(NEW, replace(DAMAGED, shape=(9, *NEW.declared.shape[1:])))
     assert message.endswith("another shape: 9, Euclidean, Float32; wanted is 4, Euclidean, Float32")
-    assert hint == "its manifest is lost: kubectl vecstow repair notes writes it anew"
+    assert hint == "its manifest is lost: kubectl vecstow repair notes writes it again"
 
 
 def test_loser_is_told_who_has_the_name():

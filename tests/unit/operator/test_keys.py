@@ -1,4 +1,4 @@
-"""The keys of the operator's programs: least roles, read anew, and never in a message."""
+"""The keys of the operator's programs: least roles, read again, and never in a message."""
 
 from __future__ import annotations
 

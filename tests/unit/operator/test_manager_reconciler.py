@@ -539,7 +539,7 @@ def test_engine_that_nobody_looked_for_is_not_known_to_have_been_missing(manager
     "between",
     [
         pytest.param({"engine": engine_of(pod(row_of(claim())))}, id="it is there again"),
-        pytest.param({"engine": engine_of(wanted_pods=0)}, id="made anew, and scaled to zero"),
+        pytest.param({"engine": engine_of(wanted_pods=0)}, id="rebuilt, and scaled to zero"),
         pytest.param({"is_away": True}, id="nobody knows"),
     ],
 )

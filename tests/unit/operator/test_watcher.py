@@ -1,4 +1,4 @@
-"""The watch runs while lists are complete, begins anew after each gap, and only ever wakes a pass."""
+"""The watch runs while lists are complete, begins again after each gap, and only ever wakes a pass."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Collections whose files vanish while they are served, and those that are opened anew."""
+"""Collections whose files vanish while they are served, and those that are opened again."""
 
 import dataclasses
 import os
@@ -313,7 +313,7 @@ def keep_rescanning(engine, stop):
 
 
 def repair_row(engine, slot):
-    """Damage a row, and let the collection be made anew."""
+    """Damage a row, and let the collection be rebuilt."""
     collection = engine.collection("notes")
     engine.checkpoint()
     path = folder_of(engine) / ROWS
@@ -340,7 +340,7 @@ async def test_rescan_during_a_repair_finds_nothing_gone(engine, monkeypatch):
     assert engine.describe("notes")["state"] == "ready"
 
 
-# Opened anew ----------------------------------------------------------------------------------------------
+# Opened again ----------------------------------------------------------------------------------------------
 
 
 async def test_files_that_come_back_to_their_place_are_served_again(engine):

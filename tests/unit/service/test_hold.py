@@ -137,7 +137,7 @@ async def test_rule_16_stop_during_a_hold_leaves_the_files_and_loses_nothing(tmp
 
 
 async def test_hold_waits_until_every_collection_is_opened(engine, monkeypatch):
-    """Recovery writes logs anew and removes those that it found: a copy beside it may have neither."""
+    """Recovery writes logs again and removes those that it found: a copy beside it may have neither."""
     await engine.put(a=1)
     opening = Slowed(monkeypatch, loader, "open_store")
     copy = engine.copied()

@@ -142,7 +142,7 @@ async def test_rebuild_that_a_kill_cut_is_made_by_the_next_start(paused):
 
 
 async def test_rebuilt_graph_is_saved_though_nothing_was_written_since(filled, monkeypatch):
-    """Else each start would load the old one, and build it anew."""
+    """Else each start would load the old one, and build it again."""
     snapshot(filled)
     change(filled, NARROW)
     filled.indexed()

@@ -25,7 +25,7 @@ def notes(tmp_path):
 
 @pytest.mark.parametrize("checkpoints", [0, 1, 2, 3])
 def test_scan_meets_every_point_that_is_there_throughout(notes, checkpoints):
-    """One that is written anew goes to a slot that the scan has passed, or whose layer it has left behind."""
+    """A point that is written again goes to a slot, or a layer, that the scan has passed."""
     notes.put(b=2, c=3, d=4)
     notes.delete("a")
     notes.checkpoint()

@@ -36,7 +36,7 @@ def tear_second_segment(notes, disk):
 
 
 def test_torn_segment_that_comes_back_does_not_displace_what_was_written_since(notes, disk):
-    """Its unlink was lost with the power: the sequences of its torn tail were given out anew."""
+    """Its unlink was lost with the power: the sequences of its torn tail were given out again."""
     tear_second_segment(notes, disk)
     torn = notes.segment(2).read_bytes()
     copy = notes.copied()

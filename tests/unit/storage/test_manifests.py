@@ -192,7 +192,7 @@ def notes(tmp_path):
 
 
 def test_manifest_without_a_uid_takes_the_headers(notes):
-    """A manifest that was lost, and written anew by hand, serves the vectors beside it."""
+    """A manifest that was lost, and written again by hand, serves the vectors beside it."""
     notes.close()
     write_manifest(notes.folder, MANIFEST)
     again = StoreOnDisk(notes.data)
@@ -234,7 +234,7 @@ def test_missing_data_file_beside_a_uid_is_damage_not_an_empty_collection(notes,
 
 @pytest.mark.parametrize("log_too", [True, False], ids=["the log gone too", "the log there"])
 def test_rows_without_their_table_are_damage_even_without_a_uid(notes, log_too):
-    """A manifest by hand beside rows that lost their table must not begin them anew."""
+    """A manifest by hand beside rows that lost their table must not begin them again."""
     notes.checkpoint()
     notes.close()
     write_manifest(notes.folder, MANIFEST)

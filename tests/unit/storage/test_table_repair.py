@@ -1,4 +1,4 @@
-"""A point table whose points are intact but not found by slot or id: made anew at the start, or refused."""
+"""A point table whose points are intact but not found by slot or id: rebuilt at the start, or refused."""
 
 import shutil
 import sqlite3
@@ -97,7 +97,7 @@ def test_what_leads_astray_is_made_anew_at_the_start(data, path, where, mask, fa
     flip(path, where(path), mask)
     assert faults(path) == [fault]
     [warning] = all_right(data)
-    assert warning == f"{path}: {fault.value}; it was made anew"
+    assert warning == f"{path}: {fault.value}; it was rebuilt"
     assert faults(path) == []
 
 
@@ -169,7 +169,7 @@ def test_point_of_generation_0_keeps_its_slot(data, path):
 def test_mending_what_does_not_help_is_refused(path, monkeypatch):
     flip(path, in_index(path))
     monkeypatch.setattr("vecstow_engine.storage.points.table_repair.rebuild_id_index", lambda path: None)
-    with pytest.raises(DamagedFile, match="could not be made anew"):
+    with pytest.raises(DamagedFile, match="could not be rebuilt"):
         mend(path, [Fault.IDS])
 
 
@@ -191,7 +191,7 @@ def test_free_page_that_is_in_use_is_not_written_over(data, path):
     with_free_page_in_use(data, path)
     assert faults(path) == [Fault.PAGES]
     notes = StoreOnDisk(data)
-    assert notes.opened.warnings == (f"{path}: {Fault.PAGES.value}; it was made anew",)
+    assert notes.opened.warnings == (f"{path}: {Fault.PAGES.value}; it was rebuilt",)
     more = {f"q{number}": number + 1 for number in range(POINTS // 2)}
     notes.put(**more)
     notes.checkpoint()
@@ -207,7 +207,7 @@ def test_damaged_record_of_the_index_is_forgotten_and_the_points_kept(data, path
     zero(path, (page - 1) * PAGE, 512)
     assert faults(path) == [Fault.PAGES]
     [warning] = all_right(data)
-    assert "it was made anew" in warning
+    assert "it was rebuilt" in warning
     with closing(PointTable(path)) as table:
         assert table.snapshots() == []
     assert faults(path) == []
@@ -222,7 +222,7 @@ def test_pages_that_cannot_be_put_right_are_told_and_the_points_served(data, pat
     monkeypatch.setattr("vecstow_engine.storage.points.table_repair.vacuum", cannot)
     monkeypatch.setattr("vecstow_engine.storage.points.table_repair.vacuum_without_snapshots", cannot)
     notes = StoreOnDisk(data)
-    assert "could not be made anew, and a checkpoint may fail" in notes.opened.warnings[0]
+    assert "could not be rebuilt, and a checkpoint may fail" in notes.opened.warnings[0]
     assert len(notes.points()) == POINTS // 2
     notes.close()
 
@@ -240,7 +240,7 @@ def test_damage_that_only_a_writer_meets_is_mended_by_the_checkpoint_that_meets_
     spoil_free_space(path)
     notes.put(p555=3)
     notes.checkpoint()
-    assert "the table was made anew" in notes.store.remark
+    assert "the table was rebuilt" in notes.store.remark
     notes.put(p555=556)
     notes.close()
     assert all_right(data) == ()

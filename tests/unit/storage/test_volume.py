@@ -250,7 +250,7 @@ async def test_rule_15_engine_starts_on_a_full_disk_and_serves_reads(tmp_path, d
 
 
 async def test_rule_15_finishing_a_checkpoint_that_a_crash_cut_gets_the_reserve(engine, disk, room):
-    """SQLite's found log is written anew before it is read, and that needs room."""
+    """SQLite's found log is written again before it is read, and that needs room."""
     await engine.put(a=1)
     disk.stop_at = "commit points.db"
     with pytest.raises(PowerOff):

@@ -16,7 +16,7 @@ def check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
     try:
         _check_index(inquiry, table, meta)
     except (StorageError, OSError) as error:
-        message = f"what is recorded of {INDEX} cannot be read: {error}; the next start builds it anew"
+        message = f"what is recorded of {INDEX} cannot be read: {error}; the next start builds it again"
         inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
 
 
@@ -33,11 +33,11 @@ def _check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
         )
     if not path.exists():
         if table.snapshots():
-            inquiry.add(Severity.INFO, path, "it is missing; the next start builds it anew from the rows")
+            inquiry.add(Severity.INFO, path, "it is missing; the next start builds it again from the rows")
         return
     entry, remark = valid_snapshot(inquiry.folder, table, meta.applied)
     if entry is None:
-        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it anew from the rows")
+        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it again from the rows")
         return
     inquiry.facts["index"] = {"bytes": entry.bytes, "sequence": entry.sequence}
     if entry.sequence < meta.applied:

@@ -22,7 +22,7 @@ _PAGE = re.compile(r"[Pp]age (\d+)")
 
 
 def check_structure(inquiry: Inquiry, table: PointTable) -> None:
-    """Report what SQLite's own check finds; what a start makes anew is made anew on a copy."""
+    """Report what SQLite's own check finds; what a start rebuilds is rebuilt on a copy."""
     path, next_steps = inquiry.folder / POINTS, inquiry.mend
     errors: list[str] | None = None
     with inquiry.reading(path, next_steps):
@@ -31,12 +31,12 @@ def check_structure(inquiry: Inquiry, table: PointTable) -> None:
 
 
 def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
-    """Raises DamagedFile for what a start cannot make anew."""
+    """Raises DamagedFile for what a start cannot rebuild."""
     faults = find_faults(table)
     if not faults:
         return _integrity_errors(table)
     for fault in faults:
-        message = f"{fault.value}, which are intact; the next start makes it anew"
+        message = f"{fault.value}, which are intact; the next start rebuilds it"
         if inquiry.served and fault is not Fault.PAGES:
             message += ", and until then points may seem absent"
             inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message, next_steps=inquiry.mend)

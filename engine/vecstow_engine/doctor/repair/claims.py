@@ -80,7 +80,7 @@ def judge(claims: Claims) -> Identification:
         )  # fmt: skip
     rebuilt = Manifest(claims.name, *identity.shape, collection_uid=identity.uid, created_at=rfc3339())
     lost = "index settings are the defaults; owner, payload indexes and who manages it are not known"
-    return Identification(rebuilt, warnings=(f"{MANIFEST} is made anew from the headers: {lost}",))
+    return Identification(rebuilt, warnings=(f"{MANIFEST} is rebuilt from the headers: {lost}",))
 
 
 def _with_manifest(manifest: Manifest, identity: Identity | None, uid: str | None) -> Identification:

@@ -49,21 +49,21 @@ def repair_collection(
     name: str,
     *,
     dry_run: bool = False,
-    anew: str | None = None,
+    rebuild_reason: str | None = None,
     served: bool = False,
     progress: Progress = no_progress,
     planned: Planned = nobody,
 ) -> CollectionRepair:
-    """Repair one collection, which nobody serves or writes meanwhile.
+    """Repair one collection, which no program serves or writes meanwhile.
 
-    `anew`: why it must be written anew though its files are sound. `served`: an engine has the volume; then
-    only a dry run looks for a backup of what is lost, since clients wait for the rest.
+    `rebuild_reason`: why it must be written again though its files are sound. `served`: an engine has the
+    volume; then only a dry run looks for a backup of what is lost, because clients wait for the rest.
 
-    Raises DiskFull or StorageError before anything of it was changed, and OutcomeUnknown or an OSError of the
-    exchange itself: then the damaged collection is in its place, or the repaired one, or that one comes there
-    with the next start.
+    Raises DiskFull or StorageError before it changes anything. Raises OutcomeUnknown or an OSError of the
+    exchange itself: then the damaged collection is in its place, or the repaired one is, or the repaired one
+    comes there with the next start.
     """
-    with observe(layout, name, progress, anew=anew) as found:
+    with observe(layout, name, progress, rebuild_reason=rebuild_reason) as found:
         plan = make_plan(found, Elsewhere(layout, name, served=served, seeks=dry_run or not served))
         planned(plan)
         if plan.impossible is not None:

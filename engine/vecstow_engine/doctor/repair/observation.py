@@ -47,23 +47,28 @@ class Observation:
 
 @contextmanager
 def observe(
-    layout: Layout, name: str, progress: Progress, *, anew: str | None = None
+    layout: Layout, name: str, progress: Progress, *, rebuild_reason: str | None = None
 ) -> Iterator[Observation]:
     """Read all of a collection; the evidence is there until the end of the block.
 
-    `anew`: why it must be written again though its files are sound.
+    `rebuild_reason`: why it must be written again though its files are sound.
     """
     with ExitStack() as stack:
         try:
             with damaged_table(layout.collection(name) / POINTS) as table:
-                observation = _observe(layout, name, progress, table, stack, anew)
+                observation = _observe(layout, name, progress, table, stack, rebuild_reason)
         except NewerFormat as error:
             observation = Observation(name, identification=Identification(None, error.message, LATER_RELEASE))
         yield observation
 
 
 def _observe(
-    layout: Layout, name: str, progress: Progress, table: DamagedTable, stack: ExitStack, anew: str | None
+    layout: Layout,
+    name: str,
+    progress: Progress,
+    table: DamagedTable,
+    stack: ExitStack,
+    rebuild_reason: str | None,
 ) -> Observation:
     claims = read_claims(layout, name, table.meta())
     if _is_nothing(layout, claims):
@@ -71,7 +76,7 @@ def _observe(
             name, claims, Identification(None, warnings=("the folder holds no data: no collection",))
         )
     identification = judge(claims)
-    found = Observation(name, claims, identification, () if anew is None else (anew,))
+    found = Observation(name, claims, identification, () if rebuild_reason is None else (rebuild_reason,))
     manifest = identification.manifest
     if manifest is None or identification.impossible is not None:
         return found

@@ -88,12 +88,12 @@ def _rebuild_steps(found: Observation, kept: int, restored: int) -> Iterator[Rep
         sources.append(f"{restored:,} from the log")
     yield RepairStep("set the folder and its log aside in .quarantine, whole", because)
     yield RepairStep(
-        f"make {ROWS} and {POINTS} anew, with {_points(kept + restored)}: {', '.join(sources)}",
+        f"build {ROWS} and {POINTS} again, with {_points(kept + restored)}: {', '.join(sources)}",
         "these prove themselves by their checksums",
     )
     if found.claims is not None and found.claims.manifest is None:
         yield RepairStep(
-            f"make {MANIFEST} anew from the headers", found.claims.manifest_fault or "it is missing"
+            f"build {MANIFEST} again from the headers", found.claims.manifest_fault or "it is missing"
         )
     yield RepairStep(f"leave {INDEX} out", "the engine builds it from the rows")
 
@@ -103,9 +103,7 @@ def _light_steps(found: Observation) -> Iterator[RepairStep]:
     if claims is not None and manifest is not None and claims.manifest != manifest:
         because = claims.manifest_fault or "; ".join(found.identification.warnings)
         if because:
-            yield RepairStep(
-                f"set {MANIFEST} aside in .quarantine, and make it anew from the headers", because
-            )
+            yield RepairStep(f"set {MANIFEST} aside in .quarantine, and rebuild it from the headers", because)
     if found.index_fault is not None:
         yield RepairStep(
             f"set {INDEX} aside in .quarantine; the engine builds it from the rows", found.index_fault

@@ -70,7 +70,7 @@ def verify(staging: Path, manifest: Manifest, progress: Progress) -> None:
     if not report.clean:
         finding = report.findings[0]
         raise StorageError(
-            f"what was made anew does not pass its check ({finding.file}: {finding.message}); "
+            f"what was rebuilt does not pass its check ({finding.file}: {finding.message}); "
             "nothing was changed",
             collection=name, operation="repair", hint="look at the disk and its errors",
         )  # fmt: skip

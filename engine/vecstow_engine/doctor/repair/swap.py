@@ -1,4 +1,4 @@
-"""The damaged collection to `.quarantine/`, the one made anew to its place.
+"""The damaged collection to `.quarantine/`, the one rebuilt to its place.
 
 `storage.quarantine` draws the folder of evidence. A crash leaves the damaged collection in its place; or,
 between the two renames, neither, and the next start of an engine or of a repair does the second one; or the
@@ -57,7 +57,7 @@ def without_evidence_of_nothing(evidence: Path, name: str) -> Iterator[None]:
 
 
 def take_place(layout: Layout, staging: Path, evidence: Path, observed: Manifest | None) -> None:
-    """Exchange the folders. Raises Conflict when the collection was dropped or declared anew meanwhile.
+    """Exchange the folders. Raises Conflict when the collection was dropped or declared again meanwhile.
 
     Raises OutcomeUnknown when the damaged one is set aside, and the repaired one has no place yet.
     """
@@ -94,7 +94,7 @@ def _follow(target: Path, staging: Path, observed: Manifest | None) -> None:
         return
     if found.dropped_at is not None or found.shape != repaired.shape:
         raise Conflict(
-            f"collection {found.name!r} was dropped or declared anew meanwhile", collection=found.name,
+            f"collection {found.name!r} was dropped or declared again meanwhile", collection=found.name,
             operation="repair",
         )  # fmt: skip
     write_manifest(staging, dataclasses.replace(found, collection_uid=repaired.collection_uid))

@@ -69,9 +69,9 @@ def mend(path: Path, faults: list[Fault]) -> list[str]:
         left = find_faults(table)
     for fault in left:
         if fault is not Fault.PAGES:
-            raise DamagedFile(f"{fault.value}, and could not be made anew", file=str(path))
-    ends = dict.fromkeys(left, "could not be made anew, and a checkpoint may fail")
-    return [f"{path}: {fault.value}; it {ends.get(fault, 'was made anew')}" for fault in faults]
+            raise DamagedFile(f"{fault.value}, and could not be rebuilt", file=str(path))
+    ends = dict.fromkeys(left, "could not be rebuilt, and a checkpoint may fail")
+    return [f"{path}: {fault.value}; it {ends.get(fault, 'was rebuilt')}" for fault in faults]
 
 
 def _mend_pages(path: Path) -> None:
