@@ -41,8 +41,10 @@ from vecstow_engine.service.lifecycle import (
     Quarantined,
     Retired,
     Serving,
+    dropped,
     failed,
     transition,
+    without_drop,
 )
 from vecstow_engine.service.memory_plan import HeldOut
 from vecstow_engine.storage.layers import Applied
@@ -217,15 +219,12 @@ class Collection:
     def drop(self) -> None:
         """Answer no more requests: the collection is being dropped, or was replaced."""
         with self._moving:
-            now = self.lifecycle
-            before = now.before if isinstance(now, Dropping) else now
-            self.lifecycle = transition(now, Dropping(before, failure=now.failure))
+            self.lifecycle = dropped(self.lifecycle)
 
     def stop_dropping(self) -> None:
         """Return to the state before a drop; do nothing without one."""
-        now = self.lifecycle
-        if isinstance(now, Dropping):
-            self.move_to(now.before)
+        with self._moving:
+            self.lifecycle = without_drop(self.lifecycle)
 
     def take_over(self, other: Collection) -> None:
         """Take the place of `other`: share its upkeep lock, and its failure after a failed sync."""

@@ -9,7 +9,7 @@ store, which records damage and failed syncs.
     Postponed     recovering                       503    503     a retry at `retry_at`, a drop
     Serving       ready, degraded, read_only       yes    yes     lost files, a repair, a drop
     Quarantined   quarantined                      503    503     a changed manifest, returned files, a repair
-    Foreign       foreign                          409    409     an import in its place, a repair, a drop
+    Foreign       foreign                          503    503     an import in its place, a repair, a drop
     Retired       recovering                       503    503     never: another object has the name
     Dropping      as before                        404    404     the manifest without the mark
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.storage.file_identity import DataFiles
@@ -92,29 +92,46 @@ TRANSITIONS: Final[Mapping[type[Lifecycle], frozenset[type[Lifecycle]]]] = {
     Serving: frozenset({Serving, Quarantined, Retired, Dropping}),
     Quarantined: frozenset({Opening, Quarantined, Retired, Dropping}),
     Foreign: frozenset({Retired, Dropping}),
-    Retired: frozenset(),
-    Dropping: frozenset({Dropping, Retired}),
+    Retired: frozenset({Dropping}),
+    Dropping: frozenset({Dropping}),
 }
-"""The states that may follow each state. Without the mark, a collection returns to the state before."""
+"""The states that may follow each state. `without_drop` alone leads out of `Dropping`."""
 
 
 class IllegalTransition(Exception):
-    """Raised when a state cannot follow another one, which is a bug of the caller."""
+    """Raised when a state cannot follow another one: a mistake of the caller."""
 
 
 def transition(now: Lifecycle, to: Lifecycle) -> Lifecycle:
     """Return the state that follows `now`: `to`, with the failure that `now` carries.
 
+    During a drop the state before it changes: a thread may still open the collection, and the drop goes on.
     Raises IllegalTransition for a pair that TRANSITIONS does not have.
     """
-    returns = isinstance(now, Dropping) and to == now.before
-    if not returns and type(to) not in TRANSITIONS[type(now)]:
-        raise IllegalTransition(f"{type(now).__name__} to {type(to).__name__}")
-    if isinstance(now, Dropping) and isinstance(to, Dropping):
-        return now
-    return to if now.failure is None else replace(to, failure=now.failure)
+    if not isinstance(now, Dropping):
+        return _next(now, to)
+    return now if isinstance(to, Dropping) else replace(now, before=_next(now.before, to))
+
+
+def dropped(now: Lifecycle) -> Lifecycle:
+    """Return the state of a collection that is dropped or replaced from now on."""
+    return now if isinstance(now, Dropping) else _next(now, Dropping(now))
+
+
+def without_drop(now: Lifecycle) -> Lifecycle:
+    """Return the state without the drop, whose mark was removed before the folder moved."""
+    return replace(now.before, failure=now.failure) if isinstance(now, Dropping) else now
 
 
 def failed(now: Lifecycle, reason: str) -> Lifecycle:
-    """Return the same state with a failure, which ends the writes."""
+    """Return the same state, without writes from now on."""
     return replace(now, failure=reason)
+
+
+_To = TypeVar("_To", bound=Lifecycle)
+
+
+def _next(now: Lifecycle, to: _To) -> _To:
+    if type(to) not in TRANSITIONS[type(now)]:
+        raise IllegalTransition(f"{type(now).__name__} to {type(to).__name__}")
+    return to if now.failure is None else replace(to, failure=now.failure)

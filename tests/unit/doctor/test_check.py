@@ -147,7 +147,7 @@ DAMAGES = {
     "index: cut": Damage(
         lambda v: cut(v.index, -1), "warning", INDEX, None, "no recorded snapshot has; .* again", "ready"),
     "index: longer": Damage(
-        lambda v: v.index.write_bytes(v.index.read_bytes() + b"x"), "warning", INDEX, None, "builds it again", "ready"),
+        lambda v: v.index.write_bytes(v.index.read_bytes() + b"x"), "warning", INDEX, None, "again", "ready"),
     "index: gone": Damage(
         lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* again", "ready"),
     "index: its record": Damage(
