@@ -5,7 +5,7 @@ The state in the API follows from `lifecycle` and the store:
     recovering    no answers yet: 503 with Retry-After
     ready         reads and writes
     degraded      reads and writes; the points that fail their checks are withheld and listed
-    read_only     reads; no writes until the next start, because a sync failed
+    read_only     reads; no writes until the next start or a repair, because a sync failed
     quarantined   nothing: damage is not limited to single points, or the files are gone or cannot be opened
     foreign       nothing: another program wrote the data files
 """

@@ -7,7 +7,8 @@ store, which records damage and failed syncs.
     state         API                              reads  writes  left by
     Opening       recovering                       503    503     the loader
     Postponed     recovering                       503    503     a retry at `retry_at`, a drop
-    Serving       ready, degraded, read_only       yes    yes     lost files, a repair, a drop
+    Serving       ready, degraded                  yes    yes     lost files, a repair, a drop
+                  read_only                        yes    503     lost files, a repair, a drop
     Quarantined   quarantined                      503    503     a changed manifest, returned files, a repair
     Foreign       foreign                          503    503     an import in its place, a repair, a drop
     Retired       recovering                       503    503     never: another object has the name
@@ -27,7 +28,7 @@ from vecstow_engine.storage.file_identity import DataFiles
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Any:
     failure: str | None = None
-    """Why the collection takes no writes until the process ends: a sync outside the store failed."""
+    """Why the collection takes no writes until the process ends: a sync failed, and no store says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,8 +243,8 @@ class Registry:
     def read(self, name: str) -> Manifest | None:
         """Return the manifest in a folder if it differs from the known one, else None; log a broken one.
 
-        For a collection that reopens after a change of its manifest, the same content counts too: a new
-        modification time is enough.
+        For a collection that reopens after a change of its manifest, the same content counts too: a
+        new inode or ctime is enough.
         """
         known = self._collections.get(name)
         try:

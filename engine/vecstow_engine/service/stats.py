@@ -91,7 +91,7 @@ def _state_row(collection: Collection) -> dict[str, object]:
         "rebuilt": _rebuilt(collection),
         "self_recall": collection.self_recall,
         "overlay_bytes": store.overlay_bytes if store is not None else 0,
-        "log_bytes": store.log.size if store is not None else 0,
+        "log_bytes": store.log.total_bytes if store is not None else 0,
     }
 
 

@@ -14,6 +14,7 @@ from vecstow_engine.model.errors import (
     StorageError,
 )
 from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.storage.store import Store
 
 
 @pytest.fixture
@@ -58,3 +59,21 @@ async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
     stats.f_bavail += 1
     with collection.upkeep:
         assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
+
+
+async def test_log_bytes_count_every_segment(engine, monkeypatch):
+    """A checkpoint that fails leaves the segments before its own."""
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    monkeypatch.setattr(Store, "_write_frozen", full)
+    with pytest.raises(DiskFull):
+        engine._upkeep.checkpoint(collection)
+    await engine.put(b=2)
+    segments = list(engine.layout.log(collection.manifest.collection_uid).glob("*.log"))
+    [row] = engine.state_document()["collections"]
+    assert len(segments) == 2
+    assert row["log_bytes"] == sum(segment.stat().st_size for segment in segments)
+
+
+def full(store):
+    raise DiskFull("the volume is full")

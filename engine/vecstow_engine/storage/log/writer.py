@@ -39,8 +39,8 @@ class _Active:
 class Log:
     """The log of one collection: appends records to the newest segment, and acknowledges after `fdatasync`.
 
-    `last` is the newest sequence in the log, `synced` the newest known durable one. They differ during an
-    append, and permanently after a failed sync: then `broken` holds the reason, and no write is taken.
+    `last` is the newest sequence in the log, and `synced` the newest durable one. Both advance when the sync
+    of an append returns. After a failed sync `broken` holds the reason, and no write is taken.
     """
 
     def __init__(
