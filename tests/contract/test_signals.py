@@ -91,10 +91,14 @@ def test_a_signal_during_the_start_ends_the_first_process(tmp_path, moment, numb
     ],
 )
 def test_a_signal_that_came_before_python_did_ends_any_program(tmp_path, command):
+    """A short program would end before a signal that is not sent until it runs."""
     (tmp_path / "data").mkdir()
     named = [str(part).format(data=tmp_path / "data") for part in command]
-    with first_process(tmp_path / "log", *named) as (outer, pid):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with first_process(tmp_path / "log", "sh", "-c", 'read _ <"$0"; exec "$@"', gate, *named) as (outer, pid):
         os.kill(pid, signal.SIGTERM)
+        gate.write_text("\n")
         assert outer.wait(60) == 143
 
 

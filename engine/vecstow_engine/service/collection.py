@@ -146,8 +146,14 @@ class Collection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the collection was closed because its files are gone, and needs a stand-in."""
-        return isinstance(self._lasting, Quarantined) and self.store is not None
+        """Whether the collection was closed because its files are gone, and needs a stand-in.
+
+        False until it is known whether a sync failed meanwhile: the stand-in takes that over.
+        """
+        lasting = self._lasting
+        if not isinstance(lasting, Quarantined) or self.store is None:
+            return False
+        return lasting.reopens or self.lifecycle.failure is not None
 
     @property
     def is_being_opened(self) -> bool:

@@ -89,7 +89,7 @@ Lifecycle: TypeAlias = Lasting | Dropping
 
 TRANSITIONS: Final[Mapping[type[Lifecycle], frozenset[type[Lifecycle]]]] = {
     Opening: frozenset({Serving, Postponed, Quarantined, Foreign, Dropping}),
-    Postponed: frozenset({Opening, Dropping}),
+    Postponed: frozenset({Opening, Retired, Dropping}),
     Serving: frozenset({Serving, Quarantined, Retired, Dropping}),
     Quarantined: frozenset({Opening, Quarantined, Retired, Dropping}),
     Foreign: frozenset({Retired, Dropping}),

@@ -28,9 +28,12 @@ def refuse_if_gone(collection: Collection) -> None:
     if store is None or missing is None:
         return
     error = _error(collection, missing)
-    collection.move_to(lifecycle.Quarantined(error, reopens=True))
+    collection.move_to(lifecycle.Quarantined(error))
+    # A commit under way may fail its sync first. Only then is it known whether the collection reopens.
     if (failure := store.retire("its data files are gone", error)) is not None:
         collection.fail(failure)
+    else:
+        collection.move_to(lifecycle.Quarantined(error, reopens=True))
     raise error
 
 

@@ -132,11 +132,11 @@ class Repairer:
         away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
         with collection.upkeep, self._registry.changing:
             self._registry.refuse_gone(collection)
+            broken = collection.lifecycle.failure
+            collection.move_to(lifecycle.Retired(away))
             stand_in = Collection(collection.manifest)
             stand_in.progress = {"task": "repair", "done": 0, "total": 0}
             self._registry.add(stand_in)
-            broken = collection.lifecycle.failure
-            collection.move_to(lifecycle.Retired(away))
             if collection.store is not None:
                 broken = collection.store.retire("it is being repaired", away) or broken
         return stand_in, broken
@@ -156,7 +156,7 @@ class Repairer:
         stand_in.move_to(lifecycle.Quarantined(quarantined(stand_in.name, why)))
 
     def _reopen(self, stand_in: Collection) -> None:
-        manifest = read_manifest(self._layout.collection(stand_in.name))
+        manifest = self._readable_manifest(stand_in.name)
         self._open(self._registry.replace(stand_in, manifest or stand_in.manifest))
 
     def _open(self, stand_in: Collection) -> None:
@@ -184,7 +184,7 @@ class Repairer:
     def _readable_manifest(self, name: str) -> Manifest | None:
         try:
             return read_manifest(self._layout.collection(name))
-        except VecstowError:
+        except (VecstowError, OSError):
             return None
 
 

@@ -163,3 +163,21 @@ def test_tree_that_leads_back_to_itself_is_walked_to_an_end(folded):
     folded.write_bytes(raw)
     _, _, found = read(folded)
     assert looked_up(folded).items() <= found.items()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_garbage_in_a_leaf_costs_no_point_that_a_lookup_finds(folded, seed):
+    """A cell of garbage may have a slot behind its range: SQLite takes it for the end, and raises nothing."""
+    chance = random.Random(seed)
+    raw = bytearray(folded.read_bytes())
+    leaves = [start for start in range(0, len(raw), PAGE) if raw[start] == 13]
+    start = chance.choice(leaves[len(leaves) // 4 :]) + chance.randrange(8, PAGE - 512)
+    raw[start : start + 512] = chance.randbytes(512)
+    folded.write_bytes(raw)
+    assert looked_up(folded).keys() <= read(folded)[2].keys()
+
+
+def test_a_log_of_sqlite_without_its_table_is_a_missing_table(folded):
+    folded.with_name("points.db-wal").write_bytes(b"not empty")
+    folded.unlink()
+    assert read(folded) == (None, None, {})

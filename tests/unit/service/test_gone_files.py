@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from vecstow_engine.model.errors import OutcomeUnknown, Quarantined
-from vecstow_engine.service import loader, snapshotter
+from vecstow_engine.service import loader, lost_files, snapshotter
 from vecstow_engine.service.collection import State
 from vecstow_engine.storage import files, store
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS
@@ -551,3 +551,23 @@ async def test_opening_whose_sync_failed_is_not_tried_again_when_the_manifest_ch
     change(engine, owner="somebody")
     engine.refresh({})
     assert engine.describe("notes")["state"] == "quarantined"
+
+
+async def test_stand_in_waits_for_the_outcome_of_the_commit_under_way(engine, monkeypatch):
+    """Its sync may fail: then only a new process may read the files again, though they come back."""
+    await engine.put(a=1)
+    collection = engine.collection("notes")
+    remove_folder(engine)
+    seen = []
+
+    def retire(*values):
+        seen.append(collection.is_lost)
+        return "a sync failed"
+
+    monkeypatch.setattr(collection.store, "retire", retire)
+    with pytest.raises(Quarantined):
+        lost_files.refuse_if_gone(collection)
+    assert seen == [False]
+    assert collection.is_lost
+    other = lost_files.stand_in(collection)
+    assert (other.lifecycle.failure, other.reopens) == ("a sync failed", False)

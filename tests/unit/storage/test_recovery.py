@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, VecstowError
+from vecstow_engine.model.errors import Busy, DamagedFile, Foreign, NewerFormat, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
+from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.writer import rewrite_meta
+from vecstow_engine.storage.recovery import apply as applying
 from vecstow_engine.storage.recovery import open_store
 
 
@@ -184,3 +187,18 @@ def test_a_failing_step_of_apply_leaves_the_log_for_the_next_attempt(crashed, di
     assert result.store is not None
     assert result.store.count == 4
     result.store.close()
+
+
+def test_a_table_that_changed_between_reading_and_folding_is_opened_later(crashed, monkeypatch):
+    """After a failed writeback the page cache may drop frames of `-wal` once they were read."""
+    real = applying.fold_journal
+
+    def fold_without_the_last_frames(path):
+        real(path)
+        with contextlib.closing(PointTable(path, at_rest=True)) as table:
+            rewrite_meta(path, dataclasses.replace(table.meta(), applied=0))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "fold_journal", fold_without_the_last_frames)
+        with pytest.raises(Busy, match="changed while it was opened"):
+            opened(crashed.data)

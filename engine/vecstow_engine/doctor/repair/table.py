@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,9 +89,14 @@ class DamagedTable:
     def _between(self, low: int, high: int) -> Iterator[tuple[Any, ...]]:
         last = low - 1
         # One slot is looked up: a cursor drops a row when the step to the next one fails.
-        where = "rowid = ?1 AND ?1 < ?2" if high - low == 1 else "rowid >= ?1 AND rowid < ?2 ORDER BY rowid"
+        where = "rowid = ?1" if high - low == 1 else "rowid >= ?1 ORDER BY rowid"
         with wrapped(self._path):
-            for row in self._connection.execute(_POINTS + where, (low, high)):
+            for row in self._connection.execute(_POINTS + where, (low,)):
+                if row[0] >= high:
+                    # A damaged cell may have any slot: only a row in its place ends the range.
+                    if self.leads_to(row[0], row[-1]):
+                        return
+                    raise DamagedFile("a point is in a wrong place", file=str(self._path))
                 if row[0] <= last:
                     self._step_back()
                 last = row[0]
@@ -110,7 +115,9 @@ class DamagedTable:
 @contextmanager
 def damaged_table(path: Path) -> Iterator[DamagedTable]:
     """Open a table at rest, whatever is wrong with it. Raises StorageError or DiskFull when a copy fails."""
-    with file_at_rest(path) as source, closing(_connect(source, at_rest=source == path)) as connection:
+    # A `-wal` alone is no table, and is not copied.
+    there = file_at_rest(path) if path.exists() else nullcontext(path)
+    with there as source, closing(_connect(source, at_rest=source == path)) as connection:
         yield DamagedTable(path, connection)
 
 

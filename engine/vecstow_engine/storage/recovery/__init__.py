@@ -2,8 +2,8 @@
 
     observation   `observe` reads all files; raises for files that are unreadable or do not belong together
     plan          `make_plan` decides what is replayed; raises for a collection that must not open; pure
-    apply         `apply` makes the journal of SQLite durable, rebuilds trees, removes temporaries, replays
-                  the log and begins a new segment
+    apply         `apply_plan` makes the journal of SQLite durable, rebuilds trees, removes temporaries,
+                  replays the log and begins a new segment
 
 Nothing on the volume changes before the first two steps have passed: a collection that is refused keeps every
 byte. The steps raise DamagedFile (the collection is quarantined), Foreign or NewerFormat.
@@ -20,7 +20,7 @@ from typing import Final
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.recovery.apply import Opened, apply
+from vecstow_engine.storage.recovery.apply import Opened, apply_plan
 from vecstow_engine.storage.recovery.observation import match_files, observe
 from vecstow_engine.storage.recovery.plan import make_plan, refuse_strangers
 
@@ -48,4 +48,4 @@ def open_store(
     if found is None:
         return Opened(manifest, None)
     plan = make_plan(found, manifest.name, is_rival=is_rival)
-    return apply(layout, manifest, handles, plan, replay_bytes_max, progress)
+    return apply_plan(layout, manifest, handles, plan, replay_bytes_max, progress)

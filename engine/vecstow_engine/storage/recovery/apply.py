@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vecstow_engine.model.errors import DamagedFile, DiskFull, ReadOnly, StorageError
+from vecstow_engine.model.errors import Busy, DamagedFile, DiskFull, ReadOnly, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
@@ -18,8 +18,10 @@ from vecstow_engine.storage.log.replay import FoundSegment, Replayable, records_
 from vecstow_engine.storage.log.segment import Record
 from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest
+from vecstow_engine.storage.points.read_at_rest import peek_meta
 from vecstow_engine.storage.points.table_repair import mend
 from vecstow_engine.storage.points.writer import fold_journal
+from vecstow_engine.storage.recovery.observation import Observation
 from vecstow_engine.storage.recovery.plan import Plan
 from vecstow_engine.storage.slots import SlotTable
 from vecstow_engine.storage.store import Store
@@ -51,7 +53,7 @@ class Opened:
         return (*self.warnings, WAL_MISSING) if self.wal_missing else self.warnings
 
 
-def apply(
+def apply_plan(
     layout: Layout, manifest: Manifest, handles: HandleCache, plan: Plan,
     replay_bytes_max: int, progress: Callable[[int, int], None],
 ) -> Opened:  # fmt: skip
@@ -61,6 +63,7 @@ def apply(
     """
     found, replayable = plan.found, plan.replayable
     fold_journal(found.folder / POINTS)
+    _refuse_other_meta(found)
     mended = mend(found.folder / POINTS, list(found.faults)) if found.faults else []
     for path in found.temporaries:
         files.remove(path)
@@ -80,6 +83,15 @@ def apply(
     except BaseException:
         store.close()
         raise
+
+
+def _refuse_other_meta(found: Observation) -> None:
+    """Raise Busy when the folded table has another meta row than the observed one.
+
+    After a failed writeback the page cache may drop frames of `-wal` between the two reads.
+    """
+    if peek_meta(found.folder / POINTS) != found.meta:
+        raise Busy(f"{POINTS} changed while it was opened", operation="recovery", retry_after_seconds=5)
 
 
 def _replay(
