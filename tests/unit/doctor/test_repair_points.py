@@ -25,19 +25,20 @@ WHOLE = {
     "the root of the index of ids is zero": lambda s: zero(s.table, s.root("sqlite_autoindex_points_1")),
     "two leaves are exchanged": lambda s: swap(s.table, *s.leaves()[:2]),
     "the count does not fit": lambda s: s.change_table("UPDATE meta SET points = 7"),
+    "the header of the file is zero": lambda s: s.table.write_bytes(bytes(100) + s.table.read_bytes()[100:]),
+    "the first page is zero": lambda s: zero(s.table, 0),
+    "the first page is garbage": lambda s: s.table.write_bytes(b"\xa5" * PAGE + s.table.read_bytes()[PAGE:]),
 }  # fmt: skip
 PARTLY_READ = {
     "the root of the points is zero": lambda s: zero(s.table, s.root("points")),
     "a leaf and the root are exchanged": lambda s: swap(s.table, s.leaves()[1], s.root("points")),
+    "a leaf and the first page are exchanged": lambda s: swap(s.table, s.leaves()[1], 0),
     "a leaf and the meta row are exchanged": lambda s: swap(s.table, s.leaves()[0], s.root("meta")),
     "the root of the points is zero, and the meta row": lambda s: (
         zero(s.table, s.root("points")), zero(s.table, s.root("meta")),
     ),
 }  # fmt: skip
 UNREAD = {
-    "the first page is zero": lambda s: zero(s.table, 0),
-    "the first page is garbage": lambda s: s.table.write_bytes(b"\xa5" * PAGE + s.table.read_bytes()[PAGE:]),
-    "a leaf and the first page are exchanged": lambda s: swap(s.table, s.leaves()[1], 0),
     "the file is empty": lambda s: s.table.write_bytes(b""),
     "the file is gone": lambda s: s.table.unlink(),
 }

@@ -1,22 +1,25 @@
 """A `points.db` that may be damaged, read through SQLite as far as its trees lead.
 
 SQLite raises at a page that it cannot read. The range of slots is halved there until single slots are left,
-so a damaged page costs the points on it. Without the first page, the schema or the root nothing is read.
+so a damaged page costs the points on it. A damaged first page is replaced in a private copy. Without a root
+nothing is read.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
-from vecstow_engine.storage.points.read_at_rest import file_at_rest
+from vecstow_engine.storage import files
+from vecstow_engine.storage.points.read_at_rest import file_at_rest, private_copy
 from vecstow_engine.storage.points.records import Meta, read_meta
-from vecstow_engine.storage.points.writer import SELECT_META, wrapped
+from vecstow_engine.storage.points.writer import SELECT_META, create_points, wrapped
 
 SLOTS_END: Final = 1 << 32
 """Above every slot: half of a label."""
@@ -24,6 +27,9 @@ ATTEMPTS_MAX: Final = 1 << 18
 """Ranges that are tried: about ten seconds where every one of them fails."""
 STEPS_BACK_MAX: Final = 64
 """Exchanged pages lead back a few times. A tree that leads round in circles does it for ever."""
+PAGE_BYTES: Final = 4096
+"""SQLite's default, which is never changed."""
+_PAGE_COUNT_AND_FREE_LIST: Final = slice(28, 40)
 _POINTS: Final = (
     "SELECT rowid, id, sequence, generation, row_checksum, payload, checksum FROM points NOT INDEXED WHERE "
 )
@@ -115,10 +121,42 @@ class DamagedTable:
 @contextmanager
 def damaged_table(path: Path) -> Iterator[DamagedTable]:
     """Open a table at rest, whatever is wrong with it. Raises StorageError or DiskFull when a copy fails."""
-    # A `-wal` alone is no table, and is not copied.
-    there = file_at_rest(path) if path.exists() else nullcontext(path)
-    with there as source, closing(_connect(source, at_rest=source == path)) as connection:
+    with ExitStack() as stack:
+        # A `-wal` alone is no table, and is not copied.
+        source = stack.enter_context(file_at_rest(path)) if path.exists() else path
+        connection = stack.enter_context(closing(_connect(source, at_rest=source == path)))
+        if path.exists() and not _has_schema(connection):
+            copy = stack.enter_context(private_copy(path))
+            _renew_first_page(copy)
+            connection = stack.enter_context(closing(_connect(copy, at_rest=False)))
         yield DamagedTable(path, connection)
+
+
+def _has_schema(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite opens the table and finds the trees of points and meta row."""
+    with suppress(sqlite3.Error):
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        return names >= {"meta", "points", "sqlite_autoindex_points_1"}
+    return False
+
+
+def _renew_first_page(copy: Path) -> None:
+    """Replace the first page of a private copy: in every table it has the same schema and the same roots.
+
+    Its header also has the number of pages, and the list of free pages, which is not read any more
+    (https://www.sqlite.org/fileformat2.html, section 1.3).
+    """
+    new = copy.with_name("new.db")
+    create_points(new, Meta("0" * 32, "", applied=0, checkpoints=0))
+    with new.open("rb") as stream:
+        page = bytearray(stream.read(PAGE_BYTES))
+    pages = -(-copy.stat().st_size // PAGE_BYTES)
+    page[_PAGE_COUNT_AND_FREE_LIST] = pages.to_bytes(4, "big") + bytes(8)
+    fd = files.open_existing(copy)
+    try:
+        files.write_at(fd, 0, [page])
+    finally:
+        os.close(fd)
 
 
 def _connect(source: Path, *, at_rest: bool) -> sqlite3.Connection:
