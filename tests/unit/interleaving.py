@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from vecstow_engine.storage import files
 
 
 class Slowed:
@@ -22,6 +25,27 @@ class Slowed:
         self.entered.set()
         assert self.goes_on.wait(20)
         return self._real(*values, **options)
+
+
+class SlowSync:
+    """`data_sync` waits until the test lets it go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered = threading.Semaphore(0)
+        self.goes_on = threading.Semaphore(0)
+        self.count = 0
+        real = files.data_sync
+
+        def sync(fd: int) -> None:
+            self.count += 1
+            self.entered.release()
+            assert self.goes_on.acquire(timeout=20)
+            real(fd)
+
+        monkeypatch.setattr(files, "data_sync", sync)
+
+    async def under_way(self) -> None:
+        assert await asyncio.to_thread(self.entered.acquire, timeout=20)
 
 
 def overtaken(

@@ -89,6 +89,10 @@ class RunningEngine(Engine):
         wait_until(lambda: index.pending == 0 and not index.rebuilding)
         return collection
 
+    def newest_deleted(self) -> str:
+        """The path of the collection that was dropped last, as a restore takes it; of none without one."""
+        return next((str(deleted["path"]) for deleted in self.deleted()), ".deleted/none")
+
     def copied(self, name: str = "copy", **storage: Any) -> RunningEngine:
         """An engine for a copy of the volume as it lies there, as after a SIGKILL."""
         target = self.settings.data.with_name(name)

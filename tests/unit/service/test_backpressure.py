@@ -6,7 +6,6 @@ import dataclasses
 import pytest
 
 from tests.unit.running_engine import RunningEngine, fill
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     Busy,
 )
@@ -17,14 +16,6 @@ def bounded(data, *, wait_seconds=0.02, **index):
     limits = dataclasses.replace(engine.settings.limits, write_wait_seconds=wait_seconds)
     engine.settings = dataclasses.replace(engine.settings, limits=limits, **index)
     return engine
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_writer_that_outruns_the_checkpoints_waits_and_is_told_at_the_limit_before_anything_is_logged(

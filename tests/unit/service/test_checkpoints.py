@@ -8,21 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     DiskFull,
     StorageError,
 )
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.store import Store
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_clean_stop_leaves_nothing_to_replay(tmp_path):

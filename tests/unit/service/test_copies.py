@@ -5,20 +5,12 @@ import shutil
 
 import pytest
 
-from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
+from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.errors import (
     Conflict,
 )
 from vecstow_engine.service import registry
 from vecstow_engine.storage.manifests import write_manifest
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_backup_becomes_a_collection_with_a_uid_of_its_own(engine):

@@ -6,7 +6,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     Quarantined,
     ReadOnly,
@@ -15,14 +14,6 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.recovery import observation
 from vecstow_engine.storage.rows_header import HEADER_BYTES
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_damage_that_comes_while_it_is_served_is_told_and_a_check_reports_it(tmp_path):

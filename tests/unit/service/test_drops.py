@@ -8,20 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     NotFound,
     ReadOnly,
 )
 from vecstow_engine.storage.manifests import mark_dropped
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_write_to_a_dropped_collection_is_not_found(engine):

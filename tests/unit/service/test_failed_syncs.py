@@ -1,11 +1,10 @@
 """A failed sync ends what relied on it, and nothing else (rule 5)."""
 
 import asyncio
-import threading
 
 import pytest
 
-from tests.unit.store_on_disk import StoreOnDisk
+from tests.unit.interleaving import SlowSync
 from vecstow_engine.model.errors import (
     NotFound,
     OutcomeUnknown,
@@ -13,29 +12,6 @@ from vecstow_engine.model.errors import (
     StorageError,
     VecstowError,
 )
-from vecstow_engine.storage import files
-
-
-class SlowSync:
-    """`data_sync` waits until the test lets it go on."""
-
-    def __init__(self, monkeypatch):
-        self.entered = threading.Semaphore(0)
-        self.goes_on = threading.Semaphore(0)
-        self.count = 0
-        real = files.data_sync
-
-        def sync(fd):
-            self.count += 1
-            self.entered.release()
-            assert self.goes_on.acquire(timeout=20)
-            real(fd)
-
-        monkeypatch.setattr(files, "data_sync", sync)
-
-    async def under_way(self):
-        assert await asyncio.to_thread(self.entered.acquire, timeout=20)
-
 
 CHANGES_OF_NAMES = {
     "create": (lambda engine: engine.declare("new"), "sync new/"),
@@ -43,20 +19,8 @@ CHANGES_OF_NAMES = {
     "drop, its mark": (lambda engine: engine.drop("notes"), "sync notes/"),
     "drop": (lambda engine: engine.drop("notes"), "sync .deleted/"),
     "cleanup": (lambda engine: engine.cleanup(0), "sync .deleted/"),
-    "restore": (lambda engine: engine.restore(newest_deleted(engine), None), "sync data/"),
+    "restore": (lambda engine: engine.restore(engine.newest_deleted(), None), "sync data/"),
 }
-
-
-def newest_deleted(engine):
-    return next((deleted["path"] for deleted in engine.deleted()), ".deleted/none")
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_rule_05_failed_sync_is_told_to_every_writer_of_its_group_and_neighbours_go_on(
@@ -141,5 +105,5 @@ async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine
     engine.drop("old")
     disk.fail("rename *")
     with pytest.raises(StorageError, match="restore failed"):
-        engine.restore(newest_deleted(engine), None)
-    assert engine.restore(newest_deleted(engine), None) == "old"
+        engine.restore(engine.newest_deleted(), None)
+    assert engine.restore(engine.newest_deleted(), None) == "old"

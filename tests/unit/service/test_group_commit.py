@@ -1,41 +1,8 @@
 """Group commit: writers that wait together share one sync (rule 4)."""
 
 import asyncio
-import threading
 
-import pytest
-
-from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.storage import files
-
-
-class SlowSync:
-    """`data_sync` waits until the test lets it go on."""
-
-    def __init__(self, monkeypatch):
-        self.entered = threading.Semaphore(0)
-        self.goes_on = threading.Semaphore(0)
-        self.count = 0
-        real = files.data_sync
-
-        def sync(fd):
-            self.count += 1
-            self.entered.release()
-            assert self.goes_on.acquire(timeout=20)
-            real(fd)
-
-        monkeypatch.setattr(files, "data_sync", sync)
-
-    async def under_way(self):
-        assert await asyncio.to_thread(self.entered.acquire, timeout=20)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
+from tests.unit.interleaving import SlowSync
 
 
 async def test_rule_04_concurrent_writers_share_one_sync(engine, monkeypatch):

@@ -10,7 +10,6 @@ import pytest
 
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, fill, wait_until
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     Busy,
     Conflict,
@@ -31,14 +30,6 @@ def state_of(data):
     return {
         p: (p.stat().st_ino, p.read_bytes()) for p in paths if not p.name.endswith((".lock", "-shm", "-wal"))
     }
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_rule_16_between_checkpoints_only_the_log_changes(engine):

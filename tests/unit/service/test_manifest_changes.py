@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, fill, wait_until
-from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
+from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import (
     Conflict,
@@ -21,14 +21,6 @@ from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.service import catalog, loader
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 def change_owner(engine, owner):

@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from tests.unit.running_engine import wait_until
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import (
     DamagedFile,
     DiskFull,
@@ -22,10 +21,6 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
 
 
-def newest_deleted(engine):
-    return next((deleted["path"] for deleted in engine.deleted()), ".deleted/none")
-
-
 @pytest.fixture
 async def postponed(engine, monkeypatch):
     """An engine whose collection `notes` waits to be opened; its point a has the value 1."""
@@ -33,7 +28,7 @@ async def postponed(engine, monkeypatch):
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
-        engine.restore(newest_deleted(engine), None)
+        engine.restore(engine.newest_deleted(), None)
     assert engine.describe("notes")["state"] == "recovering"
     return engine
 
@@ -54,14 +49,6 @@ def raising(error):
     return fail
 
 
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -77,7 +64,7 @@ async def test_opening_that_finds_no_room_is_tried_again_and_nothing_is_quaranti
     monkeypatch.setattr(collection_module, "OPEN_AGAIN_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(error))
-        engine.restore(newest_deleted(engine), None)
+        engine.restore(engine.newest_deleted(), None)
         with pytest.raises(Recovering, match="waits to be opened: "):
             await engine.values("notes", "a")
         assert engine.describe("notes")["state"] == "recovering"
@@ -94,7 +81,7 @@ async def test_opening_that_finds_damage_at_the_second_try_is_not_tried_a_third_
     errors = [OSError(errno.EMFILE, "Too many open files"), DamagedFile("it is torn", file="points.db")]
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", lambda *args, **kwargs: raising(errors.pop(0))())
-        engine.restore(newest_deleted(engine), None)
+        engine.restore(engine.newest_deleted(), None)
         wait_until(lambda: engine.describe("notes")["state"] == "quarantined")
         assert engine.collection("notes").retry_at is None
 
@@ -104,7 +91,7 @@ async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, mo
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
-        engine.restore(newest_deleted(engine), None)
+        engine.restore(engine.newest_deleted(), None)
     engine.gate.hold(60)
     engine._opener.open_postponed(math.inf)
     assert engine.describe("notes")["state"] == "recovering"
@@ -126,7 +113,7 @@ async def test_collection_that_waits_to_be_opened_can_be_dropped(postponed, drop
     assert postponed.collection_names() == []
     postponed._opener.open_again(waiting)
     assert waiting.store is None
-    postponed.restore(newest_deleted(postponed), None)
+    postponed.restore(postponed.newest_deleted(), None)
     assert await postponed.values("notes", "a") == [1]
 
 
@@ -170,7 +157,7 @@ async def test_opening_whose_sync_failed_is_not_tried_again(engine, monkeypatch)
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(files.SyncFailed(errno.ENOSPC, "No space left (sync)")))
-        engine.restore(newest_deleted(engine), None)
+        engine.restore(engine.newest_deleted(), None)
     assert engine.describe("notes")["state"] == "quarantined"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.running_engine import RunningEngine
-from tests.unit.store_on_disk import StoreOnDisk, vector
+from tests.unit.store_on_disk import vector
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.service.searcher import search_many
@@ -54,14 +54,6 @@ async def write_and_read(engine, name, rounds):
             assert await engine.delete_points(name, [point_id]) == [True]
             assert await engine.values(name, point_id) == [None]
             assert point_id not in await engine.nearest(name, value, 50)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_rule_10_filter_count_and_search_see_what_no_checkpoint_has(engine):

@@ -3,21 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
-from tests.unit.store_on_disk import StoreOnDisk, upsert
+from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.filters import parse_filter
 from vecstow_engine.query import filtered
 from vecstow_engine.service import searcher
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):

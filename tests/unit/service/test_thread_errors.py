@@ -10,20 +10,11 @@ from structlog.testing import capture_logs
 
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, fill, wait_until
-from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.model.errors import (
     DiskFull,
 )
 from vecstow_engine.service import attempts, committer
-
-
-@pytest.fixture
-def notes(tmp_path):
-    store = StoreOnDisk(tmp_path / "data")
-    store.put(a=1)
-    yield store
-    store.close()
 
 
 async def test_reserve_that_cannot_be_given_up_fails_the_delete_and_not_the_thread(engine, monkeypatch):

@@ -70,27 +70,27 @@ def create_points(path: Path, meta: Meta) -> None:
     files.replace_file(path, [raw])
 
 
-def fold_journal(path: Path) -> None:
-    """Make the content of SQLite's `-wal` durable, before anything else reads `path`.
+def fold_journal(path: Path) -> bool:
+    """Make the content of SQLite's `-wal` durable. Return whether there was any.
 
     The page cache may show frames that the disk never had. The found `-wal` is therefore written again under
     its name, and only then moved into the database. SQLite rebuilds `-shm`.
     """
     wal = path.with_name(path.name + "-wal")
-    with contextlib.suppress(FileNotFoundError):
-        if wal.stat().st_size == 0:
-            return
-        files.remove(path.with_name(path.name + "-shm"))
-        copy = files.temporary(wal)
+    if not wal.exists() or wal.stat().st_size == 0:
+        return False
+    files.remove(path.with_name(path.name + "-shm"))
+    copy = files.temporary(wal)
+    files.remove(copy)
+    try:
+        files.copy_file(wal, copy)
+    except BaseException:
         files.remove(copy)
-        try:
-            files.copy_file(wal, copy)
-        except BaseException:
-            files.remove(copy)
-            raise
-        files.publish(copy, wal)
-        with wrapped(path), _writer(path) as connection:
-            make_durable(connection, path)
+        raise
+    files.publish(copy, wal)
+    with wrapped(path), _writer(path) as connection:
+        make_durable(connection, path)
+    return True
 
 
 def write_points(

@@ -62,8 +62,8 @@ def apply_plan(
     An error leaves the found segments unchanged, so that the next recovery begins with the same log.
     """
     found, replayable = plan.found, plan.replayable
-    fold_journal(found.folder / POINTS)
-    _refuse_other_meta(found)
+    if fold_journal(found.folder / POINTS):
+        _refuse_other_meta(found)
     mended = mend(found.folder / POINTS, list(found.faults)) if found.faults else []
     for path in found.temporaries:
         files.remove(path)
