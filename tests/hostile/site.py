@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class LimitedEngine(EngineProcess):
-    """An engine that is told its memory limit, and held to it by the kernel."""
+    """An engine with a memory limit, which the kernel enforces too."""
 
     def __init__(self, data: Path, limit: MemoryLimit, *flags: object) -> None:
         super().__init__(data, "--memory-limit", str(limit.limit_bytes), *flags)

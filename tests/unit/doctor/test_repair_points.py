@@ -322,7 +322,7 @@ def test_tree_that_leads_back_to_itself_is_walked_to_an_end(store):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_garbage_in_a_page_makes_nothing_false(store, seed):
-    """Whatever a page holds: what is served was stored, and what is not is told or counted."""
+    """With any content of a page, each point that is served was stored; the others are listed or counted."""
     chance = random.Random(seed)
     raw = bytearray(store.table.read_bytes())
     at = chance.randrange(1, len(raw) // PAGE) * PAGE

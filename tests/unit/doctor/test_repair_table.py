@@ -60,7 +60,7 @@ def read(path):
 
 
 def looked_up(path):
-    """The slots that SQLite finds one by one, rows as they stand there."""
+    """The points that SQLite finds when it looks up each slot, by slot."""
     found = {}
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         connection.execute("PRAGMA writable_schema=ON")

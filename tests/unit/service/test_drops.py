@@ -26,7 +26,7 @@ async def test_write_to_a_dropped_collection_is_not_found(engine):
 
 
 async def test_drop_that_a_rescan_sees_is_made_once(engine, monkeypatch):
-    """The mark is on the volume before the folder moves; whoever looks then must not move it again."""
+    """The mark is on the volume before the folder moves. A rescan between the two must not move it again."""
     await engine.put(a=1)
     real = mark_dropped
 

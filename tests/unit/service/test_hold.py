@@ -128,7 +128,7 @@ async def test_rule_16_stop_during_a_hold_leaves_the_files_and_loses_nothing(tmp
 
 
 async def test_hold_waits_until_every_collection_is_opened(engine, monkeypatch):
-    """Recovery writes logs again and removes those that it found: a copy beside it may have neither."""
+    """Recovery writes new logs and removes the found ones: a copy made meanwhile may have neither."""
     await engine.put(a=1)
     opening = Slowed(monkeypatch, loader, "open_store")
     copy = engine.copied()

@@ -45,7 +45,7 @@ def test_scan_meets_every_point_that_is_there_throughout(notes, checkpoints):
 
 
 def test_read_that_a_drop_overtook_opens_no_files_of_the_next_collection(tmp_path):
-    """Neither does it see them, nor does the dropped one when it is restored beside them."""
+    """The new collection has none of the old points, and the restored one has none of the new."""
 
     async def drop_and_restore(engine):
         engine.declare()

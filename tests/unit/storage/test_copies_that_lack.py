@@ -94,7 +94,7 @@ async def test_import_of_a_dropped_collection_reads_its_log(engine):
 
 
 async def test_stale_copy_of_a_served_folder_does_not_take_the_log_that_goes_on(engine):
-    """Its log holds what was written since; that the copy has none of its own is told."""
+    """The log of the original has the later writes; a remark says that the copy has no log."""
     shutil.copytree(engine.layout.collection("notes"), engine.settings.data / "stale")
     await engine.put(c=3)
     assert "wal_missing" in import_folder(engine, "stale", "copy")
