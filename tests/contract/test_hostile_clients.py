@@ -108,7 +108,8 @@ def test_more_connections_than_the_limit_make_room_for_each_other(engine):
         assert_others_are_served(engine)
 
 
-def test_more_unfinished_requests_than_connections_leave_health_metrics_and_state_answered(tmp_path):
+def test_more_unfinished_requests_than_connections_do_not_block_the_probes(tmp_path):
+    """Health, metrics and state are answered, and a search gets a 429."""
     with EngineProcess(tmp_path / "data") as engine, contextlib.ExitStack() as stack:
         for _ in range(600):
             stack.enter_context(connect(engine)).sendall(head(SEARCH, "Content-Length: 10"))

@@ -246,7 +246,8 @@ def test_collection_made_over_rest_is_adopted_with_its_points(shared):
     assert manifest(shared, "adopted")["managed_by"] == "kubernetes"
 
 
-def test_collection_of_another_shape_made_over_rest_is_a_conflict_until_it_may_be_replaced(shared):
+def test_another_shape_made_over_rest_is_a_conflict(shared):
+    """The condition Stalled is True until the resource allows to replace the data."""
     made_over_rest(shared, "other")
     shared.apply(collection("other", dimension=3))
     shared.wait_reason("Conflict", "other")

@@ -92,7 +92,8 @@ def test_a_choice_by_chance_is_the_same_again():
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_an_undone_cut_shows_the_old_end_and_a_done_one_zeros_behind_what_came_later():
+def test_undone_cut_shows_the_old_end_and_done_cut_shows_zeros():
+    """The zeros follow the bytes that were written after the cut."""
     file = file_of(written(3, A + A + A, 0), "1 fsync(3) = 0", "1 ftruncate(3, 0) = 0", written(3, B, 0))
     assert lengths_after(file) == [3 * SECTOR_BYTES, 0, SECTOR_BYTES]
     assert content_of(file, NOTHING) == A + A + A

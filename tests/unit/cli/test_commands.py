@@ -204,9 +204,8 @@ def test_import_names_the_row_that_the_engine_refuses(engine, vecstow, tmp_path)
     assert sorted(engine.collections["docs"].points) == ["0", "1"]
 
 
-def test_import_names_the_line_of_a_refused_row_where_earlier_rows_of_its_batch_are_not_sent(
-    engine, vecstow, repeated, embeddings
-):
+def test_import_names_the_line_of_a_refused_row_among_repeated_ids(engine, vecstow, repeated, embeddings):
+    """Rows whose id occurs again in the batch are not sent, but count as lines."""
     rows = np.load(embeddings[0])
     rows[4] = 1e-30
     np.save(embeddings[0], rows)
@@ -235,9 +234,9 @@ def test_import_of_a_payload_that_is_too_large_says_to_mend_the_file(engine, vec
     assert err.endswith("hint: 2 of 5 rows are in; mend the file first; --resume goes on from there\n")
 
 
-def test_import_that_the_engine_cannot_take_now_goes_on_without_a_change_of_the_file(
-    engine, vecstow, embeddings, monkeypatch
-):
+def test_import_that_the_engine_refuses_for_now_advises_to_resume(engine, vecstow, embeddings, monkeypatch):
+    """The hint asks for no change of the file."""
+
     async def upsert(name, points):
         raise Quarantined("collection 'docs' is damaged", collection="docs")
 

@@ -173,7 +173,7 @@ def test_records_that_wait_for_the_next_start_are_counted(notes, vecstow):
     assert "with 2 points, and 3 log records that the next start will apply: 0 errors" in summary
 
 
-def test_a_running_engine_repairs_by_itself_and_copies_are_put_back_while_it_is_stopped(notes):
+def test_next_steps_repair_a_running_engine_and_restore_copies_to_a_stopped_one(notes):
     flip(segment(notes), records(notes)[0].offset + 2)
     [finding] = check_folder(Layout(notes.data), "notes").findings
     assert [step.command for step in finding.next_steps] == [

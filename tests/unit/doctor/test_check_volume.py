@@ -58,7 +58,7 @@ def test_manifest_that_does_not_fit_is_an_error(volume, fields, file, offset, me
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_data_with_a_lost_manifest_is_an_error_and_what_is_typed_next_brings_it_back(volume, gone, vecstow):
+def test_data_with_a_lost_manifest_is_an_error_whose_next_command_restores_it(volume, gone, vecstow):
     path = volume.notes / "metadata.json"
     path.unlink() if gone else path.write_text("{")
     report = volume.check()

@@ -73,8 +73,8 @@ def test_killed_before_each_step_it_is_finished_by_the_next_and_nothing_is_gone(
         shutil.rmtree(store.data)
 
 
-def test_killed_before_each_step_a_start_finds_the_damaged_or_the_repaired_collection(damaged, tmp_path):
-    """Between the two renames neither has its place; the start gives it to the repaired one."""
+def test_start_after_a_kill_finds_the_damaged_or_the_repaired_collection(damaged, tmp_path):
+    """A start after a kill between the two renames gives the place to the repaired folder."""
     steps = steps_of(copied(damaged, tmp_path / "whole"))
     states = []
     for number in [n for n, step in enumerate(steps) if step.startswith(("rename", "sync"))]:

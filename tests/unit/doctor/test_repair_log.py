@@ -75,7 +75,7 @@ def test_records_behind_a_damaged_header_are_told_as_a_loss_that_names_the_file(
 
 
 @pytest.mark.parametrize("length", [0, 100, HEADER_BYTES])
-def test_segment_of_which_nothing_is_left_is_told_as_a_loss_of_nobody_knows_how_much(store, length):
+def test_emptied_segment_is_a_loss_of_unknown_extent(store, length):
     """It had its name only when its header was durable: acknowledged records may have been in it."""
     store.segment.write_bytes(bytes(length))
     place, first = str(store.segment.relative_to(store.data)), int(store.segment.stem)
@@ -132,7 +132,7 @@ def test_log_that_is_gone_is_told_when_something_else_is_repaired(store):
     assert done.plan.lost_records == 1
 
 
-def test_folder_that_was_copied_beside_its_collection_gets_an_incarnation_of_its_own(tmp_path):
+def test_copied_folder_gets_its_own_incarnation(tmp_path):
     """Two folders claim one uid; the log is that of the one which its newest segment names."""
     store = DamagedStore(tmp_path / "data")
     shutil.copytree(store.folder, store.data / "twin")
@@ -168,7 +168,7 @@ def test_record_before_a_lost_one_is_not_the_last_word_on_what_the_table_lacks(t
     assert [loss.id for loss in done.plan.losses] == ["a"]
 
 
-def test_records_before_a_lost_one_are_lost_with_it_where_nothing_tells_what_the_table_contains(store):
+def test_records_before_a_lost_one_are_lost_too_without_a_table(store):
     """The lost record may have deleted what they write, and a checkpoint may have contained it."""
     first, second, last = records(store)
     flip(store.segment, second.offset + 45)

@@ -87,7 +87,7 @@ def damage_index_of_ids(store):
     flip(store.table, raw.index(b"p55", leaf) + 1)
 
 
-def test_index_of_ids_that_is_damaged_while_it_serves_is_a_reason_to_make_the_table_anew(store):
+def test_index_of_ids_damaged_while_serving_makes_repair_rebuild_the_table(store):
     with RunningEngine(store.data) as engine:
         damage_index_of_ids(store)
         planned = engine.repair("notes", dry_run=True)

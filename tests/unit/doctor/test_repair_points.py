@@ -113,7 +113,8 @@ def test_table_that_cannot_be_opened_leaves_what_the_log_has_and_the_plan_says_s
 
 
 @pytest.mark.parametrize("damage", UNREAD.values(), ids=UNREAD.keys())
-def test_table_that_cannot_be_opened_without_a_log_is_left_as_it_is_and_the_backup_is_named(store, damage):
+def test_unreadable_table_without_a_log_is_left_as_it_is(store, damage):
+    """The outcome names the backup that can be restored."""
     DamagedStore(store.data / ".backups" / "notes-20260101T120000Z")
     for path in store.log.glob("*.log"):
         path.unlink()

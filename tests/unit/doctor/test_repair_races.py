@@ -160,7 +160,8 @@ def test_repair_does_not_bring_a_dropped_collection_back(store):
         assert engine.collection_names() == []
 
 
-def test_collection_whose_first_files_could_not_be_synced_takes_no_writes_after_a_repair(tmp_path):
+def test_repair_after_a_failed_first_sync_leaves_the_collection_read_only(tmp_path):
+    """The sync that failed was the first one of the collection's files."""
     with RunningEngine(tmp_path / "data") as engine:
         engine.declare("notes")
         with pytest.MonkeyPatch.context() as patch:
@@ -198,7 +199,8 @@ def refuses_to_repair_before_the_next_start(engine):
             engine.collection("notes").readable()
 
 
-def test_exchange_that_fails_between_its_renames_is_unknown_and_finished_by_the_next_start(store):
+def test_exchange_that_fails_between_its_renames_is_finished_by_the_next_start(store):
+    """Until then the outcome of the repair is unknown."""
     zero(store.table, store.root("meta"))
     with RunningEngine(store.data) as engine:
         with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +228,8 @@ def read_only(engine):
     assert engine.collection("notes").state is State.READ_ONLY
 
 
-def test_repair_that_failed_after_a_failed_sync_relies_on_the_files_no_more_the_second_time(store):
+def test_second_repair_after_a_failed_sync_does_not_rely_on_the_files(store):
+    """The first repair failed too, and left the collection quarantined."""
     with RunningEngine(store.data) as engine:
         read_only(engine)
         with pytest.MonkeyPatch.context() as patch:
@@ -256,7 +259,8 @@ def test_sync_that_fails_as_a_repair_begins_is_a_reason_to_rely_on_no_file(store
         assert engine.collection("notes").state is State.READY
 
 
-def test_repair_that_cannot_begin_leaves_its_reads_to_a_collection_that_takes_no_writes(store):
+def test_read_only_collection_answers_reads_when_its_repair_cannot_begin(store):
+    """The collection stays read-only, as before the repair."""
     with RunningEngine(store.data) as engine:
         read_only(engine)
         engine._catalog.changes.failure = "a sync failed during create"
@@ -305,7 +309,8 @@ def test_write_that_waited_while_a_repair_began_is_told_of_it_and_not_of_a_resta
         assert [type(failure) for failure in failures] == [Recovering]
 
 
-def test_compaction_that_waited_while_a_repair_began_is_told_of_it_and_not_of_a_restart(store):
+def test_compaction_that_waited_for_a_repair_gets_an_error_that_names_the_repair(store):
+    """The error does not speak of a restart."""
     with RunningEngine(store.data) as engine:
         collection, failures = engine.collection("notes"), []
 

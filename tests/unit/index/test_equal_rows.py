@@ -137,7 +137,7 @@ def test_after_loading_the_other_labels_find_their_node_again(metric, tmp_path):
     assert np.array_equal(found, before)
 
 
-def test_after_loading_the_slot_of_a_removed_label_whose_node_others_share_has_one_label(tmp_path):
+def test_loaded_slot_of_a_removed_label_with_a_shared_node_has_one_label(tmp_path):
     """The node of the slot's removed label and that of its new one are both in the file."""
     graph, prepared, labels = filled(DistanceMetric.EUCLIDEAN, np.repeat(DISTINCT[:1], 2, axis=0))
     graph.mark_deleted(labels[:1])

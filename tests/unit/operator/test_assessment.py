@@ -270,7 +270,7 @@ def test_what_it_has_had_is_known(changes, known):
 
 
 @pytest.mark.parametrize("state", ["ready", "quarantined"])
-def test_other_collection_on_another_volume_is_not_known_before_the_loss_is_accepted(state):
+def test_collection_on_another_volume_is_not_known_before_the_loss_is_accepted(state):
     engine = engine_of(pod(row(collection_uid=OTHER_UID, state=state), volume_id=OTHER_VOLUME))
     assert assess(RESOURCE, engine).known == RESOURCE.known
     accepting = claim(generation=3, status=HAD, annotations={"vecstow.dev/accept-empty": UID})

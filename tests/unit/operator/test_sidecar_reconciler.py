@@ -337,7 +337,8 @@ def test_while_the_api_server_is_away_drift_is_put_right_by_the_last_list(pod):
     assert pod.manifest().resource_uid == "r-1"
 
 
-def test_manifest_that_comes_while_the_api_server_is_away_is_nobodys_until_it_is_back(pod):
+def test_manifest_found_while_the_api_server_is_away_is_left_alone(pod):
+    """The sidecar leaves it to REST when the API server answers, and has no resource for it."""
     pod.run_pass()
     pod.cluster.is_away = True
     pod.run_pass()

@@ -18,9 +18,8 @@ def bounded(data, *, wait_seconds=0.02, **index):
     return engine
 
 
-async def test_writer_that_outruns_the_checkpoints_waits_and_is_told_at_the_limit_before_anything_is_logged(
-    tmp_path,
-):
+async def test_writer_that_outruns_the_checkpoints_waits_and_then_gets_busy(tmp_path):
+    """At the limit the refusal comes before anything is logged."""
     with bounded(tmp_path / "data") as engine:
         engine.declare()
         await engine.put(**fill("p", 20))

@@ -106,9 +106,9 @@ def refuse_place(patch, engine, name):
     patch.setattr(files, "rename", rename)
 
 
-async def test_refused_import_is_not_finished_by_a_start_though_nothing_could_be_cleared_away(
-    engine, monkeypatch
-):
+async def test_refused_import_is_not_finished_by_a_start(engine, monkeypatch):
+    """The disk also refused to remove what the import had copied."""
+
     def refuse(folder):
         if folder.exists():
             raise OSError(errno.EIO, "Input/output error")
@@ -127,9 +127,8 @@ async def test_refused_import_is_not_finished_by_a_start_though_nothing_could_be
         assert list(restarted.layout.data.glob(".staging/*")) == []
 
 
-async def test_import_in_place_that_fails_between_its_renames_is_unknown_and_finished_by_the_next_start(
-    engine, monkeypatch
-):
+async def test_import_in_place_that_fails_between_its_renames_is_finished_by_a_start(engine, monkeypatch):
+    """Until that start the outcome of the import is unknown."""
     await engine.put(a=1)
     engine.checkpoint()
     shutil.copytree(orphaned(engine), engine.layout.collection("found"))
@@ -145,7 +144,7 @@ async def test_import_in_place_that_fails_between_its_renames_is_unknown_and_fin
         assert {"vectors.bin", "points.db"} <= {path.name for path in aside.iterdir()}
 
 
-async def test_collection_whose_drop_may_have_happened_takes_no_writes_before_the_next_start(engine, disk):
+async def test_collection_with_an_unknown_drop_takes_no_writes_before_a_start(engine, disk):
     """They would be acknowledged, and dropped with it."""
     await engine.put(a=1)
     disk.fail("sync notes/")

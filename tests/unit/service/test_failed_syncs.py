@@ -23,9 +23,8 @@ CHANGES_OF_NAMES = {
 }
 
 
-async def test_rule_05_failed_sync_is_told_to_every_writer_of_its_group_and_neighbours_go_on(
-    engine, disk, monkeypatch
-):
+async def test_rule_05_failed_sync_fails_every_writer_of_its_group(engine, disk, monkeypatch):
+    """Writers of other collections go on."""
     engine.declare("neighbour")
     await engine.put(a=1)
     await engine.put("neighbour", a=1)

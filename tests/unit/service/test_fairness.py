@@ -208,9 +208,7 @@ async def test_slow_reads_of_one_collection_leave_a_thread_to_the_others(two, mo
     assert await asyncio.gather(*slow) == [[1]] * 20
 
 
-async def test_slow_filtered_searches_of_one_collection_leave_a_thread_and_room_to_the_others(
-    two, monkeypatch
-):
+async def test_slow_filtered_searches_leave_a_thread_and_room_to_other_collections(two, monkeypatch):
     block = blocked(monkeypatch, "search_filtered")
     room = two.settings.limits.search_queue_max // 8
     slow = [asyncio.create_task(filtered(two, "slow")) for _ in range(room)]

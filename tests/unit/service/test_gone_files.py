@@ -228,7 +228,8 @@ async def test_stop_leaves_the_log_of_a_collection_whose_files_are_gone(tmp_path
         assert await again.values("notes", "a") == [1]
 
 
-async def test_collection_without_data_whose_folder_is_gone_serves_again_when_it_is_declared_again(engine):
+async def test_empty_collection_whose_folder_is_gone_serves_again_when_declared(engine):
+    """The collection has no data. A folder with the same manifest declares it."""
     text = (folder_of(engine) / MANIFEST).read_bytes()
     remove_folder(engine)
     engine.refresh({})
@@ -522,7 +523,7 @@ async def test_repair_that_is_under_way_is_left_alone_by_a_changed_manifest(with
     assert seen == ["recovering"]
 
 
-async def test_collection_that_lost_its_files_after_a_failed_sync_waits_for_the_next_start(engine, disk):
+async def test_collection_that_lost_its_files_after_a_failed_sync_waits_for_a_start(engine, disk):
     await engine.put(a=1)
     disk.fail("data_sync *.log")
     with pytest.raises(OutcomeUnknown):

@@ -63,9 +63,7 @@ async def test_batch_of_a_collection_that_was_only_dropped_is_not_found(engine, 
     assert (reply.status, reply.json["details"]["kind"]) == (404, "NotFound")
 
 
-async def test_batch_decoded_for_an_empty_collection_whose_manifest_was_replaced_is_refused(
-    engine, monkeypatch
-):
+async def test_batch_decoded_for_a_replaced_manifest_of_an_empty_collection_is_refused(engine, monkeypatch):
     """Without data there is no uid yet, and another shape is followed."""
 
     def change_shape():

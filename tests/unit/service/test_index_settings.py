@@ -104,9 +104,8 @@ async def test_settings_that_are_taken_back_during_a_rebuild_are_those_of_the_gr
         assert graph.built_with(before)
 
 
-async def test_ef_search_that_changes_during_a_rebuild_counts_at_once_and_the_rebuild_goes_on(
-    paused, monkeypatch
-):
+async def test_ef_search_changed_during_a_rebuild_takes_effect_at_once(paused, monkeypatch):
+    """The rebuild goes on."""
     change(paused, NARROW)
     step(paused)
     change(paused, dataclasses.replace(NARROW, ef_search=77))

@@ -51,7 +51,7 @@ def test_time_in_which_a_collection_had_nothing_to_do_is_no_credit():
     assert shares(turns, {busy: 1.0, idle: 1.0}, 20) == [10, 10]
 
 
-def test_collection_is_in_debt_for_a_long_slice_though_it_has_nothing_more_to_do_for_a_moment():
+def test_collection_stays_in_debt_for_a_long_slice_while_it_has_no_work():
     costly, cheap = collection("costly"), collection("cheap")
     turns = IndexingQueue()
     turns.add(costly)

@@ -315,9 +315,8 @@ async def test_collection_whose_files_cannot_be_looked_for_delays_no_other(two, 
 
 @pytest.mark.parametrize("error", UNFORESEEN[1:3])
 @pytest.mark.parametrize("place", ["open_store", "is_rival"])
-async def test_collection_that_cannot_be_opened_at_the_start_is_opened_later_and_delays_no_other(
-    two, monkeypatch, error, place
-):
+async def test_collection_that_fails_to_open_at_the_start_is_opened_later(two, monkeypatch, error, place):
+    """Other collections are served meanwhile."""
     copy = two.copied()
     fails = True
 
@@ -466,9 +465,7 @@ async def test_commit_that_fails_is_shown_until_one_succeeds(two, monkeypatch):
 
 
 @pytest.mark.parametrize("place", [".staging/notes-1", ".backups/notes-1.tmp"])
-def test_leftover_that_the_disk_refuses_to_remove_keeps_no_collection_from_its_start(
-    tmp_path, monkeypatch, place
-):
+def test_leftover_that_cannot_be_removed_does_not_prevent_a_start(tmp_path, monkeypatch, place):
     with RunningEngine(tmp_path / "data") as engine:
         engine.declare()
         leftover = engine.layout.data / place

@@ -45,7 +45,8 @@ async def test_manifest_that_came_with_other_data_is_left_as_it_is(engine):
     assert engine.describe("notes")["state"] == "quarantined"
 
 
-async def test_collection_that_is_served_empty_is_quarantined_when_it_is_said_to_have_had_data(engine):
+async def test_empty_collection_is_quarantined_when_its_manifest_names_a_uid(engine):
+    """A uid in the manifest says that the collection had data."""
     change(engine, collection_uid=OTHER_UID)
     assert engine.describe("notes")["state"] == "quarantined"
     with pytest.raises(Quarantined):

@@ -74,7 +74,8 @@ async def test_writes_resume_after_a_drop(engine):
     assert len(await engine.put(**fill("q", 10))) == 10
 
 
-async def test_writes_resume_after_deletes_and_a_compaction_that_has_no_room_for_two_graphs(engine):
+async def test_writes_resume_after_deletes_and_a_compaction(engine):
+    """The compaction has no room for two graphs."""
     await engine.put(**fill("p", ROWS))
     engine.indexed()
     await engine.delete_points("notes", [f"p{number}" for number in range(400)])

@@ -117,7 +117,7 @@ async def test_collection_that_waits_to_be_opened_can_be_dropped(postponed, drop
     assert await postponed.values("notes", "a") == [1]
 
 
-async def test_settings_that_change_while_a_collection_waits_to_be_opened_are_followed_after_it(postponed):
+async def test_settings_changed_before_a_postponed_opening_are_followed_after_it(postponed):
     config = IndexConfig(ef_search=77)
     update_manifest(
         postponed.layout, "notes", lambda found: found and dataclasses.replace(found, index_config=config)

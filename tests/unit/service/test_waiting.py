@@ -67,7 +67,8 @@ def names_change(engine):
         thread.join()
 
 
-async def test_marked_collection_is_moved_away_after_the_work_on_its_files_and_no_poke_waits_for_it(engine):
+async def test_collection_marked_as_dropped_is_moved_after_the_work_on_its_files(engine):
+    """No poke waits for that work."""
     await engine.put(a=1)
     client = client_of(engine)
     with engine.collection("notes").upkeep:
@@ -92,7 +93,8 @@ async def test_collection_whose_mark_is_taken_away_before_it_could_be_moved_serv
     await engine.put(b=2)
 
 
-async def test_changed_shape_is_followed_after_the_work_on_the_files_and_no_poke_waits_for_it(engine):
+async def test_changed_shape_is_followed_after_the_work_on_the_files(engine):
+    """No poke waits for that work."""
     client = client_of(engine)
     with engine.collection("notes").upkeep:
         update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dimension=7))

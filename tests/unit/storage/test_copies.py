@@ -154,7 +154,7 @@ def read_dropped(folder):
 # Backups -------------------------------------------------------------------------------------------------
 
 
-async def test_backup_has_everything_acknowledged_before_it_and_the_form_of_a_data_directory(engine):
+async def test_backup_is_a_data_directory_with_everything_acknowledged_before(engine):
     path = engine.settings.data / engine.backup("notes")
     with RunningEngine(path) as opened:
         assert opened.collection_names() == ["notes"]

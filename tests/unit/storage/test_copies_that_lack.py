@@ -75,7 +75,8 @@ async def test_import_of_another_volume_reads_the_log_there(engine, tmp_path):
         assert await second.values("notes", "a", "b", "c") == [1, 2, None]
 
 
-async def test_import_of_a_folder_that_was_moved_within_the_volume_reads_its_log_where_it_was(tmp_path):
+async def test_import_of_a_moved_folder_reads_its_log_in_the_old_place(tmp_path):
+    """The folder was moved within the volume, without its log."""
     notes = StoreOnDisk(tmp_path / "data")
     notes.put(a=1)
     notes.close()

@@ -220,7 +220,8 @@ def test_rule_07_recovery_never_appends_to_a_found_segment(notes, disk):
     again.close()
 
 
-def test_rule_07_carried_records_are_synced_as_a_whole_before_the_new_segment_is_named(notes, disk):
+def test_rule_07_carried_records_are_synced_before_the_new_segment_is_named(notes, disk):
+    """One sync covers all carried records."""
     notes.put(b=2)
     notes.delete("a")
     disk.clear()
@@ -411,8 +412,8 @@ def test_rule_15_partial_append_is_cut_and_synced_before_the_next_one(notes, dis
 
 
 @pytest.mark.parametrize("step", ["truncate *.log", "data_sync *.log"])
-def test_rule_15_partial_append_that_cannot_be_cut_ends_writing_with_outcome_unknown(notes, disk, step):
-    """A record of the group may stand in the log as a whole, and count after a restart."""
+def test_rule_15_partial_append_that_cannot_be_cut_ends_writing(notes, disk, step):
+    """The outcome is unknown: a whole record of the group may be in the log, and count after a restart."""
     disk.fail("write *.log", errno.ENOSPC, bytes_first=100)
     disk.fail(step)
     with pytest.raises(OutcomeUnknown):
@@ -421,9 +422,8 @@ def test_rule_15_partial_append_that_cannot_be_cut_ends_writing_with_outcome_unk
         notes.put(d=4)
 
 
-def test_removal_of_found_segments_that_could_not_begin_is_tried_again_before_anything_is_appended(
-    tmp_path, monkeypatch
-):
+def test_removal_of_found_segments_that_could_not_begin_is_retried_by_an_append(tmp_path, monkeypatch):
+    """The retry comes before the append."""
     notes = StoreOnDisk(tmp_path / "data")
     notes.put(a=1)
     notes.close()
@@ -449,9 +449,7 @@ def test_removal_of_found_segments_that_could_not_begin_is_tried_again_before_an
     log.close()
 
 
-def test_removal_of_found_segments_that_failed_halfway_is_durable_before_anything_is_appended(
-    notes, disk, monkeypatch
-):
+def test_removal_of_found_segments_that_failed_is_durable_before_an_append(notes, disk, monkeypatch):
     """The disk did what it called an error: there is nothing left to remove the second time."""
     log = Log(notes.log_folder, notes.store.identity, applied=200)
     remove = files.remove

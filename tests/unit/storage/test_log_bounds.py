@@ -81,7 +81,8 @@ def test_delete_of_an_absent_id_after_a_failed_sync_is_refused(notes, disk):
         notes.delete("c")
 
 
-def test_deletes_of_absent_ids_in_the_log_of_an_earlier_release_are_checkpointed_away(notes):
+def test_deletes_of_absent_ids_leave_the_log_by_a_checkpoint(notes):
+    """An earlier release logged them."""
     notes.store.log.append([encode_effect(Delete(["x", LONG_ID]))])
     copy = notes.copied()
     copy.checkpoint()

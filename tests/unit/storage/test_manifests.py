@@ -57,7 +57,8 @@ def put(folder, raw):
     (folder / "metadata.json").write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
 
 
-def test_five_keys_of_schema_0_come_first_in_order_and_indented_as_d_vecdb_writes_them():
+def test_keys_of_schema_0_come_first_as_d_vecdb_writes_them():
+    """The order and the indentation are those of d-vecdb, and the other keys follow."""
     text = render_manifest(parse_manifest(SCHEMA_0.encode())).decode()
     assert text.startswith(SCHEMA_0.removesuffix("\n}") + ",\n")
     assert list(json.loads(text)) == [
