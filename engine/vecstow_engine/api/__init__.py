@@ -7,6 +7,5 @@ the answer into the envelope. One dispatcher (`dispatch`) stands before two kind
   arrays.
 - all other routes (`collection_routes`, `server_routes`): FastAPI and Pydantic, loaded late.
 
-A module here may import the service and the model, never the index. Of the storage, only `errors` imports one
-function, which converts an OSError.
+A module here may import the service and the model, never the index or the storage.
 """

@@ -33,8 +33,8 @@ from vecstow_engine.model.errors import (
     Unavailable,
     VecstowError,
     WrongShape,
+    as_storage_error,
 )
-from vecstow_engine.storage.files import as_storage_error
 
 
 class Unauthenticated(VecstowError):

@@ -24,6 +24,7 @@ VecstowError
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -33,6 +34,7 @@ MESSAGE_CHARACTERS_MAX: Final = 600
 """Longer messages lose their middle, which quotes a client's value; their ends name the limit."""
 DETAIL_CHARACTERS_MAX: Final = 300
 DETAIL_ITEMS_MAX: Final = 50
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class VecstowError(Exception):
@@ -145,6 +147,22 @@ class VolumeRefused(StorageError):
 
 class VolumeHeld(VolumeRefused):
     """Raised when the data directory is in use by another engine."""
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether an OSError reports that the volume or the quota is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def as_storage_error(error: OSError, operation: str) -> VecstowError:
+    """Return the typed error for an OSError of a write that changed nothing."""
+    if is_no_room(error):
+        return DiskFull(
+            f"the volume is full while {operation}; nothing was changed",
+            operation=operation,
+            hint="delete or compact collections, or enlarge the volume; writes resume by themselves",
+        )
+    return StorageError(f"{operation} failed: {error}", operation=operation)
 
 
 def refused(field: str, value: object, limit: object = None) -> dict[str, object]:

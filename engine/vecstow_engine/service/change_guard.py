@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
+from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly, as_storage_error
 from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.storage import files
 
@@ -57,7 +57,7 @@ class ChangeGuard:
                 hint="restart the engine, and look whether it happened",
             ) from error  # fmt: skip
         except OSError as error:
-            raise files.as_storage_error(error, operation) from error
+            raise as_storage_error(error, operation) from error
 
     def refuse_after_failure(self, operation: str, name: str | None) -> None:
         """Raise ReadOnly when the outcome of an earlier change is unknown."""

@@ -21,6 +21,7 @@ from vecstow_engine.model.errors import (
     NewerFormat,
     StorageError,
     VecstowError,
+    is_no_room,
 )
 from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Work
@@ -28,7 +29,7 @@ from vecstow_engine.service.collection import Collection, quarantined
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.settings import IndexSettings
-from vecstow_engine.storage.files import SyncFailed, is_no_room
+from vecstow_engine.storage.files import SyncFailed
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import INDEX, Layout
 from vecstow_engine.storage.recovery import Opened, open_store

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vecstow_engine.model.batch import PointBatch
-from vecstow_engine.model.errors import Conflict, NotFound
+from vecstow_engine.model.errors import Conflict, NotFound, as_storage_error
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
@@ -60,7 +60,7 @@ def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) 
     except files.SyncFailed:
         raise
     except OSError as error:
-        raise files.as_storage_error(error, f"creating the files of {name}") from error
+        raise as_storage_error(error, f"creating the files of {name}") from error
     assert manifest is not None and manifest.collection_uid is not None and meta is not None
     identity = identity_of(manifest, manifest.collection_uid)
     layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)

@@ -7,7 +7,6 @@ is never retried here. Rule 2 of the disk: write a temporary file, sync it, rena
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
 from vecstow_engine.storage.interruption import check_interruption
 
 FILE_MODE: Final = 0o640
@@ -25,28 +23,11 @@ SECRET_FOLDER_MODE: Final = 0o700
 TEMPORARY_SUFFIX: Final = ".tmp"
 COPY_BYTES: Final = 1 << 20
 
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _making_folder: Final = threading.Lock()
 
 
 class SyncFailed(OSError):
     """Raised when a sync of a file or folder that has its name failed; the sync must not be retried."""
-
-
-def is_no_room(error: BaseException) -> bool:
-    """Whether an OSError reports that the volume or the quota is full."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-def as_storage_error(error: OSError, operation: str) -> VecstowError:
-    """Return the typed error for an OSError of a write that changed nothing."""
-    if is_no_room(error):
-        return DiskFull(
-            f"the volume is full while {operation}; nothing was changed",
-            operation=operation,
-            hint="delete or compact collections, or enlarge the volume; writes resume by themselves",
-        )
-    return StorageError(f"{operation} failed: {error}", operation=operation)
 
 
 def open_new(path: Path, mode: int = FILE_MODE) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError
+from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError, as_storage_error
 from vecstow_engine.model.manifest import (
     MANIFEST_BYTES_MAX,
     ManagedBy,
@@ -88,7 +88,7 @@ def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
     except files.SyncFailed:
         raise
     except OSError as error:
-        raise files.as_storage_error(error, f"writing the manifest of {wanted.name}") from error
+        raise as_storage_error(error, f"writing the manifest of {wanted.name}") from error
     return wanted
 
 
@@ -146,5 +146,5 @@ def copy_manifest_aside(layout: Layout, name: str) -> Path:
             files.remove_tree(evidence)
         if isinstance(error, files.SyncFailed):
             raise
-        raise files.as_storage_error(error, operation) from error
+        raise as_storage_error(error, operation) from error
     return evidence / name / MANIFEST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from vecstow_engine.storage import files
+from vecstow_engine.model.errors import as_storage_error
 from vecstow_engine.storage.backup import Settled, path_below, restore_backup
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.log.replay import segment_paths
@@ -37,7 +37,7 @@ def restore_on_volume(data: Path, given: str, new_name: str | None) -> Settled:
         try:
             settled = restore(layout, given, new_name)
         except OSError as error:
-            raise files.as_storage_error(error, "restore") from error
+            raise as_storage_error(error, "restore") from error
     uid = settled.manifest.collection_uid
     if settled.made_whole or uid is None or segment_paths(layout.log(uid)):
         return settled

@@ -13,7 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.model.errors import DamagedFile, Quarantined, ReadOnly, StorageError, VecstowError
+from vecstow_engine.model.errors import (
+    DamagedFile,
+    Quarantined,
+    ReadOnly,
+    StorageError,
+    VecstowError,
+    as_storage_error,
+)
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
 from vecstow_engine.storage import files
@@ -178,7 +185,7 @@ class Store:
             self.failure = f"{operation} failed: {error}"
             raise StorageError(self.failure, collection=self.identity.name) from error
         except OSError as error:
-            raise files.as_storage_error(error, operation) from error
+            raise as_storage_error(error, operation) from error
         except StorageError as error:
             if not could_not_open(error):
                 self.failure = f"{operation} failed: {error}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, NotFound
+from vecstow_engine.model.errors import Conflict, DamagedFile, NotFound, as_storage_error
 from vecstow_engine.model.manifest import Manifest, parse_manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files
@@ -61,7 +61,7 @@ def move_to_deleted(layout: Layout, name: str, uid: str | None) -> Path:
     except files.SyncFailed:
         raise
     except OSError as error:
-        raise files.as_storage_error(error, f"moving {name} to {layout.deleted.name}") from error
+        raise as_storage_error(error, f"moving {name} to {layout.deleted.name}") from error
     return target
 
 

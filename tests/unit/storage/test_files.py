@@ -12,7 +12,7 @@ import pytest
 import vecstow_engine
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.model.errors import DiskFull, StorageError
+from vecstow_engine.model.errors import DiskFull, StorageError, as_storage_error
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.layout import Layout
@@ -244,8 +244,8 @@ def test_more_parts_than_one_call_takes_are_all_written(tmp_path):
 
 def test_full_disk_and_quota_are_one_error():
     for number in (errno.ENOSPC, errno.EDQUOT):
-        assert isinstance(files.as_storage_error(OSError(number, "x"), "writing"), DiskFull)
-    assert isinstance(files.as_storage_error(OSError(errno.EIO, "x"), "writing"), StorageError)
+        assert isinstance(as_storage_error(OSError(number, "x"), "writing"), DiskFull)
+    assert isinstance(as_storage_error(OSError(errno.EIO, "x"), "writing"), StorageError)
 
 
 def test_copied_file_is_synced_before_its_folder(tmp_path, disk):

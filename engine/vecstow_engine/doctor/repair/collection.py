@@ -26,7 +26,7 @@ from vecstow_engine.doctor.repair.swap import (
     take_place,
     without_evidence_of_nothing,
 )
-from vecstow_engine.model.errors import StorageError
+from vecstow_engine.model.errors import StorageError, as_storage_error
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
@@ -149,4 +149,4 @@ def _as_storage_error(name: str) -> Iterator[None]:
         message = f"repair of {name} failed: {error}"
         raise StorageError(message, collection=name, operation="repair") from error
     except OSError as error:
-        raise files.as_storage_error(error, f"repairing {name}") from error
+        raise as_storage_error(error, f"repairing {name}") from error

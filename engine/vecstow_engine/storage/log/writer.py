@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly
+from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly, as_storage_error
 from vecstow_engine.storage import files
 from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
@@ -111,7 +111,7 @@ class Log:
                 self.broken = f"the removal of the segments before this start is not durable: {error}"
                 raise self._read_only() from error
             except OSError as error:
-                raise files.as_storage_error(error, "removing the log segments before this start") from error
+                raise as_storage_error(error, "removing the log segments before this start") from error
             self._is_alone = True
 
     def skip_applied(self, applied: int) -> None:
@@ -167,7 +167,7 @@ class Log:
             self.broken = f"the name of segment {path.name} could not be made durable: {error}"
             raise self._read_only() from error
         except OSError as error:
-            raise files.as_storage_error(error, "starting a log segment") from error
+            raise as_storage_error(error, "starting a log segment") from error
         self.close()
         if self._active is not None:
             self._older[self._active.path] = self._active.size
@@ -229,7 +229,7 @@ class Log:
             written = files.write_at(active.fd, active.size, parts)
         except OSError as error:
             self._cut_partial_append(active, error)
-            raise files.as_storage_error(error, "appending to the log") from error
+            raise as_storage_error(error, "appending to the log") from error
         active.size += written
 
     def _cut_partial_append(self, active: _Active, cause: OSError) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError
+from vecstow_engine.model.errors import DiskFull, StorageError, VecstowError, is_no_room
 from vecstow_engine.storage import files
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.records import Meta
@@ -93,7 +93,7 @@ def _copy(path: Path, folder: Path) -> Path:
 
 
 def _no_copy(path: Path, folder: Path, error: OSError) -> VecstowError:
-    kind = DiskFull if files.is_no_room(error) else StorageError
+    kind = DiskFull if is_no_room(error) else StorageError
     return kind(
         f"{path} has a -wal, and cannot be copied to {folder} to be read: {error}",
         hint="TMPDIR names the folder for temporary files",
