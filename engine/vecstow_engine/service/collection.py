@@ -29,7 +29,7 @@ from vecstow_engine.model import errors
 from vecstow_engine.model.errors import Conflict, NotFound, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.vectors import decode_rows
-from vecstow_engine.query.source import Source
+from vecstow_engine.query.search import Source
 from vecstow_engine.service.attempts import Trouble, Work
 from vecstow_engine.service.lifecycle import (
     Dropping,

@@ -12,7 +12,7 @@ from tests.unit.store_on_disk import vector
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import TooLarge
 from vecstow_engine.model.filters import parse_filter
-from vecstow_engine.query import resolve
+from vecstow_engine.query import search
 from vecstow_engine.service import searcher
 
 POINTS = 100
@@ -21,7 +21,7 @@ STEP_POINTS = 8
 
 @pytest.fixture
 async def engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(resolve, "RESOLVED_POINTS", STEP_POINTS)
+    monkeypatch.setattr(search, "RESOLVED_POINTS", STEP_POINTS)
     with RunningEngine(tmp_path / "data") as engine:
         engine.declare()
         await engine.put(**fill("p", POINTS))

@@ -7,22 +7,22 @@ import numpy as np
 from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.filters import parse_filter
-from vecstow_engine.query import filtered
+from vecstow_engine.query import search
 from vecstow_engine.service import searcher
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):
     await engine.put(a=1, b=1, c=2)
     collection = engine.collection("notes")
-    real = filtered._nearest_matching
+    real = search._nearest_matching
 
     def overtaken(*values):
         hits = real(*values)
-        monkeypatch.setattr(filtered, "_nearest_matching", real)
+        monkeypatch.setattr(search, "_nearest_matching", real)
         collection.commit([upsert(a=1)])
         return hits
 
-    monkeypatch.setattr(filtered, "_nearest_matching", overtaken)
+    monkeypatch.setattr(search, "_nearest_matching", overtaken)
     query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
     assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}
 

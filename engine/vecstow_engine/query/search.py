@@ -1,0 +1,198 @@
+"""The answer to searches: labels from the index become hits, with ids and payloads of the view.
+
+Queries without a filter are answered many at a time. A query with a filter searches among the nearest points
+if enough of them match, else among all points.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from vecstow_engine.index import exact
+from vecstow_engine.index.hits import NO_LABEL, Hits, merge
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.batch import Hit, SearchQuery
+from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.payloads import decode_payload
+from vecstow_engine.storage.view import View
+
+ATTEMPTS_MAX: Final = 5
+AHEAD_FACTOR: Final = 8
+"""The number of extra labels to search for per label that is gone: damage affects whole pages."""
+CANDIDATES_MAX: Final = 1000
+SCAN_BLOCK: Final = 2048
+"""The number of matching rows that are compared at a time."""
+RESOLVED_POINTS: Final = 128
+"""The number of points whose payloads are read before they are weighed: at most 8 MiB."""
+
+Result: TypeAlias = list[Hit] | VecstowError
+"""The hits of a query, or the error that this query alone gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One incarnation of a collection that holds data."""
+
+    manifest: Manifest
+    view: View
+    index: VectorIndex
+    hide_withheld: Callable[[], None]
+    """A callback that removes points that fail their checks from the index, so that a search finds others."""
+
+
+def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Result]:
+    """Answer unfiltered queries, those of the same limit and ef in one call of the index."""
+    answers: list[Result] = [[] for _ in queries]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, query in enumerate(queries):
+        ef = query.ef_search or source.manifest.index_config.ef_search
+        groups.setdefault((query.limit, ef), []).append(number)
+    for (limit, ef), numbers in groups.items():
+        group = [queries[number] for number in numbers]
+        for number, result in zip(numbers, answer_group(source, group, limit, ef), strict=True):
+            answers[number] = result
+    return answers
+
+
+def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
+    """Return the nearest points whose payload matches.
+
+    Search the nearest of all points first, and all points when too few of those match.
+    """
+    wanted = min(max(10 * query.limit, 100), CANDIDATES_MAX)
+    if query.limit <= wanted:
+        ef = max(query.ef_search or source.manifest.index_config.ef_search, wanted)
+        near = _required(answer_group(source, [query], wanted, ef, filter)[0])
+        if len(near) >= query.limit:
+            return near
+    return _scan_all(source, query, filter)
+
+
+def answer_group(
+    source: Source, queries: Sequence[SearchQuery], k: int, ef: int, filter: Filter | None = None
+) -> list[Result]:
+    """Return the result of each query: those of its `k` nearest points that match the filter.
+
+    The search is repeated when points were replaced during the search, or fail their checks.
+    """
+    vectors = np.stack([query.vector for query in queries])
+    wanted = k
+    for _ in range(ATTEMPTS_MAX):
+        found = resolve(source.view, source.index.search(vectors, wanted, ef), queries, filter)
+        gone = max(gathered.gone for gathered in found)
+        if gone == 0:
+            break
+        source.hide_withheld()
+        wanted = k + AHEAD_FACTOR * gone
+    return [gathered.result for gathered in found]
+
+
+def _scan_all(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
+    """Search all points that match, exactly; read the payload of every point.
+
+    The search is repeated when points among the nearest were replaced meanwhile.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        [gathered] = resolve(source.view, _nearest_matching(source, query, filter), [query])
+        if gathered.gone == 0:
+            break
+    return _required(gathered.result)
+
+
+def _nearest_matching(source: Source, query: SearchQuery, filter: Filter) -> Hits:
+    view = source.view
+    matching = [label for label, _, payload in view.scan() if filter.matches(_decoded(payload))]
+    metric = source.manifest.distance_metric
+    queries = exact.prepare(metric, query.vector[None])
+    hits = Hits.none(1, query.limit)
+    for start in range(0, len(matching), SCAN_BLOCK):
+        labels = np.array(matching[start : start + SCAN_BLOCK], np.uint64)
+        rows = view.vectors(labels)
+        good = ~np.isnan(rows[:, 0])
+        block = exact.nearest(metric, queries, exact.prepare(metric, rows[good]), labels[good], query.limit)
+        hits = merge(hits, block, query.limit)
+    return hits
+
+
+def _required(result: Result) -> list[Hit]:
+    """Return the hits; raise the error in their place."""
+    if isinstance(result, VecstowError):
+        raise result
+    return result
+
+
+def resolve(
+    view: View, found: Hits, queries: Sequence[SearchQuery], filter: Filter | None = None
+) -> list[_Resolved]:
+    """Return hits with ids and payloads. Once a query is refused or complete, no more of it is read."""
+    valid = found.labels != NO_LABEL
+    labels, distances = found.labels[valid], found.distances[valid].tolist()
+    owners = np.nonzero(valid)[0].tolist()
+    gathered = [_Resolved(query, filter) for query in queries]
+    start = 0
+    while start < len(labels):
+        stop = min(start + RESOLVED_POINTS, len(labels))
+        points = view.resolve(labels[start:stop])
+        read_to = start
+        while read_to < stop:
+            owner = owners[read_to]
+            end = bisect_right(owners, owner, read_to, stop)
+            gathered[owner].add(points[read_to - start : end - start], distances[read_to:end])
+            read_to = end
+        start = stop
+        if start < len(labels) and gathered[owners[start]].is_complete:
+            start = bisect_right(owners, owners[start])
+    return gathered
+
+
+class _Resolved:
+    """The result for one query: its hits, and the number of its labels that are gone."""
+
+    def __init__(self, query: SearchQuery, filter: Filter | None) -> None:
+        self._query = query
+        self._filter = filter
+        self._room = query.limit
+        self._payload_bytes = 0
+        self._hits: list[Hit] = []
+        self._error: VecstowError | None = None
+        self.gone = 0
+
+    @property
+    def result(self) -> Result:
+        """The hits, or the error in their place."""
+        return self._error or self._hits
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the query needs no further labels."""
+        return not self._room
+
+    def add(self, points: Sequence[tuple[str, bytes | None] | None], distances: Sequence[float]) -> None:
+        """Add the points of the next labels, None for one that is gone, and weigh the payloads so far."""
+        for point, distance in zip(points, distances, strict=True):
+            if point is None:
+                self.gone += 1
+            elif self._room and (self._filter is None or self._filter.matches(_decoded(point[1]))):
+                self._room -= 1
+                self._hits.append(Hit(point[0], distance, point[1]))
+                self._payload_bytes += len(point[1] or b"")
+        if self._query.weigh is not None and self._error is None:
+            try:
+                self._query.weigh(self._payload_bytes)
+            except VecstowError as error:
+                # A traceback would keep this frame, and with it the payloads of the refused query.
+                self._error = error.with_traceback(None)
+                self._hits = []
+                self._room = 0
+
+
+def _decoded(payload: bytes | None) -> dict[str, object] | None:
+    """Return the payload in the form that a filter reads."""
+    return None if payload is None else decode_payload(payload)
