@@ -21,7 +21,7 @@ class Metrics:
         )
         self.errors = Counter(
             "vecstow_operator_errors",
-            "What could not be done, by whom it failed: api_server, engine, volume",
+            "What could not be done, by whom it failed: api_server, engine, volume, operator",
             ["source"],
             registry=self.registry,
         )

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, DeletionPolicy, parse_resource
 from vecstow_operator.vocabulary import FINALIZER, Annotation
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,9 @@ def _declared(
         return parse_resource(declaration, strict=False)
     except VecstowError as error:
         return InvalidResource(error.message, error.hint)
+    except Exception as error:
+        log.exception("resource could not be read", resource=metadata["name"])
+        return InvalidResource(f"it cannot be read: {error!r}", None)
 
 
 def _loss(document: Mapping[str, Any] | None) -> Loss | None:

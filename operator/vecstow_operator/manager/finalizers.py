@@ -87,4 +87,7 @@ class Finalizers:
         except Away as away:
             self._writer.note_silence(away)
             return away
+        except Exception as error:
+            log.exception("resource could not be released", resource=cached.resource.name)
+            return Away(repr(error))
         return None

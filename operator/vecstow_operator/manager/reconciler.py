@@ -139,10 +139,16 @@ class ManagerReconciler:
         due = self._due(now, looked_after)
         self._metrics.queue_depth.set(len(due))
         for cached, engine in due:
-            self._history.note_engine(cached.resource, engine)
-            is_look_due = cached.observed_at < looked_after
-            age = self._history.age(cached.resource, now, now_rfc3339, is_look_due=is_look_due)
-            yield decide(cached, engine, age)
+            try:
+                self._history.note_engine(cached.resource, engine)
+                is_look_due = cached.observed_at < looked_after
+                age = self._history.age(cached.resource, now, now_rfc3339, is_look_due=is_look_due)
+                decision = decide(cached, engine, age)
+            except Exception as error:  # noqa: BLE001 - a defect that one resource shows must not stop the others
+                self._note_failure(cached, error)
+                self._metrics.queue_depth.dec()
+            else:
+                yield decision
 
     def _due(self, now: float, looked_after: str) -> list[Pair]:
         """Return the resources that may need a write; an `observedAt` before `looked_after` needs one."""
@@ -175,8 +181,8 @@ class ManagerReconciler:
         resource = decision.cached.resource
         try:
             is_up_to_date = self._write(decision)
-        except (Changed, Away) as error:
-            self._note_refusal(decision.cached, error)
+        except Exception as error:  # noqa: BLE001 - a defect that one resource shows must not stop the others
+            self._note_failure(decision.cached, error)
             return None
         self._refusals.forget(resource.uid)
         if decision.event is not None:
@@ -210,18 +216,22 @@ class ManagerReconciler:
         self._events.post_transitions(cached.resource, wanted, cached.status, now)
         return True
 
-    def _note_refusal(self, cached: CachedResource, error: Changed | Away) -> None:
-        """Begin a pause. A changed resource is listed again; a refusal is logged when it is new."""
+    def _note_failure(self, cached: CachedResource, error: Exception) -> None:
+        """Begin a pause. A changed resource is listed again; any other error is logged when it is new."""
         name, reason = cached.resource.name, str(error)
         is_new = self._refusals.add(cached.resource.uid, cached.version, reason, time.monotonic())
         if isinstance(error, Changed):
             self._resources.mark_stale()
             log.debug("resource changed meanwhile", resource=name, reason=reason)
-            return
-        self._metrics.errors.labels("api_server").inc()
-        self._writer.note_silence(error)
-        if is_new:
-            log.warning("resource was not changed", resource=name, reason=reason)
+        elif isinstance(error, Away):
+            self._metrics.errors.labels("api_server").inc()
+            self._writer.note_silence(error)
+            if is_new:
+                log.warning("resource was not changed", resource=name, reason=reason)
+        else:
+            self._metrics.errors.labels("operator").inc()
+            if is_new:
+                log.error("resource could not be reconciled", resource=name, exc_info=error)
 
     # Report -----------------------------------------------------------------------------------------------
 

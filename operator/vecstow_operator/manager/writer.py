@@ -78,6 +78,9 @@ class ResourceWriter:
         except (Away, Changed) as error:
             self.note_silence(error)
             log.debug("event was not posted", resource=event.involved_object.name, reason=str(error))
+        except Exception:
+            self._metrics.errors.labels("operator").inc()
+            log.exception("event was not posted", resource=event.involved_object.name)
 
     def note_silence(self, error: Exception) -> None:
         """Skip the rest of the pass when the error is that no answer came."""

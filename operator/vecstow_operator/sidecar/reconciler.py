@@ -103,9 +103,13 @@ class SidecarReconciler:
             return known[1]
         if self._claims.is_away and not case.claims:
             return Decision()  # the owner of the manifest is unknown while the API server is away
-        decision = decide(name, case.claims, case.folder, case.volume_id)
+        try:
+            decision = decide(name, case.claims, case.folder, case.volume_id)
+        except Exception as error:  # noqa: BLE001 - a defect that one collection shows must not stop the others
+            return self._failed_change(name, case, error)
         if not decision.changes:
             self._unchanged[name] = case, decision
+            self._failures.pop(name, None)
         return decision
 
     def _act(self, cases: Mapping[str, Case], decisions: Mapping[str, Decision]) -> list[Decision]:
@@ -127,8 +131,8 @@ class SidecarReconciler:
         """Decide again under the lock of the manifests, and write one. Return that decision."""
         try:
             done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
-        except (VecstowError, OSError) as error:
-            return self._failed_change(name, case, str(error))
+        except Exception as error:  # noqa: BLE001 - a defect that one collection shows must not stop the others
+            return self._failed_change(name, case, error)
         self._failures.pop(name, None)
         if done.changes:
             self._metrics.reconciles.inc()
@@ -136,10 +140,14 @@ class SidecarReconciler:
             self._reverted.add(done.reverted, time.monotonic())
         return done
 
-    def _failed_change(self, name: str, case: Case, reason: str) -> Decision:
-        self._metrics.errors.labels("volume").inc()
+    def _failed_change(self, name: str, case: Case, error: Exception) -> Decision:
+        """Return the reports of an error, which is logged when it is new."""
+        is_foreseen = isinstance(error, VecstowError | OSError)
+        self._metrics.errors.labels("volume" if is_foreseen else "operator").inc()
+        reason = str(error) if is_foreseen else repr(error)
         if self._failures.get(name) != reason:
-            log.error("manifest could not be changed", collection=name, reason=reason)
+            trace = None if is_foreseen else error
+            log.error("manifest could not be changed", collection=name, reason=reason, exc_info=trace)
         self._failures[name] = reason
         problem = f"the manifest cannot be written: {reason}"
         return Decision(findings=storage_failed(name, case.claims, problem))

@@ -603,6 +603,63 @@ def test_refused_change_is_told_once_and_tried_ever_more_rarely(manager):
     assert manager.cluster.lists <= 500 * TICK_SECONDS / LIST_SECONDS_MAX + 1
 
 
+def failing_for(name, function):
+    """`function`, except that it raises for the resource of that name, which its first argument has."""
+
+    def call(cached, *others, **options):
+        if cached.resource.name == name:
+            raise KeyError("unforeseen")
+        return function(cached, *others, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("step", ["decision", "write"])
+def test_unforeseen_error_of_one_resource_holds_no_other(manager, monkeypatch, step):
+    """It is logged once, counted, and the resource is tried again after growing pauses."""
+    if step == "decision":
+        monkeypatch.setattr(reconciler, "decide", failing_for("bad", reconciler.decide))
+    else:
+        writer = manager.role._writer
+        monkeypatch.setattr(writer, "apply_status", failing_for("bad", writer.apply_status))
+    manager.cluster.declare(document("bad", "r-1"), document("good", "r-2"))
+    serve(manager)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(20):
+            manager.run_pass(is_woken=False)
+            manager.clock.seconds += TICK_SECONDS
+    assert manager.cluster.reason("good") == "Served"
+    assert [(line["event"], line["resource"]) for line in logs] == [
+        ("resource could not be reconciled", "bad")
+    ]
+    value = manager.metrics.registry.get_sample_value
+    assert value("vecstow_operator_errors_total", {"source": "operator"}) == 4
+    assert value("vecstow_operator_queue_depth") == 0
+    monkeypatch.undo()
+
+
+def test_unforeseen_error_of_one_resource_keeps_no_other_in_an_ending_namespace(manager, monkeypatch):
+    manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
+    writer = manager.role._writer
+    monkeypatch.setattr(writer, "patch_metadata", failing_for("a", writer.patch_metadata))
+    with pytest.raises(Away, match="1 of 2 resources are held still: KeyError"):
+        manager.role.finalizers.release_all()
+    assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
+
+
+def test_unforeseen_error_of_one_event_holds_no_other(manager):
+    waiting(manager, 3)
+    failures = [KeyError("unforeseen")]
+
+    def post():
+        if failures:
+            raise failures.pop()
+
+    manager.cluster.post = post
+    manager.run_pass(is_woken=False)
+    assert len(manager.cluster.events) == 2
+
+
 def test_refused_change_is_tried_at_once_when_the_resource_changes_or_it_was_taken(manager):
     manager.cluster.declare(document())
     manager.cluster.write = refuse(["once"])

@@ -464,6 +464,51 @@ def test_failure_of_one_collection_holds_no_other_up(pod, monkeypatch):
     assert pod.manifest("b").resource_uid == "r-2"
 
 
+@pytest.mark.parametrize("step", ["decision", "write"])
+def test_unforeseen_error_of_one_collection_holds_no_other_up(pod, monkeypatch, step):
+    """Its resource is told, and each pass tries again."""
+    decide, calls = reconciler.decide, []
+
+    def failing(name, *others):
+        if name == "a":
+            calls.append(1)
+            if len(calls) > (step == "write"):
+                raise KeyError("unforeseen")
+        return decide(name, *others)
+
+    monkeypatch.setattr(reconciler, "decide", failing)
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            pod.run_pass()
+            assert [(report.collection, report.reason.value) for report in pod.told[-1]] == [
+                ("a", "StorageFailed")
+            ]
+    assert pod.manifest("b").resource_uid == "r-2"
+    assert "KeyError" in pod.told[-1][0].message
+    failed = [line["collection"] for line in logs if line["event"] == "manifest could not be changed"]
+    assert failed == ["a"]
+    assert pod.value("errors_total", source="operator") == 2
+    monkeypatch.setattr(reconciler, "decide", decide)
+    pod.run_pass()
+    assert (pod.reasons, pod.manifest("a").resource_uid) == ([], "r-1")
+
+
+def test_resource_that_cannot_be_parsed_holds_no_other_up(pod, monkeypatch):
+    parse = observed.parse_resource
+
+    def failing(document, **options):
+        if document["metadata"]["name"] == "a":
+            raise KeyError("unforeseen")
+        return parse(document, **options)
+
+    monkeypatch.setattr(observed, "parse_resource", failing)
+    pod.declare(document("a", "r-1"), document("b", "r-2"))
+    pod.run_pass()
+    assert [(report.collection, report.reason.value) for report in pod.told[-1]] == [("a", "Invalid")]
+    assert (pod.manifest("a"), pod.manifest("b").resource_uid) == (None, "r-2")
+
+
 def test_volume_that_cannot_be_read_is_a_finding_of_each_resource(pod, monkeypatch):
     pod.declare(document("a", "r-1"), document("b", "r-2"))
     pod.run_pass()
