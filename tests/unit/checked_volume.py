@@ -16,10 +16,10 @@ import msgspec
 from tests.unit.running_engine import RunningEngine, fill
 from vecstow_engine.doctor.check import CheckReport, Finding, check_volume
 from vecstow_engine.model.errors import Unavailable, VecstowError
+from vecstow_engine.storage.identity import HEADER_BYTES, decode_header, encode_header
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.writer import write_points
-from vecstow_engine.storage.rows_header import HEADER_BYTES, decode_header, encode_header
 
 POINTS = 1200
 STRIDE = 16

@@ -21,8 +21,8 @@ from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.service.memory_plan import resident_bytes
-from vecstow_engine.storage.overlay import Entry, Overlay
-from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.layers import Entry, Overlay
+from vecstow_engine.storage.rows import SlotTable
 
 BATCH = 500
 CONFIG = IndexConfig(max_connections=16, ef_construction=16)

@@ -16,7 +16,7 @@ from vecstow_engine.storage.creation import create_data_files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layers import Applied
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.log.effects import Delete, Upsert
+from vecstow_engine.storage.log.segment import Delete, Upsert
 from vecstow_engine.storage.manifests import read_manifest, update_manifest
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.store import Store

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage.backup import Settled
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.restoring import Settled
 
 
 class Importer(Protocol):

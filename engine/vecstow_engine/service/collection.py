@@ -48,7 +48,7 @@ from vecstow_engine.service.lifecycle import (
 )
 from vecstow_engine.service.memory_plan import HeldOut
 from vecstow_engine.storage.layers import Applied
-from vecstow_engine.storage.log.effects import Effect
+from vecstow_engine.storage.log.segment import Effect
 from vecstow_engine.storage.store import Store
 
 WITHHELD_LISTED_MAX = 100

@@ -24,9 +24,8 @@ from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.settings import Settings
-from vecstow_engine.storage.layers import Applied
-from vecstow_engine.storage.log.effects import Delete, Effect, payload_bytes
-from vecstow_engine.storage.overlay import ENTRY_OVERHEAD_BYTES
+from vecstow_engine.storage.layers import ENTRY_OVERHEAD_BYTES, Applied
+from vecstow_engine.storage.log.segment import Delete, Effect, payload_bytes
 from vecstow_engine.storage.volume import Volume
 
 THREADS: Final = 2

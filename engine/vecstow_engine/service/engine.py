@@ -43,9 +43,9 @@ from vecstow_engine.service.upkeep import Upkeep
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.leftovers import clear_refused
-from vecstow_engine.storage.log.effects import Delete, Upsert
+from vecstow_engine.storage.log.segment import Delete, Upsert
 from vecstow_engine.storage.points.writer import limit_caches
+from vecstow_engine.storage.staging import clear_refused
 from vecstow_engine.storage.volume import Volume
 
 NOT_READY: Final = (State.RECOVERING, State.READ_ONLY)

@@ -18,9 +18,9 @@ from vecstow_engine.model.errors import Conflict, NotFound, as_storage_error
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
-from vecstow_engine.storage.collection_identity import Identity, identity_of
 from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.handles import HandleCache
+from vecstow_engine.storage.identity import HEADER_BYTES, Identity, identity_of
 from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
@@ -28,9 +28,7 @@ from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.points.records import Meta, StoredPoint
 from vecstow_engine.storage.points.writer import create_points, write_points
-from vecstow_engine.storage.rows import RowsFile, create_rows, row_checksums
-from vecstow_engine.storage.rows_header import HEADER_BYTES
-from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.rows import RowsFile, SlotTable, create_rows, row_checksums
 from vecstow_engine.storage.store import Store
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.trash import list_deleted
 
 

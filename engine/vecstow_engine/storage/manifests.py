@@ -17,8 +17,8 @@ from vecstow_engine.model.manifest import (
     render_manifest,
 )
 from vecstow_engine.storage import files
+from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout, rfc3339, timestamp
-from vecstow_engine.storage.rows_header import read_header
 
 
 @contextmanager

@@ -24,14 +24,12 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
 from vecstow_engine.storage import files
-from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.file_identity import DataFiles
-from vecstow_engine.storage.layers import Announce, Applied, Layers
+from vecstow_engine.storage.identity import Identity
+from vecstow_engine.storage.layers import Announce, Applied, Entry, Layers, Overlay
 from vecstow_engine.storage.layout import POINTS, ROWS
-from vecstow_engine.storage.log.effects import Effect, Upsert, encode_effect, without_absent
-from vecstow_engine.storage.log.segment import RECORD_BYTES_MAX
+from vecstow_engine.storage.log.segment import RECORD_BYTES_MAX, Effect, Upsert, encode_effect, without_absent
 from vecstow_engine.storage.log.writer import Log
-from vecstow_engine.storage.overlay import Entry, Overlay
 from vecstow_engine.storage.points.records import Meta
 from vecstow_engine.storage.points.table_repair import rewrite
 from vecstow_engine.storage.points.writer import could_not_open, vacuum, write_points

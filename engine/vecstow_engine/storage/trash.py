@@ -5,20 +5,17 @@ The log stays under its uid until the purge, so a restore loses nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vecstow_engine.model.errors import Conflict, DamagedFile, NotFound, as_storage_error
-from vecstow_engine.model.manifest import Manifest, parse_manifest
-from vecstow_engine.model.names import check_collection_name, new_collection_uid
+from vecstow_engine.model.errors import as_storage_error
+from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
-from vecstow_engine.storage.layout import MANIFEST, TIME_FORMAT, Layout, rfc3339, timestamp
-from vecstow_engine.storage.manifests import manifests_locked, write_manifest
-from vecstow_engine.storage.versions import refuse_newer
+from vecstow_engine.storage.layout import MANIFEST, TIME_FORMAT, Layout, timestamp
+from vecstow_engine.storage.manifests import manifests_locked
 
 _FOLDER = re.compile(r"(?P<name>.+)-(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<uid>[0-9a-f]{32})")
 
@@ -70,37 +67,6 @@ def list_deleted(layout: Layout) -> list[DeletedCollection]:
     return sorted(_deleted(layout), key=lambda deleted: deleted.deleted_at, reverse=True)
 
 
-def refuse_taken(target: Path) -> None:
-    """Raise Conflict when the folder for a restored collection exists already."""
-    if target.exists():
-        raise Conflict(
-            f"collection {target.name!r} exists", collection=target.name,
-            hint="restore it under a new name: --new-name NAME of vecstow restore, new_name over REST",
-        )  # fmt: skip
-
-
-def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifest:
-    """Restore a dropped collection, under `new_name` if given; return its manifest.
-
-    The mark of the drop is removed first. After a crash in between, the collection is still in `.deleted/`,
-    and the restore can be repeated. Raises NotFound, Conflict when the name is taken, DamagedFile or
-    NewerFormat.
-    """
-    found = next((deleted for deleted in list_deleted(layout) if deleted.path == path), None)
-    if found is None:
-        raise NotFound(f"{path} is no dropped collection of this volume", hint="vecstow ls --deleted")
-    name = check_collection_name(new_name or found.name)
-    with manifests_locked(layout):
-        target = layout.collection(name)
-        refuse_taken(target)
-        manifest = _read_deleted_manifest(path)
-        refuse_newer(path, layout.log(found.uid))
-        restored = dataclasses.replace(manifest, name=name, dropped_at=None, updated_at=rfc3339())
-        write_manifest(path, restored)
-        files.rename(path, target)
-    return restored
-
-
 def purge(layout: Layout, deleted: DeletedCollection) -> None:
     """Remove a dropped collection for good, its log first: after a crash, the purge can be repeated."""
     if not is_claimed(layout, deleted.uid):
@@ -128,11 +94,3 @@ def _deleted(layout: Layout) -> Iterator[DeletedCollection]:
         if match is not None and path.is_dir():
             moment = datetime.datetime.strptime(match["time"], TIME_FORMAT).replace(tzinfo=datetime.UTC)
             yield DeletedCollection(match["name"], match["uid"], path, moment)
-
-
-def _read_deleted_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST
-    try:
-        return parse_manifest(file.read_bytes(), str(file))
-    except FileNotFoundError as error:
-        raise DamagedFile("it is missing", file=str(file)) from error

@@ -17,9 +17,8 @@ from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 from vecstow_engine.model.vectors import decode_rows
 from vecstow_engine.storage.interruption import check_interruption
-from vecstow_engine.storage.layers import Layers
-from vecstow_engine.storage.log.effects import Upsert
-from vecstow_engine.storage.overlay import Entry
+from vecstow_engine.storage.layers import Entry, Layers
+from vecstow_engine.storage.log.segment import Upsert
 from vecstow_engine.storage.points.records import StoredPoint
 from vecstow_engine.storage.rows import row_checksums
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import VolumeHeld, VolumeRefused
+from vecstow_engine.model.errors import DiskFull, VolumeHeld, VolumeRefused
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 
@@ -29,6 +29,8 @@ VOLUME_ID: Final = re.compile(rb"[0-9a-f]{32}\n?")
 """The content of `VOLUME`."""
 RESERVE_SHARE_MAX: Final = 0.02
 """The largest share of the volume's size that the reserve may take."""
+SPARE_BYTES: Final = 1 << 20
+"""Extra bytes that a copy leaves for folders, the first log segment and reports."""
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 """The default address of an engine."""
 
@@ -181,6 +183,24 @@ def unserved(layout: Layout, command: str) -> Iterator[None]:
         ) from error
     finally:
         os.close(fd)
+
+
+def refuse_without_room(folder: Path, needed: int, operation: str, name: str) -> None:
+    """Raise DiskFull unless `needed` bytes are free on the volume of `folder`; change nothing."""
+    stats = os.statvfs(folder)
+    free = stats.f_bavail * stats.f_frsize
+    if free < needed + SPARE_BYTES:
+        raise DiskFull(
+            f"{operation} of {name!r} takes up to {needed + SPARE_BYTES:,} bytes; {free:,} are free, "
+            "and nothing was changed",
+            collection=name, operation=operation,
+            hint="make room, or enlarge the volume",
+        )  # fmt: skip
+
+
+def tree_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def file_system_type(path: Path) -> int:

@@ -15,10 +15,10 @@ from tests.crash.damage.reading import Seen
 from tests.crash.damage.volume import Truth, Volume
 from tests.crash.ledger import Points
 from vecstow_engine.doctor.check import CheckReport, Severity
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.log.segment import HEADER_BYTES as HEADER_BYTES_OF_SEGMENT
 from vecstow_engine.storage.log.segment import RECORD_HEADER_BYTES, decode_header
 from vecstow_engine.storage.log.segment_reader import iterate_records
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 LISTED_MAX = 100
 WITH_OFFSETS = ("vectors.bin", ".log")

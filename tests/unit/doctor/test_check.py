@@ -31,11 +31,11 @@ from vecstow_engine.doctor.check.findings import Link, NextStep
 from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.log.effects import Upsert
+from vecstow_engine.storage.log.segment import Upsert
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.writer import write_points
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from vecstow_engine.doctor.check import check_folder, check_volume
 from vecstow_engine.doctor.check.findings import FINDINGS_PER_FILE_MAX
 from vecstow_engine.model.errors import NotFound, VolumeRefused
 from vecstow_engine.storage import files
-from vecstow_engine.storage.rows_header import HEADER_BYTES
+from vecstow_engine.storage.identity import HEADER_BYTES
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from crc32c import crc32c
 from tests.unit.checked_volume import cut, flip, rewrite_point, zero
 from tests.unit.damaged_store import PAGE, DamagedStore, without
 from vecstow_engine.doctor.repair import RepairOutcome
-from vecstow_engine.storage.rows_header import HEADER_BYTES
+from vecstow_engine.storage.identity import HEADER_BYTES
 
 
 @pytest.fixture

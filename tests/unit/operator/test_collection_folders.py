@@ -10,11 +10,10 @@ from tests.unit.declared import OTHER_UID, UID, VOLUME, claim, manifest_of
 from tests.unit.recorded_disk import RecordedDisk
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
-from vecstow_engine.storage.collection_identity import identity_of
 from vecstow_engine.storage.files import locked
+from vecstow_engine.storage.identity import encode_header, identity_of
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import write_manifest
-from vecstow_engine.storage.rows_header import encode_header
 from vecstow_operator.sidecar import collection_folders as volume_module
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
 from vecstow_operator.sidecar.decision import Decision, Folder, SidecarReport

@@ -11,9 +11,9 @@ from vecstow_engine.model.errors import (
     ReadOnly,
     StorageError,
 )
+from vecstow_engine.storage import recovery_plan
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.recovery import observation
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 
 async def test_damage_that_comes_while_it_is_served_is_told_and_a_check_reports_it(tmp_path):
@@ -93,7 +93,7 @@ async def test_unexpected_error_while_opening_one_collection_quarantines_that_on
     await engine.put(a=1)
     await engine.put("other", a=2)
     engine.stop()
-    real = observation.read_log
+    real = recovery_plan.read_log
 
     def broken(folder):
         if folder.name == engine_uid:
@@ -101,7 +101,7 @@ async def test_unexpected_error_while_opening_one_collection_quarantines_that_on
         return real(folder)
 
     engine_uid = read_manifest(engine.layout.collection("notes")).collection_uid
-    monkeypatch.setattr(observation, "read_log", broken)
+    monkeypatch.setattr(recovery_plan, "read_log", broken)
     with capture_logs() as logs, RunningEngine(engine.settings.data) as again:
         assert again.describe("notes")["state"] == "quarantined"
         assert await again.values("other", "a") == [2]

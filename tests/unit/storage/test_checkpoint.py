@@ -9,10 +9,10 @@ import pytest
 from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, upsert, vector
 from vecstow_engine.model.errors import DiskFull, ReadOnly, StorageError, Unavailable
-from vecstow_engine.storage.log.effects import Delete
+from vecstow_engine.storage.identity import HEADER_BYTES
+from vecstow_engine.storage.log.segment import Delete
 from vecstow_engine.storage.points.reader import PointTable
-from vecstow_engine.storage.rows_header import HEADER_BYTES
-from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.rows import SlotTable
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
 from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage import files, trash
-from vecstow_engine.storage.backup import make_backup, path_below
+from vecstow_engine.storage import files, restoring, trash
+from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
+from vecstow_engine.storage.restoring import path_below
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ async def test_log_of_a_uid_that_a_served_folder_has_survives_a_purge(engine):
 
 
 def read_dropped(folder):
-    return trash._read_deleted_manifest(folder)
+    return restoring._read_deleted_manifest(folder)
 
 
 # Backups -------------------------------------------------------------------------------------------------

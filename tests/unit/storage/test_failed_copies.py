@@ -15,12 +15,13 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
 from vecstow_engine.doctor.repair.collection import repair_collection
 from vecstow_engine.importers import import_orphan
 from vecstow_engine.model.errors import Busy, DiskFull, OutcomeUnknown, VecstowError
-from vecstow_engine.storage import files, room
-from vecstow_engine.storage.backup import make_backup, restore_backup
+from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.interruption import interruptible
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.leftovers import clear_away, clear_place, clear_refused
 from vecstow_engine.storage.manifests import read_manifest
+from vecstow_engine.storage.restoring import restore_backup
+from vecstow_engine.storage.staging import clear_away, clear_place, clear_refused
 
 ERRNOS = errno.ENOSPC, errno.EIO, errno.EMFILE
 
@@ -144,7 +145,7 @@ def test_operation_that_is_interrupted_at_any_step_leaves_nothing(volume, operat
 def test_operation_that_does_not_fit_is_refused_before_it_writes(volume, operation, monkeypatch):
     layout = copied(volume, "failing")
     before = names(layout)
-    monkeypatch.setattr(room, "SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr("vecstow_engine.storage.volume.SPARE_BYTES", 1 << 60)
     with pytest.raises(DiskFull, match="are free, and nothing was changed"):
         operation(layout)
     assert names(layout) == before

@@ -12,8 +12,14 @@ from tests.unit.store_on_disk import StoreOnDisk, upsert
 from vecstow_engine.model.errors import Busy, OutcomeUnknown, ReadOnly, TooLarge
 from vecstow_engine.storage import store
 from vecstow_engine.storage.log import segment
-from vecstow_engine.storage.log.effects import Delete, Upsert, decode_effect, encode_effect, payload_bytes
-from vecstow_engine.storage.log.segment import decode_header
+from vecstow_engine.storage.log.segment import (
+    Delete,
+    Upsert,
+    decode_effect,
+    decode_header,
+    encode_effect,
+    payload_bytes,
+)
 from vecstow_engine.storage.log.segment_reader import iterate_records
 
 LONG_ID = "\U00010000" * 256

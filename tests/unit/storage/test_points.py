@@ -9,11 +9,11 @@ import pytest
 from tests.unit.recorded_disk import PowerOff
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk, vector
 from vecstow_engine.model.errors import Busy, DamagedFile, NewerFormat, StorageError, Unavailable
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.points import reader, writer
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.records import Meta, StoredPoint
 from vecstow_engine.storage.points.writer import create_points, fold_journal, write_points
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 UID = "00112233445566778899aabbccddeeff"
 PAGE = 4096

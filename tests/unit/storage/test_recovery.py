@@ -12,12 +12,12 @@ from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.model.errors import Busy, DamagedFile, Foreign, NewerFormat, VecstowError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.storage import recovery as applying
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.writer import rewrite_meta
-from vecstow_engine.storage.recovery import apply as applying
 from vecstow_engine.storage.recovery import open_store
 
 

@@ -12,9 +12,9 @@ from tests.unit.recorded_disk import PowerOff
 from tests.unit.running_engine import RunningEngine, fill
 from tests.unit.store_on_disk import STRIDE, StoreOnDisk
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.storage.log.effects import Upsert
+from vecstow_engine.storage.layers import ENTRY_OVERHEAD_BYTES
 from vecstow_engine.storage.log.replay import read_log, select_records
-from vecstow_engine.storage.overlay import ENTRY_OVERHEAD_BYTES
+from vecstow_engine.storage.log.segment import Upsert
 
 PIECE = 3 * (ENTRY_OVERHEAD_BYTES + STRIDE)
 """Three points are more than this, with their payloads."""

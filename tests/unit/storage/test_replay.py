@@ -7,7 +7,7 @@ import pytest
 
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.log.replay import LogChanged, read_log, records_of, select_records
 from vecstow_engine.storage.log.segment import (
     DELETE,

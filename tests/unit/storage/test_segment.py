@@ -11,16 +11,19 @@ from crc32c import crc32c
 from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage.collection_identity import Identity
-from vecstow_engine.storage.log.effects import Delete, Upsert, decode_effect, encode_effect
+from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.log.segment import (
     DELETE,
     HEADER_BYTES,
     RECORD_HEADER_BYTES,
     UPSERT,
+    Delete,
     Record,
     SegmentHeader,
+    Upsert,
+    decode_effect,
     decode_header,
+    encode_effect,
     encode_header,
     encode_record,
 )

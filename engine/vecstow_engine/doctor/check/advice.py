@@ -13,7 +13,7 @@ from urllib.parse import quote
 from vecstow_engine.doctor.check.findings import Link, NextStep, NextSteps
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import COLLECTION_NAME_CHARACTERS_MAX
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import Layout
 
 LATER_RELEASE: Final = "run the release that wrote it, or a later one"

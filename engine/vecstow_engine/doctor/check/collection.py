@@ -15,13 +15,12 @@ from vecstow_engine.doctor.check.structure import check_structure
 from vecstow_engine.doctor.check.table import check_meta, check_points
 from vecstow_engine.model.errors import Foreign, StorageError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage.collection_identity import Identity, identity_of
+from vecstow_engine.storage.identity import Identity, identity_of, read_header
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.read_at_rest import table_at_rest
 from vecstow_engine.storage.points.reader import PointTable
-from vecstow_engine.storage.recovery import match_files
-from vecstow_engine.storage.rows_header import read_header
+from vecstow_engine.storage.recovery_plan import match_files
 
 
 def check_collection(

@@ -13,9 +13,8 @@ from vecstow_engine.doctor.check.content import content_problem
 from vecstow_engine.doctor.check.findings import NextStep, Severity
 from vecstow_engine.doctor.check.inquiry import Inquiry
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import segment_name
-from vecstow_engine.storage.log.effects import Effect, Upsert, decode_effect
 from vecstow_engine.storage.log.replay import (
     FoundSegment,
     LogChanged,
@@ -23,9 +22,9 @@ from vecstow_engine.storage.log.replay import (
     records_of,
     select_records,
 )
-from vecstow_engine.storage.log.segment import Record
+from vecstow_engine.storage.log.segment import Effect, Record, Upsert, decode_effect
 from vecstow_engine.storage.points.records import Meta
-from vecstow_engine.storage.recovery import refuse_strangers
+from vecstow_engine.storage.recovery_plan import refuse_strangers
 
 READ_ATTEMPTS_MAX: Final = 5
 

@@ -14,13 +14,12 @@ from vecstow_engine.doctor.check.content import content_problem
 from vecstow_engine.doctor.check.findings import Progress, Severity
 from vecstow_engine.doctor.check.inquiry import Inquiry
 from vecstow_engine.model.vectors import decode_rows
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.records import Meta, StoredPoint
 from vecstow_engine.storage.rows import RowsFile, row_checksums
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 BLOCK_POINTS: Final = 4096
 

@@ -11,11 +11,10 @@ from vecstow_engine.doctor.check.findings import CheckReport, Progress, Severity
 from vecstow_engine.doctor.check.inquiry import Advice, Inquiry, StartOutcome
 from vecstow_engine.doctor.check.volume_files import check_beside
 from vecstow_engine.model.errors import NotFound, StorageError
-from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.discovery import Found, discover, rivals
+from vecstow_engine.storage.identity import Identity, read_header
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.rows_header import read_header
 from vecstow_engine.storage.volume import stopped_volume, unserved
 
 

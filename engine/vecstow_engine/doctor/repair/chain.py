@@ -16,8 +16,8 @@ from typing import Any
 from crc32c import crc32c
 
 from vecstow_engine.doctor.check.content import content_problem
-from vecstow_engine.storage.log.effects import Effect, Upsert, decode_effect
 from vecstow_engine.storage.log.replay import Extent, FoundSegment, Runs
+from vecstow_engine.storage.log.segment import Effect, Upsert, decode_effect
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage.collection_identity import Identity, identity_of
+from vecstow_engine.storage.identity import Identity, identity_of, read_header
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, rfc3339
 from vecstow_engine.storage.log.replay import FoundSegment, read_log
 from vecstow_engine.storage.log.segment import SegmentHeader
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.records import Meta
-from vecstow_engine.storage.rows_header import read_header
 
 
 @dataclass(frozen=True, slots=True)

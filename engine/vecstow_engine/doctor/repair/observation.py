@@ -20,8 +20,8 @@ from vecstow_engine.doctor.repair.salvage import Salvage, salvage
 from vecstow_engine.doctor.repair.table import DamagedTable, damaged_table
 from vecstow_engine.model.errors import NewerFormat
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage.collection_identity import identity_of
 from vecstow_engine.storage.discovery import claimed_beside
+from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.points.read_at_rest import table_at_rest
 from vecstow_engine.storage.snapshots import valid_snapshot

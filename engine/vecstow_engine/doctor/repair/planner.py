@@ -13,8 +13,8 @@ from vecstow_engine.doctor.repair.chain import Gap
 from vecstow_engine.doctor.repair.observation import Observation
 from vecstow_engine.doctor.repair.plan import LOSSES_LISTED_MAX, Loss, RepairPlan, RepairStep
 from vecstow_engine.doctor.repair.salvage import Salvage
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS, Layout
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 NOTHING_LEFT = "nothing of it can be saved, and an empty collection in its place would hide the loss"
 

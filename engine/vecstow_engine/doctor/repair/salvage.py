@@ -23,13 +23,12 @@ from vecstow_engine.doctor.repair.chain import Chain, Gap, chain_of
 from vecstow_engine.doctor.repair.evidence import Evidence, SavedPoint
 from vecstow_engine.doctor.repair.table import DamagedTable
 from vecstow_engine.model.vectors import decode_rows
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.log.replay import FoundSegment
 from vecstow_engine.storage.points.reader import SCAN_ROWS
 from vecstow_engine.storage.points.records import Meta
 from vecstow_engine.storage.rows import RowsFile, row_checksums
-from vecstow_engine.storage.rows_header import HEADER_BYTES
 
 Tell: TypeAlias = Callable[[str, int, int], None]
 """Gets what is read, how many points are done, and of how many."""

@@ -16,16 +16,15 @@ from vecstow_engine.doctor.repair.plan import Progress, RepairPlan
 from vecstow_engine.doctor.repair.salvage import Salvage
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.storage import files, room
-from vecstow_engine.storage.collection_identity import identity_of
+from vecstow_engine.storage import files, volume
 from vecstow_engine.storage.creation import create_files
+from vecstow_engine.storage.identity import HEADER_BYTES, identity_of
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
-from vecstow_engine.storage.leftovers import clear_place
 from vecstow_engine.storage.manifests import write_manifest
 from vecstow_engine.storage.points.records import StoredPoint
 from vecstow_engine.storage.points.writer import write_points
 from vecstow_engine.storage.rows import RowsFile, row_checksums
-from vecstow_engine.storage.rows_header import HEADER_BYTES
+from vecstow_engine.storage.staging import clear_place
 
 BLOCK_ROWS: Final = 4096
 
@@ -37,7 +36,7 @@ def refuse_without_room(layout: Layout, name: str, salvage: Salvage, points: int
     log_bytes = sum(path.stat().st_size for path in layout.log(salvage.identity.uid).glob("*.log"))
     # SQLite's own log holds the whole table before it is moved into the file.
     needed = HEADER_BYTES + points * salvage.identity.stride + 2 * (table_bytes + log_bytes)
-    room.refuse_without_room(layout.data, needed, "repair", name)
+    volume.refuse_without_room(layout.data, needed, "repair", name)
 
 
 def build(

@@ -1,6 +1,6 @@
 """The damaged collection to `.quarantine/`, the one rebuilt to its place.
 
-`storage.quarantine` draws the folder of evidence. A crash leaves the damaged collection in its place; or,
+`storage.staging` draws the folder of evidence. A crash leaves the damaged collection in its place; or,
 between the two renames, neither, and the next start of an engine or of a repair does the second one; or the
 repaired one.
 """
@@ -20,10 +20,15 @@ from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout, timestamp
-from vecstow_engine.storage.leftovers import clear_away, cleared_on_error
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
-from vecstow_engine.storage.quarantine import LOST, REPORT, unused_path
-from vecstow_engine.storage.staging import unknown_between
+from vecstow_engine.storage.staging import (
+    LOST,
+    REPORT,
+    clear_away,
+    cleared_on_error,
+    unknown_between,
+    unused_path,
+)
 
 _LINES: Final = 1000
 

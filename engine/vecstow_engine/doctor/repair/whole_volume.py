@@ -11,7 +11,7 @@ from vecstow_engine.doctor.repair.plan import Progress, RepairReport, no_progres
 from vecstow_engine.model.errors import NotFound
 from vecstow_engine.storage.discovery import Found, discover
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
-from vecstow_engine.storage.quarantine import finish_interrupted
+from vecstow_engine.storage.staging import finish_interrupted
 from vecstow_engine.storage.volume import alone, stopped_volume, unserved
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly, as_storage_error
 from vecstow_engine.storage import files
-from vecstow_engine.storage.collection_identity import Identity
+from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
 from vecstow_engine.storage.log.replay import Extent, records_of
 from vecstow_engine.storage.log.segment import (

@@ -1,4 +1,13 @@
-"""The execution of a plan: the first step of recovery that writes."""
+"""Recovery: the opening of a collection from the volume alone, in three steps.
+
+    observe      reads all files; raises for files that are unreadable or do not belong together
+    make_plan    decides what is replayed; raises for a collection that must not open; pure
+    apply_plan   makes the journal of SQLite durable, rebuilds trees, removes temporaries, replays the log
+                 and begins a new segment
+
+Nothing on the volume changes before the first two steps have passed: a collection that is refused keeps every
+byte. The steps raise DamagedFile (the collection is quarantined), Foreign or NewerFormat.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +22,15 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layers import Applied, Layers
 from vecstow_engine.storage.layout import POINTS, Layout, timestamp
-from vecstow_engine.storage.log.effects import Effect, decode_effect
 from vecstow_engine.storage.log.replay import FoundSegment, Replayable, records_of
-from vecstow_engine.storage.log.segment import Record
+from vecstow_engine.storage.log.segment import Effect, Record, decode_effect
 from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.points.read_at_rest import peek_meta
 from vecstow_engine.storage.points.table_repair import mend
 from vecstow_engine.storage.points.writer import fold_journal
-from vecstow_engine.storage.recovery.observation import Observation
-from vecstow_engine.storage.recovery.plan import Plan
-from vecstow_engine.storage.slots import SlotTable
+from vecstow_engine.storage.recovery_plan import Observation, Plan, make_plan, observe
+from vecstow_engine.storage.rows import SlotTable
 from vecstow_engine.storage.store import Store
 
 WAL_MISSING: Final = (
@@ -31,6 +38,8 @@ WAL_MISSING: Final = (
 )
 TORN_TAIL_BYTES_MAX: Final = 64 << 20
 """The length above which a torn tail is not copied to `.quarantine/`."""
+REPLAY_BYTES_MAX: Final = 64 << 20
+"""The default bytes of replayed changes in memory at which replay makes a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,27 @@ class Opened:
     def remarks(self) -> tuple[str, ...]:
         """The warnings, and a remark when there is no log."""
         return (*self.warnings, WAL_MISSING) if self.wal_missing else self.warnings
+
+
+def open_store(
+    layout: Layout,
+    manifest: Manifest,
+    handles: HandleCache,
+    *,
+    is_rival: bool = False,
+    replay_bytes_max: int = REPLAY_BYTES_MAX,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Opened:
+    """Open one collection. `is_rival`: whether another folder claims the same uid.
+
+    Replay takes `replay_bytes_max` bytes of memory for changes, and one record. `progress` gets the number of
+    replayed records and the number of all records.
+    """
+    found = observe(layout, manifest)
+    if found is None:
+        return Opened(manifest, None)
+    plan = make_plan(found, manifest.name, is_rival=is_rival)
+    return apply_plan(layout, manifest, handles, plan, replay_bytes_max, progress)
 
 
 def apply_plan(

@@ -1,4 +1,4 @@
-"""The observation of the files of one collection. It changes none of them.
+"""The first two steps of a recovery: the observation of the files, and the decision. Nothing changes.
 
 SQLite reads a table whose `-wal` is not empty, and makes `-shm` for it: an index of `-wal` that every opening
 builds again. The observation removes `-shm` afterwards.
@@ -7,22 +7,28 @@ builds again. The observation removes `-shm` afterwards.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import DamagedFile, Foreign
+from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
-from vecstow_engine.storage.collection_identity import Identity
 from vecstow_engine.storage.file_identity import DataFiles
+from vecstow_engine.storage.identity import HEADER_BYTES, MAGIC, Identity, read_header
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
-from vecstow_engine.storage.log.replay import FoundSegment, read_log, segment_paths
-from vecstow_engine.storage.points.read_at_rest import table_with_journal
+from vecstow_engine.storage.log.replay import (
+    FoundSegment,
+    Replayable,
+    read_headers,
+    read_log,
+    segment_paths,
+    select_records,
+)
+from vecstow_engine.storage.points.read_at_rest import peek_meta, table_with_journal
 from vecstow_engine.storage.points.records import Meta, Slots
 from vecstow_engine.storage.points.table_repair import Fault, find_faults
-from vecstow_engine.storage.rows_header import HEADER_BYTES, MAGIC, read_header
-from vecstow_engine.storage.versions import refuse_newer
 
 _TEMPORARIES: Final = frozenset(
     name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS, POINTS + "-wal")
@@ -47,6 +53,16 @@ class Observation:
     temporaries: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision about one collection."""
+
+    found: Observation
+    replayable: Replayable
+    begins_segment: bool
+    """Whether the log continues in a new segment: after records, a torn tail, or a rename of the folder."""
+
+
 def observe(layout: Layout, manifest: Manifest) -> Observation | None:
     """Read all files of a collection; return None when it never held data.
 
@@ -68,6 +84,62 @@ def observe(layout: Layout, manifest: Manifest) -> Observation | None:
         segments=tuple(read_log(layout.log(identity.uid))),
         temporaries=tuple(folder / name for name in sorted(_TEMPORARIES & set(os.listdir(folder)))),
     )  # fmt: skip
+
+
+def make_plan(found: Observation, name: str, *, is_rival: bool) -> Plan:
+    """Return the plan for the folder `name`. `is_rival`: whether another folder claims the same uid.
+
+    Raises DamagedFile when the files do not belong together, or records of the log are lost.
+    """
+    identity, meta = found.identity, found.meta
+    if meta.uid != identity.uid:
+        raise DamagedFile(
+            f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}",
+            file=str(found.folder / POINTS),
+        )
+    _refuse_short_rows(found)
+    refuse_strangers(found.segments, identity, name if is_rival else None)
+    replayable = select_records(found.segments, meta.applied)
+    begins = bool(replayable.extents or replayable.torn) or _is_renamed(found.segments, name)
+    return Plan(found, replayable, begins)
+
+
+def _refuse_short_rows(found: Observation) -> None:
+    slots = found.slots.slots
+    capacity = (found.rows_bytes - HEADER_BYTES) // found.identity.stride
+    if len(slots) and slots[-1] >= capacity:
+        raise DamagedFile(
+            f"it ends at byte {found.rows_bytes}, but a live row stands at slot {slots[-1]}",
+            file=str(found.folder / ROWS), offset=found.rows_bytes,
+        )  # fmt: skip
+
+
+def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
+    """Raise DamagedFile for a segment of another incarnation, or for a rival that does not own the log.
+
+    `rival` is the name of this folder when another folder claims its uid too. The newest segment names the
+    owner.
+    """
+    headed = [segment for segment in segments if segment.header is not None]
+    for segment in headed:
+        if segment.header is not None and segment.header.identity.uid != identity.uid:
+            raise DamagedFile(
+                f"it belongs to incarnation {segment.header.identity.uid}, not {identity.uid}",
+                file=str(segment.path), offset=12,
+            )  # fmt: skip
+    newest = headed[-1].header if headed else None
+    owner = newest.identity.name if newest is not None else identity.name
+    if rival is not None and owner != rival:
+        raise DamagedFile(
+            f"its uid {identity.uid} is also claimed by another folder, to which the log belongs",
+            file=rival,
+        )
+
+
+def _is_renamed(segments: Sequence[FoundSegment], name: str) -> bool:
+    """Whether the newest segment has another name than the folder."""
+    newest = segments[-1].header if segments else None
+    return newest is not None and newest.identity.name != name
 
 
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
@@ -123,3 +195,14 @@ def _refuse_missing(path: Path, manifest: Manifest, *, expected: bool) -> None:
 
 def _words(shape: tuple[object, ...]) -> str:
     return "dimension {}, {}, {}".format(*shape)
+
+
+def refuse_newer(folder: Path, log: Path) -> None:
+    """Raise NewerFormat for the data files of a folder, or its log; ignore damage, which others report."""
+    for read, path in ((read_header, folder / ROWS), (peek_meta, folder / POINTS), (read_headers, log)):
+        try:
+            read(path)
+        except NewerFormat:
+            raise
+        except (StorageError, OSError):
+            continue
