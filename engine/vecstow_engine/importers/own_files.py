@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,22 +24,18 @@ _SHAPE_FIELDS: Final = ("dimension", "distance_metric", "vector_type")
 """REST's names of the parts of a shape."""
 
 
-class OwnFiles:
-    """An importer that copies files of Vecstow's format, applies their log, and gives them their own uid."""
-
-    def recognizes(self, rows: Path) -> bool:
-        """Whether the file begins with the magic of `vectors.bin`."""
-        with rows.open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-
-    def build(
-        self, layout: Layout, source: Path, staging: Path, wanted: Manifest
-    ) -> tuple[Settled, ImportReport]:
-        """Make the collection; see `Importer.build`."""
-        return _copy(layout, source, staging, wanted), ImportReport(format="vecstow")
+def recognizes(rows: Path) -> bool:
+    """Whether the file begins with the magic of `vectors.bin`."""
+    with rows.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
 
 
-def _copy(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Settled:
+def build(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> tuple[Settled, ImportReport]:
+    """Copy the files in `source` to `staging`, apply their log, and give them their own uid.
+
+    The manifest is written last. Returns the collection and a report. Raises InvalidInput when the files hold
+    another shape, DamagedFile, DiskFull or StorageError.
+    """
     identity = read_header(source / ROWS)
     for field, asked, found in zip(_SHAPE_FIELDS, wanted.shape, identity.shape, strict=True):
         if asked != found:
@@ -51,24 +46,24 @@ def _copy(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> Sett
             )
     copy = Layout(staging.with_name(staging.name + "-copy"))
     folder = copy.collection(wanted.name)
+    log = copy.log(identity.uid)
     found = [path for name in (ROWS, POINTS, POINTS + "-wal") if (path := source / name).exists()]
-    segments = _segments_of(layout, source, identity.uid)
-    needed = sum(map(size_or_zero, [*found, *segments]))
-    refuse_without_room(layout.data, needed, "import", wanted.name)
+    copies = {path: folder / path.name for path in found}
+    copies |= {path: log / path.name for path in _segments_of(layout, source, identity.uid)}
+    refuse_without_room(layout.data, sum(map(size_or_zero, copies)), "import", wanted.name)
     files.remove_tree(copy.data)
     try:
-        files.make_folder(copy.data)
-        files.make_folder(folder)
-        for path in found:
-            files.copy_file(path, folder / path.name)
-        _copy_segments(segments, copy.log(identity.uid))
+        for made in (copy.data, folder, log.parent, log):
+            files.make_folder(made)
+        for path, target in copies.items():
+            files.copy_file(path, target)
         write_manifest(folder, dataclasses.replace(wanted, collection_uid=identity.uid))
         settled = bring_to_rest(copy, wanted.name, wanted.name)
         files.remove(folder / INDEX)
         files.rename(folder, staging)
     finally:
         clear_away(copy.data)
-    return settled
+    return settled, ImportReport(format="vecstow")
 
 
 def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
@@ -85,10 +80,3 @@ def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
     if is_moved and not home.log(uid).is_dir():
         home = layout
     return [] if uid in claimed_beside(home, source.name) else segment_paths(home.log(uid))
-
-
-def _copy_segments(segments: Sequence[Path], target: Path) -> None:
-    files.make_folder(target.parent)
-    files.make_folder(target)
-    for path in segments:
-        files.copy_file(path, target / path.name)

@@ -1,29 +1,15 @@
-"""The output of an importer: points, and a report on the source."""
+"""The report of an importer on its source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final, NamedTuple
 
 LISTED_MAX: Final = 1_000
 """The limit of entries in each list, which bounds memory for a ruined file. Later skips are only counted."""
 
-
 REMARKED_MAX: Final = 3
 """The number of doubtful fields that an import names in its answer; the log has all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignPoint:
-    """One record: `vector` is float32 (dimension,), finite and read-only; the record begins at `offset`."""
-
-    id: str
-    vector: NDArray[np.float32]
-    metadata: dict[str, Any] | None
-    offset: int
 
 
 class Skipped(NamedTuple):
@@ -50,13 +36,8 @@ class ImportReport:
 
     format: str | None = None
     """`vecstow`, or `0.2.1`, `0.2.6` or `mixed` for d-vecDB; None when no record was found."""
-    size: int = 0
-    """Bytes of the file; `position` rises to this number."""
-    position: int = 0
     points: int = 0
     """The number of records read, repeated ids included."""
-    ends_at: int = 0
-    """The offset where the last readable record ends."""
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
     doubts: dict[tuple[str, str], Doubt] = field(default_factory=dict)
@@ -89,9 +70,8 @@ class ImportReport:
         elif len(self.doubts) < LISTED_MAX:
             self.doubts[path, reason] = Doubt(path, reason, offset)
 
-    def count(self, record_format: str, end: int) -> None:
-        """Record a readable record of this format, and the offset of its end."""
+    def count(self, record_format: str) -> None:
+        """Record a readable record of this format."""
         self.points += 1
-        self.ends_at = end
         if self.format != record_format:
             self.format = record_format if self.format is None else "mixed"

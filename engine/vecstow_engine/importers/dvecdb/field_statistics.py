@@ -11,7 +11,6 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vecstow_engine.importers.dvecdb.untyped_metadata import (
@@ -19,7 +18,7 @@ from vecstow_engine.importers.dvecdb.untyped_metadata import (
     WIDE_KINDS,
     Interpretation,
     Kind,
-    Options,
+    Look,
     ParsedValue,
     look_of,
 )
@@ -51,38 +50,25 @@ _PRIOR_COSTS: Final[dict[Kind, float]] = {
     "object": 0.3,
     "null": 2.5,  # takes no byte, so it fits everywhere
 }
-_U64: Final = struct.Struct("<Q")
-_I64: Final = struct.Struct("<q")
-_F64: Final = struct.Struct("<d")
 
 Doubtful = Callable[[str, str], None]
 """A callback that gets the field and the reason of a doubt."""
 
 
-@dataclass(slots=True)
-class _Numbers:
-    """The weights of the looks of a field's numbers; `look_of` defines the looks."""
-
-    small: float = 0
-    negative: float = 0
-    real: float = 0
-    tiny: float = 0
-    other: float = 0
-
-
-@dataclass(slots=True)
-class FieldStatistics(Options):
+class FieldStatistics:
     """The kinds and the numbers of each field, by path."""
 
-    records: int = 0
-    _weights: dict[str, dict[Kind, float]] = field(default_factory=dict)
-    _numbers: dict[str, _Numbers] = field(default_factory=dict)
-    _options: dict[str, tuple[tuple[Kind, float], ...]] = field(default_factory=dict)
-    counts_oddness = False
+    def __init__(self) -> None:
+        self.records = 0
+        self._weights: dict[str, dict[Kind, float]] = {}
+        self._looks: dict[str, dict[Look, float]] = {}
+        self._known: dict[str, tuple[tuple[Kind, float], ...]] = {}
+        self._any: dict[str, tuple[tuple[Kind, float], ...]] = {}
+        """The results of the two functions below, until the statistics change."""
 
-    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
+    def known_kinds(self, path: str) -> tuple[tuple[Kind, float], ...]:
         """Return the kinds that this field had, with their costs; none for a new field."""
-        found = self._options.get(path)
+        found = self._known.get(path)
         if found is None:
             weights = self._weights.get(path)
             if weights is None:
@@ -92,13 +78,18 @@ class FieldStatistics(Options):
             likely = {kind for kind in _PRIOR_COSTS if weights.get(kind, 0.0) >= least}
             if likely & WIDE_KINDS:
                 likely.add("zero")
-            found = tuple((kind, self.cost(path, kind)) for kind in _PRIOR_COSTS if kind in likely)
-            self._options[path] = found
+            found = tuple((kind, self._cost(path, kind)) for kind in _PRIOR_COSTS if kind in likely)
+            self._known[path] = found
         return found
 
-    def anything(self) -> Options:
-        """Return these statistics as options that also allow new fields and new kinds, at a cost."""
-        return _Anything(self)
+    def any_kinds(self, path: str) -> tuple[tuple[Kind, float], ...]:
+        """Return all kinds, with the costs that they have in a field that is new or changes its kind."""
+        found = self._any.get(path)
+        if found is None:
+            found = tuple((kind, prior + self._cost(path, kind)) for kind, prior in _PRIOR_COSTS.items())
+            if len(self._any) < FIELDS_MAX:
+                self._any[path] = found
+        return found
 
     def learn(self, readings: list[Interpretation]) -> None:
         """Add one record: each of its readings counts according to its likelihood among them."""
@@ -131,7 +122,7 @@ class FieldStatistics(Options):
                 found[step.path, step.kind] = max(odd, found.get((step.path, step.kind), 0))
         return found
 
-    def cost(self, path: str, kind: Kind) -> float:
+    def _cost(self, path: str, kind: Kind) -> float:
         """Return the cost of a field of this kind in a record, or in the object or array that contains it."""
         weights = self._weights.get(path, {})
         weight = weights.get(kind, 0.0)
@@ -150,14 +141,14 @@ class FieldStatistics(Options):
             if step.path not in self._weights and len(self._weights) >= FIELDS_MAX:
                 continue
             if step.kind == "number":
-                numbers = self._numbers.setdefault(step.path, _Numbers())
-                look = look_of(step.value)
-                setattr(numbers, look, getattr(numbers, look) + share)
+                looks, look = self._looks.setdefault(step.path, {}), look_of(step.value)
+                looks[look] = looks.get(look, 0.0) + share
             if (step.path, step.kind) not in counted:  # A long array is no stronger evidence.
                 counted.add((step.path, step.kind))
                 weights = self._weights.setdefault(step.path, {})
                 weights[step.kind] = weights.get(step.kind, 0.0) + share
-        self._options.clear()
+        self._known.clear()
+        self._any.clear()
 
     def _map(self, steps: Iterator[ParsedValue], count: int, doubtful: Doubtful) -> dict[str, Any]:
         found = {}
@@ -179,7 +170,7 @@ class FieldStatistics(Options):
 
     def _zero(self, path: str, doubtful: Doubtful) -> Any:
         weights = self._weights.get(path, {})
-        kinds = [kind for kind, _ in self.options(path) if kind in WIDE_KINDS and kind != "zero"]
+        kinds = [kind for kind, _ in self.known_kinds(path) if kind in WIDE_KINDS and kind != "zero"]
         if not kinds:
             doubtful(
                 path, 'eight zeros: read as 0, may be "", [] or {}; no other value of the field says which'
@@ -189,42 +180,24 @@ class FieldStatistics(Options):
         if len(kinds) > 1:
             doubtful(path, f"eight zeros in a field that is {' or '.join(sorted(kinds))}: read as {kind}")
         if kind == "number":
-            numbers = self._numbers[path]
-            return 0.0 if numbers.real > numbers.small + numbers.tiny + numbers.other else 0
+            looks = self._looks[path]
+            integers = sum(looks.get(look, 0.0) for look in ("small", "tiny", "other"))
+            return 0.0 if looks.get("real", 0.0) > integers else 0
         return {"string": "", "array": [], "object": {}}[kind]
 
     def _number(self, path: str, word: int, doubtful: Doubtful) -> int | float:
-        raw = _U64.pack(word)
-        signed: int = _I64.unpack(raw)[0]
-        real: float = _F64.unpack(raw)[0]
+        signed = word - (word >> 63 << 64)
+        real: float = struct.unpack("<d", struct.pack("<Q", word))[0]
         look = look_of(word)
         if look in ("small", "negative"):
             return signed
-        numbers = self._numbers.get(path, _Numbers())
-        if math.isfinite(real) and (look == "real" or numbers.real):
+        looks = self._looks.get(path, {})
+        if math.isfinite(real) and (look == "real" or "real" in looks):
             if look != "real":
                 doubtful(path, "a number that may be a huge integer or a float: the field has both")
-            if numbers.real >= numbers.other:
+            if looks.get("real", 0.0) >= looks.get("other", 0.0):
                 return real
         if signed < 0:
             doubtful(path, "an integer that may be negative or above 2**63")
-            return signed if numbers.negative else word
+            return signed if "negative" in looks else word
         return word
-
-
-class _Anything(Options):
-    counts_oddness = True
-
-    def __init__(self, fields: FieldStatistics) -> None:
-        self._fields = fields
-        self._options: dict[str, tuple[tuple[Kind, float], ...]] = {}
-
-    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
-        found = self._options.get(path)
-        if found is None:
-            found = tuple(
-                (kind, prior + self._fields.cost(path, kind)) for kind, prior in _PRIOR_COSTS.items()
-            )
-            if len(self._options) < FIELDS_MAX:
-                self._options[path] = found
-        return found

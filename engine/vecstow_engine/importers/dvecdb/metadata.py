@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from vecstow_engine.importers.dvecdb.field_statistics import FieldStatistics
 from vecstow_engine.importers.dvecdb.untyped_metadata import Interpretation, Kind, Options, Search
@@ -113,14 +114,14 @@ class MetadataReader:
 
     def _known(self, raw: bytes, end_min: int, fields: FieldStatistics) -> list[Interpretation]:
         """Return the readings with known fields only, or none when even these are unlikely together."""
-        readings = self._search(raw, end_min, fields, STEPS)
+        readings = self._search(raw, end_min, fields.known_kinds, STEPS, oddness_costs=False)
         return readings if readings and readings[0].cost <= KNOWN_COST_MAX else []
 
     def _new(
         self, raw: bytes, end_min: int, fields: FieldStatistics, steps: int = STEPS
     ) -> list[Interpretation]:
         """Return the readings with any fields, rated by the known ones."""
-        readings = self._search(raw, end_min, fields.anything(), steps)
+        readings = self._search(raw, end_min, fields.any_kinds, steps)
         if readings and not self._is_plausible(readings[0], fields):
             readings = []
         self._failures = 0 if readings else self._failures + 1
@@ -139,10 +140,12 @@ class MetadataReader:
             records.add(self._record)
         return len(records) > ODD_BEFORE_ACCEPTED
 
-    def _search(self, raw: bytes, end_min: int, expected: Options, steps: int) -> list[Interpretation]:
-        if self._failures >= FAILURES_MAX:
-            steps = STEPS_LOW
-        return Search(raw, end_min, expected, steps + min(len(raw) // 8, STEPS_OF_SIZE_MAX)).run()
+    def _search(
+        self, raw: bytes, end_min: int, options: Options, steps: int, *, oddness_costs: bool = True
+    ) -> list[Interpretation]:
+        steps = STEPS_LOW if self._failures >= FAILURES_MAX else steps
+        steps += min(len(raw) // 8, STEPS_OF_SIZE_MAX)
+        return Search(raw, end_min, options, steps, oddness_costs=oddness_costs).run()
 
 
 def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
@@ -152,15 +155,8 @@ def _json_object(raw: bytes, end_min: int) -> tuple[dict[str, Any], int] | None:
     end = 8 + _U64.unpack_from(raw)[0]
     if not end_min <= end <= len(raw):
         return None
-    text = raw[8:end]
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
-        if b"\\ud" in text.lower():  # half of a surrogate pair cannot be stored
-            json.dumps(document, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
+        document = msgspec.json.decode(raw[8:end])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return (document, end) if isinstance(document, dict) else None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

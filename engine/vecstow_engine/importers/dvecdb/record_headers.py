@@ -1,4 +1,4 @@
-"""The beginning of a record.
+"""The search for records in a file that is read in blocks.
 
     0.2.1   u64 16 | 16 bytes of the id | u64 dimension | dimension * f32 | u8 0 or 1 | metadata when 1
     0.2.6   u32 length of what follows | the same, with the metadata as u64 length and JSON
@@ -8,12 +8,14 @@ All numbers are little-endian. The value 16 and the dimension identify a head.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from vecstow_engine.importers.dvecdb.block_reader import BlockReader
+from vecstow_engine.model.errors import StorageError
 
 FORMAT_UNFRAMED: Final = "0.2.1"
 FORMAT_FRAMED: Final = "0.2.6"
@@ -29,6 +31,68 @@ _ID_LENGTH: Final = struct.pack("<Q", 16)
 _HEAD: Final = struct.Struct("<Q16sQ")
 _COUNT_AND_KEY: Final = struct.Struct("<QQ")
 _FRAME: Final = struct.Struct("<I")
+_BLOCK_BYTES: Final = 4 * 1024 * 1024
+_ZEROS: Final = bytes(64 * 1024)
+
+
+class BlockReader:
+    """The bytes of one open file, with the last read block in memory.
+
+    Memory stays bounded, and an error of the disk is an exception, not a signal as with a memory map.
+    """
+
+    def __init__(self, path: Path, block_bytes: int = _BLOCK_BYTES) -> None:
+        self.path = path
+        self._block_bytes = block_bytes
+        self._base = 0
+        self._block = b""
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.size = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start`; fewer at the end of the file. Raise StorageError."""
+        at = self._load(start, length)
+        return self._block[at : at + length]
+
+    def find(self, pattern: bytes, start: int, stop: int) -> int:
+        """Return the offset of the first `pattern` that lies within [start, stop); -1 when there is none."""
+        stop = min(stop, self.size)
+        while start + len(pattern) <= stop:
+            at = self._load(start, len(pattern))
+            found = self._block.find(pattern, at, stop - self._base)
+            if found >= 0:
+                return self._base + found
+            start = self._base + len(self._block) - len(pattern) + 1
+        return -1
+
+    def zeros_end(self, start: int) -> int:
+        """Return the offset where the zeros that begin at `start` end; `start` itself when there are none."""
+        while start < self.size:
+            chunk = self.read(start, len(_ZEROS))
+            if chunk != _ZEROS[: len(chunk)]:
+                return start + len(chunk) - len(chunk.lstrip(b"\0"))
+            start += max(len(chunk), 1)
+        return self.size
+
+    def _load(self, start: int, length: int) -> int:
+        """Load [start, start + length) into the block, up to the file's end; return its place there."""
+        wanted_end = min(start + length, self.size)
+        if start < self._base or wanted_end > self._base + len(self._block):
+            try:
+                self._block = os.pread(self._descriptor, max(self._block_bytes, length), start)
+            except OSError as error:
+                raise StorageError(f"{self.path} cannot be read at byte {start}: {error.strerror}") from error
+            self._base = start
+            if len(self._block) < wanted_end - start:
+                self.size = start + len(self._block)
+        return start - self._base
 
 
 @dataclass(frozen=True, slots=True)

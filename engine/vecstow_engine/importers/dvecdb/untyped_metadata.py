@@ -19,11 +19,17 @@ from __future__ import annotations
 import heapq
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["null", "boolean", "number", "string", "array", "object", "zero"]
 """`zero` is 8 bytes of zeros: 0, 0.0, "", [] or {}, unclear until other values of the field are known."""
+
+Look: TypeAlias = Literal["small", "negative", "real", "tiny", "other"]
+"""The look of a number's 8 bytes; `look_of` defines each."""
+Options: TypeAlias = Callable[[str], tuple[tuple[Kind, float], ...]]
+"""A function that returns the kinds to try for a field, each with its cost; none for an impossible field."""
 
 WIDE_KINDS: Final[frozenset[Kind]] = frozenset({"number", "string", "array", "object", "zero"})
 
@@ -53,17 +59,6 @@ _SMALL_MAX: Final = 1 << 53
 _REAL_MIN, _REAL_MAX = 1e-40, 1e40
 _KEY_BYTES_MAX: Final = 1024
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-
-class Options(Protocol):
-    """The expected kinds of fields."""
-
-    @property
-    def counts_oddness(self) -> bool:
-        """Whether odd texts and numbers have a cost; in known fields they may be free."""
-
-    def options(self, path: str) -> tuple[tuple[Kind, float], ...]:
-        """Return the kinds to try for a field, each with its cost; none for an impossible field."""
 
 
 class ParsedValue(NamedTuple):
@@ -115,13 +110,18 @@ _State: TypeAlias = tuple[float, int, int, _Frame | None, ParsedValue | None]
 
 
 class Search:
-    """A search for readings of `raw` that end at `end_min` or later, limited to `steps_max` steps."""
+    """A search for readings of `raw` that end at `end_min` or later, limited to `steps_max` steps.
 
-    def __init__(self, raw: bytes, end_min: int, expected: Options, steps_max: int) -> None:
+    Odd texts and numbers have a cost unless `oddness_costs` is false, for known fields.
+    """
+
+    def __init__(
+        self, raw: bytes, end_min: int, options: Options, steps_max: int, *, oddness_costs: bool = True
+    ) -> None:
         self._raw = raw
         self._end_min = end_min
-        self._expected = expected
-        self._odd_share = 1.0 if expected.counts_oddness else 0.0
+        self._options = options
+        self._odd_share = 1.0 if oddness_costs else 0.0
         self._steps = steps_max
         self._age = 0
         self._open: list[_State] = []
@@ -168,7 +168,7 @@ class Search:
             cost += odd_cost * self._odd_share
             path = f"{outer_path}.{key}" if outer_path else key
         share = SHARE_WITHIN_ARRAYS if "[]" in outer_path else 1.0
-        for kind, kind_cost in self._expected.options(path):
+        for kind, kind_cost in self._options(path):
             read = self._value(kind, at, depth)
             if read is None:
                 continue
@@ -227,7 +227,7 @@ class Search:
         return word
 
 
-def look_of(word: int) -> Literal["small", "negative", "real", "tiny", "other"]:
+def look_of(word: int) -> Look:
     """Return the look of a number's 8 bytes.
 
     Integers below 2**53 are certain: as float64 they would be too tiny for any use, or NaN when negative.

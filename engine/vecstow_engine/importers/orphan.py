@@ -1,14 +1,12 @@
-"""The importers, and the import of a folder with the one that recognizes its file."""
+"""The import of a folder of data files, by the importer of their format."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Final
 
-from vecstow_engine.importers.dvecdb.importer import DvecdbFile
-from vecstow_engine.importers.importer import Importer
-from vecstow_engine.importers.own_files import OwnFiles
+from vecstow_engine.importers import own_files
+from vecstow_engine.importers.dvecdb import importer as dvecdb
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import NotFound
 from vecstow_engine.model.manifest import Manifest
@@ -17,9 +15,6 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import ROWS, Layout, rfc3339
 from vecstow_engine.storage.restoring import Settled, begin_log_if_possible
 from vecstow_engine.storage.staging import as_declared, clear_away, clear_place, readable_manifest, take_place
-
-IMPORTERS: Final[tuple[Importer, ...]] = (OwnFiles(), DvecdbFile())
-"""The first importer that recognizes a file imports it; the last one recognizes any file."""
 
 
 def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settled, ImportReport]:
@@ -40,9 +35,10 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
     staging = layout.staging / (wanted.name if in_place else f"{wanted.name}-{new_collection_uid()}")
     files.make_folder(staging.parent)
     clear_place(staging)
-    importer = next(importer for importer in IMPORTERS if importer.recognizes(rows))
+    # d-vecDB's file has no magic: its importer searches any file for records.
+    build = own_files.build if own_files.recognizes(rows) else dvecdb.build
     try:
-        settled, report = importer.build(layout, source, staging, wanted)
+        settled, report = build(layout, source, staging, wanted)
         manifest = take_place(layout, staging, settled.manifest, in_place=in_place)
         begin_log_if_possible(layout, manifest, settled.applied)
     finally:
