@@ -18,14 +18,12 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from vecstow_operator.edge import has_colours, run
-from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, serve_health
+from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, Metrics, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, Undefined
 from vecstow_operator.kubeconfig import load_configuration
-from vecstow_operator.loop import Loop
-from vecstow_operator.metrics import Metrics
+from vecstow_operator.loop import Loop, Watcher
 from vecstow_operator.round_trip import Failed, RoundTrip
-from vecstow_operator.watcher import Watcher
 
 SIDECAR_TICK_SECONDS: Final = 5.0
 """How often the volume is read: drift is reverted within twice that."""
@@ -148,7 +146,7 @@ def manager(
 
     loop = Loop(run_pass, tick_seconds, heartbeat, stopped)
     _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
-    role.finalizers.release_ending_namespace(END_SECONDS)
+    role.writer.release_ending_namespace(END_SECONDS)
     role.close()
     guard.release()
 
@@ -163,7 +161,6 @@ def release(
 
     The collections stay on the volume. No manager of the namespace acts for half a minute.
     """
-    from vecstow_operator.manager.finalizers import Finalizers
     from vecstow_operator.manager.lease import Lease
     from vecstow_operator.manager.writer import ResourceWriter
 
@@ -174,7 +171,7 @@ def release(
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
             try:
-                if not (held := Finalizers(cluster, writer).release_all()):
+                if not (held := writer.release_all()):
                     return
                 typer.echo(f"{held} resources are let go")
                 hindrance = Away("resources are held again and again: another manager is at work")

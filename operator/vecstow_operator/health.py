@@ -1,7 +1,7 @@
-"""`/healthz` and `/metrics` of a role, served by a separate thread.
+"""The health of a role: its metrics and its heartbeat, and the thread that serves `/metrics` and `/healthz`.
 
-Liveness fails only when a restart would help: the loop of passes stands still. An API server or an engine
-that is away does not fail it.
+docs/operator.md lists each metric, and a test compares the two. Liveness fails only when a restart would help:
+the loop of passes stands still. An API server or an engine that is away does not fail it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
-
-from vecstow_operator.metrics import Metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.process_collector import ProcessCollector
 
 STANDSTILL_SECONDS_MAX: Final = 300.0
 """Longer than any step of a pass without a beat: a step is a few requests, each with a time limit."""
@@ -25,6 +24,55 @@ EVERY_ADDRESS: Final = "::"
 """All addresses of IPv6 and IPv4, or of IPv4 alone on a machine without IPv6."""
 REQUEST_SECONDS_MAX: Final = 10
 """The longest time for a client to send its request."""
+
+
+class Metrics:
+    """The metrics of one role, in a separate registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.reconciles = Counter(
+            "vecstow_operator_reconciles", "Resources or manifests that were changed", registry=self.registry
+        )
+        self.errors = Counter(
+            "vecstow_operator_errors",
+            "What could not be done, by whom it failed: api_server, engine, volume, operator",
+            ["source"],
+            registry=self.registry,
+        )
+        self.pass_seconds = Histogram(
+            "vecstow_operator_pass_seconds",
+            "Duration of a pass",
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "vecstow_operator_queue_depth", "Changes that this pass has still to make", registry=self.registry
+        )
+        self.resources = Gauge(
+            "vecstow_operator_resources", "Resources in the last complete list", registry=self.registry
+        )
+        self.orphans = Gauge(
+            "vecstow_operator_orphans", "Collections without a resource", registry=self.registry
+        )
+        self.not_ready = Gauge(
+            "vecstow_operator_not_ready",
+            "Resources that are not Ready, by the reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.pass_was_complete()
+        age = Gauge(
+            "vecstow_operator_last_complete_pass_age_seconds",
+            "Since a pass had a complete list of resources",
+            registry=self.registry,
+        )
+        age.set_function(lambda: time.monotonic() - self._complete_at)
+
+    def pass_was_complete(self) -> None:
+        """Record that this pass knew all resources."""
+        self._complete_at = time.monotonic()
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.service.engine import Engine
 from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.settings import Settings
-from vecstow_operator.metrics import Metrics
+from vecstow_operator.health import Metrics
 
 ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())
 DASHBOARD = json.loads((CHART / "dashboard.json").read_text())

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from vecstow_operator.manager import status
-from vecstow_operator.manager.assessment import Assessment, assess
+from vecstow_operator.manager.assessment import Assessment, assess, is_released
 from vecstow_operator.manager.engines import EngineView, Row
-from vecstow_operator.manager.finalizers import is_held_wrongly, loses_finalizer
-from vecstow_operator.manager.history import Age
-from vecstow_operator.manager.resource_cache import CachedResource
+from vecstow_operator.manager.resources import Age, CachedResource
 from vecstow_operator.manager.status import Document, Transition
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Annotation, EventReason, Reason
@@ -65,9 +63,9 @@ class Decision:
 def decide(cached: CachedResource, engine: EngineView, age: Age) -> Decision:
     """Return the decision about one resource. The finalizer comes first, then the status."""
     resource = cached.resource
-    if loses_finalizer(cached, engine):
+    if resource.is_deleting and resource.has_finalizer and is_released(resource, engine):
         return Decision(cached, engine, SetFinalizer(is_held=False), removal_event(resource, engine, age))
-    if is_held_wrongly(cached):
+    if _is_held_wrongly(cached):
         return Decision(cached, engine, SetFinalizer(is_held=not resource.has_finalizer))
     assessment = assess(resource, engine)
     if assessment.replaced is not None and resource.annotations.get(Annotation.REPLACE):
@@ -79,6 +77,17 @@ def decide(cached: CachedResource, engine: EngineView, age: Age) -> Decision:
     else:
         change = _status_change(cached, assessment, age)
     return Decision(cached, engine, change, reverted=assessment.reverted)
+
+
+def _is_held_wrongly(cached: CachedResource) -> bool:
+    """Whether a living resource has the finalizer without `deletionPolicy: Delete`, or lacks it with that.
+
+    A paused resource that has a status stays as it is.
+    """
+    resource = cached.resource
+    if resource.is_deleting or (resource.is_paused and cached.status.get("conditions")):
+        return False
+    return resource.is_retained == resource.has_finalizer
 
 
 def _status_change(cached: CachedResource, assessment: Assessment, age: Age) -> NoChange | WriteStatus:

@@ -1,10 +1,10 @@
-"""The engines of a namespace, as the API server and their state documents show them: pure."""
+"""The engines of a namespace, as the API server and their state documents show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from vecstow_operator.observed import Observed
 from vecstow_operator.vocabulary import Reason
@@ -113,6 +113,48 @@ class EngineView:
         """Return the collection of that name in the first pod that has one, whichever resource owns it."""
         rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
         return next((row for row in rows if row is not None), None)
+
+
+ABSENCE_SECONDS: Final = 30.0
+"""How long every pass must miss an engine before its resources are released without a drop. A StatefulSet may
+be deleted and created again."""
+GAP_TICKS_MAX: Final = 5
+"""The longest gap between two passes that prove an absence. The gap is longer when another manager had the
+Lease."""
+
+
+class EngineList:
+    """The engines as the last pass saw them, and the absences of others. Times are monotonic seconds."""
+
+    def __init__(self, tick_seconds: float) -> None:
+        self._gap_seconds_max = GAP_TICKS_MAX * tick_seconds
+        self._missing_since: dict[str, float] = {}
+        """The start of each absence, by engine. Only the observations of passes count."""
+        self._refreshed_at = float("-inf")
+        self.by_name: Mapping[str, EngineView] = {}
+
+    def refresh(self, views: Mapping[str, EngineView], declared: Iterable[str], now: float) -> None:
+        """Take over the views of a pass. `declared` are the names of engines that resources refer to."""
+        # An unchanged view stays the same object, so that resources compare engines by identity.
+        self.by_name = {
+            name: known if (known := self.by_name.get(name)) == view else view for name, view in views.items()
+        }
+        if now - self._refreshed_at > self._gap_seconds_max:
+            self.forget_missing()
+        self._refreshed_at = now
+        missing = set(declared) - self.by_name.keys()
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+
+    def view(self, name: str, now: float) -> EngineView:
+        """Return the engine of that name, or a view of a missing one."""
+        if name in self.by_name:
+            return self.by_name[name]
+        is_gone = now - self._missing_since.get(name, now) >= ABSENCE_SECONDS
+        return EngineView(name, is_gone=is_gone)
+
+    def forget_missing(self) -> None:
+        """Forget since when engines are missing: their present state is unknown."""
+        self._missing_since = {}
 
 
 def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from vecstow_engine.model.backoff import Backoff
-from vecstow_operator.health import Heartbeat
+from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import Away, Changed, Cluster
 from vecstow_operator.manager.decision import (
     Decision,
@@ -22,23 +22,22 @@ from vecstow_operator.manager.decision import (
     WriteStatus,
     decide,
 )
-from vecstow_operator.manager.engine_list import EngineList
-from vecstow_operator.manager.engines import orphans
+from vecstow_operator.manager.engines import EngineList, EngineView, orphans
 from vecstow_operator.manager.events import EventRecorder
-from vecstow_operator.manager.finalizers import Finalizers
-from vecstow_operator.manager.history import History, look_seconds
 from vecstow_operator.manager.refusals import Refusals
-from vecstow_operator.manager.resource_cache import CachedResource
-from vecstow_operator.manager.resource_list import ResourceList
+from vecstow_operator.manager.resources import CachedResource, History, ResourceList
 from vecstow_operator.manager.state_poller import StatePoller
-from vecstow_operator.manager.status import reason_of_not_ready
-from vecstow_operator.manager.up_to_date import Pair, UpToDate
+from vecstow_operator.manager.status import COUNT_SECONDS_MIN, reason_of_not_ready
 from vecstow_operator.manager.writer import ResourceWriter
-from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import Reason
 
 WRITE_BACKOFF: Final = Backoff(first_seconds=4.0, seconds_max=300.0)
 """The pauses between writes of one resource that the API server refuses."""
+LOOKS_PER_SECOND_MAX: Final = 5.0
+"""Writes of a status in which only `observedAt` changes: with many resources each is refreshed less often."""
+
+Pair = tuple[CachedResource, EngineView]
+"""A resource and its engine, as a pass saw them."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,14 +57,15 @@ class ManagerReconciler:
         self._cluster = cluster
         self._metrics = metrics
         self._heartbeat = heartbeat
-        self._writer = ResourceWriter(cluster, metrics, heartbeat, stopped or threading.Event())
-        self.finalizers = Finalizers(cluster, self._writer)
-        self._events = EventRecorder(self._writer, cluster.namespace)
+        self._poller = poller
+        self.writer = ResourceWriter(cluster, metrics, heartbeat, stopped or threading.Event())
+        self._events = EventRecorder(self.writer, cluster.namespace)
         self._resources = ResourceList(cluster, metrics, heartbeat)
-        self._engines = EngineList(poller, tick_seconds)
+        self._engines = EngineList(tick_seconds)
         self._history = History()
         self._refusals = Refusals(WRITE_BACKOFF)
-        self._up_to_date = UpToDate()
+        self._up_to_date: dict[str, Pair] = {}
+        """The resources that need no write until they or their engines change, by uid."""
         self._is_away = False
         """Whether the last pass got no complete answer from the API server."""
 
@@ -76,12 +76,12 @@ class ManagerReconciler:
 
     def run_pass(self, *, is_woken: bool) -> None:
         """Reconcile everything once. An API server or an engine that is away raises nothing."""
-        self._writer.begin_pass()
-        with self._metrics.timed_pass():
+        self.writer.begin_pass()
+        with self._metrics.pass_seconds.time():
             try:
                 is_ending = self._observe(is_woken=is_woken)
                 if is_ending:
-                    self.finalizers.release_all()
+                    self.writer.release_all()
                     return
             except Away as away:
                 self._report_away(away)
@@ -92,8 +92,8 @@ class ManagerReconciler:
 
     def close(self) -> None:
         """Stop the threads."""
-        self._writer.close()
-        self._engines.close()
+        self.writer.close()
+        self._poller.close()
 
     # Observe ----------------------------------------------------------------------------------------------
 
@@ -111,7 +111,8 @@ class ManagerReconciler:
         stateful_sets, pods = self._cluster.stateful_sets(), self._cluster.pods()
         self._heartbeat.beat()
         resources = [cached.resource for cached in self._resources.by_uid.values()]
-        self._engines.refresh(stateful_sets, pods, {resource.engine for resource in resources}, now)
+        views = self._poller.views(stateful_sets, pods)
+        self._engines.refresh(views, {resource.engine for resource in resources}, now)
         self._metrics.orphans.set(len(orphans(self._engines.by_name, resources)))
         self._metrics.pass_was_complete()
         if self._definition_ends():
@@ -135,14 +136,13 @@ class ManagerReconciler:
     def _decide(self) -> Iterator[Decision]:
         """Yield a decision for each resource that is due; lazily, since each holds a status document."""
         now, now_rfc3339 = time.monotonic(), _rfc3339()
-        looked_after = _rfc3339(-look_seconds(len(self._resources.by_uid)))
+        look_seconds = max(COUNT_SECONDS_MIN, len(self._resources.by_uid) / LOOKS_PER_SECOND_MAX)
+        looked_after = _rfc3339(-look_seconds)
         due = self._due(now, looked_after)
         self._metrics.queue_depth.set(len(due))
         for cached, engine in due:
             try:
-                self._history.note_engine(cached.resource, engine)
-                is_look_due = cached.observed_at < looked_after
-                age = self._history.age(cached.resource, now, now_rfc3339, is_look_due=is_look_due)
+                age = self._history.age(cached, engine, now, now_rfc3339, looked_after)
                 decision = decide(cached, engine, age)
             except Exception as error:  # noqa: BLE001 - a defect that one resource shows must not stop the others
                 self._note_failure(cached, error)
@@ -156,7 +156,9 @@ class ManagerReconciler:
             uid: (cached, self._engines.view(cached.resource.engine, now))
             for uid, cached in self._resources.by_uid.items()
         }
-        self._up_to_date.forget_changed(pairs)
+        self._up_to_date = {
+            uid: pair for uid, pair in self._up_to_date.items() if uid in pairs and _is_same(pair, pairs[uid])
+        }
         self._refusals.forget_all_but(pairs)
         return [
             (cached, engine)
@@ -169,14 +171,14 @@ class ManagerReconciler:
 
     def _act(self, decisions: Iterable[Decision]) -> None:
         """Carry out the decisions, several at once."""
-        for pair in self._writer.side_by_side(self._carry_out, decisions):
+        for pair in self.writer.side_by_side(self._carry_out, decisions):
             self._metrics.queue_depth.dec()
             if pair is not None:
-                self._up_to_date.add(pair)
+                self._up_to_date[pair[0].resource.uid] = pair
 
     def _carry_out(self, decision: Decision) -> Pair | None:
         """Write one change and post its event. Return the resource and its engine when that was all."""
-        if self._writer.pass_ends_early:
+        if self.writer.pass_ends_early:
             return None
         resource = decision.cached.resource
         try:
@@ -198,16 +200,16 @@ class ManagerReconciler:
             case NoChange(is_up_to_date):
                 return is_up_to_date
             case SetFinalizer(is_held):
-                self.finalizers.set(cached, is_held=is_held)
+                self.writer.set_finalizer(cached, is_held=is_held)
             case RemoveAnnotation(annotation):
-                self._writer.patch_metadata(cached, {"annotations": {annotation.value: None}})
+                self.writer.patch_metadata(cached, {"annotations": {annotation.value: None}})
             case WriteStatus(status):
                 return not self._write_status(cached, status)
         return False
 
     def _write_status(self, cached: CachedResource, wanted: dict[str, object]) -> bool:
         """Apply a status and post its events. Return whether the API server's copy changed."""
-        applied = self._writer.apply_status(cached, wanted)
+        applied = self.writer.apply_status(cached, wanted)
         if applied is None:
             return False  # other field managers set the rest, and keep it
         now = time.monotonic()
@@ -221,11 +223,11 @@ class ManagerReconciler:
         name, reason = cached.resource.name, str(error)
         is_new = self._refusals.add(cached.resource.uid, cached.version, reason, time.monotonic())
         if isinstance(error, Changed):
-            self._resources.mark_stale()
+            self._resources.is_stale = True
             log.debug("resource changed meanwhile", resource=name, reason=reason)
         elif isinstance(error, Away):
             self._metrics.errors.labels("api_server").inc()
-            self._writer.note_silence(error)
+            self.writer.note_silence(error)
             if is_new:
                 log.warning("resource was not changed", resource=name, reason=reason)
         else:
@@ -245,12 +247,16 @@ class ManagerReconciler:
 
     def _report_away(self, away: Away) -> None:
         """Count an API server that is away, log it once, and conclude nothing."""
-        self._resources.mark_incomplete()
+        self._resources.is_complete = False
         self._engines.forget_missing()
         self._metrics.errors.labels("api_server").inc()
         if not self._is_away:
             log.warning("nothing is known", reason=str(away))
         self._is_away = True
+
+
+def _is_same(one: Pair, other: Pair) -> bool:
+    return one[1] is other[1] and one[0] == other[0]
 
 
 def _rfc3339(seconds: float = 0.0) -> str:

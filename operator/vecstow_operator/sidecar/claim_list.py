@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from vecstow_operator.health import Heartbeat
+from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
-from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed, observed
 
 Claims = Mapping[str, tuple[Observed, ...]]

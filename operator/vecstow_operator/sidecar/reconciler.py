@@ -10,9 +10,8 @@ import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy
-from vecstow_operator.health import Heartbeat
+from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import Cluster
-from vecstow_operator.metrics import Metrics
 from vecstow_operator.observed import Observed
 from vecstow_operator.sidecar.claim_list import ClaimList, Claims
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
@@ -64,7 +63,7 @@ class SidecarReconciler:
 
     def run_pass(self, *, is_woken: bool) -> None:
         """Reconcile everything once. An API server or an engine that is away raises nothing."""
-        with self._metrics.timed_pass():
+        with self._metrics.pass_seconds.time():
             self._claims.refresh(is_woken=is_woken, now=time.monotonic())
             claims = self._claims.claims
             if claims is None or not self._volume.is_there:

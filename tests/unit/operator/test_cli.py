@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from vecstow_operator import cli
 from vecstow_operator.kube import Away, Undefined
-from vecstow_operator.manager.finalizers import Finalizers
 from vecstow_operator.manager.lease import Lease
+from vecstow_operator.manager.writer import ResourceWriter
 
 
 @pytest.mark.parametrize("role", ["sidecar", "manager"])
@@ -66,7 +66,7 @@ def test_release_goes_on_until_nobody_is_held(monkeypatch, answers, code, said):
     monkeypatch.setattr(cli, "_cluster", lambda namespace: SimpleNamespace(namespace="apps"))
     monkeypatch.setattr(cli, "RELEASE_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(Lease, "seize", lambda self, seconds: None)
-    monkeypatch.setattr(Finalizers, "release_all", release_all)
+    monkeypatch.setattr(ResourceWriter, "release_all", release_all)
     result = CliRunner().invoke(cli.app, ["release"])
     assert (result.exit_code, result.stdout, answers) == (code, said, [])
 

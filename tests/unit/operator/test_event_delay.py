@@ -7,7 +7,7 @@ import pytest
 from tests.unit.declared import HAD, claim, engine_of, pod, row_of
 from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.engines import EnginePod, EngineView
-from vecstow_operator.manager.event_delay import LASTING_SECONDS, EventDelay
+from vecstow_operator.manager.events import LASTING_SECONDS, EventDelay
 from vecstow_operator.manager.status import build
 
 RESOURCE = claim(generation=3, status=HAD)

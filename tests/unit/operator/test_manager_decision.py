@@ -14,8 +14,7 @@ from vecstow_operator.manager.decision import (
     decide,
 )
 from vecstow_operator.manager.engines import SidecarReport
-from vecstow_operator.manager.history import Age
-from vecstow_operator.manager.resource_cache import ResourceCache
+from vecstow_operator.manager.resources import Age, ResourceCache
 from vecstow_operator.vocabulary import Annotation, Reason
 
 NOW = "2026-01-01T00:00:00Z"

@@ -12,18 +12,15 @@ import structlog
 
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
-from vecstow_operator.health import Heartbeat
+from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
-from vecstow_operator.manager import finalizers, reconciler
+from vecstow_operator.manager import reconciler, writer
 from vecstow_operator.manager.decision import PENDING_SECONDS
-from vecstow_operator.manager.engines import SidecarReport, orphans
-from vecstow_operator.manager.event_delay import LASTING_SECONDS
-from vecstow_operator.manager.history import LOOKS_PER_SECOND_MAX
-from vecstow_operator.manager.missing_engines import ABSENCE_SECONDS
-from vecstow_operator.manager.reconciler import WRITE_BACKOFF, ManagerReconciler
+from vecstow_operator.manager.engines import ABSENCE_SECONDS, SidecarReport, orphans
+from vecstow_operator.manager.events import LASTING_SECONDS
+from vecstow_operator.manager.reconciler import LOOKS_PER_SECOND_MAX, WRITE_BACKOFF, ManagerReconciler
 from vecstow_operator.manager.status import COUNT_SECONDS_MIN
 from vecstow_operator.manager.writer import WRITES_AT_ONCE
-from vecstow_operator.metrics import Metrics
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
 
@@ -136,7 +133,7 @@ def clock(monkeypatch):
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     time = SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep)
-    for module in (reconciler, finalizers):
+    for module in (reconciler, writer):
         monkeypatch.setattr(module, "time", time)
     monkeypatch.setattr(reconciler, "_rfc3339", rfc3339)
     return now
@@ -620,7 +617,7 @@ def test_unforeseen_error_of_one_resource_holds_no_other(manager, monkeypatch, s
     if step == "decision":
         monkeypatch.setattr(reconciler, "decide", failing_for("bad", reconciler.decide))
     else:
-        writer = manager.role._writer
+        writer = manager.role.writer
         monkeypatch.setattr(writer, "apply_status", failing_for("bad", writer.apply_status))
     manager.cluster.declare(document("bad", "r-1"), document("good", "r-2"))
     serve(manager)
@@ -640,10 +637,10 @@ def test_unforeseen_error_of_one_resource_holds_no_other(manager, monkeypatch, s
 
 def test_unforeseen_error_of_one_resource_keeps_no_other_in_an_ending_namespace(manager, monkeypatch):
     manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
-    writer = manager.role._writer
+    writer = manager.role.writer
     monkeypatch.setattr(writer, "patch_metadata", failing_for("a", writer.patch_metadata))
     with pytest.raises(Away, match="1 of 2 resources are held still: KeyError"):
-        manager.role.finalizers.release_all()
+        manager.role.writer.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
 
 
@@ -711,7 +708,7 @@ def test_definition_that_ends_lets_go_of_all_and_says_nothing_of_a_drop(manager)
 def test_resource_that_changed_meanwhile_holds_no_other(manager):
     manager.cluster.declare(document("a", "r-1", **LEAVING), document("b", "r-2", **LEAVING))
     manager.cluster.changed = {"a"}
-    manager.role.finalizers.release_all()
+    manager.role.writer.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
 
 
@@ -719,7 +716,7 @@ def test_refusal_of_one_change_holds_no_other_resource(manager):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(20)))
     manager.cluster.write = refuse(["once"])
     with pytest.raises(Away, match="1 of 20 resources are held still: the API server says 429"):
-        manager.role.finalizers.release_all()
+        manager.role.writer.release_all()
     held = [name for name in manager.cluster.documents if manager.cluster.finalizers(name)]
     assert len(held) == 1
 
@@ -734,14 +731,14 @@ def test_end_of_a_namespace_lets_go_until_its_time_is_up(manager, refused, is_he
     manager.cluster.ends = True
     manager.cluster.write = refuse(list(range(refused)))
     begun = manager.clock.seconds
-    manager.role.finalizers.release_ending_namespace(15)
+    manager.role.writer.release_ending_namespace(15)
     assert bool(manager.cluster.finalizers()) is is_held
     assert manager.clock.seconds - begun <= 15
 
 
 def test_end_of_a_manager_alone_lets_go_of_nothing(manager):
     manager.cluster.declare(document(**LEAVING))
-    manager.role.finalizers.release_ending_namespace(15)
+    manager.role.writer.release_ending_namespace(15)
     assert manager.cluster.finalizers() == [FINALIZER]
 
 
@@ -756,7 +753,7 @@ def test_api_server_that_is_silent_is_not_asked_for_each_resource(manager):
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
     manager.cluster.write = write
     with pytest.raises(Away, match="100 of 100"):
-        manager.role.finalizers.release_all()
+        manager.role.writer.release_all()
     assert len(asked) <= WRITES_AT_ONCE
     asked.clear()
     manager.cluster.declare(*(document(f"b-{n}", f"r-{n}", **DELETE) for n in range(100)))
@@ -781,7 +778,7 @@ def test_loop_beats_after_each_change(manager, monkeypatch):
     manager.run_pass()
     assert len(beats) >= 100
     beats.clear()
-    manager.role.finalizers.release_all()
+    manager.role.writer.release_all()
     assert len(beats) >= 100
 
 

@@ -24,9 +24,8 @@ from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 from vecstow_engine.storage.trash import move_to_deleted
 from vecstow_operator import observed
-from vecstow_operator.health import Heartbeat
+from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import Away
-from vecstow_operator.metrics import Metrics
 from vecstow_operator.sidecar import reconciler
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
 from vecstow_operator.sidecar.engine_client import EngineClient, EngineRefuses

@@ -8,8 +8,8 @@ import kopf
 import pytest
 
 from tests.unit.running_engine import wait_until
-from vecstow_operator import watcher as wakes_module
-from vecstow_operator.watcher import News, Watcher
+from vecstow_operator import loop as wakes_module
+from vecstow_operator.loop import News, Watcher
 
 
 class Kopf:

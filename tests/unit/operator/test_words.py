@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vecstow_operator import vocabulary
-from vecstow_operator.metrics import Metrics
+from vecstow_operator.health import Metrics
 
 TEXT = Path("docs/operator.md").read_text()
 WORDS = TEXT[TEXT.index("## Words") : TEXT.index("## Rights")]
