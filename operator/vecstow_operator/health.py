@@ -1,7 +1,7 @@
 """The health of a role: its metrics and its heartbeat, and the thread that serves `/metrics` and `/healthz`.
 
-docs/operator.md lists each metric, and a test compares the two. Liveness fails only when a restart would help:
-the loop of passes stands still. An API server or an engine that is away does not fail it.
+docs/operator.md lists each metric, and a test compares the two. Liveness fails only when a restart would
+help: the loop of passes stands still. An API server or an engine that is away does not fail it.
 """
 
 from __future__ import annotations
