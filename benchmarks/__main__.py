@@ -4,7 +4,7 @@ python -m benchmarks                         everything but the million rows, th
 python -m benchmarks search ingest --runs 5
 python -m benchmarks recall --data FOLDER    on other embeddings
 python -m benchmarks --large                 the million rows too: ten minutes, 4 GB of memory
-python -m benchmarks against --against DIR   ingest and search beside those of another checkout
+python -m benchmarks against --against DIR   ingest and search, compared with another checkout
 python -m benchmarks operator                resources by the thousand on a real API server
 """
 

@@ -116,7 +116,7 @@ def _rate(context: Context, name: str, unit: str, rates: Series) -> Figure:
     return Figure(
         NAME, name, unit, rates["here"], rates["there"], "there",
         target=Target(at_least=RATIO_MIN, of_ratio=True),
-        note=f"against: this checkout, and beside it {context.against}, in turn.",
+        note=f"against: this checkout and {context.against}, in turn.",
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def _is_ready(document: dict[str, object]) -> bool:
 
 
 def _rest(site: Site, series: Series) -> None:
-    """What each role takes while nothing changes, and how often the engine is asked."""
+    """Measure what each role takes while nothing changes, and how often the engine is asked."""
     time.sleep(MANAGER_TICK_SECONDS * 3)
     before = {name: _processor_seconds(role) for name, role in _roles(site)}
     asked, passes, began = _asked(site), _passes(site.manager), time.perf_counter()
@@ -128,7 +128,7 @@ def _rest(site: Site, series: Series) -> None:
 
 
 def _drift(site: Site, series: Series) -> None:
-    """How long a manifest stays wrong that somebody edits or removes at any moment of a tick."""
+    """Measure how long a manifest stays wrong after an edit or a removal at any moment of a tick."""
     lasted = []
     for place in range(DRIFTS):
         time.sleep(SIDECAR_TICK_SECONDS * place / DRIFTS)

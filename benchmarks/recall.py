@@ -57,9 +57,9 @@ def _recall(
 
 
 def _compare(truth: Truth, embeddings: Embeddings, metric: str) -> None:
-    """What the folder says is nearest must be as near as what was computed here."""
+    """Check that the neighbours in the folder are as near as those that were computed here."""
     if metric != "Cosine" or embeddings.cosine_distance is None:
         return
     given = embeddings.cosine_distance[: len(truth.nearest_distance), : truth.k]
     if not np.allclose(given, truth.nearest_distance, atol=_SAME_DISTANCE):
-        raise BenchmarkFailed("truth.cosine.npz does not belong to the vectors beside it")
+        raise BenchmarkFailed("truth.cosine.npz does not belong to the vectors next to it")

@@ -31,7 +31,7 @@ SNAPSHOT_ROWS_MIN = 5_000
 
 
 def measure(context: Context) -> Iterator[Figure]:
-    """One process serves all runs; in each, hnswlib is measured while nobody asks the engine."""
+    """One process serves all runs; in each, hnswlib is measured while the engine gets no requests."""
     rows, queries = context.rows, context.queries
     raw_index, _ = baseline.build(rows)
     with Server(context.volume()) as server, server.connect() as connection:

@@ -143,7 +143,7 @@ class Engine:
 
 
 class Demo:
-    """The steps, in the order that they are told."""
+    """The steps, in their order."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.data = folder / "data"
@@ -301,7 +301,7 @@ def read_sample() -> dict[str, Point]:
 def random_changes(
     number: int, seed: int, sample: dict[str, Point]
 ) -> Iterator[tuple[str, dict[str, Point | None]]]:
-    """What one client writes, without end; each works on ids of its own. None is a delete."""
+    """Yield what one client writes, without end; each works on ids of its own. None is a delete."""
     chance = random.Random(f"{seed}/{number}")
     own = sorted(sample)[number::WRITERS]
     packages = list(sample.values())
@@ -322,7 +322,7 @@ def random_changes(
 
 
 def matches(payload: dict[str, Any]) -> bool:
-    """FILTER in Python, for the exact search beside the engine."""
+    """FILTER in Python, for the exact search outside of the engine."""
     return payload["section"] == "games" and payload["installed_kib"] < 1000
 
 

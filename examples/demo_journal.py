@@ -1,4 +1,4 @@
-"""What the clients of the demo know of their writes, and whether the engine's points agree with it."""
+"""A journal of the writes of the demo's clients, and its comparison with the engine's points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 Point = tuple[np.ndarray, dict[str, Any]]
 """Vector (float32) and payload."""
 Changes = Mapping[str, Point | None]
-"""What one request brings about; None is a delete."""
+"""The effect of one request; None is a delete."""
 
 
 @dataclass

@@ -81,7 +81,7 @@ def choose_questions(
 
 
 def choose_rows(needed: set[int], known: set[int], rng: Generator) -> list[int]:
-    """Choose the needed rows and random ones beside them, in the order of the source."""
+    """Choose the needed rows and random ones, in the order of the source."""
     others = sorted(known - needed)
     return sorted(needed | set(rng.choice(others, ROWS - len(needed), replace=False).tolist()))
 

@@ -1,1 +1,1 @@
-"""What the benchmarks share: server process, connections, load, data, figures and their table."""
+"""The shared parts of the benchmarks: server process, connections, load, data, figures and their table."""

@@ -57,7 +57,7 @@ def search(index: hnswlib.Index, queries: Rows, k: int) -> list[list[int]]:
 
 
 def resident(count: int, dimension: int) -> Resident:
-    """What a process takes that holds nothing but an index of so many rows."""
+    """Return the memory of a process that holds nothing but an index of so many rows."""
     command = [sys.executable, "-m", __name__, str(count), str(dimension)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)

@@ -1,4 +1,4 @@
-"""What a benchmark is given: how much to measure, where, and on which data."""
+"""The context of a benchmark: how much to measure, where, and on which data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A figure: one number measured several times, hnswlib's beside it where that makes sense, and the target."""
+"""A figure: one number measured several times, its target and, where that makes sense, hnswlib's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BenchmarkFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the figure should reach: the value itself or its ratio to hnswlib."""
+    """The goal of a figure: for the value itself or for its ratio to hnswlib."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -33,7 +33,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`values` in `unit`, one per run; `beside` what stands beside it in the same runs and the same unit."""
+    """`values` in `unit`, one per run; `beside`: the reference, in the same runs and the same unit."""
 
     benchmark: str
     name: str
@@ -51,7 +51,7 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """Of each run: both were measured in it, so a slower moment of the machine cancels out."""
+        """Return the ratio of each run: both figures are of that run, so a slow machine cancels out."""
         return [value / other for value, other in zip(self.values, self.beside, strict=False) if other]
 
     @property

@@ -22,7 +22,7 @@ PROCESSES_MAX: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came back."""
+    """The outcome of a load."""
 
     rate: float
     """Answers per second."""

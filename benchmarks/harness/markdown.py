@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from benchmarks.harness.figures import spelt
 
-HEADINGS: Final = ("figure", "median", "min to max", "beside it", "ratio", "target", "")
+HEADINGS: Final = ("figure", "median", "min to max", "reference", "ratio", "target", "")
 
 
 def render(documents: Sequence[dict[str, Any]]) -> str:

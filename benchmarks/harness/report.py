@@ -16,11 +16,11 @@ _WIDTH_MIN = 180
 
 
 def show(console: Console, figures: Sequence[Figure]) -> None:
-    """Print one table: medians over the runs, extremes beside them."""
+    """Print one table: medians over the runs, and their extremes."""
     table = Table(title="Medians over the runs", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("benchmark", "figure"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("median", "min - max", "beside it", "ratio", "target", ""):
+    for heading in ("median", "min - max", "reference", "ratio", "target", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for number, figure in enumerate(figures):
         new = number == 0 or figures[number - 1].benchmark != figure.benchmark
@@ -34,7 +34,7 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
 
 
 def document(machine: dict[str, Any], settings: dict[str, Any], figures: Sequence[Figure]) -> dict[str, Any]:
-    """What the JSON file holds."""
+    """Return the content of the JSON file."""
     return {"machine": machine, "settings": settings, "figures": [figure.document() for figure in figures]}
 
 

@@ -29,7 +29,7 @@ STOP_SECONDS_MAX: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """What a running process takes."""
+    """Threads and memory of a running process."""
 
     threads: int
     descriptors: int

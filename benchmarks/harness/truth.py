@@ -12,11 +12,11 @@ from benchmarks.harness.dataset import Rows
 
 _BLOCK_VALUES: Final = 16_000_000
 _TOLERANCE: Final = 1e-5
-"""Of a distance: float32 sums in another order. Rows this close to the k-th are as near as it is."""
+"""A distance may differ by this: float32 sums in another order. Rows this close to the k-th are as near."""
 
 
 class Truth:
-    """What is true of `rows` (n, d) and `queries` (q, d) under a metric, spelt as REST spells it."""
+    """The exact neighbours of `queries` (q, d) in `rows` (n, d) under a metric, spelt as REST spells it."""
 
     def __init__(self, rows: Rows, queries: Rows, k: int, metric: str) -> None:
         self._metric = metric

@@ -100,7 +100,7 @@ def write_requests(path: Path, requests: Iterable[bytes]) -> None:
 
 
 def read_requests(path: Path) -> list[bytes]:
-    """What `write_requests` wrote."""
+    """Read what `write_requests` wrote."""
     raw = path.read_bytes()
     requests = []
     position = 0

@@ -88,5 +88,5 @@ def test_the_collection_of_the_notes_can_be_applied(strict: ControlPlane, helm: 
 def test_who_has_no_manager_and_no_prometheus_is_told(render: Render) -> None:
     assert "No manager is part of this release" in render("without a manager").notes
     assert "No manager" not in render("default").notes
-    assert "networkPolicy.monitoring names nobody" in render("monitored with a key of its own").notes
-    assert "names nobody" not in render("everything monitored").notes
+    assert "networkPolicy.monitoring is empty" in render("monitored with a key of its own").notes
+    assert "networkPolicy.monitoring is empty" not in render("everything monitored").notes

@@ -25,7 +25,7 @@
 {{- end -}}
 
 {{- /* Of a pod: nothing that changes with the chart's version, or each new chart would restart the engine. Called
-       with a list: root, component, more labels. What is the chart's own, nobody's labels replace. */ -}}
+       with a list: root, component, more labels. They replace none of the chart's own labels. */ -}}
 {{- define "vecstow.podLabels" -}}
 {{- $root := index . 0 -}}
 {{- $own := include "vecstow.selector" . | fromYaml -}}

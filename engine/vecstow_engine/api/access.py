@@ -122,8 +122,8 @@ class Place:
 def find_place(path: str) -> Place | None:
     """Return the place of a raw path; None when no route has the path.
 
-    A word of a route cannot be a collection's name, but can be an id. `hold_to_route` compares the route that
-    FastAPI chooses with this place.
+    A fixed part of a route cannot be a collection's name, but can be an id. `hold_to_route` compares the
+    route that FastAPI chooses with this place.
     """
     if "{" in path:
         return None
@@ -205,4 +205,4 @@ def authorise_collection(key: Key, collection: str) -> None:
 def hold_to_route(scope: Mapping[str, Any], template: str) -> None:
     """Raise Forbidden when a request with a key was authorised for another route than `template`."""
     if scope.get(KEY_IN_SCOPE) is not None and scope.get(ROUTE_IN_SCOPE) != template:
-        raise Forbidden(f"nobody may use {template}")
+        raise Forbidden(f"no key may use {template}")

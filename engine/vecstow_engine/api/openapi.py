@@ -19,7 +19,7 @@ DESCRIPTION: Final = """\
 Collections of vectors that come back from their volume alone. Every answer is
 `{"success", "data", "error"}`; an error also has `message` and `details`, and a real status.
 Names and ids in a path are percent-encoded once: `docs%2Fa.md` is one id.
-Keys are asked for when the server was started with them; the least role stands beside each route."""
+Keys are asked for when the server was started with them; the least role stands next to each route."""
 
 _ERRORS: Final = {
     "400": "A value breaks a limit, or the body cannot be read; nothing was changed",

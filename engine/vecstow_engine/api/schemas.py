@@ -111,7 +111,7 @@ class ErrorEnvelope(BaseModel):
 
 
 class Named(BaseModel):
-    """What was done to a collection."""
+    """The collection that an operation changed."""
 
     name: str
     message: str

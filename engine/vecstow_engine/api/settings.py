@@ -39,7 +39,7 @@ class HttpSettings:
     disconnected."""
     drain_seconds: float = 0.0
     """Time after SIGTERM in which requests still come in, each the last of its connection, and `/ready` says
-    no: longer than it takes whoever sends requests here to notice."""
+    no: longer than the senders of requests take to notice."""
     shutdown_grace_seconds: int = 20
     """Time after that for requests in flight, before they are answered 503."""
     metrics_collections_max: int = 100

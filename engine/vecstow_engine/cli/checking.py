@@ -39,7 +39,7 @@ def check_command(
 ) -> None:
     """Read every file and every row, and list what is wrong.
 
-    With --data a stopped volume or a copy of one is read, and what lies beside its collections too; with
+    With --data a stopped volume or a copy of one is read, and what else lies on the volume too; with
     --url an engine checks what it serves. Nothing is written. Exits with 1 when stored data is damaged.
 
     With --repair it is mended: damaged files are set aside in .quarantine, never deleted, and a collection is

@@ -101,7 +101,7 @@ class KeyFolder:
         if any(entry["name"] == name + OLD for entry in entries):
             raise Conflict(
                 f"{self.keys_file} has {name + OLD!r}: the key before is let in still",
-                hint=f"vecstow keys retire {name}, when nobody uses it any more",
+                hint=f"vecstow keys retire {name}, when no client uses it any more",
             )
         key = secrets.token_hex(KEY_BYTES)
         old = entries[place]

@@ -60,12 +60,12 @@ class ProcessSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
-    """Who is answered."""
+    """The keys that requests need."""
 
     keys: Path | None = None
     """A file of API keys (api.md): who asks must bring one. It is read again when it changes."""
     without_keys: bool = False
-    """Listen on other addresses than loopback without keys: whoever reaches the port may do everything."""
+    """Listen on other addresses than loopback without keys: every client of the port may do everything."""
 
 
 FLAGS = flags(ProcessSettings, KeySettings, Settings, HttpSettings)

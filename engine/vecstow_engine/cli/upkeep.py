@@ -137,7 +137,7 @@ def maintenance_command(
 ) -> None:
     """Stay, load nothing and serve nothing, until a signal comes.
 
-    It keeps a pod and its volume for whoever works on it: `vecstow check`, `ls` and `restore` need no engine.
+    It keeps a pod and its volume for work on its files: `vecstow check`, `ls` and `restore` need no engine.
 
     \b
     Example:

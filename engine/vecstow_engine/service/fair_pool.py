@@ -38,7 +38,7 @@ class _Job:
 class FairPool:
     """A pool of threads, used from one event loop. An owner (a collection, a key) gets all but one at most.
 
-    `waiting_max`: the limit of waiting calls, of which one owner gets half. Beyond a limit `run` and `submit`
+    `waiting_max`: the limit of waiting calls. One owner gets half. Beyond a limit `run` and `submit`
     raise Busy.
     """
 

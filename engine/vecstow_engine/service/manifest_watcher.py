@@ -240,7 +240,7 @@ class ManifestWatcher:
                 return
             if collection.store is not None:
                 log.error(
-                    "manifest changed its shape beside the data; not followed", collection=manifest.name
+                    "manifest changed its shape next to the data; not followed", collection=manifest.name
                 )
                 return
             collection.drop()

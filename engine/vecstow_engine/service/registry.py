@@ -256,7 +256,7 @@ class Registry:
             return None
         if manifest is None:
             if known is not None:
-                log.warning("manifest is missing beside its data", collection=name)
+                log.warning("manifest is missing next to its data", collection=name)
             return None
         is_news = known is None or known.reopens or known.dropping or known.manifest != manifest
         self._has_changed |= is_news
@@ -268,7 +268,7 @@ class Registry:
             if item.bare:
                 log.warning("folder without metadata.json is skipped", folder=item.name)
                 if item.has_data:
-                    self._broken[item.name] = f"{item.problem} beside data files"
+                    self._broken[item.name] = f"{item.problem} next to data files"
             else:
                 log.error("collection failed to load", collection=item.name, reason=item.problem)
                 self._broken[item.name] = item.problem or ""

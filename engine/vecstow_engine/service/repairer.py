@@ -196,7 +196,7 @@ def _why_rebuild(layout: Layout, collection: Collection, broken: str | None) -> 
     no writes before the repair; nothing writes its files meanwhile.
     """
     if broken is not None:
-        return f"it takes no writes ({broken}): what the disk has of its files cannot be told"
+        return f"it takes no writes ({broken}): what the disk has of its files is unknown"
     if collection.store is None:
         return None
     faults: list[Fault] = []

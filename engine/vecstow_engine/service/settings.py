@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """What lies on the volume, and when it is written."""
+    """The volume, and when it is written."""
 
     reserve_bytes: int = 64 * MIB
     """Space kept back so that drops and checkpoints work on a full disk; at most 2 % of the volume."""
@@ -30,7 +30,7 @@ class StorageSettings:
     retention_hours: float = 24.0
     """How long a dropped collection can be restored before it is purged; 0 keeps it for ever."""
     rescan_seconds: float = 2.0
-    """How often manifests are looked at for changes made beside the engine."""
+    """How often manifests are looked at for changes that other programs made."""
     lock_wait_seconds: float = 0.0
     """How long a start waits for the engine before it to leave the volume, before it is refused."""
     allow_network_file_system: bool = False
@@ -55,7 +55,7 @@ class IndexSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """What one client may ask for."""
+    """Limits of what one client may ask for."""
 
     body_bytes_max: int = 64 * MIB
     """Bytes of a request's body."""

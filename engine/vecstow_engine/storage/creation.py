@@ -72,7 +72,7 @@ def refuse_orphan(layout: Layout, name: str) -> None:
         path = layout.collection(name) / file
         if has_content(path):
             raise Conflict(
-                f"{path} holds data, though there is no manifest beside it",
+                f"{path} holds data, though there is no manifest next to it",
                 collection=name,
                 operation="create",
                 hint=f"vecstow check {name} --repair rebuilds its manifest; or move the folder away",

@@ -130,7 +130,7 @@ def _needs_nothing(resource: Observed, row: Row | None) -> bool:
 def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
     """Yield the reasons why the resource is not Ready, most important first."""
     if resource.is_deleting and not resource.has_finalizer:
-        yield Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
+        yield Reason.DELETING, "Vecstow is done with it; a finalizer of another program keeps it"
     if not engine.exists:
         yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
     if engine.is_scaled_down:

@@ -203,7 +203,7 @@ def _progress(assessment: Assessment, is_ready: bool) -> Iterator[_Fact]:
     if not is_ready and assessment.reason not in PASSING:
         yield Condition.STALLED, True, assessment.reason, assessment.message
     else:
-        yield Condition.STALLED, False, Reason.NONE, "nobody need do anything"
+        yield Condition.STALLED, False, Reason.NONE, "nothing needs to be done"
 
 
 def _timed(

@@ -193,10 +193,10 @@ def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> S
     """Report drift: another writer changed or removed the manifest of this generation."""
     there = folder.manifest
     if there is None:
-        what = "was gone beside its data" if folder.has_data and folder.problem is None else None
+        what = "was gone next to its data" if folder.has_data and folder.problem is None else None
     elif _is_own(owner, there) and there.generation in (None, owner.generation):
         fields = [field for field in _DECLARED if getattr(there, field) != getattr(wanted, field)]
-        what = f"was changed by somebody else ({', '.join(fields)})" if fields else None
+        what = f"was changed by another program or a person ({', '.join(fields)})" if fields else None
     else:
         what = None
     if what is None:

@@ -171,7 +171,7 @@ class SidecarReconciler:
             self._metrics.errors.labels("engine").inc()
             reason = str(away)
             is_news = isinstance(away, EngineRefuses) and reason != self._refusal
-            (log.error if is_news else log.debug)("engine was not told", reason=reason)
+            (log.error if is_news else log.debug)("engine did not get the report", reason=reason)
             self._refusal = reason
         else:
             self._refusal = None

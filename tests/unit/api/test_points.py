@@ -110,10 +110,10 @@ async def test_ids_that_no_url_carries_go_by_body():
     client, _ = docs_service()
     point_id = "a/b?c#d e"
     await client.call("POST", VECTORS, {"id": point_id, "data": [1, 2, 3]})
-    reply = await client.call("POST", f"{VECTORS}/get", {"ids": [point_id, "nobody"]})
+    reply = await client.call("POST", f"{VECTORS}/get", {"ids": [point_id, "missing"]})
     assert reply.data == [{"id": point_id, "data": [1, 2, 3], "metadata": None}, None]
-    reply = await client.call("POST", f"{VECTORS}/delete", {"ids": [point_id, "nobody"]})
-    assert reply.data == [{"id": point_id, "deleted": True}, {"id": "nobody", "deleted": False}]
+    reply = await client.call("POST", f"{VECTORS}/delete", {"ids": [point_id, "missing"]})
+    assert reply.data == [{"id": point_id, "deleted": True}, {"id": "missing", "deleted": False}]
 
 
 async def test_an_escaped_slash_stays_inside_the_id():

@@ -225,7 +225,7 @@ def test_resource_that_is_being_deleted_is_not_ready():
 def test_resource_that_only_others_keep_waits_for_them_alone(engine):
     assessment = assess(dataclasses.replace(DELETING, has_finalizer=False), engine)
     assert (assessment.reason, assessment.message) == (
-        Reason.DELETING, "Vecstow is done with it; a finalizer of somebody else keeps it"
+        Reason.DELETING, "Vecstow is done with it; a finalizer of another program keeps it"
     )  # fmt: skip
 
 

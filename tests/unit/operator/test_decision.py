@@ -594,7 +594,7 @@ def test_loser_is_told_who_has_the_name():
     [
         pytest.param(SERVED, holds(FILLED, owner="x", dimension=9), "dimension, owner", id="edited"),
         pytest.param(SERVED, holds(FILLED, resource_uid=None), "resource_uid", id="of nobody"),
-        pytest.param(SERVED, Folder(has_data=True), "was gone beside its data", id="removed"),
+        pytest.param(SERVED, Folder(has_data=True), "was gone next to its data", id="removed"),
         pytest.param(SERVED, holds(FILLED), None, id="as it should be"),
         pytest.param(NEW, Folder(), None, id="new"),
         pytest.param(SERVED, DAMAGED, None, id="damaged: that is told otherwise"),

@@ -271,7 +271,7 @@ def test_engine_that_refuses_the_key_is_said_once_and_told_when_it_takes_it(tmp_
         pod.beside.refuses = True
         pod.run_pass()
     errors = [line for line in lines if line["log_level"] == "error"]
-    assert [line["event"] for line in errors] == ["engine was not told"] * 2
+    assert [line["event"] for line in errors] == ["engine did not get the report"] * 2
     assert len(pod.told) == 1
 
 
@@ -570,7 +570,7 @@ def test_drift_is_told_for_a_while_and_each_time_in_other_words(pod, clock):
     for _ in range(2):
         pod.run_pass()
         assert pod.reasons == ["DriftReverted"]
-    assert "by somebody else (owner)" in pod.told[-1][0].message
+    assert "by another program or a person (owner)" in pod.told[-1][0].message
     clock.seconds += REVERTED_SECONDS
     pod.run_pass()
     assert pod.reasons == []

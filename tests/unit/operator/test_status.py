@@ -87,7 +87,7 @@ def test_whole_status_of_what_is_served():
                 ("Conflict", "False", "NoRival", "nothing else has the name"),
                 ("Paused", "False", "NotRequested", "it is reconciled"),
                 ("Reconciling", "False", "None", "nothing is under way"),
-                ("Stalled", "False", "None", "nobody need do anything"),
+                ("Stalled", "False", "None", "nothing needs to be done"),
             )
         ],
     } == READY  # fmt: skip

@@ -68,7 +68,7 @@ async def test_folder_with_data_that_lost_its_manifest_is_told_of(engine):
     with engine.copied() as restarted:
         [row] = restarted.state_document()["collections"]
         assert (row["name"], row["state"]) == ("notes", "quarantined")
-        assert row["reason"] == "metadata.json is missing beside data files"
+        assert row["reason"] == "metadata.json is missing next to data files"
         with pytest.raises(Quarantined, match=r"metadata\.json is missing"):
             restarted.collection("notes")
 

@@ -1,7 +1,7 @@
 """`vecstow check`: every file and every row of a volume or a collection, read and verified, nothing written.
 
 Charter: what recovery reads is read by the same functions, so that a check finds what a start would find;
-what recovery puts off until somebody asks (every row, every point) is read here too. A module here
+what recovery reads only on request (every row, every point) is read here too. A module here
 writes nothing on the volume, and raises only for what is no finding: a volume in use, an unknown name.
 """
 

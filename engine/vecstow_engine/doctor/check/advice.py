@@ -1,4 +1,4 @@
-"""What to type when something is wrong. Pure but for looking for a backup."""
+"""Commands to type when something is wrong. Pure but for looking for a backup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vecstow_engine.storage.layout import Layout
 LATER_RELEASE: Final = "run the release that wrote it, or a later one"
 
 BACKUPS_TRIED_MAX: Final = 3
-"""Of more backups the older ones are not read."""
+"""The older ones of more backups are not read."""
 
 _BACKUP_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
@@ -27,7 +27,7 @@ _BACKUP_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})(
 def restore(
     layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
 ) -> NextSteps:
-    """Bring the newest sound backup back beside the damaged collection; without one, a copy of the volume."""
+    """Restore the newest sound backup next to the damaged collection; without one, a copy of the volume."""
     if (backup := restore_backup(layout, name, is_sound, served=served)) is not None:
         return (backup,)
     copy = f"copy {name}/ and its log back from a copy of the volume"
@@ -41,7 +41,7 @@ def restore(
 def restore_backup(
     layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
 ) -> NextStep | None:
-    """Bring the newest sound backup back beside the damaged collection; None when there is none.
+    """Restore the newest sound backup next to the damaged collection; None when there is none.
 
     `is_sound` gets a backup and the collection's name, newest first.
     """
@@ -108,7 +108,7 @@ def find_log(layout: Layout, uid: str, applied: int | None) -> NextSteps:
 
 
 def set_aside(layout: Layout, path: str) -> NextStep:
-    """Move something that nobody needs out of the way."""
+    """Move something that no collection needs out of the way."""
     quarantine = shlex.quote(str(layout.quarantine))
     command = f"mkdir -p {quarantine} && mv {shlex.quote(str(layout.data / path))} {quarantine}/"
     return NextStep(command=command)

@@ -31,7 +31,7 @@ def check_collection(
     is_rival: bool = False,
     serving: bool = False,
 ) -> CheckReport:
-    """Read every file and row of one collection; nobody may checkpoint, snapshot or compact it meanwhile.
+    """Read every file and row of one collection; the caller prevents checkpoints, snapshots and compactions.
 
     `is_rival`: another folder claims the same uid. `serving`: writes go on, so the newest log segment may end
     in a record that is not complete yet.
@@ -117,7 +117,7 @@ def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:
 
 
 def _advise(inquiry: Inquiry, manifest: Manifest) -> NextSteps:
-    """What to do when manifest and files do not match."""
+    """Return what to do when manifest and files do not match."""
     try:
         header = read_header(inquiry.folder / ROWS)
     except (StorageError, OSError):

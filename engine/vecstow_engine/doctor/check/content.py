@@ -1,4 +1,4 @@
-"""What a checksum cannot tell: that a point's values are such as are written."""
+"""The check that a checksum cannot make: a point's values are some that a write accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vecstow_engine.model.names import check_point_id
 
 
 def content_problem(point_id: str, payload: bytes | None) -> str | None:
-    """What of a point is not such as is written; None when all of it is."""
+    """Return which value of a point no write accepts; None when all are accepted."""
     try:
         check_point_id(point_id)
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""What a check found: findings, bounded, and facts of each collection."""
+"""The report of a check: findings, bounded, and facts of each collection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def no_progress(collection: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""
 
 
 class Severity(StrEnum):
@@ -26,7 +26,7 @@ class Severity(StrEnum):
     ERROR = "error"
     """Something that was stored is not served, or not as it was."""
     WARNING = "warning"
-    """Nothing that is served is wrong, but somebody should look."""
+    """Nothing that is served is wrong, but a person should look."""
     INFO = "info"
     """Normal, and of use when one wonders."""
 
@@ -69,7 +69,7 @@ class Finding:
     """The byte in the file, where it is known."""
     message: str
     next_steps: NextSteps = ()
-    """What to do next, in order."""
+    """The next steps, in order."""
 
     @property
     def next_command(self) -> str | None:

@@ -20,7 +20,7 @@ Advice: TypeAlias = NextSteps | Callable[[], NextSteps]
 
 
 class StartOutcome(StrEnum):
-    """What a start of the engine makes of a collection."""
+    """The state that a start of the engine gives a collection."""
 
     READY = "ready"
     EMPTY = "empty"
@@ -56,7 +56,7 @@ class Inquiry:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What is told of the collection beside its findings."""
+        """Facts of the collection that are reported next to its findings."""
         return self.report.collections.setdefault(self.name, {})
 
     def add(

@@ -148,7 +148,7 @@ def _effect_of(record: Record, identity: Identity) -> Effect | str:
 
 
 def _content_problem(effect: Effect) -> str | None:
-    """What of an effect is not such as is written."""
+    """Return which value of an effect no write accepts."""
     payloads = effect.payloads if isinstance(effect, Upsert) else [None] * len(effect.ids)
     problems = map(content_problem, effect.ids, payloads)
     return next((problem for problem in problems if problem is not None), None)

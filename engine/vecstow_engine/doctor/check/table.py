@@ -104,7 +104,7 @@ def _live_rows(inquiry: Inquiry, identity: Identity, replayed: frozenset[str]) -
 
 
 def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
-    """What a checksum cannot tell: that the values are such as are written."""
+    """Check what a checksum cannot prove: a write accepts the values."""
     for problem in _problems(point, meta):
         inquiry.add(
             Severity.ERROR, inquiry.folder / POINTS,

@@ -1,4 +1,4 @@
-"""What lies on a volume beside its collections: its id, logs of nobody, what was dropped, leftovers."""
+"""Checks of a volume's other files: its id, logs without a collection, what was dropped, leftovers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _read_dropped(folder: Path) -> None:
 
 
 def _leftovers(layout: Layout) -> Iterator[Finding]:
-    """What a crash left half written: never read."""
+    """Find files that a crash left half written: they are never read."""
     patterns = (
         f"*{TEMPORARY_SUFFIX}",
         f"*/*{TEMPORARY_SUFFIX}",

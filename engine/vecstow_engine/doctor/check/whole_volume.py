@@ -1,4 +1,4 @@
-"""A whole volume without an engine: every collection, and what lies beside them."""
+"""A whole volume without an engine: every collection, and its other files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _tell_of_manifest(inquiry: Inquiry, found: Found, identity: Identity | None)
         with inquiry.reading(path, next_steps):
             read_manifest(inquiry.folder)
     elif identity is not None:
-        inquiry.quarantine(path, "it is missing, beside data of a collection", next_steps=next_steps)
+        inquiry.quarantine(path, "it is missing, next to data of a collection", next_steps=next_steps)
     else:
         message = "it is missing: the folder is no collection, and is skipped"
         inquiry.add(

@@ -27,11 +27,11 @@ class Claims:
     manifest_fault: str | None
     """Why there is no manifest."""
     header: Identity | None
-    """Of `vectors.bin`."""
+    """The claim of `vectors.bin`."""
     meta: Meta | None
-    """Of `points.db`."""
+    """The claim of `points.db`."""
     segments: tuple[FoundSegment, ...] = ()
-    """Of the log of `uid`."""
+    """The segments of the log of `uid`."""
 
     @property
     def uid(self) -> str | None:
@@ -103,7 +103,7 @@ def _differences(found: Manifest, right: Manifest) -> tuple[str, ...]:
 
 
 def _stranger(claims: Claims, uid: str | None) -> str | None:
-    """A data file of another incarnation: nobody can tell which points of it are this one's."""
+    """A data file of another incarnation: which of its points are this one's is unknown."""
     if claims.meta is not None and claims.meta.uid != uid:
         return f"{POINTS} belongs to incarnation {claims.meta.uid}, not {uid}"
     if claims.header is not None and claims.header.uid != uid:

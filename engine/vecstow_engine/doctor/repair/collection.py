@@ -40,7 +40,7 @@ Planned = Callable[[RepairPlan], None]
 
 
 def nobody(plan: RepairPlan) -> None:
-    """Show the plan to nobody."""
+    """Show the plan nowhere."""
 
 
 def repair_collection(
@@ -84,7 +84,7 @@ def _act(layout: Layout, found: Observation, plan: RepairPlan, progress: Progres
 
 
 def _set_files_aside(layout: Layout, found: Observation, plan: RepairPlan) -> str:
-    """What needs no other file: the manifest, the index."""
+    """Repair what needs no other file: the manifest, the index."""
     evidence = begin_evidence(layout, plan, [], None)
     wanted, claims = found.identification.manifest, found.claims
     if wanted is not None and claims is not None and claims.manifest != wanted:
@@ -126,7 +126,7 @@ def _uids(found: Observation, manifest: Manifest) -> tuple[str, str] | None:
 
 @contextmanager
 def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Iterator[None]:
-    """While the damaged folder has its place, what was made beside it is of no use to anybody.
+    """Throw the new folder away after an error, while the damaged folder has its place.
 
     A start would give it the place of a collection that was dropped since.
     """
@@ -141,7 +141,7 @@ def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Itera
 
 @contextmanager
 def _as_storage_error(name: str) -> Iterator[None]:
-    """What fails here concerns files that nobody relies on yet: they are thrown away."""
+    """Raise StorageError for a failed sync: the files are not in use yet, and are thrown away."""
     try:
         yield
     except files.SyncFailed as error:

@@ -1,4 +1,4 @@
-"""What a repair will do, and has done: steps, what is saved, and what is lost, one by one."""
+"""The plan and the report of a repair: steps, what is saved, and what is lost, one by one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 class RepairOutcome(StrEnum):
-    """What came of a repair."""
+    """The outcome of a repair."""
 
     SOUND = "sound"
     """There was nothing to do."""
@@ -41,11 +41,11 @@ class Loss:
     slot: int | None = None
     payload: bytes | None = None
     proven: bool = False
-    """Id and payload pass the point's checksum; else they are told as they stand there."""
+    """Id and payload pass the point's checksum; else they are reported as they stand there."""
     records: tuple[int, int | None] | None = None
-    """First and last sequence, of a loss in the log; None for the last: nobody knows how many there were."""
+    """First and last sequence, of a loss in the log; None for the last: how many there were is unknown."""
     rows: tuple[int, int] | None = None
-    """First and last slot, of rows of which nothing tells whose they are."""
+    """First and last slot, of rows whose points are unknown."""
 
     def document(self) -> dict[str, object]:
         """As a line of `lost.jsonl`; what is known of the payload stands under `metadata`, as in REST."""
@@ -68,7 +68,7 @@ class RepairStep:
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
-    """What is to be done with one collection. Nothing to do: no steps."""
+    """The work on one collection. Nothing to do: no steps."""
 
     collection: str
     steps: tuple[RepairStep, ...] = ()
@@ -80,19 +80,19 @@ class RepairPlan:
     """Points that cannot be saved, those without a known id among them."""
     lost_without_id: int = 0
     lost_rows: int = 0
-    """Of those without an id: rows that no point claims. Some may have been free: `lost` is a limit then."""
+    """Lost points without an id: rows that no point claims. Some may have been free; `lost` is a limit."""
     lost_records: int = 0
-    """Log records that cannot be saved; a segment of which nothing is left counts as one."""
+    """Log records that cannot be saved; a segment without a readable record counts as one."""
     losses: tuple[Loss, ...] = ()
     """The first of them: the lost records of the log, the rows that no point claims, the points."""
     warnings: tuple[str, ...] = ()
     impossible: str | None = None
     hint: str | None = None
-    """What to type when nothing can be saved, or for what is lost."""
+    """Commands to type when nothing can be saved, or for what is lost."""
 
     @property
     def summary(self) -> str | None:
-        """What is kept and what is lost, in a phrase; None where no point is touched."""
+        """Return a phrase with what is kept and what is lost; None where no point is touched."""
         return ", ".join(_summary(self)) if self.kept or self.restored else None
 
     @property
@@ -128,7 +128,7 @@ class CollectionRepair:
 
 @dataclass(slots=True)
 class RepairReport:
-    """What a repair of a volume, or of one collection, found and did."""
+    """The findings and the outcome of a repair of a volume, or of one collection."""
 
     collections: dict[str, CollectionRepair] = field(default_factory=dict)
 
@@ -176,7 +176,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def no_progress(label: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""
 
 
 def _json(payload: bytes | None, *, proven: bool) -> Any:

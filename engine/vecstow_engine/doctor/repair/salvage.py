@@ -40,7 +40,7 @@ class Salvage:
 
     name: str
     identity: Identity
-    """Of the files that were found."""
+    """The identity in the files that were found."""
     evidence: Evidence
     gaps: tuple[Gap, ...]
     """Acknowledged records that are lost."""

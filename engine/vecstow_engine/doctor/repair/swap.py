@@ -106,7 +106,7 @@ def _follow(target: Path, staging: Path, observed: Manifest | None) -> None:
 
 
 def refuse_changed(folder: Path, observed: Manifest | None) -> None:
-    """Raise Conflict when somebody wrote the manifest since it was observed; the caller holds its lock.
+    """Raise Conflict when the manifest was written since it was observed; the caller holds its lock.
 
     Raises NewerFormat when that was a later release.
     """

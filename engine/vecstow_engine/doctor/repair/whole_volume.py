@@ -56,7 +56,7 @@ def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> It
 
 
 def _command(names: Sequence[str] | None, *, dry_run: bool) -> str:
-    """What to ask an engine, which repairs one collection at a time."""
+    """Return the command for an engine, which repairs one collection at a time."""
     name = names[0] if names else "NAME"
     return f"vecstow check {name} --repair{' --dry-run' if dry_run else ''}"
 
@@ -79,7 +79,7 @@ def _wanted(layout: Layout, names: Sequence[str] | None) -> list[str]:
 
 
 def _may_be_one(layout: Layout, found: Found) -> bool:
-    """A folder without a manifest and without data is somebody else's."""
+    """A folder without a manifest and without data is no collection's."""
     folder = layout.collection(found.name)
     return not found.bare or (folder / ROWS).exists() or (folder / POINTS).exists()
 
