@@ -15,8 +15,7 @@ import numpy as np
 
 from vecstow_engine.cli.serving import M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.label_table import LabelTable
-from vecstow_engine.index.tail import Tail
+from vecstow_engine.index.places import LabelTable, Tail
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric

@@ -3,7 +3,7 @@
 from collections import deque
 from threading import Semaphore
 
-from vecstow_engine.index.fair_lock import FairLock
+from vecstow_engine.index.turns import FairLock
 
 
 class _WatchedQueue(deque):

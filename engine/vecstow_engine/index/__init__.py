@@ -5,22 +5,12 @@ import the standard library, numpy, hnswlib and `vecstow_engine.model`, and othe
 It touches no file, except that `Hnsw.save` and `Hnsw.load` pass a path to hnswlib. It starts no thread
 (hnswlib starts some within a call), and does not know ids, payloads or logs.
 
-    vector_index         the index of one collection: one thread-safe interface to the modules below
-      searching          one search over graph, tail and backlog
-      graph_feeder       moves rows into the graph, one slice at a time
-      slices             the length of a slice
-      state              the data that these share, and its two locks
-      fair_lock          a lock that serves threads in the order of their requests
+    vector_index         the index of one collection: one thread-safe interface, and its search
+      state              the data that its parts share, and the slices that move rows into the graph
+      turns              the lock of the graph, and the length of a slice
     graph                approximate search of many rows, equal ones included; the caller guards it
-      hnsw               a small interface to hnswlib
-      groups             labels that share a node, because their rows are equal
-      row_table          the node that holds a row
-      node_checks        the nodes to search for after their insertion
-    snapshot_format      the labels and deleted marks in a graph that hnswlib saved
-    rebuild              a second graph that is built while the first one serves
-    tail                 rows that are not in the graph yet, searched exactly
-    backlog              labels whose rows are only on disk yet
-    exact                distances and exact search: the oracle of each approximate search
-    label_table          the place of each label, by slot
-    hits                 answers of searches
+      hnsw               a small interface to hnswlib, and the content of a graph that it saved
+      nodes              the node that holds a row, the labels that share a node, the nodes to check
+    places               the tail, the backlog, and the place of each label
+    exact                hits, distances and exact search: the oracle of each approximate search
 """

@@ -1,4 +1,4 @@
-"""Distances and exact search by brute force: the oracle of each approximate index.
+"""Distances, hits, and exact search by brute force: the oracle of each approximate index.
 
 Queries and rows must be prepared (`prepare`) for the metric. Temporaries stay below about 32 MiB for any
 number of rows. Results beyond the range of float32 are its greatest value, never infinite or NaN.
@@ -7,18 +7,25 @@ number of rows. Results beyond the range of float32 are its greatest value, neve
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vecstow_engine.index.hits import Hits, Labels, Rows, merge
 from vecstow_engine.model.metrics import DistanceMetric
 
+Rows: TypeAlias = npt.NDArray[np.float32]
+"""Vectors as rows, C-contiguous, shape (n, dimension)."""
+Labels: TypeAlias = npt.NDArray[np.uint64]
+"""Names of rows, shape (n,), which hnswlib stores next to them. A label names one row for ever."""
 _Positions: TypeAlias = npt.NDArray[np.intp]
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 _Scale = TypeVar("_Scale", float, _Doubles)
+_Floats = TypeVar("_Floats", Rows, _Doubles)
 
+NO_LABEL: Final = np.uint64(2**64 - 1)
+"""The padding where a query has fewer than k answers; greater than every label, so it sorts last."""
 _SCORE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of the scores of one block (queries x rows)."""
 _CACHE_BYTES: Final = 256 * 1024
@@ -27,6 +34,51 @@ _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _FLOAT32_TINY: Final = float(np.finfo(np.float32).tiny)
 _SQUARES_TRUSTED: Final = (1e-30, 1e37)
 """Sums of float32 squares outside this range may have lost terms to underflow or overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The nearest labels of some queries, nearest first, padded with NO_LABEL and infinity."""
+
+    labels: Labels
+    """uint64, shape (queries, k)."""
+    distances: Rows
+    """float32, shape (queries, k)."""
+
+    @classmethod
+    def none(cls, queries: int, k: int) -> Hits:
+        """Return padding only, shape (queries, k)."""
+        return cls(np.full((queries, k), NO_LABEL), np.full((queries, k), np.inf, dtype=np.float32))
+
+    @property
+    def k(self) -> int:
+        """The number of places of each query, padding included."""
+        return int(self.labels.shape[1])
+
+
+def merge(a: Hits, b: Hits, k: int) -> Hits:
+    """Return the k nearest of both for each query; equal distances are ordered by label.
+
+    `a` and `b` answer the same queries and share no label; each may have any number of places.
+    """
+    labels = np.concatenate((a.labels, b.labels), axis=1)
+    distances = np.concatenate((a.distances, b.distances), axis=1)
+    return ordered(Hits(labels, distances), k)
+
+
+def ordered(hits: Hits, k: int) -> Hits:
+    """Return the k nearest places of `hits`, which may be in any order, padded when there are fewer."""
+    order = np.lexsort((hits.labels, hits.distances), axis=-1)[:, :k]
+    labels = np.take_along_axis(hits.labels, order, axis=1)
+    distances = np.take_along_axis(hits.distances, order, axis=1)
+    missing = k - order.shape[1]
+    if missing <= 0:
+        return Hits(labels, distances)
+    padding = Hits.none(len(order), missing)
+    return Hits(
+        np.concatenate((labels, padding.labels), axis=1),
+        np.concatenate((distances, padding.distances), axis=1),
+    )
 
 
 def prepare(metric: DistanceMetric, rows: npt.ArrayLike) -> Rows:
@@ -225,9 +277,6 @@ def _direct(metric: DistanceMetric, queries: Rows, rows: Rows) -> Rows:
             exact = _from_sums(metric, _sums(metric, wide, rows[lost].astype(np.float64)))
             measured[lost] = np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX)
     return measured
-
-
-_Floats = TypeVar("_Floats", Rows, _Doubles)
 
 
 def _sums(metric: DistanceMetric, queries: _Floats, rows: _Floats) -> _Floats:

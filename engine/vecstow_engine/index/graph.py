@@ -15,13 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.groups import Groups
-from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows
+from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, Rows
 from vecstow_engine.index.hnsw import SPACES, Hnsw, hnsw_bytes
-from vecstow_engine.index.label_table import LabelTable
-from vecstow_engine.index.node_checks import NodeChecks
-from vecstow_engine.index.row_table import ROW_TABLE_BYTES, Hashes, RowTable
-from vecstow_engine.index.tail import Tail
+from vecstow_engine.index.nodes import ROW_TABLE_BYTES, Groups, Hashes, NodeChecks, RowTable
+from vecstow_engine.index.places import LabelTable, Tail
 from vecstow_engine.model.labels import slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric
@@ -53,14 +50,16 @@ class HnswGraph:
     """Approximate nearest neighbours of prepared rows (`exact.prepare`) under uint64 labels."""
 
     def __init__(
-        self, metric: DistanceMetric, dimension: int, config: IndexConfig, capacity: int = 0
+        self,
+        metric: DistanceMetric,
+        dimension: int,
+        config: IndexConfig,
+        capacity: int = 0,
+        loaded: Hnsw | None = None,
     ) -> None:
-        self._prepare_fields(metric, dimension, Hnsw(metric, dimension, config, capacity))
-
-    def _prepare_fields(self, metric: DistanceMetric, dimension: int, hnsw: Hnsw) -> None:
         self._metric = metric
         self._dimension = dimension
-        self._hnsw = hnsw
+        self._hnsw = Hnsw(metric, dimension, config, capacity) if loaded is None else loaded
         self._table = LabelTable()
         self._rows = RowTable(dimension)
         self._groups = Groups()
@@ -87,7 +86,10 @@ class HnswGraph:
         self.mark_deleted(self._table.occupants(labels))
         beyond = self._beyond(rows)
         self._insert(rows[~beyond], labels[~beyond], threads)
-        self._set_apart(rows[beyond], labels[beyond])
+        # hnswlib cannot measure the others, so they become nodes apart, under their own labels.
+        self._apart.add(rows[beyond], labels[beyond])
+        self._table.put(labels[beyond], _LIVE)
+        self._outside.update(labels[beyond].tolist())
 
     def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
         nodes, new, hashes, first = self._nodes_for(rows, labels)
@@ -100,12 +102,6 @@ class HnswGraph:
             self._join(labels[~new], nodes[~new])
             self._table.put(labels[~new], _LIVE)
         self._sweep_when_grown()
-
-    def _set_apart(self, rows: Rows, labels: Labels) -> None:
-        """Make rows that hnswlib cannot measure nodes apart, under their own labels."""
-        self._apart.add(rows, labels)
-        self._table.put(labels, _LIVE)
-        self._outside.update(labels.tolist())
 
     def _beyond(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Whether the float32 sums of squares that hnswlib computes of each row (n,) may overflow or vanish.
@@ -304,22 +300,11 @@ class HnswGraph:
 
     @classmethod
     def load(
-        cls,
-        path: str,
-        metric: DistanceMetric,
-        dimension: int,
-        config: IndexConfig,
-        element_count_max: int = 0,
+        cls, path: str, metric: DistanceMetric, dimension: int, config: IndexConfig, capacity: int
     ) -> HnswGraph:
-        """Return the graph saved at `path`, with room for `element_count_max` rows; hold the GIL.
-
-        The file must be verified before: damage in rows or links crashes the process. Raises DamagedFile when
-        its sizes contradict each other. The settings of the file win over `config`; `built_with` compares
-        them.
-        """
-        hnsw, content = Hnsw.load(path, metric, dimension, config, element_count_max)
-        graph = cls.__new__(cls)
-        graph._prepare_fields(metric, dimension, hnsw)
+        """Return the graph that `save` wrote; the parameters, rules and errors are those of `Hnsw.load`."""
+        hnsw, content = Hnsw.load(path, metric, dimension, config, capacity)
+        graph = cls(metric, dimension, config, loaded=hnsw)
         beyond = graph._beyond(content.rows)
         hnsw.hide(content.labels[beyond & ~content.deleted])
         live, outlived = _newest_of_slots(content.labels[~beyond & ~content.deleted])

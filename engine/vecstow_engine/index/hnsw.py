@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import hnswlib
@@ -17,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import NO_LABEL, Hits, Labels, Rows, ordered
-from vecstow_engine.index.snapshot_format import SnapshotContent, element_size, read_content
+from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, Rows, ordered
+from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
@@ -46,12 +48,27 @@ _ELEMENT_OVERHEAD_BYTES: Final = 48 + 48
 """Bytes per element besides its row: a mutex (40), level and list pointer; a node of hnswlib's label map."""
 _INDEX_OVERHEAD_BYTES: Final = 65_536 * 40
 """hnswlib's label mutexes, which each index has at any size."""
+_FILE_HEADER: Final = struct.Struct("<6QiI3QdQ")
+"""The beginning of hnswlib's file, which its level 0 follows.
+
+hnswlib does not report which labels are marked deleted. It also trusts the sizes in a file: with another
+dimension, it reads past the end of its memory. The file's header and level 0 answer both. Little-endian,
+written by hnswlib 0.8.0 (`HierarchicalNSW::saveIndex`):
+
+    8 * 6       offset of level 0 (0), capacity, elements, element bytes, label offset, data offset
+    4 + 4       greatest level (signed), entry point
+    8 * 5       links above level 0 (M), links at level 0 (2 M), M, level factor (double), ef_construction
+    elements *  u16 number of links, u16 flags (bit 0: deleted), 2 M * u32 links, d * f32 values, u64 label
+    then for each element u32 bytes of its links above level 0, and these links
+"""
+_DELETED: Final = 1
+_FLAGS_OFFSET: Final = 2
 
 
 def hnsw_bytes(rows: int, dimension: int, max_connections: int) -> int:
     """Return about how many bytes of memory nodes use, without memory that is only reserved."""
     links_above = (4 * max_connections + 20) // max(1, max_connections - 1)
-    element = element_size(max_connections, dimension) + _ELEMENT_OVERHEAD_BYTES + links_above
+    element = _element_bytes(max_connections, dimension) + _ELEMENT_OVERHEAD_BYTES + links_above
     return rows * element + _INDEX_OVERHEAD_BYTES
 
 
@@ -231,25 +248,62 @@ class Hnsw:
 
     @classmethod
     def load(
-        cls,
-        path: str,
-        metric: DistanceMetric,
-        dimension: int,
-        config: IndexConfig,
-        element_count_max: int = 0,
+        cls, path: str, metric: DistanceMetric, dimension: int, config: IndexConfig, capacity: int
     ) -> tuple[Hnsw, SnapshotContent]:
-        """Return the graph saved at `path`, with room for `element_count_max` rows; hold the GIL.
+        """Return the graph saved at `path`, with room for `capacity` rows, and its content; hold the GIL.
 
         The file must be verified before: damage in rows or links crashes the process. Raises DamagedFile when
         its sizes contradict each other. The settings of the file win over `config`; `built_with` compares
         them.
         """
-        content = read_content(path, dimension)
+        content = _read_content(path, dimension)
         if not len(content.labels):
             # hnswlib wrongly assumes that an empty loaded index has an entry point.
-            return cls(metric, dimension, config, element_count_max), content
+            return cls(metric, dimension, config, capacity), content
         graph = cls.__new__(cls)
         graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)
-        graph._index.load_index(path, max_elements=element_count_max)
+        graph._index.load_index(path, max_elements=capacity)
         graph._hidden = int(content.deleted.sum())
         return graph, content
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotContent:
+    """The settings, labels and rows of a saved graph."""
+
+    max_connections: int
+    ef_construction: int
+    labels: Labels
+    """Every label, deleted ones included, in the order of insertion."""
+    deleted: npt.NDArray[np.bool_]
+    """Whether each label is marked deleted."""
+    rows: Rows
+    """The rows (n, dimension) of the labels, mapped from the file."""
+
+
+def _read_content(path: str, dimension: int) -> SnapshotContent:
+    """Return the content of the graph saved at `path`; raise DamagedFile when its sizes are contradictory."""
+    with Path(path).open("rb") as file:
+        raw = file.read(_FILE_HEADER.size)
+    if len(raw) < _FILE_HEADER.size:
+        raise DamagedFile(f"{len(raw)} bytes; a saved graph has at least {_FILE_HEADER.size}", file=path)
+    level0, _, count, element_bytes, label_at, data_at, _, _, _, links, m, _, ef = _FILE_HEADER.unpack(raw)
+    size = _element_bytes(m, dimension)
+    if (level0, links, element_bytes, data_at, label_at) != (0, 2 * m, size, 4 + 8 * m, size - 8):
+        raise DamagedFile(
+            f"not a graph of {dimension} dimensions (M {m}, {element_bytes} bytes an element)", file=path
+        )
+    if Path(path).stat().st_size < _FILE_HEADER.size + count * (element_bytes + 4):
+        raise DamagedFile(f"too short for its {count} elements", file=path)
+    if count == 0:
+        none = np.empty((0, dimension), dtype=np.float32)
+        return SnapshotContent(m, ef, np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.bool_), none)
+    elements = np.memmap(path, np.uint8, "r", _FILE_HEADER.size, (count, element_bytes))
+    labels = np.ascontiguousarray(elements[:, label_at:]).view("<u8").astype(np.uint64).ravel()
+    deleted = (elements[:, _FLAGS_OFFSET] & _DELETED).astype(np.bool_)
+    return SnapshotContent(m, ef, labels, deleted, elements[:, data_at:label_at].view("<f4"))
+
+
+def _element_bytes(max_connections: int, dimension: int) -> int:
+    """Return the bytes of one element at level 0: counters, links, vector and label."""
+    return 4 + 2 * max_connections * 4 + 4 * dimension + 8

@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from vecstow_engine.index import exact, searching
+import numpy as np
+
+from vecstow_engine.index import exact
+from vecstow_engine.index.exact import Hits, Labels, Rows, merge
 from vecstow_engine.index.graph import HnswGraph, graph_bytes
-from vecstow_engine.index.graph_feeder import GraphFeeder
-from vecstow_engine.index.hits import Hits, Labels, Rows
-from vecstow_engine.index.label_table import LabelTable
-from vecstow_engine.index.state import BACKLOG, GRAPH, TAIL, Fetch, IndexState
-from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.index.places import BACKLOG, GRAPH, TAIL, LabelTable, row_bytes
+from vecstow_engine.index.state import Fetch, GraphFeeder, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 
 FLAT_ROWS_MAX: Final = 1000
 SLICE_ROWS_MAX: Final = 1024
+_FETCH_BYTES: Final = 8 * 1024 * 1024
+_COMPLETE_BYTES: Final = 1024 * 1024
+"""The bytes of rows that are read from hnswlib at a time: 6 ms with the GIL held."""
 
 
 class VectorIndex:
@@ -83,7 +86,7 @@ class VectorIndex:
         """
         self.searched_at = time.monotonic()
         prepared = exact.prepare(self._state.metric, queries)
-        return searching.search(self._state, prepared, k, ef, self._threads)
+        return _search(self._state, prepared, k, ef, self._threads)
 
     def advance(self, rows_max: int = SLICE_ROWS_MAX, threads: int | None = None) -> int:
         """Move one slice towards the graph; return the number of labels that it processed, 0 when all is
@@ -177,9 +180,7 @@ class VectorIndex:
     def deleted_share(self) -> float:
         """The share of deleted rows among the graph's rows, 0 to 1; a rebuild drops them."""
         state = self._state
-        with state.lock:
-            noted = state.removals_noted
-        if noted:  # These labels may share nodes with live ones.
+        if state.removed:  # These labels may share nodes with live ones.
             with state.turn, state.lock:
                 state.apply_removals()
         graph = state.graph
@@ -196,12 +197,6 @@ class VectorIndex:
         """The number of nodes that searches may miss: the graph does not lead to them, nor are they apart."""
         graph = self._state.graph
         return graph.unreached_count if graph is not None else 0
-
-    @property
-    def apart(self) -> int:
-        """The number of nodes apart, which are searched exactly."""
-        graph = self._state.graph
-        return graph.apart_count if graph is not None else 0
 
     @property
     def memory_bytes(self) -> int:
@@ -249,3 +244,61 @@ class VectorIndex:
 
     def _size(self, rows: int) -> int:
         return graph_bytes(rows, self._state.dimension, self._state.config.max_connections)
+
+
+def _search(state: IndexState, queries: Rows, k: int, ef: int, threads: int) -> Hits:
+    """Return the k nearest of each prepared query, padded. The caller holds no locks.
+
+    The graph is searched with the turn held. Tail and backlog are searched afterwards, in their state at the
+    search of the graph. A row that moves meanwhile is therefore neither missed nor found twice.
+    """
+    with state.turn:
+        with state.lock:
+            tail = state.tail.snapshot()
+            backlog = state.backlog.snapshot()
+            state.apply_removals()
+        graph = state.graph
+        hits = Hits.none(len(queries), k) if graph is None else graph.search(queries, k, ef, threads)
+        short = graph.short(hits) if graph is not None else ()
+        labels = graph.live_labels() if graph is not None and len(short) else None
+    if labels is not None:
+        completed = _search_graph_exactly(state, queries[short], k, labels)
+        hits.labels[short], hits.distances[short] = completed.labels, completed.distances
+    hits = tail.search(queries, k, hits)
+    for labels in backlog:
+        hits = _search_on_disk(state, queries, k, labels, hits)
+    return hits
+
+
+def _search_graph_exactly(state: IndexState, queries: Rows, k: int, labels: Labels) -> Hits:
+    """Search the graph's rows exactly, for queries that the graph did not lead far enough: slow, but never
+    wrong.
+
+    The turn is released between two parts, so that other threads wait for one part only.
+    """
+    hits = Hits.none(len(queries), k)
+    size = max(1, _COMPLETE_BYTES // (4 * state.dimension))
+    for start in range(0, len(labels), size):
+        with state.turn:
+            with state.lock:
+                state.apply_removals()
+            assert state.graph is not None
+            found = state.graph.search_among(queries, labels[start : start + size], k)
+        hits = merge(hits, found, k)
+    return hits
+
+
+def _search_on_disk(state: IndexState, queries: Rows, k: int, labels: Labels, hits: Hits) -> Hits:
+    """Merge `hits` with the rows of these labels, read from disk in blocks.
+
+    Some of the rows may be in the graph by now, but were not when it was searched.
+    """
+    block = max(1, _FETCH_BYTES // (4 * state.dimension))
+    for start in range(0, len(labels), block):
+        part = state.still_live(labels[start : start + block])
+        if len(part):
+            rows = exact.prepare(state.metric, state.fetch(part))
+            # A write may have reused the slot of a label that was removed before its row was read.
+            live = np.isin(part, state.still_live(part))
+            hits = exact.nearest(state.metric, queries, rows[live], part[live], k, hits)
+    return hits

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import NO_LABEL, Hits, merge
+from vecstow_engine.index.exact import NO_LABEL, Hits, merge
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.batch import Hit, SearchQuery
 from vecstow_engine.model.errors import VecstowError

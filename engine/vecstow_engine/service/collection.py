@@ -23,7 +23,7 @@ import structlog
 from numpy.typing import NDArray
 
 from vecstow_engine.index.graph import graph_bytes
-from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.index.places import row_bytes
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model import errors
 from vecstow_engine.model.errors import Conflict, NotFound, ReadOnly, Recovering, Unavailable

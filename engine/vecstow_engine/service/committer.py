@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.index.places import row_bytes
 from vecstow_engine.model.errors import Busy, DiskFull, VecstowError
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection

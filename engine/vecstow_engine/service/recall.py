@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import Labels, Rows
+from vecstow_engine.index.exact import Labels, Rows
 from vecstow_engine.service.collection import Collection
 
 SAMPLE_POINTS: Final = 1000

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.watched_turns import WatchedTurns
-from vecstow_engine.index.hits import NO_LABEL
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecstow_engine.index import exact
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL
-from vecstow_engine.index.row_table import RowTable
+from vecstow_engine.index.nodes import RowTable
 from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric

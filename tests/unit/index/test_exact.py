@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vecstow_engine.index import exact
-from vecstow_engine.index.hits import NO_LABEL
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.model.metrics import DistanceMetric
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]

@@ -5,8 +5,8 @@ import pytest
 
 from vecstow_engine.index import exact
 from vecstow_engine.index import hnsw as hnsw_module
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.index.hnsw import Hnsw
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.model.labels import make_labels

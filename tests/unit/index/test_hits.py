@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vecstow_engine.index.hits import NO_LABEL, Hits, merge
+from vecstow_engine.index.exact import NO_LABEL, Hits, merge
 from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vecstow_engine.index.label_table import NOWHERE, LabelTable
+from vecstow_engine.index.places import NOWHERE, LabelTable
 from vecstow_engine.model.labels import make_labels
 
 

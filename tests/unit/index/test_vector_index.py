@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vecstow_engine.index import exact, searching
+from vecstow_engine.index import exact, vector_index
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig
@@ -180,7 +180,7 @@ def test_a_graph_that_leads_to_too_few_rows_is_completed_exactly(metric, monkeyp
         return hits
 
     monkeypatch.setattr(HnswGraph, "search", reaching_four_for_the_second_query)
-    monkeypatch.setattr(searching, "_COMPLETE_BYTES", 4 * DIMENSION * 100)
+    monkeypatch.setattr(vector_index, "_COMPLETE_BYTES", 4 * DIMENSION * 100)
     found = vectors.search(ROWS[:2], 30, 200)
     rows = exact.prepare(metric, ROWS[20:900])
     expected = exact.nearest(metric, exact.prepare(metric, ROWS[:2]), rows, LABELS[20:900], 30)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecstow_engine.index import exact
+from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
-from vecstow_engine.index.hits import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.batch import SearchQuery, check_vectors
 from vecstow_engine.model.errors import InvalidInput

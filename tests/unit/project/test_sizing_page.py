@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vecstow_engine.index.graph import APART_BYTES_MAX, graph_bytes
-from vecstow_engine.index.tail import row_bytes
+from vecstow_engine.index.places import row_bytes
 from vecstow_engine.service.memory_plan import LIMIT_BYTES_MIN, MIB, parse_size, plan
 
 ROOT = Path(__file__).parents[3]

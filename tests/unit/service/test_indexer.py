@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.running_engine import wait_until
 from tests.waiting import SECONDS_MAX
-from vecstow_engine.index.slices import SliceMeter
+from vecstow_engine.index.turns import SliceMeter
 from vecstow_engine.model.errors import NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric

@@ -107,9 +107,9 @@ async def test_graph_that_is_searched_has_leisure_though_another_waits_each_time
 
 
 async def test_what_a_sample_left_out_is_checked_at_leisure(engine, monkeypatch):
-    from vecstow_engine.index import node_checks
+    from vecstow_engine.index import nodes
 
-    monkeypatch.setattr(node_checks, "SAMPLE_NODES", 100)
+    monkeypatch.setattr(nodes, "SAMPLE_NODES", 100)
     await engine.put(**points(ROWS))
     collection = engine.indexed()
     wait_until(lambda: collection.index.unchecked == 0)

@@ -1,10 +1,13 @@
-"""The number of rows in a slice, chosen so that the slice holds the graph for its permitted time."""
+"""The turn at the graph: a lock in the order of requests, and the number of rows of a slice that holds it."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 _ROWS_AT_FIRST: Final = 64
@@ -14,6 +17,39 @@ _STRETCH_MAX: Final = 10
 """The factor by which a slice may exceed its seconds where fewer rows would leave threads idle."""
 _WEIGHT: Final = 0.3
 """The weight of the newest measurement; insertion slows down only as slowly as the graph grows."""
+
+
+class FairLock:
+    """A mutual exclusion lock, first come, first served; used in a with block. Not reentrant.
+
+    With a plain `threading.Lock`, a thread that releases and requests again at once overtakes the waiting
+    threads: the mover of slices would starve searches. With this lock, a search waits for at most one slice,
+    and a slice waits for the searches that came before it.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            self._waiting.append(gate)
+        gate.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
 
 
 class SliceMeter:
