@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.address import Address
-from vecstow_engine.cli.options import DataOrNone, Json, KeyFile, UrlOrNone, choose_place
+from vecstow_engine.cli.options import Address, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_json, print_line, print_note
 from vecstow_engine.model.errors import Conflict, InvalidInput, VecstowError
 from vecstow_engine.model.manifest import ManagedBy, Manifest, manifest_document, parse_manifest

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.address import Address
-from vecstow_engine.cli.options import DataOrNone, Json, KeyFile, UrlOrNone, choose_place
+from vecstow_engine.cli.options import Address, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import counted, print_json, print_line, progress_bars
 from vecstow_engine.cli.repairing import ask_engine, repair_volume
 from vecstow_engine.model.names import check_collection_name

@@ -18,10 +18,9 @@ from vecstow_engine.cli.importing import import_command
 from vecstow_engine.cli.keys import keys_app
 from vecstow_engine.cli.listing import ls_command, show_command
 from vecstow_engine.cli.options import Json
-from vecstow_engine.cli.output import print_error, print_json, print_line
+from vecstow_engine.cli.output import flush_stdout, open_streams, print_error, print_json, print_line
 from vecstow_engine.cli.searching import search_command
 from vecstow_engine.cli.serving import serve_command
-from vecstow_engine.cli.streams import flush_stdout, open_streams
 from vecstow_engine.cli.upkeep import (
     backup_command,
     compact_command,

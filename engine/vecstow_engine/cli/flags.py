@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from vecstow_engine.model.errors import InvalidInput
 
 PREFIX: Final = "VECSTOW_"
 _METAVARS: Final = {"keys": "FILE", "memory_limit": "SIZE"}
+_TYPE_METAVARS: Final = {int: "N", float: "X", str: "TEXT", Path: "DIR", Path | None: "DIR"}
 _T = TypeVar("_T")
 
 
@@ -51,11 +52,19 @@ class Flag:
 
     def parameter(self) -> inspect.Parameter:
         """Return the command parameter from which typer makes this flag."""
-        low, high = self._bounds()
+        low = high = None
+        if self.field == "port":
+            low, high = 1, 65_535
+        elif self.annotation in (int, float):
+            # A limit of 0 would refuse every request.
+            low = int(self.annotation is int and self.field.endswith(("_max", "_threads")))
+        metavar = _METAVARS.get(self.field) or _TYPE_METAVARS.get(self.annotation)
         option = typer.Option(
-            self.option, envvar=self.variable, help=self.help, min=low, max=high, metavar=self._metavar()
+            self.option, envvar=self.variable, help=self.help, min=low, max=high, metavar=metavar
         )
-        default = inspect.Parameter.empty if self.required else self._none_or_default()
+        default = None if self.default is dataclasses.MISSING else self.default
+        if self.required:
+            default = inspect.Parameter.empty
         annotation = self.annotation if default is not None else self.annotation | None
         return inspect.Parameter(
             self.field,
@@ -64,27 +73,28 @@ class Flag:
             annotation=Annotated[annotation, option],
         )
 
-    def _none_or_default(self) -> object:
-        return None if self.default is dataclasses.MISSING else self.default
-
-    def _metavar(self) -> str | None:
-        if self.field in _METAVARS:
-            return _METAVARS[self.field]
-        names = {int: "N", float: "X", str: "TEXT", Path: "DIR", Path | None: "DIR"}
-        return names.get(self.annotation)
-
-    def _bounds(self) -> tuple[int | None, int | None]:
-        if self.field == "port":
-            return 1, 65_535
-        if self.annotation not in (int, float):
-            return None, None
-        # A limit of 0 would refuse every request.
-        return int(self.annotation is int and self.field.endswith(("_max", "_threads"))), None
-
 
 def flags(*kinds: type) -> list[Flag]:
     """Return the flags of settings classes and of the groups in them, in the order of the fields."""
-    return [flag for kind in kinds for flag in _flags_of(kind)]
+    found: list[Flag] = []
+    for kind in kinds:
+        hints, helps = get_type_hints(kind), _field_docstrings(kind)
+        for field in dataclasses.fields(kind):
+            if dataclasses.is_dataclass(hints[field.name]):
+                found += flags(hints[field.name])
+                continue
+            is_required = field.default is field.default_factory is dataclasses.MISSING
+            found.append(
+                Flag(
+                    field=field.name,
+                    group=(inspect.getdoc(kind) or "").partition("\n")[0],
+                    annotation=hints[field.name],
+                    default=field.default,
+                    required=is_required,
+                    help=helps.get(field.name, ""),
+                )
+            )
+    return found
 
 
 def takes_flags(wanted: Iterable[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -115,24 +125,6 @@ def gather(kind: type[_T], values: Mapping[str, Any]) -> _T:
     return kind(**chosen)
 
 
-def _flags_of(kind: type) -> Iterator[Flag]:
-    hints = get_type_hints(kind)
-    helps = _field_docstrings(kind)
-    group = inspect.getdoc(kind) or ""
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _flags_of(hints[field.name])
-            continue
-        yield Flag(
-            field=field.name,
-            group=group.splitlines()[0] if group else "",
-            annotation=hints[field.name],
-            default=field.default,
-            required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-            help=helps.get(field.name, ""),
-        )
-
-
 def _field_docstrings(kind: type) -> dict[str, str]:
     """Return the string below each field, read from the source: Python does not keep it elsewhere."""
     try:
@@ -143,12 +135,8 @@ def _field_docstrings(kind: type) -> dict[str, str]:
         node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     )
     found = {}
-    for field, below in pairwise(body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(below.value.value).split())
+    for pair in pairwise(body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                found[name] = " ".join(str(text).split())
     return found

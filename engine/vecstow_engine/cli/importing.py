@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from vecstow_engine.cli.address import Address, address
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url, address
 from vecstow_engine.cli.output import print_json, print_line
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name
-
-if TYPE_CHECKING:
-    from vecstow_engine.cli.rows import Source
-
 
 File = Annotated[
     Path | None,
@@ -79,59 +74,32 @@ def import_command(
     check_collection_name(name)
     engine = address(url, key_file)
     if orphan is not None and file is None:
-        _import_orphan(engine, name, orphan, dimension, metric, vector_type, as_json)
+        if dimension is None or metric is None:
+            raise typer.BadParameter("--orphan needs --dimension and --metric")
+        wanted = {
+            "orphaned_path": orphan,
+            "collection_name": name,
+            "dimension": dimension,
+            "distance_metric": metric.value,
+            "vector_type": vector_type.value,
+        }
+        from vecstow_engine.cli.client import Client
+
+        with Client(engine.url, key=engine.key) as client:
+            answer = client.post("collections", "import", document=wanted)
+        summary = f"{answer['name']}: {answer['message']}"
     elif file is not None and orphan is None:
+        from vecstow_engine.cli.client import Client
+        from vecstow_engine.cli.ingest import send_rows
         from vecstow_engine.cli.rows import open_source
 
         source = open_source(file, payload, ids, None if number_rows else id_field)
-        _import_rows(engine, name, source, batch, resume, patience, as_json)
+        with Client(engine.url, key=engine.key, patience_seconds=patience) as client:
+            report = send_rows(client, name, source, rows=batch, resume=resume)
+        answer, summary = report.document(), report.summary()
     else:
         raise typer.BadParameter("give either FILE.npy or --orphan PATH")
-
-
-def _import_rows(
-    engine: Address,
-    name: str,
-    source: Source,
-    rows: int,
-    resume: bool,
-    patience_seconds: float,
-    as_json: bool,
-) -> None:
-    from vecstow_engine.cli.client import Client
-    from vecstow_engine.cli.ingest import send_rows
-
-    with Client(engine.url, key=engine.key, patience_seconds=patience_seconds) as client:
-        report = send_rows(client, name, source, rows=rows, resume=resume)
-    if as_json:
-        print_json(report.document())
-    else:
-        print_line(report.summary())
-
-
-def _import_orphan(
-    engine: Address,
-    name: str,
-    path: str,
-    dimension: int | None,
-    metric: DistanceMetric | None,
-    vector_type: VectorType,
-    as_json: bool,
-) -> None:
-    if dimension is None or metric is None:
-        raise typer.BadParameter("--orphan needs --dimension and --metric")
-    from vecstow_engine.cli.client import Client
-
-    wanted = {
-        "orphaned_path": path,
-        "collection_name": name,
-        "dimension": dimension,
-        "distance_metric": metric.value,
-        "vector_type": vector_type.value,
-    }
-    with Client(engine.url, key=engine.key) as client:
-        answer = client.post("collections", "import", document=wanted)
     if as_json:
         print_json(answer)
     else:
-        print_line(f"{answer['name']}: {answer['message']}")
+        print_line(summary)

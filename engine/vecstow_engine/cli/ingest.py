@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from vecstow_engine.cli.client import Client, RequestRefused
 from vecstow_engine.cli.output import console, counted, print_note
 from vecstow_engine.cli.rows import Batch, Source, batch_rows, batches, ids
 from vecstow_engine.model.errors import Conflict, InvalidInput, TooLarge, VecstowError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 GET_POINTS: Final = 100
 GET_VALUES: Final = 100_000
@@ -79,25 +76,12 @@ class Report:
         )
 
 
-def hashes(ids: Iterable[str]) -> np.ndarray:
+def _hashes(ids: Iterable[str]) -> np.ndarray:
     """Return a hash of each id, int64 (n,): 8 bytes a row for ids of any length.
 
     Two of 10 million different ids share a hash with a probability of 3 in a million.
     """
     return np.fromiter(map(hash, ids), np.int64)
-
-
-def count_repeated(hashed: np.ndarray) -> int:
-    """Return the number of different ids that occur more than once."""
-    _, counts = np.unique(hashed, return_counts=True)
-    return int(np.count_nonzero(counts > 1))
-
-
-def first_rows(hashed: np.ndarray) -> np.ndarray:
-    """Return for each row whether it is the first with its id, bool (n,)."""
-    is_first = np.zeros(len(hashed), bool)
-    is_first[np.unique(hashed, return_index=True)[1]] = True
-    return is_first
 
 
 def send_rows(client: Client, collection: str, source: Source, *, rows: int, resume: bool) -> Report:
@@ -112,20 +96,28 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
     report, hashed = Report(collection, rows=len(source)), np.zeros(len(source), np.int64)
     rows = batch_rows(source.dimension, rows)
     if resume:
-        hashed = hashes(ids(source))
-        report.skipped = _stored_rows(client, collection, source, rows, first_rows(hashed))
+        hashed = _hashes(ids(source))
+        is_first = np.zeros(len(hashed), bool)
+        is_first[np.unique(hashed, return_index=True)[1]] = True
+        report.skipped = _stored_rows(client, collection, source, rows, is_first)
     try:
         with _progress(len(source)) as advance:
             advance(report.skipped)
             started = time.perf_counter()
             for batch, body in _ahead((b, b.body()) for b in batches(source, rows, report.skipped)):
                 _send(client, collection, source, batch, body)
-                hashed[batch.start : batch.start + len(batch.ids)] = hashes(batch.ids)
+                hashed[batch.start : batch.start + len(batch.ids)] = _hashes(batch.ids)
                 report.acknowledged += len(batch.ids)
                 report.seconds = time.perf_counter() - started
                 uid = uid or _uid_of(client, collection)
                 advance(len(batch.ids))
-        _refuse_replaced(client, collection, uid)
+        if _uid_of(client, collection) != uid:
+            raise Conflict(
+                f"collection {collection!r} was dropped and created again during the import: "
+                "the one that is served now has a part of the rows",
+                collection=collection,
+                hint="import the whole file again, without --resume",
+            )
     except KeyboardInterrupt:
         print_note(
             f"interrupted; {report.done:,} of {report.rows:,} rows were acknowledged. "
@@ -138,7 +130,8 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
             f"{report.done:,} of {report.rows:,} rows are in; {first}--resume goes on from there"
         )
         raise
-    report.repeated_ids = count_repeated(hashed)
+    _, counts = np.unique(hashed, return_counts=True)
+    report.repeated_ids = int(np.count_nonzero(counts > 1))
     return report
 
 
@@ -165,16 +158,6 @@ def _check_dimension(client: Client, collection: str, source: Source) -> str | N
 def _uid_of(client: Client, collection: str) -> str | None:
     uid: str | None = client.get("collections", collection)["collection_uid"]
     return uid
-
-
-def _refuse_replaced(client: Client, collection: str, uid: str | None) -> None:
-    """Raise Conflict when the collection was replaced by another one of the same name during the import."""
-    if _uid_of(client, collection) != uid:
-        raise Conflict(
-            f"collection {collection!r} was dropped and created again during the import: "
-            "the one that is served now has a part of the rows",
-            collection=collection, hint="import the whole file again, without --resume",
-        )  # fmt: skip
 
 
 def _send(client: Client, collection: str, source: Source, batch: Batch, body: bytes) -> None:
@@ -243,25 +226,23 @@ def _ahead(items: Iterator[tuple[Batch, bytes]]) -> Iterator[tuple[Batch, bytes]
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and remaining time on stderr, if that is a terminal; yield its function."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TimeRemainingColumn,
+    )
 
-    out = console(stderr=True)
-    bar: Progress = Progress(
-        BarColumn(), MofNCompleteColumn(), _rate_column(), TimeRemainingColumn(),
-        console=out, disable=not out.is_terminal, transient=True,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("rows", total=total)
-        yield lambda rows: bar.advance(task, rows)
-
-
-def _rate_column() -> Any:
-    from rich.progress import Task, TextColumn
-
-    class Rate(TextColumn):
+    class Rate(ProgressColumn):
         """The recent rate in rows per second."""
 
-        def render(self, task: Task) -> Any:
+        def render(self, task: Task) -> str:
             return f"{task.speed or 0:,.0f} vectors/s"
 
-    return Rate("")
+    out = console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
+    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as bar:
+        task = bar.add_task("rows", total=total)
+        yield lambda rows: bar.advance(task, rows)

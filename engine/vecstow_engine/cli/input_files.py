@@ -43,8 +43,8 @@ class InputFileError(InvalidInput):
         super().__init__(f"{file} {problem}" if line is None else f"{file} line {line} {problem}", hint=hint)
 
 
-def check_regular(file: Path) -> Path:
-    """Return `file`. Raise InputFileError unless it is a regular file, which can be mapped and read twice."""
+def check_regular(file: Path) -> None:
+    """Raise InputFileError unless `file` is a regular file, which can be mapped and read twice."""
     with _reading(file):
         mode = file.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -55,13 +55,12 @@ def check_regular(file: Path) -> Path:
             "is no regular file, but a pipe or a device",
             hint="it is read more than once: copy it to a file",
         )
-    return file
 
 
 def read_text(file: Path, bytes_max: int) -> str:
     """Return the whole text of a small file, or of stdin (`-`). Raises InputFileError and TooLarge."""
     name = "stdin" if file == STDIN else str(file)
-    return decode(read_bytes(file, bytes_max, name), name, line=1)
+    return _decode(read_bytes(file, bytes_max, name), name, line=1)
 
 
 def read_bytes(file: Path, bytes_max: int, name: str) -> bytes:
@@ -83,7 +82,7 @@ def read_bytes(file: Path, bytes_max: int, name: str) -> bytes:
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line, without the line end. Raises InputFileError."""
     for number, line in enumerate(_raw_lines(file), start=1):
-        yield number, decode(line, file, line=number).rstrip("\r\n")
+        yield number, _decode(line, file, line=number).rstrip("\r\n")
 
 
 def count_lines(file: Path) -> int:
@@ -91,7 +90,7 @@ def count_lines(file: Path) -> int:
     return sum(1 for _ in _raw_lines(file))
 
 
-def decode(raw: bytes, file: Path | str, *, line: int) -> str:
+def _decode(raw: bytes, file: Path | str, *, line: int) -> str:
     """Return `raw`, which begins at `line` of the file, as text. Raises InputFileError for invalid UTF-8."""
     if line == 1:
         _refuse_other_marks(raw, file)

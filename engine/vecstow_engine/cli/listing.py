@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.address import Address
-from vecstow_engine.cli.options import Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
+from vecstow_engine.cli.options import Address, Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
 from vecstow_engine.model.names import check_collection_name
 

@@ -1,15 +1,21 @@
-"""The options that several commands share, and the choice of a volume or an engine."""
+"""The options that several commands share: they name a volume, or an engine and the key to ask with."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from vecstow_engine.cli.address import Address, address
-from vecstow_engine.model.key_source import KEY_FILE_VARIABLE, KEY_VARIABLE
+from vecstow_engine.cli.input_files import read_bytes
+from vecstow_engine.model.key_source import (
+    KEY_FILE_BYTES_MAX,
+    KEY_FILE_VARIABLE,
+    KEY_VARIABLE,
+    find_key_source,
+)
 
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 
@@ -39,6 +45,25 @@ KeyFile = Annotated[
     ),
 ]
 Collection = Annotated[str, typer.Argument(metavar="NAME", help="The collection.", show_default=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An engine, as the user named it."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+
+
+def address(url: str, key_file: Path | None) -> Address:
+    """Return the engine at `url`, with the key of `key_file` or of the environment; raise InvalidInput.
+
+    Raises InvalidInput. A key is never an argument, because every user of the machine can read arguments.
+    """
+    source = find_key_source(key_file, os.environ)
+    if source is None:
+        return Address(url)
+    return Address(url, source.key(lambda file: read_bytes(file, KEY_FILE_BYTES_MAX, source.name)))
 
 
 def choose_place(data: Path | None, url: str | None, key_file: Path | None) -> Path | Address:

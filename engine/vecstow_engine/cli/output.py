@@ -1,8 +1,10 @@
-"""The output of commands: tables and lines for people, one JSON document for programs, errors on stderr."""
+"""The standard streams, and the output of commands: for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,36 @@ if TYPE_CHECKING:
 LAST_COLUMN_WIDTH_MIN: Final = 10
 PIPE_WIDTH: Final = 4096
 """Width of a table without a terminal, in characters: nothing is cut for `grep` and `awk`."""
+_STREAM_MODES: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}
+"""The mode of each standard stream, in the order of the file descriptors."""
+
+
+def open_streams() -> None:
+    """Open the null device for each stream that the caller closed, and let stdout print any text.
+
+    Otherwise a file of the volume would get the free descriptor, and everything that is printed.
+    """
+    for number, (name, mode) in enumerate(_STREAM_MODES.items()):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this stream's
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_stdout() -> None:
+    """Write the buffered text. Raises OSError, after which nothing more is printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python flushes again when it ends, and would report the error a second time.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        raise
 
 
 def print_json(document: object) -> None:

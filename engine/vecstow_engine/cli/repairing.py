@@ -12,8 +12,8 @@ from vecstow_engine.cli.output import counted, print_json, print_line, progress_
 from vecstow_engine.model.errors import VecstowError
 
 if TYPE_CHECKING:
-    from vecstow_engine.cli.address import Address
     from vecstow_engine.cli.client import Client
+    from vecstow_engine.cli.options import Address
 
 LOSSES_PRINTED_MAX: Final = 20
 WATCH_SECONDS: Final = 0.5

@@ -5,6 +5,7 @@ Vectors are mapped, not loaded, and payloads are read line by line, so a file ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,17 +16,80 @@ import msgspec
 import numpy as np
 
 from vecstow_engine.api.repeated_keys import check_text
-from vecstow_engine.cli.input_files import InputFileError, count_lines, lines
-from vecstow_engine.cli.vector_files import as_float32, open_vectors
+from vecstow_engine.cli.input_files import GZIP, InputFileError, check_regular, count_lines, lines
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.names import check_point_id
 from vecstow_engine.model.payloads import encode_payload
 
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of vectors in one request, well below the engine's limit of a body."""
+MAGIC_PREFIX: Final = b"\x93NUMPY"
+_ARCHIVE: Final = b"PK\x03\x04"
 
 _decode = msgspec.json.Decoder()
 _encode = msgspec.msgpack.Encoder()
+
+
+def open_vectors(npy: Path) -> np.ndarray:
+    """Return the array of a .npy file, memory-mapped: (n, d) of float16, float32 or float64.
+
+    Raises InputFileError for a file that cannot be mapped, WrongShape for another array.
+    """
+    check_regular(npy)
+    try:
+        with np.errstate(over="raise"):
+            array = np.lib.format.open_memmap(npy, mode="r")
+    except OSError as error:
+        raise InputFileError(npy, f"cannot be read: {error.strerror or error}") from error
+    except Exception as broken:  # NumPy evaluates a header as a Python literal: it may fail in any way.
+        raise InputFileError(npy, _explained(npy, broken)) from broken
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (2, 4, 8):
+        raise WrongShape(f"{npy} has dtype {array.dtype}; it must be float16, float32 or float64")
+    if array.ndim != 2 or 0 in array.shape:
+        raise WrongShape(
+            f"{npy} has shape {array.shape}; it must be an array of rows and columns, none of them empty"
+        )
+    return array
+
+
+def as_float32(rows: np.ndarray) -> np.ndarray:
+    """Return rows as little-endian float32, C order.
+
+    A value beyond float32 becomes infinite; a later check refuses it.
+    """
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, dtype="<f4")
+
+
+def _explained(npy: Path, broken: Exception) -> str:
+    """Return the problem of the file, in the user's terms if the cause is known."""
+    with npy.open("rb") as file:
+        beginning = file.read(len(MAGIC_PREFIX))
+    if not beginning:
+        return "is empty"
+    if beginning.startswith(_ARCHIVE):
+        return "is an archive of arrays (.npz); save one array alone with numpy.save"
+    if beginning.startswith(GZIP):
+        return f"is compressed with gzip; vectors are read from a plain .npy file: gunzip {npy}"
+    if beginning[:1] in (b"{", b"["):
+        return "is JSON; vectors come as .npy (numpy.save writes it), and --payload takes JSON lines"
+    if beginning != MAGIC_PREFIX:
+        return "is no .npy file; vectors come as .npy, as numpy.save writes it"
+    if "Python objects" in str(broken):
+        return "holds Python objects; it must hold float16, float32 or float64"
+    if "mmap length" in str(broken):
+        return f"is cut off: it has {npy.stat().st_size:,} bytes, but its header says {_bytes_of(npy):,}"
+    return f"is no .npy file that can be mapped: {str(broken)[:200] or type(broken).__name__}"
+
+
+def _bytes_of(npy: Path) -> int:
+    """Return the length in bytes that the header, which is valid, requires."""
+    with npy.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format
+        read_header = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        return file.tell() + math.prod(shape) * dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +181,23 @@ def ids(source: Source) -> Iterator[str]:
 
 def _points(source: Source) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the id and the payload of each row, in order."""
-    given = None if source.ids_file is None else _ids(source.ids_file)
-    payloads = None if source.payload_file is None else _payloads(source.payload_file)
+    ids_file, payload_file = source.ids_file, source.payload_file
+    given = (
+        None
+        if ids_file is None
+        else (check_point_id(line, f"{ids_file} line {number}: id") for number, line in lines(ids_file))
+    )
+    payloads = (
+        None
+        if payload_file is None
+        else (_payload(line, payload_file, number) for number, line in lines(payload_file))
+    )
     for row in range(len(source)):
         payload = None if payloads is None else next(payloads)
         if given is not None:
             yield next(given), payload
         elif payload is not None and source.id_field is not None:
-            yield _take_id(payload, source.id_field, f"{source.payload_file} line {row + 1}"), payload
+            yield _take_id(payload, source.id_field, f"{payload_file} line {row + 1}"), payload
         else:
             yield str(row), payload
 
@@ -136,16 +209,6 @@ def _take_id(payload: dict[str, Any], field: str, where: str) -> str:
             hint="name the field with --id-field, bring ids with --ids FILE, or use --number-rows",
         )
     return check_point_id(payload.pop(field), f"{where}: {field}")
-
-
-def _ids(file: Path) -> Iterator[str]:
-    for number, line in lines(file):
-        yield check_point_id(line, f"{file} line {number}: id")
-
-
-def _payloads(file: Path) -> Iterator[dict[str, Any]]:
-    for number, line in lines(file):
-        yield _payload(line, file, number)
 
 
 def _payload(line: str, file: Path, number: int) -> dict[str, Any]:

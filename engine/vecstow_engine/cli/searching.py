@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from vecstow_engine.cli.address import address
 from vecstow_engine.cli.input_files import STDIN, read_text
-from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url
+from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url, address
 from vecstow_engine.cli.output import print_json, print_table
 from vecstow_engine.model.errors import InvalidInput, NotFound
 from vecstow_engine.model.names import check_collection_name
@@ -117,7 +116,7 @@ def _filter(text: str) -> Any:
 
 
 def _row(npy: Path, row: int) -> list[float]:
-    from vecstow_engine.cli.vector_files import as_float32, open_vectors
+    from vecstow_engine.cli.rows import as_float32, open_vectors
 
     rows = open_vectors(npy)
     if row >= len(rows):

@@ -13,15 +13,16 @@ from typing import Annotated, Final
 
 import typer
 
-from vecstow_engine.cli.address import Address, address
 from vecstow_engine.cli.options import (
     URL_DEFAULT,
+    Address,
     Collection,
     DataOrNone,
     Json,
     KeyFile,
     Url,
     UrlOrNone,
+    address,
     choose_place,
 )
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_note

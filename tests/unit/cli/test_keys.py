@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.test_client import scripted
-from vecstow_engine.cli.address import address
 from vecstow_engine.cli.client import Client, RequestRefused
+from vecstow_engine.cli.options import address
 from vecstow_engine.cli.serving import KeySettings, _keys
 from vecstow_engine.model.errors import InvalidInput, TooLarge
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from vecstow_engine.cli.input_files import InputFileError
-from vecstow_engine.cli.rows import BATCH_BYTES_MAX, batch_rows, batches, open_source
-from vecstow_engine.cli.vector_files import open_vectors
+from vecstow_engine.cli.rows import BATCH_BYTES_MAX, batch_rows, batches, open_source, open_vectors
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 
 
