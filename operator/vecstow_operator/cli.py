@@ -98,8 +98,8 @@ def sidecar(
     """Write the manifests on the volume of one engine pod."""
     from vecstow_engine.storage.layout import Layout
     from vecstow_operator.sidecar.collection_folders import CollectionFolders
-    from vecstow_operator.sidecar.engine_client import EngineClient
     from vecstow_operator.sidecar.reconciler import SidecarReconciler
+    from vecstow_operator.sidecar.reports import EngineClient
 
     _configure_logging(log_format)
     cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()

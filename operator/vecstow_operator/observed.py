@@ -1,7 +1,8 @@
-"""One `VectorCollection` of the API server: the fields that decisions need, and no more."""
+"""One `VectorCollection` of the API server, as decisions see it, and reports on it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, DeletionPolicy, parse_resource
-from vecstow_operator.vocabulary import FINALIZER, Annotation
+from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -118,6 +119,41 @@ class Observed:
     def may_replace(self, collection: str) -> bool:
         """Whether the collection with this mark (`sidecar.decision.mark_of`) may be dropped for it."""
         return self.annotations.get(Annotation.REPLACE) == collection
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A fact about one resource. The manager reads the sidecar's reports in the state of the engine."""
+
+    collection: str
+    resource_uid: str
+    reason: Reason
+    message: str
+    hint: str | None = None
+    """The command that helps."""
+
+    @property
+    def text(self) -> str:
+        """The message of a condition."""
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+    def document(self) -> dict[str, str | None]:
+        """Return the report as JSON."""
+        return dataclasses.asdict(self) | {"reason": self.reason.value}
+
+
+def report_on(resource: Observed, reason: Reason, message: str, hint: str | None = None) -> Report:
+    """Return a report on this resource."""
+    return Report(resource.collection_name, resource.uid, reason, message, hint)
+
+
+def parse_report(document: Mapping[str, Any]) -> Report:
+    """Return a report from JSON. A reason of a newer sidecar becomes part of the message."""
+    reason, message = document["reason"], str(document["message"])
+    if reason not in set(Reason):
+        reason, message = Reason.UNKNOWN, f"{reason}: {message}"
+    uid, hint = str(document["resource_uid"]), document.get("hint")
+    return Report(str(document["collection"]), uid, Reason(reason), message, hint)
 
 
 def observed(document: Mapping[str, Any]) -> Observed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.declared import HAD, claim, engine_of, pod, row_of
+from tests.unit.declared import HAD, claim, engine_of, pod, state_of
 from vecstow_operator.manager import status
 from vecstow_operator.manager.assessment import assess
 
@@ -41,7 +41,7 @@ def lua(value: Any) -> str:
 def served(state: str = "ready", generation: int = 1, **spec: Any) -> dict[str, Any]:
     """A resource with the status that the manager writes when an engine's row is in that state."""
     resource = claim(status=HAD, **spec)
-    engine = engine_of(pod(row_of(resource, state=state)))
+    engine = engine_of(pod(state_of(resource, state=state)))
     built = status.build(resource, assess(resource, engine), HAD, NOW)
     return {"metadata": {"name": "notes", "generation": generation}, "status": built}
 

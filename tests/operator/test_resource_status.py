@@ -13,12 +13,12 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.declaring import Document, Resources, declaring
 from tests.operator.site import collection
-from tests.unit.declared import OTHER_UID, engine_of, pod, row_of
+from tests.unit.declared import OTHER_UID, engine_of, pod, state_of
 from vecstow_operator.kube import Away, Changed, Cluster
 from vecstow_operator.manager import status
 from vecstow_operator.manager.assessment import assess
-from vecstow_operator.manager.engines import EnginePod, EngineView, SidecarReport
-from vecstow_operator.observed import Observed, observed
+from vecstow_operator.manager.engines import EnginePod, EngineView
+from vecstow_operator.observed import Observed, observed, report_on
 from vecstow_operator.vocabulary import Condition, Reason
 
 NOW = "2026-01-01T00:00:00Z"
@@ -28,8 +28,12 @@ ORDERS = 40
 
 def telling(reason: Reason) -> Callable[[Observed], EngineView]:
     """An engine whose sidecar found that."""
-    told = SidecarReport(reason, "so it is", "do this")
-    return lambda resource: engine_of(pod(row_of(resource), reports={resource.uid: (told,)}))
+
+    def view(resource: Observed) -> EngineView:
+        told = report_on(resource, reason, "so it is", "do this")
+        return engine_of(pod(state_of(resource), reports={resource.uid: (told,)}))
+
+    return view
 
 
 VIEWS: dict[str, Callable[[Observed], EngineView]] = {
@@ -37,14 +41,14 @@ VIEWS: dict[str, Callable[[Observed], EngineView]] = {
     "scaled to zero": lambda r: engine_of(wanted_pods=0),
     "unreachable": lambda r: engine_of(EnginePod("vecstow-0", "p-1", problem="refused")),
     "not there yet": lambda r: engine_of(pod()),
-    "empty": lambda r: engine_of(pod(row_of(r, collection_uid=None, vector_count=0, indexed=0))),
-    "serving": lambda r: engine_of(pod(row_of(r))),
-    "indexing": lambda r: engine_of(pod(row_of(r, vector_count=1000))),
-    "degraded": lambda r: engine_of(pod(row_of(r, state="degraded", reason="1 point is withheld"))),
-    "two pods": lambda r: engine_of(pod(row_of(r)), pod(row_of(r), name="vecstow-1")),
-    "another pod": lambda r: engine_of(pod(row_of(r), name="vecstow-1")),
-    "another incarnation": lambda r: engine_of(pod(row_of(r, collection_uid=OTHER_UID))),
-    "long words": lambda r: engine_of(pod(row_of(r, state="quarantined", reason="é" * 100_000))),
+    "empty": lambda r: engine_of(pod(state_of(r, collection_uid=None, vector_count=0, indexed=0))),
+    "serving": lambda r: engine_of(pod(state_of(r))),
+    "indexing": lambda r: engine_of(pod(state_of(r, vector_count=1000))),
+    "degraded": lambda r: engine_of(pod(state_of(r, state="degraded", reason="1 point is withheld"))),
+    "two pods": lambda r: engine_of(pod(state_of(r)), pod(state_of(r), name="vecstow-1")),
+    "another pod": lambda r: engine_of(pod(state_of(r), name="vecstow-1")),
+    "another incarnation": lambda r: engine_of(pod(state_of(r, collection_uid=OTHER_UID))),
+    "long words": lambda r: engine_of(pod(state_of(r, state="quarantined", reason="é" * 100_000))),
     "in conflict": telling(Reason.CONFLICT),
     "without the data": telling(Reason.DATA_MISSING),
 }

@@ -7,9 +7,9 @@ from typing import Any
 
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
-from vecstow_operator.manager.engines import EnginePod, EngineState, EngineView, Row
-from vecstow_operator.observed import Observed, observed
-from vecstow_operator.vocabulary import FINALIZER
+from vecstow_operator.manager.engines import CollectionState, EnginePod, EngineState, EngineView
+from vecstow_operator.observed import Observed, Report, observed, report_on
+from vecstow_operator.vocabulary import FINALIZER, Reason
 
 UID = "0123456789abcdef" * 2
 """Of a collection's data."""
@@ -60,6 +60,11 @@ def claim(name: str = "notes", uid: str = "r-1", **fields: Any) -> Observed:
     return observed(document(name, uid, **fields))
 
 
+def report(reason: Reason, message: str, hint: str | None = None, uid: str = "r-1") -> Report:
+    """What the sidecar reports on the resource `notes` of that uid."""
+    return report_on(claim(uid=uid), reason, message, hint)
+
+
 def manifest_of(resource: Observed, collection_uid: str | None = None) -> Manifest:
     """What the sidecar writes for it."""
     assert isinstance(resource.declared, CollectionResource)
@@ -67,7 +72,7 @@ def manifest_of(resource: Observed, collection_uid: str | None = None) -> Manife
     return dataclasses.replace(manifest, collection_uid=collection_uid)
 
 
-def row_of(resource: Observed, **changes: Any) -> Row:
+def state_of(resource: Observed, **changes: Any) -> CollectionState:
     """What an engine says that serves it."""
     values: dict[str, Any] = {
         "name": resource.collection_name,
@@ -78,12 +83,13 @@ def row_of(resource: Observed, **changes: Any) -> Row:
         "vector_count": 7,
         "indexed": 7,
     }
-    return Row(**(values | changes))
+    return CollectionState(**(values | changes))
 
 
-def pod(*rows: Row, name: str = "vecstow-0", **state: Any) -> EnginePod:
-    """An engine pod that answers with these rows."""
-    values: dict[str, Any] = {"volume_id": VOLUME, "rows": {row.name: row for row in rows}, "reports": {}}
+def pod(*collections: CollectionState, name: str = "vecstow-0", **state: Any) -> EnginePod:
+    """An engine pod that answers with these collections."""
+    named = {each.name: each for each in collections}
+    values: dict[str, Any] = {"volume_id": VOLUME, "collections": named, "reports": {}}
     return EnginePod(name, f"uid of {name}", EngineState(**(values | state)))
 
 

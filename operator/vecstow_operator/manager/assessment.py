@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from vecstow_operator.manager.engines import EnginePod, EngineView, Row, SidecarReport
-from vecstow_operator.observed import Known, Loss, Observed
+from vecstow_operator.manager.engines import CollectionState, EnginePod, EngineView
+from vecstow_operator.observed import Known, Loss, Observed, Report, report_on
 from vecstow_operator.vocabulary import Annotation, Reason
 
 FROM_SIDECAR: Final = (
-    Reason.CONFLICT, Reason.INVALID, Reason.NEWER_FORMAT, Reason.STORAGE_FAILED, Reason.DATA_MISSING,
+    Reason.CONFLICT,
+    Reason.INVALID,
+    Reason.NEWER_FORMAT,
+    Reason.STORAGE_FAILED,
+    Reason.DATA_MISSING,
     Reason.VOLUME_REPLACED,
-)  # fmt: skip
-"""Findings that keep a collection from being ready, the gravest first."""
+)
+"""Reports that keep a collection from being ready, the gravest first."""
 QUARANTINED_STATE: Final = "quarantined"
 FROM_STATE: Final = {
     "recovering": Reason.RECOVERING,
@@ -48,10 +52,10 @@ class Assessment:
     reason: Reason
     """SERVED, or the reason why the resource is not Ready."""
     message: str
-    degraded: SidecarReport | None = None
+    degraded: Report | None = None
     indexing: str | None = None
     """The progress of the graph, while it is being built and searches go on."""
-    replaced: SidecarReport | None = None
+    replaced: Report | None = None
     """The collection that this resource replaced, while it still has the annotation."""
     reverted: tuple[str, ...] = ()
     """Drift that the sidecar has reverted lately."""
@@ -70,22 +74,22 @@ def assess(resource: Observed, engine: EngineView) -> Assessment:
 
     Further pods only degrade the resource: data on their volumes takes nothing from clients.
     """
-    rows = [(pod, _own_row(resource, pod)) for pod in engine.serving]
-    reason, message = next(_objections(resource, engine, rows), (Reason.SERVED, f"served by {engine.name}"))
-    confirmed = bool(rows) and all(_is_confirmed(resource, row) for _, row in rows)
-    known = _known(resource, rows) if confirmed or resource.is_paused else resource.known
+    pairs = [(pod, _own_collection(resource, pod)) for pod in engine.serving]
+    reason, message = next(_objections(resource, engine, pairs), (Reason.SERVED, f"served by {engine.name}"))
+    confirmed = bool(pairs) and all(_is_confirmed(resource, own) for _, own in pairs)
+    known = _known(resource, pairs) if confirmed or resource.is_paused else resource.known
     return Assessment(
         reason=reason,
         message=message,
-        degraded=next(_degradations(resource, engine, rows, known.loss), None),
-        indexing=next(_indexing(rows), None),
-        replaced=next(_reports(resource, rows, (Reason.REPLACED,)), None),
-        reverted=tuple(report.text for report in _reports(resource, rows, (Reason.DRIFT_REVERTED,))),
+        degraded=next(_degradations(resource, engine, pairs, known.loss), None),
+        indexing=next(_indexing(pairs), None),
+        replaced=next(_reports(resource, pairs, (Reason.REPLACED,)), None),
+        reverted=tuple(report.text for report in _reports(resource, pairs, (Reason.DRIFT_REVERTED,))),
         is_confirmed=confirmed,
         known=known,
-        replicas=tuple(_replica(pod, _own_row(resource, pod)) for pod in engine.pods),
-        is_answered=all(pod.state is not None for pod, _ in rows),
-        is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in rows),
+        replicas=tuple(_replica(pod, _own_collection(resource, pod)) for pod in engine.pods),
+        is_answered=all(pod.state is not None for pod, _ in pairs),
+        is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in pairs),
     )
 
 
@@ -106,28 +110,28 @@ def is_released(resource: Observed, engine: EngineView) -> bool:
 
 def is_followed(resource: Observed, engine: EngineView) -> bool:
     """Whether a pod of the engine has a collection of this resource."""
-    return any(_own_row(resource, pod) is not None for pod in engine.pods)
+    return any(_own_collection(resource, pod) is not None for pod in engine.pods)
 
 
-_Rows = list[tuple[EnginePod, Row | None]]
+_Pairs = list[tuple[EnginePod, CollectionState | None]]
 
 
-def _own_row(resource: Observed, pod: EnginePod) -> Row | None:
-    """Return the pod's row of the resource's collection; None when another resource owns it."""
-    row = pod.state.rows.get(resource.collection_name) if pod.state is not None else None
-    return row if row is not None and row.resource_uid == resource.uid else None
+def _own_collection(resource: Observed, pod: EnginePod) -> CollectionState | None:
+    """Return the resource's collection as the pod has it; None when another resource owns it."""
+    own = pod.state.collections.get(resource.collection_name) if pod.state is not None else None
+    return own if own is not None and own.resource_uid == resource.uid else None
 
 
-def _is_confirmed(resource: Observed, row: Row | None) -> bool:
-    return row is not None and row.generation == resource.generation
+def _is_confirmed(resource: Observed, own: CollectionState | None) -> bool:
+    return own is not None and own.generation == resource.generation
 
 
-def _needs_nothing(resource: Observed, row: Row | None) -> bool:
+def _needs_nothing(resource: Observed, own: CollectionState | None) -> bool:
     """Whether the resource needs nothing more of the engine."""
-    return not resource.is_deleting and _is_confirmed(resource, row)
+    return not resource.is_deleting and _is_confirmed(resource, own)
 
 
-def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator[tuple[Reason, str]]:
+def _objections(resource: Observed, engine: EngineView, pairs: _Pairs) -> Iterator[tuple[Reason, str]]:
     """Yield the reasons why the resource is not Ready, most important first."""
     if resource.is_deleting and not resource.has_finalizer:
         yield Reason.DELETING, "Vecstow is done with it; a finalizer of another program keeps it"
@@ -135,24 +139,24 @@ def _objections(resource: Observed, engine: EngineView, rows: _Rows) -> Iterator
         yield Reason.ENGINE_MISSING, f"no engine {engine.name!r} is in this namespace"
     if engine.is_scaled_down:
         yield Reason.ENGINE_SCALED_DOWN, f"engine {engine.name!r} is scaled to zero"
-    if not rows:
+    if not pairs:
         yield Reason.ENGINE_UNREACHABLE, f"engine {engine.name!r} has no pod yet"
-    yield from _without_answer(rows)
-    for report in _reports(resource, rows, FROM_SIDECAR):
+    yield from _without_answer(pairs)
+    for report in _reports(resource, pairs, FROM_SIDECAR):
         yield report.reason, report.text
-    for pod, row in rows:
-        if pod.state is not None and pod.state.failure and not _needs_nothing(resource, row):
+    for pod, own in pairs:
+        if pod.state is not None and pod.state.failure and not _needs_nothing(resource, own):
             yield Reason.STORAGE_FAILED, f"pod {pod.name}: {pod.state.failure}"
     if resource.is_deleting:
         yield Reason.DELETING, f"waits until engine {engine.name!r} has put the collection away"
-    for pod, row in rows:
-        yield from _in_row(resource, pod, row)
+    for pod, own in pairs:
+        yield from _in_pod(resource, pod, own)
         if not pod.is_routed:
             yield Reason.ENGINE_NOT_READY, f"pod {pod.name} serves it, and no Service sends to the pod yet"
 
 
-def _without_answer(rows: _Rows) -> Iterator[tuple[Reason, str]]:
-    for pod, _ in rows:
+def _without_answer(pairs: _Pairs) -> Iterator[tuple[Reason, str]]:
+    for pod, _ in pairs:
         if pod.refuses_key:
             hint = 'the engine must know it with the role monitor: docs/operations.md, "Keys"'
             yield Reason.KEY_REFUSED, f"pod {pod.name} cannot be asked: {pod.problem}; {hint}"
@@ -160,20 +164,20 @@ def _without_answer(rows: _Rows) -> Iterator[tuple[Reason, str]]:
             yield Reason.ENGINE_UNREACHABLE, f"pod {pod.name} does not answer: {pod.problem}"
 
 
-def _in_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tuple[Reason, str]]:
-    if row is None or not _is_confirmed(resource, row):
+def _in_pod(resource: Observed, pod: EnginePod, own: CollectionState | None) -> Iterator[tuple[Reason, str]]:
+    if own is None or not _is_confirmed(resource, own):
         if pod.state is not None and pod.state.is_unsupervised:
-            yield Reason.SIDECAR_SILENT, _silence(pod).text
+            yield Reason.SIDECAR_SILENT, _silence(resource, pod).text
         yield Reason.PENDING, f"pod {pod.name} does not follow generation {resource.generation} yet"
         return
-    if row.state not in READY_STATES:
-        message = row.reason or f"the collection is {row.state}"
-        hint = f"; kubectl vecstow repair {resource.name}" if row.state == QUARANTINED_STATE else ""
-        yield FROM_STATE.get(row.state, Reason.PENDING), message + hint
+    if own.state not in READY_STATES:
+        message = own.reason or f"the collection is {own.state}"
+        hint = f"; kubectl vecstow repair {resource.name}" if own.state == QUARANTINED_STATE else ""
+        yield FROM_STATE.get(own.state, Reason.PENDING), message + hint
     known = resource.known
-    if _has_lost(resource, row):
+    if _has_lost(resource, own):
         yield Reason.DATA_MISSING, f"pod {pod.name} has none of the {known.vector_count} vectors"
-    if _is_other(resource, pod, row):
+    if _is_other(resource, pod, own):
         yield (
             Reason.VOLUME_REPLACED,
             f"pod {pod.name} has another collection of that name; the {known.vector_count} vectors were on "
@@ -181,53 +185,58 @@ def _in_row(resource: Observed, pod: EnginePod, row: Row | None) -> Iterator[tup
         )
 
 
-def _silence(pod: EnginePod) -> SidecarReport:
-    return SidecarReport(
+def _silence(resource: Observed, pod: EnginePod) -> Report:
+    return report_on(
+        resource,
         Reason.SIDECAR_SILENT,
         f"no sidecar reports to the engine of pod {pod.name}: conflicts, drift and lost data are not found",
         f"kubectl logs {pod.name} --container sidecar says why; a key of the role sidecar may be wrong",
     )
 
 
-def _has_lost(resource: Observed, row: Row) -> bool:
+def _has_lost(resource: Observed, own: CollectionState) -> bool:
     """Whether the engine has no data where there were vectors, and the loss is not accepted."""
     lost = resource.known.collection_uid
-    return row.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
+    return own.collection_uid is None and lost is not None and not resource.accepts_loss_of(lost)
 
 
-def _is_other(resource: Observed, pod: EnginePod, row: Row) -> bool:
+def _is_other(resource: Observed, pod: EnginePod, own: CollectionState) -> bool:
     """Whether the engine has other data on another volume, and the loss is not accepted."""
-    return pod.state is not None and resource.is_other_than_known(row.collection_uid, pod.state.volume_id)
+    return pod.state is not None and resource.is_other_than_known(own.collection_uid, pod.state.volume_id)
 
 
 def _degradations(
-    resource: Observed, engine: EngineView, rows: _Rows, loss: Loss | None
-) -> Iterator[SidecarReport]:
-    for pod, _ in rows:
+    resource: Observed, engine: EngineView, pairs: _Pairs, loss: Loss | None
+) -> Iterator[Report]:
+    for pod, _ in pairs:
         if pod.state is not None and pod.state.is_full:
-            yield SidecarReport(
+            yield report_on(
+                resource,
                 Reason.VOLUME_FULL,
                 f"the volume of pod {pod.name} is full: writes get 507, reads are answered",
                 "kubectl vecstow cleanup frees the room of dropped collections",
             )
-    for _, row in rows:
-        if row is not None and row.state == "degraded":
-            message = row.reason or "points fail their checks and are withheld"
-            yield SidecarReport(Reason.POINTS_WITHHELD, message, f"kubectl vecstow repair {resource.name}")
+    for _, own in pairs:
+        if own is not None and own.state == "degraded":
+            message = own.reason or "points fail their checks and are withheld"
+            hint = f"kubectl vecstow repair {resource.name}"
+            yield report_on(resource, Reason.POINTS_WITHHELD, message, hint)
     if loss is not None and loss.missing is not None:
-        yield SidecarReport(
+        yield report_on(
+            resource,
             Reason.POINTS_LOST,
             f"{loss.missing} of the {loss.counted} vectors that were counted last are missing "
             "since a repair; lost.jsonl in .quarantine/ lists what is known of each loss",
             f"when you have looked at it: kubectl annotate --overwrite vcol {resource.name} "
             f"{Annotation.ACKNOWLEDGED.value}={','.join([*resource.acknowledged, loss.collection_uid])}",
         )
-    yield from _reports(resource, rows, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
-    for pod, _ in rows:
+    yield from _reports(resource, pairs, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
+    for pod, _ in pairs:
         if pod.state is not None and pod.state.is_unsupervised:
-            yield _silence(pod)
+            yield _silence(resource, pod)
     if len(engine.pods) > 1:
-        yield SidecarReport(
+        yield report_on(
+            resource,
             Reason.EXTRA_REPLICAS,
             f"engine {engine.name!r} has {len(engine.pods)} pods, each with its own volume: clients reach "
             "the first alone",
@@ -235,23 +244,23 @@ def _degradations(
         )
 
 
-def _reports(resource: Observed, rows: _Rows, reasons: tuple[Reason, ...]) -> Iterator[SidecarReport]:
+def _reports(resource: Observed, pairs: _Pairs, reasons: tuple[Reason, ...]) -> Iterator[Report]:
     """Yield the sidecar's reports on the resource that have one of these reasons, in the order of those."""
-    states = [pod.state for pod, _ in rows if pod.state is not None]
+    states = [pod.state for pod, _ in pairs if pod.state is not None]
     reports = [report for state in states for report in state.reports.get(resource.uid, ())]
     for reason in reasons:
         yield from (report for report in reports if report.reason is reason)
 
 
-def _indexing(rows: _Rows) -> Iterator[str]:
-    for pod, row in rows:
-        if row is None or not row.serves:
+def _indexing(pairs: _Pairs) -> Iterator[str]:
+    for pod, own in pairs:
+        if own is None or not own.serves:
             continue
-        if row.rebuilt is not None:
-            share = _share(row.rebuilt, row.vector_count)
+        if own.rebuilt is not None:
+            share = _share(own.rebuilt, own.vector_count)
             yield f"pod {pod.name} has {share} % of the vectors in a new graph; the old one answers searches"
-        elif row.indexed < row.vector_count:
-            share = _share(row.indexed, row.vector_count)
+        elif own.indexed < own.vector_count:
+            share = _share(own.indexed, own.vector_count)
             yield f"pod {pod.name} has {share} % of the vectors in the graph; the others are searched exactly"
 
 
@@ -260,19 +269,19 @@ def _share(part: int, whole: int) -> int:
     return 100 * part // max(1, whole) // INDEXED_STEP * INDEXED_STEP
 
 
-def _known(resource: Observed, rows: _Rows) -> Known:
+def _known(resource: Observed, pairs: _Pairs) -> Known:
     """Return the data that the next start must find again. Data that is lost or not served stays known.
 
     Its uid alone follows the manifest: the sidecar misses that incarnation, and a person accepts its loss.
     """
-    pod, row = rows[0] if rows else (None, None)
-    if pod is None or pod.state is None or row is None or _is_other(resource, pod, row):
+    pod, own = pairs[0] if pairs else (None, None)
+    if pod is None or pod.state is None or own is None or _is_other(resource, pod, own):
         return resource.known
-    if not row.serves or _has_lost(resource, row):
-        uid = row.collection_uid or resource.known.collection_uid
+    if not own.serves or _has_lost(resource, own):
+        uid = own.collection_uid or resource.known.collection_uid
         return dataclasses.replace(resource.known, collection_uid=uid, loss=_loss(resource, uid, None))
-    loss = _loss(resource, row.collection_uid, row.vector_count)
-    return Known(row.collection_uid, pod.state.volume_id, row.vector_count, loss)
+    loss = _loss(resource, own.collection_uid, own.vector_count)
+    return Known(own.collection_uid, pod.state.volume_id, own.vector_count, loss)
 
 
 def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None:
@@ -289,7 +298,7 @@ def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None
     return None if is_over else loss
 
 
-def _replica(pod: EnginePod, row: Row | None) -> Replica:
-    if row is None:
+def _replica(pod: EnginePod, own: CollectionState | None) -> Replica:
+    if own is None:
         return Replica(pod.name, pod.uid, None, None, UNKNOWN_STATE)
-    return Replica(pod.name, pod.uid, row.resource_uid, row.generation, row.state)
+    return Replica(pod.name, pod.uid, own.resource_uid, own.generation, own.state)

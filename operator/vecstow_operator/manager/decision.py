@@ -7,7 +7,7 @@ from typing import Final
 
 from vecstow_operator.manager import status
 from vecstow_operator.manager.assessment import Assessment, assess, is_released
-from vecstow_operator.manager.engines import EngineView, Row
+from vecstow_operator.manager.engines import CollectionState, EngineView
 from vecstow_operator.manager.resources import Age, CachedResource
 from vecstow_operator.manager.status import Document, Transition
 from vecstow_operator.observed import Observed
@@ -118,7 +118,7 @@ def _is_acceptance_used(resource: Observed, assessment: Assessment) -> bool:
 def removal_event(resource: Observed, engine: EngineView, age: Age) -> Transition | None:
     """Return the event of a deletion that is done; None for a resource that never had a collection."""
     uid = resource.known.collection_uid
-    is_dropped = engine.exists and _is_dropped(resource, engine.row(resource.collection_name), age)
+    is_dropped = engine.exists and _is_dropped(resource, engine.collection(resource.collection_name), age)
     if is_dropped and uid is None and not age.was_followed:
         return None
     outcome = "is served no more" if is_dropped else "stays as it is"
@@ -128,10 +128,10 @@ def removal_event(resource: Observed, engine: EngineView, age: Age) -> Transitio
     return Transition(reason, f"collection {resource.collection_name!r} {outcome}", is_warning=False)
 
 
-def _is_dropped(resource: Observed, row: Row | None, age: Age) -> bool:
+def _is_dropped(resource: Observed, collection: CollectionState | None, age: Age) -> bool:
     """Whether the engine serves nothing of the resource; another resource may have the name by now."""
-    if row is None:
+    if collection is None:
         return True
     if resource.known.collection_uid is not None:
-        return row.collection_uid != resource.known.collection_uid
+        return collection.collection_uid != resource.known.collection_uid
     return age.was_followed and not resource.is_retained

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vecstow_operator.observed import Observed
-from vecstow_operator.vocabulary import Reason
+from vecstow_operator.observed import Observed, Report, parse_report
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CollectionState:
     """One collection in the state of an engine."""
 
     name: str
@@ -32,27 +31,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class SidecarReport:
-    """A report of the engine's sidecar on one resource."""
-
-    reason: Reason
-    message: str
-    hint: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The message of a condition."""
-        return self.message if self.hint is None else f"{self.message}; {self.hint}"
-
-
-@dataclass(frozen=True, slots=True)
 class EngineState:
     """One answer to `GET /state`."""
 
     volume_id: str
-    rows: Mapping[str, Row]
+    collections: Mapping[str, CollectionState]
     """The collections, by name."""
-    reports: Mapping[str, tuple[SidecarReport, ...]]
+    reports: Mapping[str, tuple[Report, ...]]
     """The sidecar's reports, by the uid of their resource."""
     failure: str | None = None
     """The reason why the engine can neither create nor drop collections."""
@@ -63,7 +48,7 @@ class EngineState:
 
     def knows(self, resource_uid: str) -> bool:
         """Whether the engine follows a manifest of that resource."""
-        return any(row.resource_uid == resource_uid for row in self.rows.values())
+        return any(each.resource_uid == resource_uid for each in self.collections.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +94,10 @@ class EngineView:
         """The one pod that clients reach: the first of the StatefulSet, and no other while that is away."""
         return tuple(pod for pod in self.pods[:1] if self.wanted_pods < 2 or pod.name.endswith("-0"))
 
-    def row(self, name: str) -> Row | None:
+    def collection(self, name: str) -> CollectionState | None:
         """Return the collection of that name in the first pod that has one, whichever resource owns it."""
-        rows = (pod.state.rows.get(name) for pod in self.pods if pod.state is not None)
-        return next((row for row in rows if row is not None), None)
+        found = (pod.state.collections[name] for pod in self.pods if pod.state and name in pod.state.collections)
+        return next(found, None)
 
 
 ABSENCE_SECONDS: Final = 30.0
@@ -165,21 +150,20 @@ def orphans(engines: Mapping[str, EngineView], resources: Iterable[Observed]) ->
         for engine in engines.values()
         for pod in engine.pods
         if pod.state is not None
-        for name in pod.state.rows
+        for name in pod.state.collections
     }
     return sorted(served - declared)
 
 
 def parse_state(document: Mapping[str, Any]) -> EngineState:
     """Return a state from the `data` of its document. Raises one of `kube.NOT_UNDERSTOOD`."""
-    rows = [_row(row) for row in document["collections"]]
-    reports: dict[str, tuple[SidecarReport, ...]] = {}
-    for finding in (document["findings"] or {}).get("resources", ()):
-        uid = str(finding["resource_uid"])
-        reports[uid] = (*reports.get(uid, ()), _report(finding))
+    collections = map(_collection, document["collections"])
+    reports: dict[str, tuple[Report, ...]] = {}
+    for report in map(parse_report, (document["findings"] or {}).get("resources", ())):
+        reports[report.resource_uid] = (*reports.get(report.resource_uid, ()), report)
     return EngineState(
         volume_id=str(document["volume_id"]),
-        rows={row.name: row for row in rows},
+        collections={each.name: each for each in collections},
         reports=reports,
         failure=document.get("failure"),
         is_full=document.get("volume_full") is True,
@@ -187,23 +171,15 @@ def parse_state(document: Mapping[str, Any]) -> EngineState:
     )
 
 
-def _report(finding: Mapping[str, Any]) -> SidecarReport:
-    """Return a report. A reason of a newer sidecar becomes part of the message."""
-    word, message, hint = finding["reason"], str(finding["message"]), finding.get("hint")
-    if word not in set(Reason):
-        return SidecarReport(Reason.UNKNOWN, f"{word}: {message}", hint)
-    return SidecarReport(Reason(word), message, hint)
-
-
-def _row(row: Mapping[str, Any]) -> Row:
-    return Row(
-        name=str(row["name"]),
-        state=str(row["state"]),
-        reason=row.get("reason"),
-        collection_uid=row.get("collection_uid"),
-        resource_uid=row.get("resource_uid"),
-        generation=row.get("generation"),
-        vector_count=int(row.get("vector_count") or 0),
-        indexed=int(row.get("indexed") or 0),
-        rebuilt=row.get("rebuilt"),
+def _collection(document: Mapping[str, Any]) -> CollectionState:
+    return CollectionState(
+        name=str(document["name"]),
+        state=str(document["state"]),
+        reason=document.get("reason"),
+        collection_uid=document.get("collection_uid"),
+        resource_uid=document.get("resource_uid"),
+        generation=document.get("generation"),
+        vector_count=int(document.get("vector_count") or 0),
+        indexed=int(document.get("indexed") or 0),
+        rebuilt=document.get("rebuilt"),
     )

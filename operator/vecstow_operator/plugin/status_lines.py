@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vecstow_operator.manager.assessment import FROM_STATE, Assessment, assess
-from vecstow_operator.manager.engines import EngineView, Row, SidecarReport, orphans
-from vecstow_operator.observed import Observed
+from vecstow_operator.manager.engines import CollectionState, EngineView, orphans
+from vecstow_operator.observed import Observed, Report
 from vecstow_operator.vocabulary import Reason
 
 NO_RESOURCE: Final = "-"
@@ -37,43 +37,45 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
     """Yield a line for each collection, by the engines' states: the manager may be away."""
     for resource in sorted(resources, key=lambda resource: resource.name):
         engine = engines.get(resource.engine, EngineView(resource.engine))
-        row = engine.row(resource.collection_name)
-        assessment = assess(_followed(resource, row), engine)
+        there = engine.collection(resource.collection_name)
+        assessment = assess(_followed(resource, there), engine)
         reason = _reason(assessment)
         yield Line(
             resource=resource.name,
             collection=resource.collection_name,
             engine=resource.engine,
-            state=row.state if row is not None else "unknown",
+            state=there.state if there is not None else "unknown",
             reason=PAUSED if resource.is_paused and reason is Reason.SERVED else reason.value,
-            vectors=row.vector_count if row is not None and row.serves else resource.known.vector_count,
+            vectors=there.vector_count if there is not None and there.serves else resource.known.vector_count,
             message=_message(assessment) + ("; spec.paused" if resource.is_paused else ""),
             next_command=_next(reason, resource.engine, namespace, resource.name),
         )
     for engine_name, name in orphans(engines, resources):
-        row = engines[engine_name].row(name)
-        assert row is not None
-        found = _of_orphan(row) or (Reason.VOLUME_FULL if engines[engine_name].is_full else None)
+        there = engines[engine_name].collection(name)
+        assert there is not None
+        found = _of_orphan(there) or (Reason.VOLUME_FULL if engines[engine_name].is_full else None)
         adopt = f"kubectl vecstow adopt -n {namespace} {name}"
         yield Line(
-            NO_RESOURCE, name, engine_name, row.state, found.value if found is not None else ORPHAN,
-            row.vector_count, row.reason or "no resource declares it",
+            NO_RESOURCE, name, engine_name, there.state, found.value if found is not None else ORPHAN,
+            there.vector_count, there.reason or "no resource declares it",
             adopt if found is None else _next(found, engine_name, namespace, name),
         )  # fmt: skip
 
 
-def _followed(resource: Observed, row: Row | None) -> Observed:
+def _followed(resource: Observed, there: CollectionState | None) -> Observed:
     """Return a paused resource with the generation that its engine follows, as the wanted one."""
-    if not resource.is_paused or row is None or row.generation is None:
+    if not resource.is_paused or there is None or there.generation is None:
         return resource
-    return dataclasses.replace(resource, generation=row.generation)
+    return dataclasses.replace(resource, generation=there.generation)
 
 
-def _of_orphan(row: Row) -> Reason | None:
+def _of_orphan(there: CollectionState) -> Reason | None:
     """Return why a collection without a resource is not served whole; None when it is."""
-    if row.state == "ready":
+    if there.state == "ready":
         return None
-    return Reason.POINTS_WITHHELD if row.state == "degraded" else FROM_STATE.get(row.state, Reason.PENDING)
+    return (
+        Reason.POINTS_WITHHELD if there.state == "degraded" else FROM_STATE.get(there.state, Reason.PENDING)
+    )
 
 
 def _message(assessment: Assessment) -> str:
@@ -81,7 +83,7 @@ def _message(assessment: Assessment) -> str:
     return degraded.text if degraded is not None else assessment.message
 
 
-def _degraded(assessment: Assessment) -> SidecarReport | None:
+def _degraded(assessment: Assessment) -> Report | None:
     """Return the report on a served collection that needs attention."""
     return assessment.degraded if assessment.reason is Reason.SERVED else None
 

@@ -102,9 +102,9 @@ class CollectionFolders:
             if not decision.changes:
                 return decision
             if self.is_being_made(name):
-                return Decision(findings=tuple(f for f in decision.findings if f.reason not in _ABSENCE))
+                return Decision(reports=tuple(r for r in decision.reports if r.reason not in _ABSENCE))
             if decision.drop and drops_wait(self.layout):
-                return Decision(findings=decision.findings)
+                return Decision(reports=decision.reports)
             self._do(name, folder, decision)
             return decision
 
@@ -118,10 +118,8 @@ class CollectionFolders:
             log.info("collection marked as dropped", collection=name)
         elif decision.write is not None:
             change_manifest(self.layout, decision.write)
-            log.info(
-                "manifest written", collection=name, resource_uid=decision.write.resource_uid,
-                generation=decision.write.generation,
-            )  # fmt: skip
+            owner, generation = decision.write.resource_uid, decision.write.generation
+            log.info("manifest written", collection=name, resource_uid=owner, generation=generation)
 
     def _look_at(self, name: str) -> tuple[_Signature | None, Folder]:
         folder = self.layout.collection(name)

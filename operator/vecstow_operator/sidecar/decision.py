@@ -7,22 +7,31 @@ the manifest differ? Is the data there?
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from vecstow_engine.model.manifest import ManagedBy, Manifest, Shape
 from vecstow_engine.model.resource import CollectionResource, manifest_from_resource
-from vecstow_operator.observed import InvalidResource, Observed
+from vecstow_operator.observed import InvalidResource, Observed, Report, report_on
 from vecstow_operator.vocabulary import Annotation, Reason
 
 _DECLARED: Final = (
-    "dimension", "distance_metric", "vector_type", "index_config", "payload_indexes", "owner", "managed_by",
+    "dimension",
+    "distance_metric",
+    "vector_type",
+    "index_config",
+    "payload_indexes",
+    "owner",
+    "managed_by",
     "resource_uid",
-)  # fmt: skip
+)
 """The fields of a manifest that the resource declares."""
 
 KUBECTL_ANNOTATE: Final = "kubectl annotate vcol"
+
+Claims = Mapping[str, tuple[Observed, ...]]
+"""All resources that want the name of a collection, by that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +49,6 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class SidecarReport:
-    """A report on one resource, which the manager reads in the engine's state."""
-
-    collection: str
-    resource_uid: str
-    reason: Reason
-    message: str
-    hint: str | None = None
-    """The command that helps."""
-
-    def document(self) -> dict[str, str | None]:
-        """Return the report as JSON."""
-        return {
-            "collection": self.collection,
-            "resource_uid": self.resource_uid,
-            "reason": self.reason.value,
-            "message": self.message,
-            "hint": self.hint,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     """The change of one manifest, and reports. At most one of `write` and `drop` is set."""
 
@@ -69,8 +56,8 @@ class Decision:
     drop: bool = False
     set_aside: bool = False
     """Whether to copy the present manifest, which cannot be read, to `.quarantine/` first."""
-    findings: tuple[SidecarReport, ...] = ()
-    reverted: SidecarReport | None = None
+    reports: tuple[Report, ...] = ()
+    reverted: Report | None = None
     """The report of drift that `write` reverts."""
 
     @property
@@ -79,15 +66,14 @@ class Decision:
         return self.drop or self.write is not None
 
 
-def decide(name: str, claims: Sequence[Observed], folder: Folder, volume_id: str | None) -> Decision:
+def decide(claims: Sequence[Observed], folder: Folder, volume_id: str | None) -> Decision:
     """Return the decision about one collection; `claims` are all resources that want its name."""
     owner = _owner(claims, folder.manifest)
     if owner is None:
         return Decision(write=_released(folder.manifest))
-    losers = [claim for claim in claims if claim is not owner]
-    reports = tuple(_report_to_loser(name, loser, owner) for loser in losers)
-    decision = _for_owner(name, owner, folder, volume_id)
-    return dataclasses.replace(decision, findings=(*decision.findings, *reports))
+    reports = tuple(_report_on_loser(claim, owner) for claim in claims if claim is not owner)
+    decision = _for_owner(owner, folder, volume_id)
+    return dataclasses.replace(decision, reports=(*decision.reports, *reports))
 
 
 def _owner(claims: Iterable[Observed], manifest: Manifest | None) -> Observed | None:
@@ -107,31 +93,30 @@ def _released(manifest: Manifest | None) -> Manifest | None:
     return dataclasses.replace(manifest, managed_by=ManagedBy.API, resource_uid=None, generation=None)
 
 
-def _report_to_loser(name: str, loser: Observed, owner: Observed) -> SidecarReport:
+def _report_on_loser(loser: Observed, owner: Observed) -> Report:
     if loser.is_deleting:
-        return _gone(name, loser, "another resource has the collection, and keeps it")
-    return SidecarReport(
-        name, loser.uid, Reason.CONFLICT,
-        f"collection {name!r} belongs to the resource {owner.name!r}",
+        return report_on(loser, Reason.DELETING, "another resource has the collection, and keeps it")
+    return report_on(
+        loser,
+        Reason.CONFLICT,
+        f"collection {loser.collection_name!r} belongs to the resource {owner.name!r}",
         f"delete one of the two: kubectl delete vcol {loser.name}",
-    )  # fmt: skip
+    )
 
 
-def _for_owner(name: str, owner: Observed, folder: Folder, volume_id: str | None) -> Decision:
+def _for_owner(owner: Observed, folder: Folder, volume_id: str | None) -> Decision:
     if folder.is_newer:
-        problem = folder.problem or ""
-        return Decision(findings=(SidecarReport(name, owner.uid, Reason.NEWER_FORMAT, problem),))
+        return Decision(reports=(report_on(owner, Reason.NEWER_FORMAT, folder.problem or ""),))
     if owner.is_deleting and not _lost_its_manifest(owner, folder):
-        return _end(name, owner, folder)
+        return _end(owner, folder)
     resource = owner.declared
     if isinstance(resource, InvalidResource):
-        report = SidecarReport(name, owner.uid, Reason.INVALID, resource.message, resource.hint)
-        return Decision(findings=(report,))
+        return Decision(reports=(report_on(owner, Reason.INVALID, resource.message, resource.hint),))
     if owner.is_paused:
         return Decision()
     if folder.manifest is not None and folder.manifest.dropped_at is not None:
         return Decision()  # the engine moves it away first
-    return _declare(name, owner, resource, folder, volume_id)
+    return _declare(owner, resource, folder, volume_id)
 
 
 def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
@@ -140,32 +125,26 @@ def _lost_its_manifest(owner: Observed, folder: Folder) -> bool:
     return folder.manifest is None and is_there and owner.known.collection_uid is not None
 
 
-def _end(name: str, owner: Observed, folder: Folder) -> Decision:
+def _end(owner: Observed, folder: Folder) -> Decision:
     """Decide about a resource that is being deleted: its present policy counts."""
     manifest = folder.manifest
     if manifest is None or manifest.resource_uid != owner.uid:
-        return Decision(findings=(_gone(name, owner, "nothing on the volume is its own"),))
+        return Decision(reports=(report_on(owner, Reason.DELETING, "nothing on the volume is its own"),))
     if owner.is_paused or manifest.dropped_at is not None:
         return Decision()  # a drop is final: the engine moves the collection away
     if owner.is_retained:
-        return Decision(
-            write=_released(manifest), findings=(_gone(name, owner, "the collection is retained"),)
-        )
+        report = report_on(owner, Reason.DELETING, "the collection is retained")
+        return Decision(write=_released(manifest), reports=(report,))
     return Decision(drop=True)
 
 
-def _gone(name: str, resource: Observed, why: str) -> SidecarReport:
-    """Report that the volume no longer needs the resource."""
-    return SidecarReport(name, resource.uid, Reason.DELETING, why)
-
-
 def _declare(
-    name: str, owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
+    owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
 ) -> Decision:
     manifest = folder.manifest
     there = folder.shape if manifest is None else manifest.shape
     if there is not None and there != resource.shape and not _is_own(owner, manifest):
-        return _replace(name, owner, resource, folder, there, volume_id)
+        return _replace(owner, resource, folder, there, volume_id)
     # The resource's own manifest may have been edited: even its shape is restored then.
     existing = manifest and dataclasses.replace(
         manifest,
@@ -174,22 +153,24 @@ def _declare(
         vector_type=resource.vector_type,
     )
     wanted = manifest_from_resource(resource, ManagedBy.KUBERNETES, existing)
-    uid, findings = _expected_data(name, owner, folder, volume_id)
-    if findings and folder.has_data and not _is_own(owner, manifest):
-        return Decision(findings=findings)  # taking the data over would hide the loss
+    uid, reports = _expected_data(owner, folder, volume_id)
+    if reports and folder.has_data and not _is_own(owner, manifest):
+        return Decision(reports=reports)  # taking the data over would hide the loss
     wanted = dataclasses.replace(wanted, collection_uid=uid)
     if manifest is None and folder.has_data and owner.known.collection_uid is not None:
         # The manifest is new, and its data older. A running engine knows the time of its creation better.
         wanted = dataclasses.replace(wanted, created_at=owner.created_at)
     if wanted == manifest:
-        return Decision(findings=findings)
+        return Decision(reports=reports)
     return Decision(
-        write=wanted, set_aside=folder.problem is not None, findings=findings,
-        reverted=_reverted(name, owner, folder, wanted),
-    )  # fmt: skip
+        write=wanted,
+        set_aside=folder.problem is not None,
+        reports=reports,
+        reverted=_reverted(owner, folder, wanted),
+    )
 
 
-def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> SidecarReport | None:
+def _reverted(owner: Observed, folder: Folder, wanted: Manifest) -> Report | None:
     """Report drift: another writer changed or removed the manifest of this generation."""
     there = folder.manifest
     if there is None:
@@ -201,8 +182,9 @@ def _reverted(name: str, owner: Observed, folder: Folder, wanted: Manifest) -> S
         what = None
     if what is None:
         return None
+    name = owner.collection_name
     message = f"the manifest of collection {name!r} {what}, and is as the resource declares it again"
-    return SidecarReport(name, owner.uid, Reason.DRIFT_REVERTED, message)
+    return report_on(owner, Reason.DRIFT_REVERTED, message)
 
 
 def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
@@ -214,12 +196,7 @@ def _is_own(owner: Observed, manifest: Manifest | None) -> bool:
 
 
 def _replace(
-    name: str,
-    owner: Observed,
-    resource: CollectionResource,
-    folder: Folder,
-    there: Shape,
-    volume_id: str | None,
+    owner: Observed, resource: CollectionResource, folder: Folder, there: Shape, volume_id: str | None
 ) -> Decision:
     """Drop the collection of another shape where the annotation allows it; otherwise report a conflict.
 
@@ -229,16 +206,16 @@ def _replace(
     mark = mark_of(folder.manifest) if folder.manifest is not None else None
     if mark is not None and owner.may_replace(mark) and volume_id is not None:
         if owner.has_lost_data:
-            return Decision(findings=(_missed(name, owner, volume_id, owner.known.collection_uid),))
+            return Decision(reports=(_missed(owner, volume_id, owner.known.collection_uid),))
         return Decision(drop=True)
-    command = f"{KUBECTL_ANNOTATE} --overwrite {owner.name} {Annotation.REPLACE.value}={mark}"
-    finding = SidecarReport(
-        name, owner.uid, Reason.CONFLICT,
-        f"collection {name!r} is there with another shape: {_text(there)}; wanted is {_text(resource.shape)}",
-        f"to have it moved to .deleted/: {command}" if mark is not None else
-        f"its manifest is lost: kubectl vecstow repair {owner.name} writes it again",
-    )  # fmt: skip
-    return Decision(findings=(finding,))
+    shapes = f"{_text(there)}; wanted is {_text(resource.shape)}"
+    message = f"collection {owner.collection_name!r} is there with another shape: {shapes}"
+    if mark is None:
+        hint = f"its manifest is lost: kubectl vecstow repair {owner.name} writes it again"
+    else:
+        annotation = f"{Annotation.REPLACE.value}={mark}"
+        hint = f"to have it moved to .deleted/: {KUBECTL_ANNOTATE} --overwrite {owner.name} {annotation}"
+    return Decision(reports=(report_on(owner, Reason.CONFLICT, message, hint),))
 
 
 def mark_of(manifest: Manifest) -> str:
@@ -246,13 +223,14 @@ def mark_of(manifest: Manifest) -> str:
     return manifest.collection_uid or "-".join(str(value) for value in manifest.shape)
 
 
-def replaced(name: str, owner: Observed, folder: str, manifest: Manifest) -> SidecarReport:
+def replaced(owner: Observed, folder: str, manifest: Manifest) -> Report:
     """Return the report that a collection moved to this folder of `.deleted/`, as the annotation allowed."""
-    return SidecarReport(
-        name, owner.uid, Reason.REPLACED,
-        f"collection {name!r} of another shape ({_text(manifest.shape)}) moved to .deleted/{folder}, "
-        f"as {Annotation.REPLACE.value} asked; it rests there until its retention ends",
-    )  # fmt: skip
+    return report_on(
+        owner,
+        Reason.REPLACED,
+        f"collection {owner.collection_name!r} of another shape ({_text(manifest.shape)}) moved to "
+        f".deleted/{folder}, as {Annotation.REPLACE.value} asked; it rests there until its retention ends",
+    )
 
 
 def _text(shape: Shape) -> str:
@@ -260,8 +238,8 @@ def _text(shape: Shape) -> str:
 
 
 def _expected_data(
-    name: str, owner: Observed, folder: Folder, volume_id: str | None
-) -> tuple[str | None, tuple[SidecarReport, ...]]:
+    owner: Observed, folder: Folder, volume_id: str | None
+) -> tuple[str | None, tuple[Report, ...]]:
     """Return the uid for the manifest, so that the engine misses data that is gone, and the reports of that.
 
     Where data is there, a manifest without a uid takes the one in the data's headers.
@@ -269,22 +247,23 @@ def _expected_data(
     found = folder.manifest.collection_uid if folder.manifest is not None else None
     if folder.has_data:
         is_other = owner.is_other_than_known(found, volume_id)
-        return found, (_missed(name, owner, volume_id, owner.known.collection_uid),) if is_other else ()
+        return found, (_missed(owner, volume_id, owner.known.collection_uid),) if is_other else ()
     expected = found or owner.known.collection_uid
     if expected is None or owner.accepts_loss_of(expected):
         return None, ()
-    return expected, (_missed(name, owner, volume_id, expected),)
+    return expected, (_missed(owner, volume_id, expected),)
 
 
-def _missed(name: str, owner: Observed, volume_id: str | None, uid: str | None) -> SidecarReport:
+def _missed(owner: Observed, volume_id: str | None, uid: str | None) -> Report:
     known = owner.known
     was_elsewhere = known.volume_id not in (None, volume_id)
     had = f" ({known.vector_count} vectors)" if known.collection_uid == uid else ""
-    return SidecarReport(
-        name, owner.uid, Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
-        f"the data of collection {name!r}{had} is not on this volume"
-        + (f": it was on volume {known.volume_id}" if was_elsewhere else ""),
+    where = f": it was on volume {known.volume_id}" if was_elsewhere else ""
+    annotation = f"{Annotation.ACCEPT_EMPTY.value}={uid}"
+    return report_on(
+        owner,
+        Reason.VOLUME_REPLACED if was_elsewhere else Reason.DATA_MISSING,
+        f"the data of collection {owner.collection_name!r}{had} is not on this volume{where}",
         'bring the volume back (docs/operations.md, "The volume of before"); '
-        f"or, to begin without the vectors: {KUBECTL_ANNOTATE} --overwrite {owner.name} "
-        f"{Annotation.ACCEPT_EMPTY.value}={uid}",
-    )  # fmt: skip
+        f"or, to begin without the vectors: {KUBECTL_ANNOTATE} --overwrite {owner.name} {annotation}",
+    )

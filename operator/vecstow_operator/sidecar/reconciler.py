@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,15 +12,84 @@ import structlog
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy
 from vecstow_operator.health import Heartbeat, Metrics
-from vecstow_operator.kube import Cluster
-from vecstow_operator.observed import Observed
-from vecstow_operator.sidecar.claim_list import ClaimList, Claims
+from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
+from vecstow_operator.observed import Observed, Report, observed
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
-from vecstow_operator.sidecar.decision import Decision, Folder, SidecarReport, decide
-from vecstow_operator.sidecar.engine_client import EngineAway, EngineClient, EngineRefuses
-from vecstow_operator.sidecar.reports import RevertedDrift, reports_on_volume, storage_failed
+from vecstow_operator.sidecar.decision import Claims, Decision, Folder, decide
+from vecstow_operator.sidecar.reports import (
+    EngineAway,
+    EngineClient,
+    EngineRefuses,
+    RevertedDrift,
+    manifests_set_aside,
+    replacements,
+    storage_failed,
+)
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class ClaimList:
+    """The resources of this engine, by the last complete list. Times are monotonic seconds."""
+
+    def __init__(self, cluster: Cluster, engine: str, metrics: Metrics, heartbeat: Heartbeat) -> None:
+        self._cluster = cluster
+        self._engine = engine
+        self._metrics = metrics
+        self._heartbeat = heartbeat
+        self._by_uid: dict[str, tuple[str, Observed]] = {}
+        """The resourceVersion of each resource, and the resource."""
+        self._listed_at = float("-inf")
+        self.claims: Claims | None = None
+        """None until a list was complete."""
+        self.is_away = False
+        """Whether the last list failed: then `claims` are those of an earlier one."""
+
+    def refresh(self, *, is_woken: bool, now: float) -> None:
+        """List the resources when that is due. An API server that is away raises nothing."""
+        if not (is_woken or self.is_away or now - self._listed_at >= LIST_SECONDS_MAX):
+            return
+        try:
+            listed = self._listed()
+        except Away as away:
+            self._report_away(away)
+            return
+        if self.is_away:
+            log.info("resources are known again", count=len(listed))
+        self.is_away = False
+        self._listed_at = now
+        self._by_uid = listed
+        self.claims = _by_collection(resource for _, resource in listed.values())
+        self._metrics.resources.set(len(listed))
+        self._metrics.pass_was_complete()
+
+    def _listed(self) -> dict[str, tuple[str, Observed]]:
+        """Return a complete list, by uid. An unchanged version is not parsed again. Raises Away."""
+        listed: dict[str, tuple[str, Observed]] = {}
+        for document in self._cluster.resources(self._engine):
+            self._heartbeat.beat()
+            uid, version = document["metadata"]["uid"], document["metadata"]["resourceVersion"]
+            known = self._by_uid.get(uid)
+            is_same = known is not None and known[0] == version
+            listed[uid] = known if known is not None and is_same else (version, observed(document))
+        waits_for_drop = any(r.is_deleting and not r.is_retained for _, r in listed.values())
+        if waits_for_drop and self._cluster.definition_ends():
+            raise Away("the definition is being deleted: no resource says what to drop")
+        return listed
+
+    def _report_away(self, away: Away) -> None:
+        """Count an API server that is away, and log it once."""
+        self._metrics.errors.labels("api_server").inc()
+        if not self.is_away:
+            log.warning("resources are unknown", reason=str(away))
+        self.is_away = True
+
+
+def _by_collection(resources: Iterable[Observed]) -> Claims:
+    claims: defaultdict[str, list[Observed]] = defaultdict(list)
+    for resource in resources:
+        claims[resource.collection_name].append(resource)
+    return {name: tuple(sorted(rivals, key=lambda r: r.uid)) for name, rivals in claims.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +173,7 @@ class SidecarReconciler:
         if self._claims.is_away and not case.claims:
             return Decision()  # the owner of the manifest is unknown while the API server is away
         try:
-            decision = decide(name, case.claims, case.folder, case.volume_id)
+            decision = decide(case.claims, case.folder, case.volume_id)
         except Exception as error:  # noqa: BLE001 - a defect that one collection shows must not stop the others
             return self._failed_change(name, case, error)
         if not decision.changes:
@@ -129,7 +199,7 @@ class SidecarReconciler:
     def _change(self, name: str, case: Case) -> Decision:
         """Decide again under the lock of the manifests, and write one. Return that decision."""
         try:
-            done = self._volume.change(name, lambda folder: decide(name, case.claims, folder, case.volume_id))
+            done = self._volume.change(name, lambda folder: decide(case.claims, folder, case.volume_id))
         except Exception as error:  # noqa: BLE001 - a defect that one collection shows must not stop the others
             return self._failed_change(name, case, error)
         self._failures.pop(name, None)
@@ -149,21 +219,22 @@ class SidecarReconciler:
             log.error("manifest could not be changed", collection=name, reason=reason, exc_info=trace)
         self._failures[name] = reason
         problem = f"the manifest cannot be written: {reason}"
-        return Decision(findings=storage_failed(name, case.claims, problem))
+        return Decision(reports=storage_failed(case.claims, problem))
 
-    def _reports(self, claims: Claims, outcomes: Sequence[Decision]) -> list[SidecarReport]:
+    def _reports(self, claims: Claims, outcomes: Sequence[Decision]) -> list[Report]:
         """Return all that the engine is to know after this pass. Raises OSError."""
-        reports = [report for outcome in outcomes for report in outcome.findings]
+        reports = [report for outcome in outcomes for report in outcome.reports]
         reports += self._reverted.lasting(time.monotonic())
-        return [*reports, *reports_on_volume(self._volume, claims, reports)]
+        reports += manifests_set_aside(self._volume, claims)
+        return [*reports, *replacements(self._volume, claims, reports)]
 
-    def _unreadable_volume(self, claims: Claims, error: OSError) -> list[SidecarReport]:
+    def _unreadable_volume(self, claims: Claims, error: OSError) -> list[Report]:
         self._metrics.errors.labels("volume").inc()
         log.error("volume cannot be read", reason=str(error))
         problem = f"the volume cannot be read: {error}"
-        return [report for name, rivals in claims.items() for report in storage_failed(name, rivals, problem)]
+        return [report for rivals in claims.values() for report in storage_failed(rivals, problem)]
 
-    def _report(self, reports: Sequence[SidecarReport]) -> None:
+    def _report(self, reports: Sequence[Report]) -> None:
         """Send the reports to the engine, which rescans its manifests then."""
         try:
             self._engine_client.poke(reports)

@@ -4,15 +4,26 @@ import dataclasses
 
 import pytest
 
-from tests.unit.declared import HAD, OTHER_UID, OTHER_VOLUME, UID, VOLUME, claim, engine_of, pod, row_of
+from tests.unit.declared import (
+    HAD,
+    OTHER_UID,
+    OTHER_VOLUME,
+    UID,
+    VOLUME,
+    claim,
+    engine_of,
+    pod,
+    report,
+    state_of,
+)
 from vecstow_operator.kube import NOT_UNDERSTOOD
 from vecstow_operator.manager.assessment import Replica, assess, is_released
-from vecstow_operator.manager.engines import EnginePod, EngineView, Row, SidecarReport, parse_state
+from vecstow_operator.manager.engines import CollectionState, EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Known, Loss
 from vecstow_operator.vocabulary import Reason
 
 RESOURCE = claim(generation=3, status=HAD)
-SERVED = row_of(RESOURCE)
+SERVED = state_of(RESOURCE)
 SILENT = EnginePod("vecstow-0", "p-1", problem="connection refused")
 MISSING = EngineView("vecstow")
 GONE_ENGINE = EngineView("vecstow", is_gone=True)
@@ -26,7 +37,7 @@ def row(**changes):
 
 def telling(*reasons, rows=(SERVED,), uid="r-1", **state):
     """An engine whose sidecar says this of the resource."""
-    told = {uid: tuple(SidecarReport(reason, f"because of {reason}", "do this") for reason in reasons)}
+    told = {uid: tuple(report(reason, f"because of {reason}", "do this") for reason in reasons)}
     return engine_of(pod(*rows, reports=told, **state))
 
 
@@ -176,7 +187,7 @@ def extra(*rows):
                 pod(SERVED),
                 pod(
                     name="vecstow-1",
-                    reports={"r-1": (SidecarReport(Reason.VOLUME_REPLACED, "another volume"),)},
+                    reports={"r-1": (report(Reason.VOLUME_REPLACED, "another volume"),)},
                 ),
             ),
             Reason.SERVED, "served by vecstow", id="a further pod is on another volume",
@@ -407,7 +418,7 @@ def test_indexing(changes, share):
 
 # Release ---------------------------------------------------------------------------------------------------
 
-GONE = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
+GONE = {"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}
 
 
 @pytest.mark.parametrize(
@@ -438,7 +449,7 @@ GONE = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own
             engine_of(pod(reports={"r-2": GONE["r-1"]})), False, id="what is said of another resource"
         ),
         pytest.param(
-            engine_of(pod(reports={"r-1": (SidecarReport(Reason.NEWER_FORMAT, "newer"),)})), False,
+            engine_of(pod(reports={"r-1": (report(Reason.NEWER_FORMAT, "newer"),)})), False,
             id="the sidecar says something else",
         ),
         pytest.param(
@@ -479,14 +490,14 @@ DOCUMENT = {
 def test_state_document_is_read():
     state = parse_state(DOCUMENT)
     assert state.volume_id == VOLUME
-    assert state.rows == {
+    assert state.collections == {
         "notes": SERVED,
-        "broken": Row("broken", "quarantined", "not valid JSON"),
+        "broken": CollectionState("broken", "quarantined", "not valid JSON"),
     }
     assert state.reports == {
         "r-1": (
-            SidecarReport(Reason.CONFLICT, "taken"),
-            SidecarReport(Reason.DATA_MISSING, "taken", "do this"),
+            report(Reason.CONFLICT, "taken"),
+            report(Reason.DATA_MISSING, "taken", "do this"),
         )
     }
     assert state.failure is None

@@ -14,15 +14,16 @@ from vecstow_engine.storage.files import locked
 from vecstow_engine.storage.identity import encode_header, identity_of
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import write_manifest
+from vecstow_operator.observed import Report
 from vecstow_operator.sidecar import collection_folders as volume_module
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
-from vecstow_operator.sidecar.decision import Decision, Folder, SidecarReport
+from vecstow_operator.sidecar.decision import Decision, Folder
 from vecstow_operator.vocabulary import Reason
 
 EMPTY = manifest_of(claim())
 FILLED = manifest_of(claim(), UID)
-MISSED = SidecarReport("notes", "r-1", Reason.DATA_MISSING, "gone")
-RIVAL = SidecarReport("notes", "r-2", Reason.CONFLICT, "it belongs to another")
+MISSED = Report("notes", "r-1", Reason.DATA_MISSING, "gone")
+RIVAL = Report("notes", "r-2", Reason.CONFLICT, "it belongs to another")
 
 
 @pytest.fixture
@@ -261,16 +262,16 @@ def test_drop_is_a_mark_in_the_manifest(volume):
 def test_what_changes_nothing_writes_nothing(volume):
     place(volume)
     before = (volume.layout.collection("notes") / "metadata.json").stat()
-    volume.change("notes", always(Decision(findings=(MISSED,))))
+    volume.change("notes", always(Decision(reports=(MISSED,))))
     assert (volume.layout.collection("notes") / "metadata.json").stat() == before
 
 
 def test_collection_that_is_being_made_is_left_alone(volume):
     """Between its two renames a repair leaves no folder in its place: that says nothing of its data."""
     (volume.layout.staging / "notes").mkdir(parents=True)
-    done = volume.change("notes", always(Decision(write=FILLED, findings=(MISSED, RIVAL))))
+    done = volume.change("notes", always(Decision(write=FILLED, reports=(MISSED, RIVAL))))
     assert not done.changes
-    assert done.findings == (RIVAL,)
+    assert done.reports == (RIVAL,)
     assert volume.look() == {}
 
 
@@ -279,8 +280,8 @@ def test_drop_waits_for_the_end_of_a_hold_and_nothing_else_does(volume):
     place(volume, FILLED)
     edited = dataclasses.replace(FILLED, owner="me")
     with locked(volume.layout.volume_id):
-        assert volume.change("notes", always(Decision(drop=True, findings=(RIVAL,)))) == Decision(
-            findings=(RIVAL,)
+        assert volume.change("notes", always(Decision(drop=True, reports=(RIVAL,)))) == Decision(
+            reports=(RIVAL,)
         )
         assert there(volume) == FILLED
         volume.change("notes", always(Decision(write=edited)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.declared import HAD, OTHER_UID, claim, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, claim, engine_of, pod, state_of
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.manifest import (
     DIMENSION_MAX,
@@ -280,7 +280,7 @@ def test_status_looks_like_nothing_before_anybody_looked():
 def test_every_field_of_a_status_is_declared():
     """The API server answers 500 to one that is not."""
     resource = claim(status=HAD)
-    repaired = row_of(resource, collection_uid=OTHER_UID, vector_count=2)
+    repaired = state_of(resource, collection_uid=OTHER_UID, vector_count=2)
     status = build(resource, assess(resource, engine_of(pod(repaired))), {}, "2026-01-01T00:00:00Z")
     assert status["loss"].keys() == STATUS["properties"]["loss"]["properties"].keys()
     assert status.keys() == STATUS["properties"].keys()

@@ -52,7 +52,7 @@ def told(reason, uid="r-1"):
 
 def outcome(decision: Decision):
     done = "drops" if decision.drop else "writes" if decision.write is not None else "leaves"
-    findings = tuple((finding.reason, finding.resource_uid) for finding in decision.findings)
+    findings = tuple((finding.reason, finding.resource_uid) for finding in decision.reports)
     return done, decision.write, decision.set_aside, findings
 
 
@@ -516,29 +516,29 @@ CASES = [
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.fact) for case in CASES])
 def test_decision(case):
-    assert outcome(decide("notes", case.claims, case.folder, case.volume_id)) == case.expected
+    assert outcome(decide(case.claims, case.folder, case.volume_id)) == case.expected
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.fact) for case in CASES])
 def test_order_of_a_list_does_not_matter(case):
-    in_order = decide("notes", case.claims, case.folder, case.volume_id)
-    assert decide("notes", case.claims[::-1], case.folder, case.volume_id) == in_order
+    in_order = decide(case.claims, case.folder, case.volume_id)
+    assert decide(case.claims[::-1], case.folder, case.volume_id) == in_order
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.fact) for case in CASES])
 def test_what_is_written_is_right_then(case):
     """A second pass over its own work changes nothing, but for a deletion that it prepared."""
-    first = decide("notes", case.claims, case.folder, case.volume_id)
+    first = decide(case.claims, case.folder, case.volume_id)
     there = first.write or case.folder.manifest
     if first.drop and there is not None:
         there = replace(there, dropped_at=DROPPED_AT)
     folder = replace(case.folder, manifest=there, problem=None) if first.changes else case.folder
-    again = decide("notes", case.claims, folder, case.volume_id)
+    again = decide(case.claims, folder, case.volume_id)
     assert not again.changes or (case.claims[0].is_deleting and again.drop)
 
 
 def message_of(resource, folder, volume_id=VOLUME):
-    [finding] = decide("notes", [resource], folder, volume_id).findings
+    [finding] = decide([resource], folder, volume_id).reports
     return finding.message, finding.hint
 
 
@@ -579,7 +579,7 @@ def test_conflict_with_data_that_lost_its_manifest_names_another_way_out():
 
 def test_loser_is_told_who_has_the_name():
     rival = claim("rival", "r-2", created_at="2026-01-02T00:00:00Z", collectionName="notes")
-    [finding] = decide("notes", [NEW, rival], Folder(EMPTY), VOLUME).findings
+    [finding] = decide([NEW, rival], Folder(EMPTY), VOLUME).reports
     assert finding.document() == {
         "collection": "notes",
         "resource_uid": "r-2",
@@ -603,5 +603,5 @@ def test_loser_is_told_who_has_the_name():
     ],
 )
 def test_drift_that_is_put_right_is_reported(resource, folder, told):
-    reverted = decide("notes", [resource], folder, VOLUME).reverted
+    reverted = decide([resource], folder, VOLUME).reverted
     assert (reverted is None) if told is None else (told in reverted.message)

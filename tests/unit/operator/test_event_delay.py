@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from tests.unit.declared import HAD, claim, engine_of, pod, row_of
+from tests.unit.declared import HAD, claim, engine_of, pod, state_of
 from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.engines import EnginePod, EngineView
 from vecstow_operator.manager.events import LASTING_SECONDS, EventDelay
 from vecstow_operator.manager.status import build
 
 RESOURCE = claim(generation=3, status=HAD)
-SERVED = row_of(RESOURCE)
+SERVED = state_of(RESOURCE)
 
 
 def status_of(engine):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, report, state_of
 from vecstow_operator.manager import status
 from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.decision import (
@@ -13,17 +13,16 @@ from vecstow_operator.manager.decision import (
     WriteStatus,
     decide,
 )
-from vecstow_operator.manager.engines import SidecarReport
 from vecstow_operator.manager.resources import Age, ResourceCache
 from vecstow_operator.vocabulary import Annotation, Reason
 
 NOW = "2026-01-01T00:00:00Z"
 DELETE = {"deletionPolicy": "Delete"}
 LEAVING = DELETE | {"is_deleting": True, "has_finalizer": True}
-SERVED = engine_of(pod(row_of(claim())))
+SERVED = engine_of(pod(state_of(claim())))
 SILENT = engine_of(pod())
-DONE = engine_of(pod(reports={"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}))
-REPLACED = engine_of(pod(row_of(claim()), reports={"r-1": (SidecarReport(Reason.REPLACED, "it moved"),)}))
+DONE = engine_of(pod(reports={"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}))
+REPLACED = engine_of(pod(state_of(claim()), reports={"r-1": (report(Reason.REPLACED, "it moved"),)}))
 READY = status.build(claim(status=HAD), assess(claim(status=HAD), SERVED), {}, NOW)
 
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, report, state_of
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
 from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import reconciler, writer
 from vecstow_operator.manager.decision import PENDING_SECONDS
-from vecstow_operator.manager.engines import ABSENCE_SECONDS, SidecarReport, orphans
+from vecstow_operator.manager.engines import ABSENCE_SECONDS, orphans
 from vecstow_operator.manager.events import LASTING_SECONDS
 from vecstow_operator.manager.reconciler import LOOKS_PER_SECOND_MAX, WRITE_BACKOFF, ManagerReconciler
 from vecstow_operator.manager.status import COUNT_SECONDS_MIN
@@ -172,7 +172,7 @@ def refuse(refused):
 
 def serve(manager, **changes):
     """The engine serves the resources as they are declared."""
-    rows = [row_of(claim(d["metadata"]["name"], d["metadata"]["uid"]), **changes)
+    rows = [state_of(claim(d["metadata"]["name"], d["metadata"]["uid"]), **changes)
             for d in manager.cluster.documents.values()]  # fmt: skip
     manager.poller.engine = engine_of(pod(*rows))
 
@@ -402,7 +402,7 @@ def test_deleted_resource_is_held_until_the_collection_is_away(manager):
     serve(manager)
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.reason()) == ([FINALIZER], "Deleting")
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
+    gone = {"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}
     manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert manager.cluster.finalizers() == []
@@ -414,7 +414,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
     manager.cluster.declare(document(**LEAVING))
     serve(manager, collection_uid=None, vector_count=0, indexed=0)
     manager.run_pass()
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
+    gone = {"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}
     for told in ({}, gone):
         manager.poller.engine = engine_of(pod(reports=told))
         manager.run_pass()
@@ -424,7 +424,7 @@ def test_drop_of_an_empty_collection_is_told(manager):
 
 def test_resource_that_never_had_a_collection_has_none_dropped(manager):
     manager.cluster.declare(document(**LEAVING))
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
+    gone = {"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}
     manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [])
@@ -432,7 +432,7 @@ def test_resource_that_never_had_a_collection_has_none_dropped(manager):
 
 def test_policy_that_changed_after_the_drop_hides_nothing(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "nothing on the volume is its own"),)}
+    gone = {"r-1": (report(Reason.DELETING, "nothing on the volume is its own"),)}
     manager.poller.engine = engine_of(pod(reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
@@ -442,8 +442,8 @@ def test_policy_that_changed_after_the_drop_hides_nothing(manager):
 
 def test_retained_collection_is_not_said_to_be_dropped(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True))
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
-    row = dataclasses.replace(row_of(claim()), resource_uid=None, generation=None)
+    gone = {"r-1": (report(Reason.DELETING, "the collection is retained"),)}
+    row = dataclasses.replace(state_of(claim()), resource_uid=None, generation=None)
     manager.poller.engine = engine_of(pod(row, reports=gone))
     manager.run_pass()
     assert (manager.cluster.finalizers(), manager.cluster.events) == ([], [("notes", "Released")])
@@ -451,8 +451,8 @@ def test_retained_collection_is_not_said_to_be_dropped(manager):
 
 def test_deleted_loser_is_not_said_to_have_dropped_anything(manager):
     manager.cluster.declare(document("rival", "r-2", collectionName="notes", **LEAVING))
-    gone = {"r-2": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
-    manager.poller.engine = engine_of(pod(row_of(claim()), reports=gone))
+    gone = {"r-2": (report(Reason.DELETING, "another resource has the collection, and keeps it"),)}
+    manager.poller.engine = engine_of(pod(state_of(claim()), reports=gone))
     manager.run_pass()
     assert manager.cluster.finalizers("rival") == []
     assert manager.cluster.events == [("rival", "Released")]
@@ -471,8 +471,8 @@ def test_drop_is_told_though_a_rival_has_the_name_by_now(manager, status, messag
     manager.cluster.declare(document(status=status, **LEAVING))
     serve(manager, collection_uid=None)
     manager.run_pass()
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "another resource has the collection, and keeps it"),)}
-    rival = row_of(claim("rival", "r-2", collectionName="notes"), collection_uid=OTHER_UID)
+    gone = {"r-1": (report(Reason.DELETING, "another resource has the collection, and keeps it"),)}
+    rival = state_of(claim("rival", "r-2", collectionName="notes"), collection_uid=OTHER_UID)
     manager.poller.engine = engine_of(pod(rival, reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Dropped")]
@@ -481,8 +481,8 @@ def test_drop_is_told_though_a_rival_has_the_name_by_now(manager, status, messag
 
 def test_heir_of_a_retained_collection_is_no_drop(manager):
     manager.cluster.declare(document(is_deleting=True, has_finalizer=True, status=HAD))
-    gone = {"r-1": (SidecarReport(Reason.DELETING, "the collection is retained"),)}
-    heir = row_of(claim("heir", "r-2", collectionName="notes"))
+    gone = {"r-1": (report(Reason.DELETING, "the collection is retained"),)}
+    heir = state_of(claim("heir", "r-2", collectionName="notes"))
     manager.poller.engine = engine_of(pod(heir, reports=gone))
     manager.run_pass()
     assert manager.cluster.events == [("notes", "Released")]
@@ -490,8 +490,8 @@ def test_heir_of_a_retained_collection_is_no_drop(manager):
 
 def test_leave_to_replace_is_removed_and_told_once_it_was_used(manager):
     manager.cluster.declare(document(annotations={Annotation.REPLACE.value: OTHER_UID}))
-    told = {"r-1": (SidecarReport(Reason.REPLACED, "collection 'notes' moved to .deleted/notes-1"),)}
-    manager.poller.engine = engine_of(pod(row_of(claim()), reports=told))
+    told = {"r-1": (report(Reason.REPLACED, "collection 'notes' moved to .deleted/notes-1"),)}
+    manager.poller.engine = engine_of(pod(state_of(claim()), reports=told))
     for _ in range(3):
         manager.run_pass()
     assert manager.cluster.documents["notes"]["metadata"]["annotations"] == {Annotation.REPLACE.value: None}
@@ -502,8 +502,8 @@ def test_leave_to_replace_is_removed_and_told_once_it_was_used(manager):
 def test_drift_is_an_event_once_for_each_report(manager):
     manager.cluster.declare(document())
     for message in ("first", "first", "second"):
-        told = {"r-1": (SidecarReport(Reason.DRIFT_REVERTED, message),)}
-        manager.poller.engine = engine_of(pod(row_of(claim()), reports=told))
+        told = {"r-1": (report(Reason.DRIFT_REVERTED, message),)}
+        manager.poller.engine = engine_of(pod(state_of(claim()), reports=told))
         manager.run_pass()
         manager.run_pass()
     assert manager.cluster.events == [
@@ -535,7 +535,7 @@ def test_engine_that_nobody_looked_for_is_not_known_to_have_been_missing(manager
 @pytest.mark.parametrize(
     "between",
     [
-        pytest.param({"engine": engine_of(pod(row_of(claim())))}, id="it is there again"),
+        pytest.param({"engine": engine_of(pod(state_of(claim())))}, id="it is there again"),
         pytest.param({"engine": engine_of(wanted_pods=0)}, id="rebuilt, and scaled to zero"),
         pytest.param({"is_away": True}, id="nobody knows"),
     ],
@@ -811,7 +811,7 @@ def test_data_that_a_paused_resource_gets_is_known_at_once_and_counted_now_and_t
 
 
 def test_collection_without_a_resource_is_an_orphan_of_its_engine(manager):
-    engine = engine_of(pod(row_of(claim()), row_of(claim("lost", "r-2"))))
+    engine = engine_of(pod(state_of(claim()), state_of(claim("lost", "r-2"))))
     elsewhere = claim("lost", "r-3", engine="other")
     assert orphans({"vecstow": engine}, [claim(), elsewhere]) == [("vecstow", "lost")]
 

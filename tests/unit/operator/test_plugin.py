@@ -8,10 +8,20 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 from typer.testing import CliRunner
 
-from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, manifest_of, pod, row_of
+from tests.unit.declared import (
+    HAD,
+    OTHER_UID,
+    UID,
+    claim,
+    document,
+    engine_of,
+    manifest_of,
+    pod,
+    report,
+    state_of,
+)
 from vecstow_engine.model.manifest import manifest_document
 from vecstow_operator.kube import Changed
-from vecstow_operator.manager.engines import SidecarReport
 from vecstow_operator.plugin import cli, resources
 from vecstow_operator.plugin.proxy import NoAnswer
 from vecstow_operator.plugin.session import Refused, Session
@@ -68,8 +78,8 @@ def refusal(result):
 
 def missing(uid):
     """An engine that misses the data of that incarnation, and its sidecar says so."""
-    told = {RESOURCE.uid: (SidecarReport(Reason.DATA_MISSING, "it is gone"),)}
-    return engine_of(pod(row_of(RESOURCE, collection_uid=uid, **LOST), reports=told))
+    told = {RESOURCE.uid: (report(Reason.DATA_MISSING, "it is gone"),)}
+    return engine_of(pod(state_of(RESOURCE, collection_uid=uid, **LOST), reports=told))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_loss_is_accepted_of_the_incarnation_that_the_sidecar_misses(plugin, acc
     assert plugin.patched == [("notes", "r-1", "1", {"annotations": {"vecstow.dev/accept-empty": accepted}})]
 
 
-DAMAGED = row_of(RESOURCE, state="quarantined", reason="points.db: a wrong sum", vector_count=0)
+DAMAGED = state_of(RESOURCE, state="quarantined", reason="points.db: a wrong sum", vector_count=0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ DAMAGED = row_of(RESOURCE, state="quarantined", reason="points.db: a wrong sum",
     [
         pytest.param({}, {}, "never had vectors: there is no loss to accept", id="never had any"),
         pytest.param(
-            HAD, {"vecstow": engine_of(pod(row_of(RESOURCE)))},
+            HAD, {"vecstow": engine_of(pod(state_of(RESOURCE)))},
             "has no loss to accept: Served: served by vecstow", id="served",
         ),
         pytest.param(
@@ -151,7 +161,7 @@ class Proxy:
 
 
 def orphans_of(plugin, engine, *names, damaged=()):
-    rows = [row_of(claim(collectionName=name), resource_uid=None) for name in names]
+    rows = [state_of(claim(collectionName=name), resource_uid=None) for name in names]
     plugin.engines[engine] = dataclasses.replace(engine_of(pod(*rows)), name=engine)
     plugin.proxies[engine] = Proxy(*damaged)
 
@@ -211,25 +221,25 @@ PAUSED = claim(generation=2, status=HAD, paused=True)
 @pytest.mark.parametrize(
     ("resources", "row", "reason", "command"),
     [
-        pytest.param([RESOURCE], row_of(RESOURCE), "Served", None, id="served"),
-        pytest.param([RESOURCE], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="damaged"),
+        pytest.param([RESOURCE], state_of(RESOURCE), "Served", None, id="served"),
+        pytest.param([RESOURCE], state_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="damaged"),
         pytest.param(
-            [RESOURCE], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="points withheld"
+            [RESOURCE], state_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="points withheld"
         ),
-        pytest.param([PAUSED], row_of(PAUSED, generation=1), "Paused", None, id="paused, and served"),
+        pytest.param([PAUSED], state_of(PAUSED, generation=1), "Paused", None, id="paused, and served"),
         pytest.param(
-            [PAUSED], row_of(PAUSED, generation=1, **DAMAGED), "Quarantined", "repair",
+            [PAUSED], state_of(PAUSED, generation=1, **DAMAGED), "Quarantined", "repair",
             id="paused, and damaged",
         ),
         pytest.param(
-            [PAUSED], row_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "look",
+            [PAUSED], state_of(PAUSED, generation=1, collection_uid=None), "DataMissing", "look",
             id="paused, and its data gone",
         ),
-        pytest.param([PAUSED], row_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
-        pytest.param([], row_of(RESOURCE), "Orphan", "adopt", id="an orphan"),
-        pytest.param([], row_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="orphan, damaged"),
-        pytest.param([], row_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="in part"),
-        pytest.param([], row_of(RESOURCE, state="foreign"), "Foreign", None, id="orphan, foreign"),
+        pytest.param([PAUSED], state_of(RESOURCE, resource_uid=None), "Pending", None, id="paused early"),
+        pytest.param([], state_of(RESOURCE), "Orphan", "adopt", id="an orphan"),
+        pytest.param([], state_of(RESOURCE, **DAMAGED), "Quarantined", "repair", id="orphan, damaged"),
+        pytest.param([], state_of(RESOURCE, **IN_PART), "PointsWithheld", "repair", id="in part"),
+        pytest.param([], state_of(RESOURCE, state="foreign"), "Foreign", None, id="orphan, foreign"),
         pytest.param(
             [RESOURCE], FULL, "VolumeFull", "cleanup", id="a full volume"
         ),
@@ -240,7 +250,7 @@ def test_status_is_a_success_when_all_is_served_whole(plugin, resources, row, re
     plugin.documents = [
         document(r.name, r.uid, generation=r.generation, status=HAD, paused=r.is_paused) for r in resources
     ]
-    plugin.engines = {"vecstow": engine_of(pod(row or row_of(RESOURCE), is_full=row is FULL))}
+    plugin.engines = {"vecstow": engine_of(pod(row or state_of(RESOURCE), is_full=row is FULL))}
     result = plugin.run("status", "--json")
     [line] = json.loads(result.stdout)
     assert line["reason"] == reason

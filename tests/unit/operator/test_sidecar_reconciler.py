@@ -28,9 +28,8 @@ from vecstow_operator.health import Heartbeat, Metrics
 from vecstow_operator.kube import Away
 from vecstow_operator.sidecar import reconciler
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
-from vecstow_operator.sidecar.engine_client import EngineClient, EngineRefuses
 from vecstow_operator.sidecar.reconciler import SidecarReconciler
-from vecstow_operator.sidecar.reports import REVERTED_SECONDS
+from vecstow_operator.sidecar.reports import REVERTED_SECONDS, EngineClient, EngineRefuses
 
 BORN = "2025-11-11T11:11:11.000Z"
 
@@ -67,8 +66,8 @@ class Beside:
     def __init__(self):
         self.told = []
 
-    def poke(self, findings):
-        self.told.append(list(findings))
+    def poke(self, reports):
+        self.told.append(list(reports))
 
 
 class Pod:
@@ -256,10 +255,10 @@ def test_engine_that_refuses_the_key_is_said_once_and_told_when_it_takes_it(tmp_
     class Refusing(Beside):
         refuses = True
 
-        def poke(self, findings):
+        def poke(self, reports):
             if self.refuses:
                 raise EngineRefuses("it says 401")
-            super().poke(findings)
+            super().poke(reports)
 
     pod = Pod(tmp_path, Refusing())
     pod.declare(document())
@@ -389,7 +388,9 @@ def test_what_is_right_is_not_decided_again(pod, monkeypatch):
     pod.run_pass()
     decided = []
     real = reconciler.decide
-    monkeypatch.setattr(reconciler, "decide", lambda name, *rest: decided.append(name) or real(name, *rest))
+    monkeypatch.setattr(
+        reconciler, "decide", lambda claims, *rest: decided.append(claims[0].name) or real(claims, *rest)
+    )
     pod.run_pass()
     assert decided == []
     pod.edit("other", owner="somebody")
@@ -468,12 +469,12 @@ def test_unforeseen_error_of_one_collection_holds_no_other_up(pod, monkeypatch, 
     """Its resource is told, and each pass tries again."""
     decide, calls = reconciler.decide, []
 
-    def failing(name, *others):
-        if name == "a":
+    def failing(claims, *others):
+        if claims[0].name == "a":
             calls.append(1)
             if len(calls) > (step == "write"):
                 raise KeyError("unforeseen")
-        return decide(name, *others)
+        return decide(claims, *others)
 
     monkeypatch.setattr(reconciler, "decide", failing)
     pod.declare(document("a", "r-1"), document("b", "r-2"))

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, claim, engine_of, pod, row_of
+from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, claim, engine_of, pod, report, state_of
 from vecstow_operator.kube import EVENT_CHARACTERS_MAX
 from vecstow_operator.manager.assessment import assess
-from vecstow_operator.manager.engines import EnginePod, EngineView, SidecarReport
+from vecstow_operator.manager.engines import EnginePod, EngineView
 from vecstow_operator.manager.events import event_of
 from vecstow_operator.manager.status import (
     COUNT_SECONDS_MIN,
@@ -21,7 +21,7 @@ from vecstow_operator.manager.status import (
 from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
 RESOURCE = claim(generation=3, status=HAD)
-SERVED = row_of(RESOURCE)
+SERVED = state_of(RESOURCE)
 THEN = "2026-01-01T00:00:00Z"
 NOW = "2026-03-01T00:00:00Z"
 FRESH = {"observedGeneration": -1}
@@ -47,7 +47,7 @@ def reasons(status):
 
 READY = status_of(SERVED)
 PENDING = status_of()
-CONFLICT = status_of(reports={"r-1": (SidecarReport(Reason.CONFLICT, "taken"),)})
+CONFLICT = status_of(reports={"r-1": (report(Reason.CONFLICT, "taken"),)})
 QUARANTINED = status_of(row(state="quarantined", reason="damaged"))
 DEGRADED = status_of(row(state="degraded", reason="1 point is withheld"))
 FULL = status_of(SERVED, is_full=True)
