@@ -96,7 +96,9 @@ class EngineView:
 
     def collection(self, name: str) -> CollectionState | None:
         """Return the collection of that name in the first pod that has one, whichever resource owns it."""
-        found = (pod.state.collections[name] for pod in self.pods if pod.state and name in pod.state.collections)
+        found = (
+            pod.state.collections[name] for pod in self.pods if pod.state and name in pod.state.collections
+        )
         return next(found, None)
 
 
