@@ -15,8 +15,8 @@ import numpy as np
 
 from tests.crash.ledger import Content, Points
 from tests.unit.running_engine import RunningEngine
-from vecstow_engine.model.batch import Point, SearchQuery
 from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.points import Point, SearchQuery
 from vecstow_engine.service.collection import Collection, State
 from vecstow_engine.storage.store import Store
 

@@ -16,8 +16,8 @@ from tests.crash.journal import DIMENSION, Client, Shape, Writers, wrong
 from tests.crash.rest import Rest, Stored
 from tests.engine_process import EngineProcess
 from tests.unit.running_engine import RunningEngine, wait_until
-from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Unavailable
+from vecstow_engine.model.points import SearchQuery
 from vecstow_engine.service.collection import Collection, State
 
 SEED = 20_250_808

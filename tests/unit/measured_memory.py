@@ -16,9 +16,9 @@ import numpy as np
 from vecstow_engine.cli.serving import M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.places import LabelTable, Tail
-from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import make_labels
 from vecstow_engine.service.memory_plan import resident_bytes
 from vecstow_engine.storage.layers import Entry, Overlay
 from vecstow_engine.storage.rows import SlotTable

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage import files
 from vecstow_engine.storage.creation import create_data_files
 from vecstow_engine.storage.handles import HandleCache

@@ -37,7 +37,14 @@ from vecstow_engine.api.weights import (
     weigh_packed,
     weigh_packed_texts,
 )
-from vecstow_engine.model.batch import (
+from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
+from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.model.names import POINT_ID_CHARACTERS_MAX
+from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX, check_unpacked
+from vecstow_engine.model.points import (
     FLOAT32_MAX,
     PointBatch,
     SearchQuery,
@@ -45,12 +52,6 @@ from vecstow_engine.model.batch import (
     wrong_entries,
     wrong_length,
 )
-from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
-from vecstow_engine.model.filters import Filter, parse_filter
-from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.model.metrics import VectorType
-from vecstow_engine.model.names import POINT_ID_CHARACTERS_MAX
-from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX, check_unpacked
 from vecstow_engine.service.request_memory import Lease, Part
 
 LIMIT_DEFAULT: Final = 10

@@ -15,12 +15,12 @@ from vecstow_engine.api.envelope import Answer, success
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
 from vecstow_engine.api.rendering import hits_answer, point_answer, points_answer
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.batch import check_ids
 from vecstow_engine.model.errors import NotFound, TooLarge, refused
 from vecstow_engine.model.names import check_collection_name, check_point_id
+from vecstow_engine.model.points import check_ids
 
 if TYPE_CHECKING:
-    from vecstow_engine.model.batch import Point
+    from vecstow_engine.model.points import Point
     from vecstow_engine.service.collection import Collection
     from vecstow_engine.service.engine import Engine
 

@@ -15,8 +15,8 @@ from msgspec import Raw
 from vecstow_engine.api.coding import run_coding
 from vecstow_engine.api.envelope import Answer, list_head, list_tail, packed_array_head, success
 from vecstow_engine.api.media import Media
-from vecstow_engine.model.batch import Hit, Point
 from vecstow_engine.model.payloads import pack_payload
+from vecstow_engine.model.points import Hit, Point
 from vecstow_engine.service.request_memory import Lease, Part
 
 HITS_PER_STEP: Final = 128

@@ -19,9 +19,9 @@ from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, Rows
 from vecstow_engine.index.hnsw import SPACES, Hnsw, hnsw_bytes
 from vecstow_engine.index.nodes import ROW_TABLE_BYTES, Groups, Hashes, NodeChecks, RowTable
 from vecstow_engine.index.places import LabelTable, Tail
-from vecstow_engine.model.labels import slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric
+from vecstow_engine.model.points import slots_of
 
 _LIVE: Final = 1
 _CHECK_COSTS: Final = {1: 1.0, 8: 3.0, 64: 15.0}

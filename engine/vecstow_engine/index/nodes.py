@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, Rows, ordered
 from vecstow_engine.index.places import Backlog
-from vecstow_engine.model.labels import slots_of
+from vecstow_engine.model.points import slots_of
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import Hits, Labels, Rows
-from vecstow_engine.model.labels import generations_of, make_labels, slots_of
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import generations_of, make_labels, slots_of
 
 NOWHERE: Final = 0
 TAIL: Final = 1

@@ -16,11 +16,11 @@ import numpy as np
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL, Hits, merge
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.batch import Hit, SearchQuery
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.payloads import decode_payload
+from vecstow_engine.model.points import Hit, SearchQuery
 from vecstow_engine.storage.view import View
 
 ATTEMPTS_MAX: Final = 5

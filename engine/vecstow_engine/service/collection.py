@@ -28,7 +28,7 @@ from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model import errors
 from vecstow_engine.model.errors import Conflict, NotFound, ReadOnly, Recovering, Unavailable
 from vecstow_engine.model.manifest import Manifest, manifest_document
-from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.model.points import decode_rows
 from vecstow_engine.query.search import Source
 from vecstow_engine.service.attempts import Trouble, Work
 from vecstow_engine.service.lifecycle import (

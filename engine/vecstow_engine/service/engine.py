@@ -14,10 +14,10 @@ from typing import Any, Final
 import structlog
 
 from vecstow_engine.doctor.check import check_folder
-from vecstow_engine.model.batch import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.model.points import Hit, Point, PointBatch, SearchQuery
 from vecstow_engine.service import stats
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.catalog import Catalog

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from vecstow_engine.model.batch import Hit, Point, SearchQuery
 from vecstow_engine.model.errors import Busy
 from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.points import Hit, Point, SearchQuery
 from vecstow_engine.query.search import Result, answer_filtered, answer_queries
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.fair_pool import FairPool

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, NotFound, as_storage_error
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage import files
 from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.handles import HandleCache

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import DamagedFile, NotFound, Unavailable, VecstowError
-from vecstow_engine.model.labels import make_labels
+from vecstow_engine.model.points import make_labels
 from vecstow_engine.storage.handles import Closable, HandleCache
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.layout import POINTS, ROWS

@@ -21,8 +21,8 @@ from vecstow_engine.model.errors import (
     VecstowError,
     as_storage_error,
 )
-from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
+from vecstow_engine.model.points import make_labels
 from vecstow_engine.storage import files
 from vecstow_engine.storage.file_identity import DataFiles
 from vecstow_engine.storage.identity import Identity

@@ -12,10 +12,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.batch import Point
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.model.labels import generations_of, make_labels, slots_of
-from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.model.points import Point, decode_rows, generations_of, make_labels, slots_of
 from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layers import Entry, Layers
 from vecstow_engine.storage.log.segment import Upsert

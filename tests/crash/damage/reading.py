@@ -15,9 +15,9 @@ from tests.crash.ledger import Points
 from tests.crash.nearest import wrong_distances, wrong_hits
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX
-from vecstow_engine.model.batch import Point, SearchQuery
 from vecstow_engine.model.errors import Unavailable, VecstowError
-from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.points import Point, SearchQuery
 from vecstow_engine.service.collection import State
 
 SERVED = (State.READY, State.DEGRADED, State.READ_ONLY)

@@ -24,9 +24,9 @@ from tests.crash.ledger import Points
 from tests.crash.reading import killed
 from tests.property.conftest import memory
 from tests.unit.running_engine import RunningEngine
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.manifest import IndexConfig, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.points import writer
 

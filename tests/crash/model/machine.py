@@ -17,9 +17,9 @@ from tests.crash.ledger import Points
 from tests.crash.model.site import Site
 from tests.crash.model.world import IDS, Kept, Rested, stored, vector_of
 from tests.crash.nearest import wrong_distances, wrong_hits
-from vecstow_engine.model.batch import Hit, PointBatch, SearchQuery
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import Hit, PointBatch, SearchQuery
 from vecstow_engine.service.collection import Collection, State
 
 EF_SEARCH = 200

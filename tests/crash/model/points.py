@@ -13,7 +13,7 @@ from tests.crash.model.draws import PICK, POINTS, SOME_IDS, VALUE, has_collectio
 from tests.crash.model.machine import Machine
 from tests.crash.model.world import VALUES, stored, vector_of, with_even
 from vecstow_engine.model.errors import Busy
-from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.model.filter_parser import parse_filter
 
 
 class PointRules(Machine):

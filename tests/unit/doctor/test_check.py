@@ -28,9 +28,9 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
 from vecstow_engine.doctor.check import check_folder, check_volume
 from vecstow_engine.doctor.check import whole_volume as volume_check
 from vecstow_engine.doctor.check.findings import Link, NextStep
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.log.segment import Upsert

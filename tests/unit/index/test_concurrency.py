@@ -9,9 +9,9 @@ import pytest
 from tests.unit.watched_turns import WatchedTurns
 from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import make_labels, slots_of
 
 DIMENSION = 8
 COUNT = 1600

@@ -11,9 +11,9 @@ from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.nodes import RowTable
-from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import make_labels
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]
 DIMENSION = 16

@@ -9,9 +9,9 @@ from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import Hnsw
 from vecstow_engine.model.errors import DamagedFile
-from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import make_labels
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]
 CONFIG = IndexConfig(max_connections=8, ef_construction=60)

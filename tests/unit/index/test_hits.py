@@ -3,7 +3,7 @@
 import numpy as np
 
 from vecstow_engine.index.exact import NO_LABEL, Hits, merge
-from vecstow_engine.model.labels import generations_of, make_labels, slots_of
+from vecstow_engine.model.points import generations_of, make_labels, slots_of
 
 
 def hits(labels, distances):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vecstow_engine.index.places import NOWHERE, LabelTable
-from vecstow_engine.model.labels import make_labels
+from vecstow_engine.model.points import make_labels
 
 
 def test_a_label_is_where_it_was_put_last():

@@ -7,9 +7,9 @@ from vecstow_engine.index import exact, vector_index
 from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.labels import make_labels, slots_of
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import make_labels, slots_of
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]
 CONFIG = IndexConfig(max_connections=8, ef_construction=60)

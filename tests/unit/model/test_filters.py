@@ -9,18 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecstow_engine.model.errors import InvalidInput, WrongShape
-from vecstow_engine.model.filters import (
+from vecstow_engine.model.filter_parser import (
     CONDITIONS_MAX,
     DEPTH_MAX,
     FIELD_CHARACTERS_MAX,
     IN_VALUES_MAX,
-    And,
-    Condition,
-    Filter,
-    Not,
-    Or,
     parse_filter,
 )
+from vecstow_engine.model.filters import And, Condition, Filter, Not, Or
 
 POINT: dict[str, Any] = {
     "tenant": "acme",
@@ -395,3 +391,9 @@ def test_any_document_is_parsed_or_refused(document, payload):
     except InvalidInput:
         return
     assert parsed.matches(payload) in (True, False)
+
+
+def test_a_condition_with_an_unknown_operator_has_no_test():
+    """Such a condition can only be made in code: the parser refuses the operator first."""
+    with pytest.raises(ValueError, match=r"unknown operator '\$near'"):
+        Filter(Condition("year", "$near", 1))

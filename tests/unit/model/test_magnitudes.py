@@ -11,12 +11,10 @@ from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.batch import SearchQuery, check_vectors
 from vecstow_engine.model.errors import InvalidInput
-from vecstow_engine.model.labels import make_labels
 from vecstow_engine.model.manifest import IndexConfig, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.model.vectors import decode_rows, encode_rows
+from vecstow_engine.model.points import SearchQuery, check_vectors, decode_rows, encode_rows, make_labels
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]
 UNBOUNDED = [m for m in METRICS if m.id != "Cosine"]
@@ -164,3 +162,11 @@ def test_ef_search_widens_the_search_under_every_metric(metric):
     narrow, middle, wide = recall(5), recall(60), recall(600)
     assert narrow < middle < wide
     assert wide > 0.9
+
+
+def test_rows_of_an_unknown_vector_type_are_not_coded():
+    """A new member of the enum needs its own codec."""
+    with pytest.raises(AssertionError):
+        decode_rows(np.zeros((1, 8), np.uint8), "Float64")
+    with pytest.raises(AssertionError):
+        encode_rows(np.zeros((1, 4), np.float32), "Float64")

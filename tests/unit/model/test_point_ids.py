@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecstow_engine.model.batch import check_ids
 from vecstow_engine.model.errors import InvalidInput, VecstowError, WrongShape
 from vecstow_engine.model.names import (
     POINT_ID_CHARACTERS_MAX,
     are_plain_point_ids,
     check_point_id,
 )
+from vecstow_engine.model.points import check_ids
 
 LONG = "a" * (POINT_ID_CHARACTERS_MAX + 1)
 TWO_LINES = f"{LONG[1:]}\n{LONG[1:]}"

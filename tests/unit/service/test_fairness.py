@@ -14,11 +14,11 @@ from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.api.shares import Shares
 from vecstow_engine.api.workers import Workers
-from vecstow_engine.model.batch import SearchQuery
 from vecstow_engine.model.errors import Busy, Unavailable
-from vecstow_engine.model.filters import parse_filter
+from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.model.points import SearchQuery
 from vecstow_engine.service import searcher
 from vecstow_engine.service.fair_pool import TENANT, FairPool
 

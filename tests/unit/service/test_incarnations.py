@@ -14,9 +14,9 @@ from tests.unit.store_on_disk import vector
 from vecstow_engine.api import point_routes
 from vecstow_engine.api.app import Application
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.batch import PointBatch, SearchQuery
 from vecstow_engine.model.errors import Conflict
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.model.points import PointBatch, SearchQuery
 from vecstow_engine.service import searcher
 from vecstow_engine.storage.manifests import update_manifest
 

@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import MANIFEST
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import (
     Conflict,
     Recovering,
@@ -19,6 +18,7 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import VectorType
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.service import catalog, loader
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 

@@ -178,7 +178,7 @@ async def test_no_row_moves_while_a_snapshot_is_saved_without_room_for_pages_kep
     def new_rows():
         import numpy as np
 
-        from vecstow_engine.model.labels import make_labels
+        from vecstow_engine.model.points import make_labels
 
         return 2 * np.eye(3, 4, dtype=np.float32), make_labels(np.arange(5000, 5003), 1)
 

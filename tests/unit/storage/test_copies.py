@@ -13,9 +13,9 @@ from tests.unit.dvecdb_records import make, unpack, write
 from tests.unit.recorded_disk import PowerOff
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage import files, restoring, trash
 from vecstow_engine.storage.backup import make_backup
 from vecstow_engine.storage.layout import Layout

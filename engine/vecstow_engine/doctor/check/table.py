@@ -13,7 +13,7 @@ import numpy as np
 from vecstow_engine.doctor.check.content import content_problem
 from vecstow_engine.doctor.check.findings import Progress, Severity
 from vecstow_engine.doctor.check.inquiry import Inquiry
-from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.model.points import decode_rows
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layout import POINTS, ROWS

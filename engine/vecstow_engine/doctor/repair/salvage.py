@@ -22,7 +22,7 @@ from vecstow_engine.doctor.check.content import content_problem
 from vecstow_engine.doctor.repair.chain import Chain, Gap, chain_of
 from vecstow_engine.doctor.repair.evidence import Evidence, SavedPoint
 from vecstow_engine.doctor.repair.table import DamagedTable
-from vecstow_engine.model.vectors import decode_rows
+from vecstow_engine.model.points import decode_rows
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout
 from vecstow_engine.storage.log.replay import FoundSegment

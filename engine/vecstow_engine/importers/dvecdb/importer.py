@@ -28,9 +28,9 @@ from vecstow_engine.importers.dvecdb.record_headers import (
     next_record,
 )
 from vecstow_engine.importers.report import ImportReport
-from vecstow_engine.model.batch import PointBatch
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.layout import ROWS, Layout
 from vecstow_engine.storage.restoring import Settled

@@ -1,6 +1,11 @@
-"""Points and queries, checked once against a collection's manifest; later code computes without checks.
+"""Points: their batches and queries, the stored bytes of their vectors, and their labels.
 
-Shapes: n points of dimension d. Every error names the place (`vectors[3].data`), the value and the limit.
+Batches and queries are checked once against a collection's manifest; later code computes without checks.
+Every error names the place (`vectors[3].data`), the value and the limit. Distances are those of the stored
+values, so every search uses vectors decoded from stored bytes.
+
+Shapes: n points of dimension d. A label is the index's name of a point, `generation << 32 | slot`, new
+whenever a slot is used again.
 """
 
 from __future__ import annotations
@@ -8,11 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.fields import integer
@@ -21,7 +26,6 @@ from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest
 from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric, VectorType
 from vecstow_engine.model.names import are_plain_point_ids, check_point_id, new_point_id
 from vecstow_engine.model.payloads import encode_payload
-from vecstow_engine.model.vectors import decode_rows, encode_rows
 
 BATCH_POINTS_MAX: Final = 10_000
 WEIGHED_BYTES: Final = 1024 * 1024
@@ -30,6 +34,13 @@ LIMIT_MAX: Final = 10_000
 EF_SEARCH_MAX: Final = INDEX_BOUNDS["ef_search"][1]
 FLOAT16_MAX: Final = 65_504.0
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_INT8_LEVELS: Final = 127
+_SCALE_MAX: Final = np.nextafter(np.float32(FLOAT32_MAX) / np.float32(_INT8_LEVELS), np.float32(0))
+"""The largest scale of an Int8 row: 127 times this value is finite."""
+_TINY: Final = np.finfo(np.float32).tiny
+_LEAST: Final = float(np.finfo(np.float32).smallest_subnormal)
+_SLOT_BITS: Final = 32
+_SLOT_MAX: Final = (1 << _SLOT_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,3 +268,62 @@ def _limit(value: float, metric: DistanceMetric, largest: float) -> str:
 
 def _largest(metric: DistanceMetric) -> float:
     return FLOAT32_MAX if metric is DistanceMetric.COSINE else MAGNITUDE_MAX
+
+
+def encode_rows(vectors: NDArray[np.float32], vector_type: VectorType) -> NDArray[np.uint8]:
+    """Return the stored bytes, shape (n, stride), of finite float32 vectors of shape (n, d)."""
+    if vector_type is VectorType.FLOAT32:
+        return np.ascontiguousarray(vectors, "<f4").view(np.uint8).reshape(len(vectors), -1)
+    if vector_type is VectorType.FLOAT16:
+        return np.ascontiguousarray(vectors.astype("<f2")).view(np.uint8).reshape(len(vectors), -1)
+    if vector_type is VectorType.INT8:
+        return _encode_int8(vectors)
+    assert_never(vector_type)
+
+
+def decode_rows(rows: NDArray[np.uint8], vector_type: VectorType) -> NDArray[np.float32]:
+    """Return float32 vectors, shape (n, d), from stored bytes of shape (n, stride)."""
+    rows = np.ascontiguousarray(rows)
+    if vector_type is VectorType.FLOAT32:
+        return rows.view("<f4").astype(np.float32, copy=False)
+    if vector_type is VectorType.FLOAT16:
+        return rows.view("<f2").astype(np.float32)
+    if vector_type is VectorType.INT8:
+        return _decode_int8(rows)
+    assert_never(vector_type)
+
+
+def _encode_int8(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    peaks = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
+    scales = np.minimum(peaks / _INT8_LEVELS, _SCALE_MAX).astype("<f4")
+    coarse = (peaks > 0) & (scales < _TINY)
+    # A subnormal scale is rounded coarsely, so it is rounded up: 127 times the scale must reach the peak.
+    scales[coarse] = np.ceil(peaks[coarse].astype(np.float64) / _INT8_LEVELS / _LEAST) * _LEAST
+    divisors = np.where(scales > 0, scales, 1)
+    levels = np.clip(np.rint(vectors / divisors), -_INT8_LEVELS, _INT8_LEVELS).astype(np.int8)
+    return np.hstack([np.ascontiguousarray(scales).view(np.uint8), levels.view(np.uint8)])
+
+
+def _decode_int8(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    scales = np.ascontiguousarray(rows[:, :4]).view("<f4")
+    with np.errstate(invalid="ignore", over="ignore"):  # a damaged row is decoded before its check
+        values = np.asarray(rows[:, 4:].view(np.int8) * scales, np.float32)
+        if (scales > _SCALE_MAX).any():  # earlier releases rounded the scale of the greatest float32 up
+            values = np.where(np.isfinite(scales), np.clip(values, -FLOAT32_MAX, FLOAT32_MAX), values)
+        return values
+
+
+def make_labels(slots: ArrayLike, generations: ArrayLike) -> NDArray[np.uint64]:
+    """Return labels, shape (n,), of slots (below 2**32) and their generations (below 2**32 - 1)."""
+    high = np.asarray(generations, np.uint64) << np.uint64(_SLOT_BITS)
+    return np.atleast_1d(high | np.asarray(slots, np.uint64))
+
+
+def slots_of(labels: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the slots of labels, shape (n,)."""
+    return (labels & np.uint64(_SLOT_MAX)).astype(np.int64)
+
+
+def generations_of(labels: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Return the generations of labels, shape (n,)."""
+    return (labels >> np.uint64(_SLOT_BITS)).astype(np.uint32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from vecstow_engine.model.errors import InvalidInput, by_kind, refused
-from vecstow_engine.model.filters.nodes import And, Condition, Filter, Node, Not, Or, Scalar
+from vecstow_engine.model.filters import And, Condition, Filter, Node, Not, Or, Scalar
 from vecstow_engine.model.payloads import INTEGER_MAX, INTEGER_MIN
 
 DEPTH_MAX: Final = 16
