@@ -1,23 +1,29 @@
-"""`vecstow check`: verify every file and every row; print the findings and the next commands."""
+"""`vecstow check`: verify every file and every row, print the findings and the next commands; repair damage.
+
+A repair prints the plan, then the progress of the work, then the outcome.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.options import Address, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import counted, print_json, print_line, progress_bars
-from vecstow_engine.cli.repairing import ask_engine, repair_volume
+from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.names import check_collection_name
 
-if TYPE_CHECKING:
-    from vecstow_engine.cli.client import Client
-
 NOT_FOUND: Final = 404
+LOSSES_PRINTED_MAX: Final = 20
+WATCH_SECONDS: Final = 0.5
+
+Document = dict[str, Any]
 
 
 def check_command(
@@ -60,51 +66,39 @@ def check_command(
     if recall and (repair or isinstance(place, Path)):
         raise typer.BadParameter("--recall asks an engine: give --url, and no --repair")
     if repair:
-        _repair(place, name, dry_run=dry_run, as_json=as_json)
-        return
-    asked = {} if isinstance(place, Path) else {"--url": url, "--key-file": key_file}
-    _check(place, names, asked, recall=recall, as_json=as_json)
-
-
-def _check(
-    place: Path | Address,
-    names: list[str] | None,
-    asked: dict[str, str | Path | None],
-    *,
-    recall: bool,
-    as_json: bool,
-) -> None:
-    """Check and print. `asked`: the given options that name the engine; the next commands need them too."""
-    report = _check_volume(place, names) if isinstance(place, Path) else _ask_engine(place, names, recall)
-    _add_options(report, asked)
-    if as_json:
-        print_json(report)
+        if isinstance(place, Path):
+            report = _repair_volume(place, names, dry_run=dry_run, as_json=as_json)
+        elif name is None:
+            raise typer.BadParameter("an engine repairs one collection at a time: give its NAME")
+        else:
+            report = _repair_by_engine(place, name, dry_run=dry_run, as_json=as_json)
+        if as_json:
+            print_json(report)
+        else:
+            _print_outcomes(report["collections"], place if isinstance(place, Path) else Path())
+        is_sound = not report["open"]
     else:
-        _print_report(report, offline=isinstance(place, Path))
-    if not report["clean"]:
+        report = _check_volume(place, names) if isinstance(place, Path) else _ask_engine(place, names, recall)
+        if not isinstance(place, Path):
+            _add_options(report["findings"], {"--url": url, "--key-file": key_file})
+        if as_json:
+            print_json(report)
+        else:
+            _print_report(report, offline=isinstance(place, Path))
+        is_sound = report["clean"]
+    if not is_sound:
         raise typer.Exit(1)
 
 
-def _add_options(report: dict[str, Any], asked: dict[str, str | Path | None]) -> None:
-    """Add the options that name the engine to each next command: an engine does not know its own address."""
-    given = {option: shlex.quote(str(value)) for option, value in asked.items() if value is not None}
-    added = "".join(f" {option} {value}" for option, value in given.items())
-    for finding in report["findings"]:
+def _add_options(findings: list[dict[str, Any]], options: dict[str, str | Path | None]) -> None:
+    """Add the given options to each next command: an engine does not know its own address."""
+    given = (f" {option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None)
+    added = "".join(given)
+    for finding in findings:
         typed = [(finding, "next_command"), *((step, "command") for step in finding.get("next_steps", []))]
         for holder, field in typed:
             if (holder[field] or "").startswith("vecstow "):
                 holder[field] += added
-
-
-def _repair(place: Path | Address, name: str | None, *, dry_run: bool, as_json: bool) -> None:
-    if isinstance(place, Path):
-        done = repair_volume(place, None if name is None else [name], dry_run=dry_run, as_json=as_json)
-    elif name is None:
-        raise typer.BadParameter("an engine repairs one collection at a time: give its NAME")
-    else:
-        done = ask_engine(place, name, dry_run=dry_run, as_json=as_json)
-    if not done:
-        raise typer.Exit(1)
 
 
 def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
@@ -115,59 +109,47 @@ def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
 
 
 def _ask_engine(engine: Address, names: list[str] | None, recall: bool) -> dict[str, Any]:
-    """Return the reports of the collections, merged into one."""
-    from vecstow_engine.cli.client import Client
+    """Return the reports of the collections, merged into one.
+
+    Without names it has each collection, also with a broken manifest, except those just dropped.
+    """
+    from vecstow_engine.cli.client import Client, RequestRefused
 
     whole: dict[str, Any] = {"clean": True, "errors": 0, "warnings": 0, "infos": 0}
     whole |= {"findings": [], "omitted": {}, "collections": {}}
+    parameters = {"recall": "true"} if recall else {}
     with Client(engine.url, key=engine.key) as client:
-        for part in _reports(client, names, recall):
+        for name in names or [row["name"] for row in client.get("state")["collections"]]:
+            try:
+                part = client.post("collections", name, "check", **parameters)
+            except RequestRefused as refused:
+                if names is None and refused.status == NOT_FOUND:
+                    continue
+                raise
             whole["clean"] = whole["clean"] and part["clean"]
-            for count in ("errors", "warnings", "infos"):
+            for count in ("errors", "warnings", "infos", "findings"):
                 whole[count] += part[count]
-            whole["findings"] += part["findings"]
             for facts in ("omitted", "collections"):
                 whole[facts] |= part[facts]
     return whole
 
 
-def _reports(client: Client, names: list[str] | None, recall: bool) -> Iterator[dict[str, Any]]:
-    """Yield a report for each name.
-
-    Without names yield one for each collection, also with a broken manifest, except those just dropped.
-    """
-    from vecstow_engine.cli.client import RequestRefused
-
-    rows = client.get("state")["collections"] if names is None else [{"name": name} for name in names]
-    for row in rows:
-        try:
-            yield client.post("collections", row["name"], "check", **({"recall": "true"} if recall else {}))
-        except RequestRefused as refused:
-            if names is not None or refused.status != NOT_FOUND:
-                raise
-
-
 def _print_findings(findings: list[dict[str, Any]]) -> None:
-    """Print each finding with its next steps, unless the previous finding has the same steps."""
+    """Print each finding with its next steps, unless the previous finding has the same steps.
+
+    The command of a step is on a line of its own, for copying.
+    """
     printed: list[dict[str, Any]] = []
     for finding in findings:
         offset = finding["offset"]
         where = finding["file"] if offset is None else f"{finding['file']} at byte {offset}"
         print_line(f"{finding['severity']}: {where}: {finding['message']}")
-        if finding.get("next_steps", []) != printed:
-            printed = finding.get("next_steps", [])
-            for step in printed:
-                _print_step(step)
-
-
-def _print_step(step: dict[str, Any]) -> None:
-    """Print a step, and its command on a line of its own, for copying."""
-    if step["does"] is None:
-        print_line(f"    {step['link']}: {step['command']}")
-        return
-    print_line(f"    {step['link']}: {step['does']}")
-    if step["command"] is not None:
-        print_line(f"        {step['command']}")
+        steps = finding.get("next_steps", [])
+        for step in steps if steps != printed else []:
+            print_line(f"    {step['link']}: {step['does'] or step['command']}")
+            if step["does"] is not None and step["command"] is not None:
+                print_line(f"        {step['command']}")
+        printed = steps
 
 
 def _print_report(report: dict[str, Any], *, offline: bool) -> None:
@@ -188,3 +170,111 @@ def _print_report(report: dict[str, Any], *, offline: bool) -> None:
         f"checked {counted(len(collections), 'collection')} with {counted(points, 'point')}{waiting}: "
         f"{counted(report['errors'], 'error')}, {counted(report['warnings'], 'warning')}"
     )
+
+
+def _repair_volume(data: Path, names: list[str] | None, *, dry_run: bool, as_json: bool) -> Document:
+    """Repair a stopped volume, print the plans, and return the report."""
+    from vecstow_engine.doctor.repair import RepairPlan, repair_volume
+
+    def planned(plan: RepairPlan) -> None:
+        if not as_json:
+            _print_plan(plan.collection, plan.document())
+
+    with progress_bars() as progress:
+        return repair_volume(data, names, dry_run, progress, planned).document()
+
+
+def _repair_by_engine(engine: Address, name: str, *, dry_run: bool, as_json: bool) -> Document:
+    """Let an engine repair one collection, print the plan, and return a report like that of a volume."""
+    from vecstow_engine.cli.client import Client
+
+    def ask(dry_run: bool) -> Document:
+        return dict(client.post("collections", name, "repair", document={"dry_run": dry_run}))
+
+    # No limit: the repair of a large collection takes long, and reports its progress meanwhile.
+    with Client(engine.url, key=engine.key, answer_seconds=None) as client:
+        answer = ask(dry_run=True)
+        hint = answer["plan"]["hint"]
+        if not as_json:
+            _print_plan(name, answer["plan"])
+        if answer["outcome"] == "planned" and not dry_run:
+            answer = _watched(engine, name, lambda: ask(dry_run=False))
+    answer |= {"plan": answer["plan"] | {"hint": answer["plan"]["hint"] or hint}}
+    return {"open": answer["outcome"] in ("planned", "impossible"), "collections": {name: answer}}
+
+
+def _watched(engine: Address, name: str, call: Callable[[], Document]) -> Document:
+    """Return the call's answer, and show the collection's progress meanwhile."""
+    from vecstow_engine.cli.client import Client
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Client(engine.url, key=engine.key) as client,
+        progress_bars() as progress,
+    ):
+        answer = pool.submit(call)
+        while not wait([answer], WATCH_SECONDS).done:
+            with suppress(VecstowError):
+                if stand := client.get("collections", name)["progress"]:
+                    progress(f"{name}: {stand['task']}", stand["done"], stand["total"])
+        return answer.result()
+
+
+def _print_outcomes(repairs: dict[str, Document], data: Path) -> None:
+    """Print what each repair did, or would do. `data`: the folder of relative paths."""
+    for name, repair in repairs.items():
+        plan = repair["plan"]
+        loses = plan["lost"] or plan.get("lost_records")
+        summary = f" ({plan['summary']})" if plan.get("summary") else ""
+        in_a_backup = f"    what is lost may be in a backup: {plan['hint']}"
+        lines: list[str | None]
+        if repair["outcome"] == "sound":
+            lines = [f"{name}: sound, nothing to do"]
+        elif repair["outcome"] == "impossible":
+            lines = [f"{name}: cannot be repaired: {plan['impossible']}", f"    next: {plan['hint']}"]
+        elif repair["outcome"] == "planned":
+            lines = [
+                f"{name}: to be repaired{summary}" if loses else None,
+                in_a_backup if plan["hint"] else None,
+                f"{name}: nothing was changed; the same command without --dry-run repairs it",
+            ]
+        else:
+            lost = data / repair["quarantine"] / "lost.jsonl"
+            lines = [
+                f"{name}: repaired{summary}; what was damaged lies in {repair['quarantine']}",
+                in_a_backup if plan["hint"] else None,
+                f"    next: look at what is lost: {lost}" if loses else None,
+            ]
+        for line in filter(None, lines):
+            print_line(line)
+
+
+def _print_plan(name: str, plan: Document) -> None:
+    for number, step in enumerate(plan["steps"], start=1):
+        print_line(f"{name}: step {number}: {step['does']}")
+        print_line(f"    because {step['because']}")
+    for loss in plan["losses"][:LOSSES_PRINTED_MAX]:
+        print_line(f"{name}: lost: {_loss(loss)}")
+    points = sum("id" in loss for loss in plan["losses"][:LOSSES_PRINTED_MAX])
+    more = plan["lost"] - plan["lost_without_id"] - points
+    if more > 0:
+        print_line(f"{name}: lost: {counted(more, 'point')} more; the repair lists them all in lost.jsonl")
+    if plan["lost_without_id"]:
+        nameless = counted(plan["lost_without_id"], "point")
+        limit = "up to " if plan.get("lost_rows") else ""
+        print_line(f"{name}: lost: {limit}{nameless} whose ids nothing tells")
+    for warning in plan["warnings"]:
+        print_line(f"{name}: note: {warning}")
+
+
+def _loss(loss: Document) -> str:
+    place = loss["file"] if loss["offset"] is None else f"{loss['file']} at byte {loss['offset']}"
+    if "records" in loss:
+        first, last = loss["records"]
+        what = f"log record {first}" if first == last else f"log records {first} to {last}"
+        what = f"log records from {first} on" if last is None else what
+    elif "rows" in loss:
+        what = "rows {} to {}".format(*loss["rows"])
+    else:
+        what = f"point {loss['id']!r}"
+    return f"{what} ({place}): {loss['reason']}"

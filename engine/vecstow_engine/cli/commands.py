@@ -18,7 +18,7 @@ from vecstow_engine.cli.importing import import_command
 from vecstow_engine.cli.keys import keys_app
 from vecstow_engine.cli.listing import ls_command, show_command
 from vecstow_engine.cli.options import Json
-from vecstow_engine.cli.output import flush_stdout, open_streams, print_error, print_json, print_line
+from vecstow_engine.cli.output import flush_stdout, open_streams, print_answer, print_error, print_line
 from vecstow_engine.cli.searching import search_command
 from vecstow_engine.cli.serving import serve_command
 from vecstow_engine.cli.upkeep import (
@@ -73,10 +73,7 @@ def version_command(as_json: Json = False) -> None:
     Example:
       vecstow version --json
     """
-    if as_json:
-        print_json({"version": __version__})
-    else:
-        print_line(f"vecstow {__version__}")
+    print_answer({"version": __version__}, f"vecstow {__version__}", as_json=as_json)
 
 
 app.command("serve")(serve_command)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url, address
-from vecstow_engine.cli.output import print_json, print_line
+from vecstow_engine.cli.output import print_answer
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name
 
@@ -99,7 +99,4 @@ def import_command(
         answer, summary = report.document(), report.summary()
     else:
         raise typer.BadParameter("give either FILE.npy or --orphan PATH")
-    if as_json:
-        print_json(answer)
-    else:
-        print_line(summary)
+    print_answer(answer, summary, as_json=as_json)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -52,24 +52,16 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """Return the report as a JSON-ready mapping."""
-        return {
-            "collection": self.collection,
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "acknowledged": self.acknowledged,
-            "repeated_ids": self.repeated_ids,
-            "seconds": round(self.seconds, 3),
-            "vectors_per_second": round(self.vectors_per_second),
-        }
+        rounded = {"seconds": round(self.seconds, 3), "vectors_per_second": round(self.vectors_per_second)}
+        return asdict(self) | rounded
 
     def summary(self) -> str:
         """Return the report in one line."""
         skipped = f", {self.skipped:,} were there already" if self.skipped else ""
-        repeated = (
-            f"; {counted(self.repeated_ids, 'id')} occurred more than once, and the last row of each won"
-            if self.repeated_ids
-            else ""
-        )
+        repeated = ""
+        if self.repeated_ids:
+            ids = counted(self.repeated_ids, "id")
+            repeated = f"; {ids} occurred more than once, and the last row of each won"
         return (
             f"{self.collection}: {self.acknowledged:,} vectors acknowledged in {self.seconds:.2f} s "
             f"({self.vectors_per_second:,.0f} vectors/s){skipped}{repeated}"
@@ -92,7 +84,13 @@ def send_rows(client: Client, collection: str, source: Source, *, rows: int, res
     the file with a hint how to go on. After Ctrl-C a note reports the number of acknowledged rows, and
     KeyboardInterrupt is raised again.
     """
-    uid = _check_dimension(client, collection, source)
+    described = client.get("collections", collection)
+    if (expected := described["dimension"]) != source.dimension:
+        raise InvalidInput(
+            f"the file's rows have {source.dimension} values, but collection {collection!r} has "
+            f"dimension {expected}"
+        )
+    uid: str | None = described["collection_uid"]  # None before the first write
     report, hashed = Report(collection, rows=len(source)), np.zeros(len(source), np.int64)
     rows = batch_rows(source.dimension, rows)
     if resume:
@@ -140,19 +138,6 @@ def _is_about_content(error: VecstowError) -> bool:
     if isinstance(error, RequestRefused):
         return error.status in CONTENT_STATUSES
     return isinstance(error, InvalidInput | TooLarge)
-
-
-def _check_dimension(client: Client, collection: str, source: Source) -> str | None:
-    """Return the collection's uid, None before its first write; raise InvalidInput for another dimension."""
-    described = client.get("collections", collection)
-    expected = described["dimension"]
-    if expected != source.dimension:
-        raise InvalidInput(
-            f"the file's rows have {source.dimension} values, but collection {collection!r} has "
-            f"dimension {expected}"
-        )
-    uid: str | None = described["collection_uid"]
-    return uid
 
 
 def _uid_of(client: Client, collection: str) -> str | None:
@@ -206,11 +191,9 @@ def _count_there(client: Client, collection: str, source: Source, wanted: list[s
     step = max(1, min(GET_POINTS, GET_VALUES // source.dimension))
     for start in range(0, len(wanted), step):
         document = {"ids": wanted[start : start + step]}
-        for at, point in enumerate(
-            client.post("collections", collection, "vectors", "get", document=document)
-        ):
-            if point is None:
-                return start + at
+        points = client.post("collections", collection, "vectors", "get", document=document)
+        if None in points:
+            return start + int(points.index(None))
     return len(wanted)
 
 
@@ -226,23 +209,16 @@ def _ahead(items: Iterator[tuple[Batch, bytes]]) -> Iterator[tuple[Batch, bytes]
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and remaining time on stderr, if that is a terminal; yield its function."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
-    class Rate(ProgressColumn):
+    class Rate(progress.ProgressColumn):
         """The recent rate in rows per second."""
 
-        def render(self, task: Task) -> str:
+        def render(self, task: progress.Task) -> str:
             return f"{task.speed or 0:,.0f} vectors/s"
 
     out = console(stderr=True)
-    columns = BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as bar:
+    columns = progress.BarColumn(), progress.MofNCompleteColumn(), Rate(), progress.TimeRemainingColumn()
+    with progress.Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as bar:
         task = bar.add_task("rows", total=total)
         yield lambda rows: bar.advance(task, rows)

@@ -19,6 +19,16 @@ NOT_FOUND: Final = 404
 UNAVAILABLE: Final = 503
 UNREAD_STATES: Final = ("quarantined", "foreign")
 """The states in which the engine has no open collection, and counts 0 vectors."""
+COLUMNS: Final = {
+    "name": "name",
+    "vectors#": "vector_count",
+    "dimension#": "dimension",
+    "metric": "distance_metric",
+    "type": "vector_type",
+    "managed by": "managed_by",
+    "state": "state",
+}
+"""The columns of `vecstow ls`, and the keys of their values."""
 
 
 def ls_command(
@@ -43,23 +53,18 @@ def ls_command(
     if deleted:
         _print_deleted(place, as_json)
         return
-    found = _from_volume(place) if isinstance(place, Path) else _from_engine(place)
+    if isinstance(place, Path):
+        from vecstow_engine.cli.offline_volume import describe_all
+
+        found = describe_all(place)
+    else:
+        found = _from_engine(place)
     if as_json:
         print_json(found)
     elif not found:
         print_line("no collections")
     else:
-        print_table(
-            ("name", "vectors#", "dimension#", "metric", "type", "managed by", "state"),
-            (
-                (
-                    entry["name"], entry["vector_count"], entry.get("dimension"),
-                    entry.get("distance_metric"), entry.get("vector_type"), entry.get("managed_by"),
-                    entry["state"],
-                )
-                for entry in found
-            ),
-        )  # fmt: skip
+        print_table(tuple(COLUMNS), ([entry.get(key) for key in COLUMNS.values()] for entry in found))
 
 
 def show_command(
@@ -123,12 +128,6 @@ def _known(description: dict[str, Any]) -> dict[str, Any]:
     return description
 
 
-def _from_volume(data: Path) -> list[dict[str, Any]]:
-    from vecstow_engine.cli.offline_volume import describe_all
-
-    return describe_all(data)
-
-
 def _print_deleted(place: Path | Address, as_json: bool) -> None:
     found: Any
     if isinstance(place, Path):
@@ -145,18 +144,11 @@ def _print_deleted(place: Path | Address, as_json: bool) -> None:
     elif not found:
         print_line("nothing was dropped")
     else:
-        print_table(
-            ("name", "deleted", "age in hours#", "path"),
-            (
-                (
-                    entry["name"],
-                    _moment(entry["deleted_timestamp"]),
-                    f"{entry['age_hours']:.1f}",
-                    entry["path"],
-                )
-                for entry in found
-            ),
+        rows = (
+            (entry["name"], _moment(entry["deleted_timestamp"]), f"{entry['age_hours']:.1f}", entry["path"])
+            for entry in found
         )
+        print_table(("name", "deleted", "age in hours#", "path"), rows)
 
 
 def _moment(timestamp: object) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
 from vecstow_engine.model.manifest import Manifest, manifest_document
-from vecstow_engine.storage.discovery import Found, discover
+from vecstow_engine.storage.discovery import discover
 from vecstow_engine.storage.layout import POINTS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.read_at_rest import peek_meta
@@ -17,7 +17,13 @@ from vecstow_engine.storage.trash import list_deleted
 def describe_all(data: Path) -> list[dict[str, Any]]:
     """Return each collection of the volume, sorted by name; one with a broken manifest has state `broken`."""
     layout = _layout(data)
-    return [_describe_found(layout, found) for found in discover(layout) if not found.bare]
+    return [
+        {"name": found.name, "vector_count": None, "state": "broken", "reason": found.problem}
+        if found.manifest is None
+        else _describe(layout, found.manifest)
+        for found in discover(layout)
+        if not found.bare
+    ]
 
 
 def describe(data: Path, name: str) -> dict[str, Any]:
@@ -45,12 +51,6 @@ def _layout(data: Path) -> Layout:
             f"{data} is no folder", hint="--data names the directory that `vecstow serve` uses"
         )
     return Layout(data)
-
-
-def _describe_found(layout: Layout, found: Found) -> dict[str, Any]:
-    if found.manifest is not None:
-        return _describe(layout, found.manifest)
-    return {"name": found.name, "vector_count": None, "state": "broken", "reason": found.problem}
 
 
 def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:

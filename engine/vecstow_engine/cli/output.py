@@ -60,6 +60,14 @@ def print_line(text: str) -> None:
     _write(printable(text) + "\n")
 
 
+def print_answer(answer: object, line: str, *, as_json: bool) -> None:
+    """Write an answer to stdout: as JSON for programs, or as one line for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(line)
+
+
 def print_note(text: str) -> None:
     """Write one line about the work, which is not part of the result, to stderr."""
     sys.stderr.write(printable(text) + "\n")

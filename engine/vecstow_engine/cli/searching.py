@@ -88,20 +88,16 @@ def _vector(
     client: Client, name: str, text: str | None, npy: Path | None, row: int, point_id: str | None
 ) -> list[float]:
     if text is not None:
-        return _json_vector(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text)
+        values = _json(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text, "--vector")
+        if not isinstance(values, list):
+            raise InvalidInput("--vector must be a JSON list of numbers")
+        return _finite(values, "--vector")
     if npy is not None:
         return _row(npy, row)
     found = client.post("collections", name, "vectors", "get", document={"ids": [point_id]})
     if not found or found[0] is None:
         raise NotFound(f"collection {name!r} has no point {point_id!r}")
     return list(found[0]["data"])
-
-
-def _json_vector(text: str) -> list[float]:
-    values = _json(text, "--vector")
-    if not isinstance(values, list):
-        raise InvalidInput("--vector must be a JSON list of numbers")
-    return _finite(values, "--vector")
 
 
 def _filter(text: str) -> Any:

@@ -25,7 +25,7 @@ from vecstow_engine.cli.options import (
     address,
     choose_place,
 )
-from vecstow_engine.cli.output import print_facts, print_json, print_line, print_note
+from vecstow_engine.cli.output import print_answer, print_facts, print_json, print_line, print_note
 from vecstow_engine.model.errors import InvalidInput, NotFound, VecstowError
 from vecstow_engine.model.names import check_collection_name
 
@@ -97,27 +97,20 @@ def restore_command(
         check_collection_name(new_name)
     place = choose_place(data, url, key_file)
     try:
-        answer = _restore(place, path, new_name)
+        if isinstance(place, Path):
+            from vecstow_engine.storage.restoring import restore_on_volume
+
+            restored = restore_on_volume(place, path, new_name)
+            message = "; ".join(["restored", *restored.remarks])
+            answer: dict[str, object] = {"name": restored.manifest.name, "message": message}
+        else:
+            document = {"backup_path": path} | ({"new_name": new_name} if new_name else {})
+            answer = _ask(place, "POST", "collections", "restore", document=document)
     except VecstowError as error:
         if getattr(error, "status", None) in WRONG_PATH or isinstance(error, InvalidInput | NotFound):
             error.hint = error.hint or _restore_hint(place)
         raise
-    if as_json:
-        print_json(answer)
-    else:
-        print_line(f"{answer['name']}: {answer['message']}")
-
-
-def _restore(place: Path | Address, path: str, new_name: str | None) -> dict[str, object]:
-    """Restore on a stopped volume or by an engine; return name and message."""
-    if isinstance(place, Path):
-        from vecstow_engine.storage.restoring import restore_on_volume
-
-        restored = restore_on_volume(place, path, new_name)
-        message = "; ".join(["restored", *restored.remarks])
-        return {"name": restored.manifest.name, "message": message}
-    document = {"backup_path": path} | ({"new_name": new_name} if new_name else {})
-    return _ask(place, "POST", "collections", "restore", document=document)
+    print_answer(answer, f"{answer['name']}: {answer['message']}", as_json=as_json)
 
 
 def _restore_hint(place: Path | Address) -> str:
@@ -173,15 +166,10 @@ def hold_command(
         raise typer.BadParameter("--release takes no --seconds")
     engine = address(url, key_file)
     if release:
-        answer = _ask(engine, "DELETE", "hold")
+        print_answer(_ask(engine, "DELETE", "hold"), "the hold is released", as_json=as_json)
     else:
         answer = _ask(engine, "POST", "hold", document={} if seconds is None else {"seconds": seconds})
-    if as_json:
-        print_json(answer)
-    elif release:
-        print_line("the hold is released")
-    else:
-        print_line(f"held until {answer['until']}")
+        print_answer(answer, f"held until {answer['until']}", as_json=as_json)
 
 
 def _ask(engine: Address, method: str, *segments: str, document: object = None) -> dict[str, object]:
