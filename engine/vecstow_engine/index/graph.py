@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, Rows
-from vecstow_engine.index.hnsw import SPACES, Hnsw, hnsw_bytes
+from vecstow_engine.index.hnsw import Hnsw, hnsw_bytes
 from vecstow_engine.index.nodes import ROW_TABLE_BYTES, Groups, Hashes, NodeChecks, RowTable
 from vecstow_engine.index.places import LabelTable, Tail
 from vecstow_engine.model.manifest import IndexConfig
@@ -59,7 +59,7 @@ class HnswGraph:
     ) -> None:
         self._metric = metric
         self._dimension = dimension
-        self._hnsw = Hnsw(metric, dimension, config, capacity) if loaded is None else loaded
+        self.hnsw = Hnsw(metric, dimension, config, capacity) if loaded is None else loaded
         self._table = LabelTable()
         self._rows = RowTable(dimension)
         self._groups = Groups()
@@ -93,7 +93,7 @@ class HnswGraph:
 
     def _insert(self, rows: Rows, labels: Labels, threads: int) -> None:
         nodes, new, hashes, first = self._nodes_for(rows, labels)
-        self._hnsw.add(rows[new], labels[new], threads)
+        self.hnsw.add(rows[new], labels[new], threads)
         # Only after hnswlib took the rows: a row that it rejected is no node that equal rows could join.
         self._rows.put(hashes, labels[first])
         self.checking.note(labels[new])
@@ -141,9 +141,9 @@ class HnswGraph:
         apart = self._apart.holds(nodes)
         rows[apart] = self._apart.rows(nodes[apart])
         dead = nodes[~self._is_live(nodes)]
-        self._hnsw.show(dead)
-        rows[~apart] = self._hnsw.rows(nodes[~apart])
-        self._hnsw.hide(dead)
+        self.hnsw.show(dead)
+        rows[~apart] = self.hnsw.rows(nodes[~apart])
+        self.hnsw.hide(dead)
         return rows
 
     def _join(self, labels: Labels, nodes: Labels) -> None:
@@ -151,7 +151,7 @@ class HnswGraph:
         distinct = np.unique(nodes)
         alone = distinct[self._table.known(distinct) & ~self._groups.lists(distinct)]
         dead = distinct[~self._is_live(distinct)]
-        self._hnsw.show(dead)
+        self.hnsw.show(dead)
         self.checking.note(dead)
         self._groups.join(labels, nodes, alone)
 
@@ -165,7 +165,7 @@ class HnswGraph:
         live = labels[self.contains(labels)]
         dead = self._groups.leave(live)
         self._table.discard(live)
-        self._hnsw.hide(dead[~self._apart.holds(dead)])
+        self.hnsw.hide(dead[~self._apart.holds(dead)])
         self._apart.remove(dead)
         if self._outside:
             self._outside.difference_update(dead.tolist())
@@ -190,7 +190,7 @@ class HnswGraph:
         min(k, live_count) labels when the graph leads to no more, which many nearly equal or deleted rows can
         cause. `short` finds these queries, and `search_among` completes them.
         """
-        hits = self._hnsw.search(queries, k, ef, threads)
+        hits = self.hnsw.search(queries, k, ef, threads)
         if self._apart.count:
             hits = self._apart.snapshot().search(queries, k, hits)
         return self._groups.expand(hits)
@@ -218,8 +218,8 @@ class HnswGraph:
         lost, cost = self._lost(shown, threads)
         room = lost[: max(0, self._apart_max - self._apart.count)]
         self.unreached_count += len(lost) - len(room)
-        self._apart.add(self._hnsw.rows(room), room)
-        self._hnsw.hide(room)
+        self._apart.add(self.hnsw.rows(room), room)
+        self.hnsw.hide(room)
         self.checking.report(len(shown), len(lost), cost)
         if not self.checking.urgent and not self._swept_rows:
             self._swept_rows = self.row_count
@@ -227,11 +227,11 @@ class HnswGraph:
 
     def _lost(self, nodes: Labels, threads: int) -> tuple[Labels, float]:
         """Return those of the shown nodes that the search for their own rows does not find, and its cost."""
-        rows, cost = self._hnsw.rows(nodes), 0.0
+        rows, cost = self.hnsw.rows(nodes), 0.0
         for ef, weight in (_CHECK_COSTS_IN_DOUBT if self.checking.is_doubtful else _CHECK_COSTS).items():
             if len(nodes):
                 cost += weight * len(nodes)
-                found = self._hnsw.leads_to(rows, nodes, ef, threads)
+                found = self.hnsw.leads_to(rows, nodes, ef, threads)
                 rows, nodes = rows[~found], nodes[~found]
         return nodes, cost
 
@@ -247,14 +247,9 @@ class HnswGraph:
         return self._apart.count
 
     @property
-    def space(self) -> str:
-        """hnswlib's name of the distance, for the record of a saved graph."""
-        return SPACES[self._metric]
-
-    @property
     def row_count(self) -> int:
         """The number of hnswlib's nodes, deleted ones included."""
-        return self._hnsw.row_count
+        return self.hnsw.row_count
 
     @property
     def live_count(self) -> int:
@@ -264,7 +259,7 @@ class HnswGraph:
     @property
     def deleted_count(self) -> int:
         """The number of nodes that are still in the graph without a live label."""
-        return self._hnsw.hidden_count - self._apart.count + len(self._outside)
+        return self.hnsw.hidden_count - self._apart.count + len(self._outside)
 
     @property
     def deleted_share(self) -> float:
@@ -274,21 +269,8 @@ class HnswGraph:
     @property
     def memory_bytes(self) -> int:
         """About how many bytes of memory the graph uses, without memory that is only reserved."""
-        own = graph_bytes(self.row_count, self._dimension, self.max_connections)
+        own = graph_bytes(self.row_count, self._dimension, self.hnsw.max_connections)
         return own + self._groups.bytes + self._apart.bytes
-
-    def built_with(self, config: IndexConfig) -> bool:
-        """Whether these settings would produce the same graph."""
-        return self._hnsw.built_with(config)
-
-    @property
-    def max_connections(self) -> int:
-        """hnswlib's M."""
-        return self._hnsw.max_connections
-
-    def file_size(self) -> int:
-        """Return the bytes that `save` writes, to compare: hnswlib reports no error on a full disk."""
-        return self._hnsw.file_size()
 
     def save(self, path: str) -> None:
         """Write the graph in hnswlib's format, with the GIL held; sync nothing and report no error.
@@ -296,7 +278,7 @@ class HnswGraph:
         In the file, labels that share another label's node and nodes apart are not live. After a load the
         caller adds them again, and their rows lead them to their nodes.
         """
-        self._hnsw.save(path)
+        self.hnsw.save(path)
 
     @classmethod
     def load(

@@ -90,8 +90,11 @@ class Hnsw:
         self._dimension = dimension
         self.max_connections = m
         self.ef_construction = max(ef_construction, m)
-        self._index = hnswlib.Index(SPACES[metric], dimension)
-        self._hidden = 0
+        self.space = SPACES[metric]
+        """hnswlib's name of the distance, for the record of a saved graph."""
+        self._index = hnswlib.Index(self.space, dimension)
+        self.hidden_count = 0
+        """The number of nodes that no search returns."""
         self._row = struct.Struct(f"{dimension}f")
 
     def add(self, rows: Rows, nodes: Labels, threads: int) -> None:
@@ -102,29 +105,31 @@ class Hnsw:
         """
         if not len(nodes):
             return
-        self._reserve(len(nodes))
         known = self.row_count
+        needed = known + len(nodes)
+        if needed > self._index.max_elements:
+            self._index.resize_index(max(needed, int(self._index.max_elements * _GROWTH)))
         try:
             self._index.add_items(rows, nodes, num_threads=threads)
         except Exception:
             for node in nodes.tolist():
                 with contextlib.suppress(RuntimeError):  # The node does not exist, or is hidden already.
                     self._index.mark_deleted(node)
-            self._hidden += self.row_count - known
+            self.hidden_count += self.row_count - known
             raise
-        self._hidden -= known + len(nodes) - self.row_count
+        self.hidden_count -= needed - self.row_count
 
     def hide(self, nodes: Labels) -> None:
         """Stop returning these shown nodes."""
         for node in nodes.tolist():
             self._index.mark_deleted(node)
-        self._hidden += len(nodes)
+        self.hidden_count += len(nodes)
 
     def show(self, nodes: Labels) -> None:
         """Let searches return these hidden nodes again."""
         for node in nodes.tolist():
             self._index.unmark_deleted(node)
-        self._hidden -= len(nodes)
+        self.hidden_count -= len(nodes)
 
     def rows(self, nodes: Labels) -> Rows:
         """Return the prepared rows (n, dimension) of shown nodes, at about 25 ns a value.
@@ -164,7 +169,7 @@ class Hnsw:
         found = self._reached(rows, 1, threads)
         own = np.zeros(len(rows), dtype=np.float32)
         slack = own
-        if SPACES[self._metric] == "ip":
+        if self.space == "ip":
             squares = np.einsum("ij,ij->i", rows, rows)
             own, slack = 1 - squares, _ROUNDING * squares
         led: npt.NDArray[np.bool_] = (found.labels[:, 0] == nodes) | (found.distances[:, 0] <= own + slack)
@@ -211,25 +216,15 @@ class Hnsw:
             distances[i, real] = exact.distances(self._metric, query[None], rows[positions[i, real]])[0]
         return Hits(found.labels, distances)
 
-    def _reserve(self, added: int) -> None:
-        needed = self.row_count + added
-        if needed > self._index.max_elements:
-            self._index.resize_index(max(needed, int(self._index.max_elements * _GROWTH)))
-
     @property
     def row_count(self) -> int:
         """The number of nodes, hidden ones included."""
         return int(self._index.element_count)
 
     @property
-    def hidden_count(self) -> int:
-        """The number of nodes that no search returns."""
-        return self._hidden
-
-    @property
     def shown_count(self) -> int:
         """The number of nodes that a search may return."""
-        return self.row_count - self._hidden
+        return self.row_count - self.hidden_count
 
     def built_with(self, config: IndexConfig) -> bool:
         """Whether these settings would produce the same graph."""
@@ -263,7 +258,7 @@ class Hnsw:
         graph = cls.__new__(cls)
         graph._prepare_fields(metric, dimension, content.max_connections, content.ef_construction)
         graph._index.load_index(path, max_elements=capacity)
-        graph._hidden = int(content.deleted.sum())
+        graph.hidden_count = int(content.deleted.sum())
         return graph, content
 
 

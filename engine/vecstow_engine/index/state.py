@@ -32,7 +32,6 @@ Fetch = Callable[[Labels], Rows]
 
 FLAT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Above this size, a search of all rows takes longer than a search of a graph."""
-_REMOVALS_NOTED_MAX: Final = 256
 _CHECK_EF: Final = 8
 """The cost of checking a row, as the `ef_construction` of an insertion that costs the same."""
 _LEISURE: Final = 4
@@ -93,19 +92,6 @@ class IndexState:
         """The number of nodes to search for before the graph counts as complete. Any locks."""
         return self.graph.checking.urgent if self.graph is not None else 0
 
-    def remove(self, labels: Labels) -> None:
-        """Remove labels from any place; ignore unknown ones. No locks."""
-        with self.lock:
-            places = self.table.places(labels)
-            self.tail.remove(labels[places == TAIL])
-            if (places == GRAPH).any():
-                self.removed.append(labels[places == GRAPH])
-            self.table.discard(labels)
-            many = len(self.removed) > _REMOVALS_NOTED_MAX
-        if many:
-            with self.turn, self.lock:
-                self.apply_removals()
-
     def apply_removals(self) -> None:
         """Mark in the graph the removals since the last call. Both locks."""
         if self.removed and self.graph is not None:
@@ -114,15 +100,6 @@ class IndexState:
             if self.rebuild is not None:
                 self.rebuild.removed.append(labels)
         self.removed = []
-
-    def put_in_graph(self, labels: Labels) -> None:
-        """Move the labels of an inserted slice to the graph, except those removed meanwhile. Both locks."""
-        assert self.graph is not None
-        stayed = self.table.places(labels) == TAIL
-        self.graph.mark_deleted(labels[~stayed])
-        self.table.put(labels[stayed], GRAPH)
-        if self.rebuild is not None:
-            self.rebuild.todo.add(labels[stayed])
 
     def still_live(self, labels: Labels) -> Labels:
         """Return those of the labels that were not removed, from any place. No locks."""
@@ -229,6 +206,7 @@ class GraphFeeder:
         return len(taken)
 
     def _move_tail(self, rows_max: int, threads: int) -> int:
+        """Insert the oldest rows of the tail into the graph, where those removed meanwhile are deleted."""
         state = self._state
         with state.turn:
             with state.lock:
@@ -238,7 +216,11 @@ class GraphFeeder:
             with self._meter.measure(len(labels)):
                 state.graph.add(rows, labels, threads)
             with state.lock:
-                state.put_in_graph(labels)
+                stayed = state.table.places(labels) == TAIL
+                state.graph.mark_deleted(labels[~stayed])
+                state.table.put(labels[stayed], GRAPH)
+                if state.rebuild is not None:
+                    state.rebuild.todo.add(labels[stayed])
                 state.tail.remove(labels)
         return len(labels)
 

@@ -23,6 +23,7 @@ from vecstow_engine.model.metrics import DistanceMetric
 
 FLAT_ROWS_MAX: Final = 1000
 SLICE_ROWS_MAX: Final = 1024
+_REMOVALS_NOTED_MAX: Final = 256
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 _COMPLETE_BYTES: Final = 1024 * 1024
 """The bytes of rows that are read from hnswlib at a time: 6 ms with the GIL held."""
@@ -76,7 +77,17 @@ class VectorIndex:
 
     def remove(self, labels: Labels) -> None:
         """Remove labels, so that no search that starts later returns them; ignore unknown ones."""
-        self._state.remove(labels)
+        state = self._state
+        with state.lock:
+            places = state.table.places(labels)
+            state.tail.remove(labels[places == TAIL])
+            if (places == GRAPH).any():
+                state.removed.append(labels[places == GRAPH])
+            state.table.discard(labels)
+            many = len(state.removed) > _REMOVALS_NOTED_MAX
+        if many:
+            with state.turn, state.lock:
+                state.apply_removals()
 
     def search(self, queries: Rows, k: int, ef: int) -> Hits:
         """Return the k nearest (k >= 1) of each query (q, dimension), padded; `ef` applies to this call
@@ -110,7 +121,7 @@ class VectorIndex:
         live.put(live_labels, GRAPH)
         with state.lock:
             held = state.table.labels_at(GRAPH)
-        state.remove(held[~live.known(held)])
+        self.remove(held[~live.known(held)])
         self.add_backlog(live_labels)
 
     def start_rebuild(self, config: IndexConfig) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -194,9 +194,12 @@ def _detail(value: Any) -> Any:
     if isinstance(value, str):
         return shortened(value, DETAIL_CHARACTERS_MAX)
     if isinstance(value, dict):
-        return {str(name)[:DETAIL_CHARACTERS_MAX]: _detail(inner) for name, inner in _first(value.items())}
+        return {
+            str(name)[:DETAIL_CHARACTERS_MAX]: _detail(inner)
+            for name, inner in islice(value.items(), DETAIL_ITEMS_MAX)
+        }
     if isinstance(value, list | tuple):
-        return [_detail(inner) for inner in _first(value)]
+        return [_detail(inner) for inner in islice(value, DETAIL_ITEMS_MAX)]
     if isinstance(value, int) and value.bit_length() > 63:
         return shortened(
             str(value) if value.bit_length() < 1024 else "a large integer", DETAIL_CHARACTERS_MAX
@@ -204,7 +207,3 @@ def _detail(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity and no NaN
     return value if value is None or isinstance(value, int | float) else type(value).__name__
-
-
-def _first(items: Iterable[Any]) -> list[Any]:
-    return list(islice(items, DETAIL_ITEMS_MAX))

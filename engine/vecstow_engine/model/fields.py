@@ -56,25 +56,21 @@ def unknown_field(name: str, known: Iterable[str], where: str = "", whole: str =
 def mapping(value: object, field: str) -> Mapping[str, Any]:
     """Return `value` when it is a mapping; raise WrongShape otherwise."""
     if not isinstance(value, Mapping):
-        raise WrongShape(
-            f"{field} is {type_name(value)}; it must be a mapping", details=refused(field, value)
-        )
+        raise _wrong_type(value, field, "a mapping")
     return value
 
 
 def string(value: object, field: str) -> str:
     """Return `value` when it is a string; raise WrongShape otherwise."""
     if not isinstance(value, str):
-        raise WrongShape(f"{field} is {type_name(value)}; it must be a string", details=refused(field, value))
+        raise _wrong_type(value, field, "a string")
     return value
 
 
 def boolean(value: object, field: str) -> bool:
     """Return `value` when it is a boolean; raise WrongShape otherwise."""
     if not isinstance(value, bool):
-        raise WrongShape(
-            f"{field} is {type_name(value)}; it must be true or false", details=refused(field, value)
-        )
+        raise _wrong_type(value, field, "true or false")
     return value
 
 
@@ -100,6 +96,10 @@ def member(kind: type[_Enum], value: Any, field: str) -> _Enum:
         raise InvalidInput(
             f"{field} {value!r} is not one of {', '.join(known)}", details=refused(field, value, known)
         ) from None
+
+
+def _wrong_type(value: object, field: str, wanted: str) -> WrongShape:
+    return WrongShape(f"{field} is {type_name(value)}; it must be {wanted}", details=refused(field, value))
 
 
 def type_name(value: object) -> str:

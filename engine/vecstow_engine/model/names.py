@@ -22,6 +22,7 @@ POINT_ID_CHARACTERS_MAX: Final = 256
 _COLLECTION = re.compile(COLLECTION_PATTERN)
 _PLAIN_ID = rf"[^.\n\ud800-\udfff]{{1,{POINT_ID_CHARACTERS_MAX}}}+"
 _PLAIN_IDS = re.compile(rf"(?:{_PLAIN_ID}\n)*+{_PLAIN_ID}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -74,7 +75,7 @@ def check_point_id(point_id: object, field: str = "id") -> str:
             f"{field} has {length} characters; 1 to {POINT_ID_CHARACTERS_MAX} are allowed",
             details=refused(field, length, POINT_ID_CHARACTERS_MAX if length else 1),
         )
-    if not _is_unicode(point_id):
+    if _SURROGATE.search(point_id) is not None:
         raise InvalidInput(f"{field} {point_id!r} is not valid Unicode", details=refused(field, point_id))
     if "." in point_id and any(segment in (".", "..") for segment in point_id.split("/")):
         raise InvalidInput(
@@ -97,13 +98,3 @@ def new_collection_uid() -> str:
 def is_collection_uid(uid: object) -> bool:
     """Whether `uid` has the form of a collection uid."""
     return isinstance(uid, str) and _UID.fullmatch(uid) is not None
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -235,9 +235,14 @@ def _check_values(vectors: NDArray[np.float32], place: str, metric: DistanceMetr
 
 def beyond_limit(field: str, value: float, metric: DistanceMetric, largest: float) -> InvalidInput:
     """Return the error for a number in a vector that is not finite, or greater than `largest`."""
-    return InvalidInput(
-        f"{field} is {value:.9g}; {_limit(value, metric, largest)}", details=refused(field, value, largest)
-    )
+    limit = f"under {metric} magnitudes end at {largest:g}, so that distances stay finite"
+    if not math.isfinite(value):
+        limit = "values must be finite float32 numbers"
+    elif largest == FLOAT32_MAX:
+        limit = f"float32 ends at {FLOAT32_MAX:.9g}"
+    elif largest == FLOAT16_MAX:
+        limit = f"Float16 ends at {FLOAT16_MAX:g}"
+    return InvalidInput(f"{field} is {value:.9g}; {limit}", details=refused(field, value, largest))
 
 
 def wrong_length(values: int, manifest: Manifest, field: str) -> InvalidInput:
@@ -254,16 +259,6 @@ def wrong_entries(field: str, entries: int, vectors: int) -> InvalidInput:
     return InvalidInput(
         f"{field} has {entries} entries for {vectors} vectors", details=refused(field, entries, vectors)
     )
-
-
-def _limit(value: float, metric: DistanceMetric, largest: float) -> str:
-    if not math.isfinite(value):
-        return "values must be finite float32 numbers"
-    if largest == FLOAT32_MAX:
-        return f"float32 ends at {FLOAT32_MAX:.9g}"
-    if largest == FLOAT16_MAX:
-        return f"Float16 ends at {FLOAT16_MAX:g}"
-    return f"under {metric} magnitudes end at {largest:g}, so that distances stay finite"
 
 
 def _largest(metric: DistanceMetric) -> float:

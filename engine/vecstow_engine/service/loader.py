@@ -175,7 +175,7 @@ class Loader:
                 return str(error) or repr(error)
         index.adopt(graph)
         collection.snapshot_sequence, collection.snapshot_rows = entry.sequence, graph.row_count
-        if graph.is_outdated or not graph.built_with(manifest.index_config):
+        if graph.is_outdated or not graph.hnsw.built_with(manifest.index_config):
             self._rebuilds.begin(collection, manifest.index_config)
             collection.forget_snapshot()
         return ""

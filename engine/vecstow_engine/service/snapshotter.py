@@ -53,8 +53,8 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
     with index.fork_point() as graph:
         if graph is None or graph.live_count == 0:
             return False
-        sequence, count, size = store.last_sequence, graph.row_count, graph.file_size()
-        space, connections = graph.space, graph.max_connections
+        sequence, count, size = store.last_sequence, graph.row_count, graph.hnsw.file_size()
+        space, connections = graph.hnsw.space, graph.hnsw.max_connections
         refuse_without_room(store.layers.folder, size)
         child = _fork(graph, path)
     try:

@@ -141,7 +141,7 @@ def test_rows_that_could_not_be_added_are_added_by_the_next_attempt(monkeypatch)
     more = np.concatenate((rows[:1], np.repeat(clustered(1, seed=9), 2, axis=0), clustered(20, seed=8)))
     added = make_labels(np.arange(200, 223), np.ones(23))
     with monkeypatch.context() as patch:
-        patch.setattr(graph._hnsw, "_index", AddsSome(graph._hnsw._index))
+        patch.setattr(graph.hnsw, "_index", AddsSome(graph.hnsw._index))
         for _ in range(2):
             with pytest.raises(RuntimeError, match="Not enough memory"):
                 graph.add(more, added, 1)
@@ -198,7 +198,7 @@ def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly
     reached = found.labels[0, found.labels[0] != NO_LABEL]
     assert 0 < len(reached) < 750
     with pytest.raises(RuntimeError, match="contiguous 2D array"):
-        graph._hnsw._index.knn_query(rows[-1:], len(reached) + 1)
+        graph.hnsw._index.knn_query(rows[-1:], len(reached) + 1)
     assert len(set(reached.tolist())) == len(reached)
 
 
@@ -208,7 +208,7 @@ def test_a_saved_graph_comes_back_with_labels_marks_and_answers(metric, tmp_path
     graph.mark_deleted(labels[100:300])
     path = str(tmp_path / "index.bin")
     graph.save(path)
-    assert (tmp_path / "index.bin").stat().st_size == graph.file_size()
+    assert (tmp_path / "index.bin").stat().st_size == graph.hnsw.file_size()
     loaded = HnswGraph.load(path, metric, DIMENSION, CONFIG, 2000)
     assert np.array_equal(loaded.live_labels(), graph.live_labels())
     assert (loaded.live_count, loaded.deleted_count) == (700, 200)
@@ -237,14 +237,14 @@ def test_a_loaded_graph_knows_the_settings_it_was_built_with(tmp_path):
     graph.save(path)
     other = IndexConfig(max_connections=16, ef_construction=60)
     loaded = HnswGraph.load(path, DistanceMetric.EUCLIDEAN, DIMENSION, other, 0)
-    assert loaded.built_with(CONFIG)
-    assert not loaded.built_with(other)
-    assert not loaded.built_with(IndexConfig(max_connections=8, ef_construction=61))
+    assert loaded.hnsw.built_with(CONFIG)
+    assert not loaded.hnsw.built_with(other)
+    assert not loaded.hnsw.built_with(IndexConfig(max_connections=8, ef_construction=61))
 
 
 def test_ef_construction_below_m_counts_as_m():
     config = IndexConfig(max_connections=64, ef_construction=16)
-    assert HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, config).built_with(config)
+    assert HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, config).hnsw.built_with(config)
 
 
 @pytest.mark.parametrize(
@@ -278,14 +278,14 @@ def test_rows_are_read_in_parts_between_which_other_threads_run(monkeypatch):
     """hnswlib holds the interpreter while it gives rows back; 1,000 reranked hits need 3,000 of them."""
     graph, rows, labels = built(DistanceMetric.MANHATTAN, clustered(300))
     monkeypatch.setattr(hnsw_module, "_READ_VALUES_MAX", 7 * DIMENSION)
-    real, calls = graph._hnsw._index, []
+    real, calls = graph.hnsw._index, []
 
     class Counting:
         def get_items(self, part, return_type):
             calls.append(len(part))
             return real.get_items(part, return_type=return_type)
 
-    graph._hnsw._index = Counting()
+    graph.hnsw._index = Counting()
     assert np.array_equal(graph.rows(labels), rows)
     assert max(calls) == 7
     assert sum(calls) == 300

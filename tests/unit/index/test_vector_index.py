@@ -248,7 +248,7 @@ def test_a_rebuild_under_adds_and_removes_ends_up_right(metric):
     assert vectors.indexed == vectors.count == len(expected)
     assert vectors.deleted_share < 0.1
     with vectors.fork_point() as graph:
-        assert graph.built_with(other)
+        assert graph.hnsw.built_with(other)
         assert set(graph.live_labels().tolist()) == expected
 
 
@@ -285,7 +285,7 @@ def test_a_rebuild_before_there_is_a_graph_sets_its_settings():
     vectors.add(ROWS[:50], LABELS[:50])
     advance_fully(vectors)
     with vectors.fork_point() as graph:
-        assert graph.built_with(other)
+        assert graph.hnsw.built_with(other)
 
 
 def test_a_loaded_graph_is_reconciled_with_what_is_live(tmp_path):

@@ -41,7 +41,7 @@ async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
     await engine.put(**fill("p", 1200))
     collection = engine.indexed()
     with collection.index.fork_point() as graph:
-        size = graph.file_size()
+        size = graph.hnsw.file_size()
     stats = SimpleNamespace(f_bavail=2 * size - 1, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: stats)
     with collection.upkeep, pytest.raises(DiskFull, match=f"takes {size} bytes, and {2 * size - 1} are free"):

@@ -89,7 +89,7 @@ async def test_settings_that_change_during_a_rebuild_begin_it_anew(paused, monke
     change(paused, WIDE)
     assert rebuild_of(paused) == ("rebuild", 0, ROWS + 1)
     with go_on(paused, monkeypatch).fork_point() as graph:
-        assert graph.built_with(WIDE)
+        assert graph.hnsw.built_with(WIDE)
         assert graph.live_count == ROWS + 1
     assert rebuild_of(paused) is None
     assert await paused.nearest("notes", 9000) == ["fresh"]
@@ -101,7 +101,7 @@ async def test_settings_that_are_taken_back_during_a_rebuild_are_those_of_the_gr
     step(paused)
     change(paused, before)
     with go_on(paused, monkeypatch).fork_point() as graph:
-        assert graph.built_with(before)
+        assert graph.hnsw.built_with(before)
 
 
 async def test_ef_search_changed_during_a_rebuild_takes_effect_at_once(paused, monkeypatch):
@@ -137,7 +137,7 @@ async def test_rebuild_that_a_kill_cut_is_made_by_the_next_start(paused):
     change(paused, NARROW)
     step(paused)
     with paused.copied() as restarted, restarted.indexed().index.fork_point() as graph:
-        assert graph.built_with(NARROW)
+        assert graph.hnsw.built_with(NARROW)
 
 
 async def test_rebuilt_graph_is_saved_though_nothing_was_written_since(filled, monkeypatch):
@@ -149,7 +149,7 @@ async def test_rebuilt_graph_is_saved_though_nothing_was_written_since(filled, m
     rebuilds = []
     monkeypatch.setattr(VectorIndex, "start_rebuild", lambda self, config: rebuilds.append(config))
     with filled.copied() as restarted, restarted.indexed().index.fork_point() as graph:
-        assert graph.built_with(NARROW)
+        assert graph.hnsw.built_with(NARROW)
         assert rebuilds == []
 
 

@@ -37,7 +37,7 @@ async def test_changed_graph_settings_rebuild_the_graph_in_the_background(engine
     collection = engine.indexed()
     assert engine.describe("notes")["index_config"]["ef_search"] == 77
     with collection.index.fork_point() as graph:
-        assert graph.built_with(config)
+        assert graph.hnsw.built_with(config)
     assert await engine.nearest("notes", 700) == ["p699"]
 
 
