@@ -16,7 +16,7 @@ from tests.chart.helm import Helm, HelmFailed, Values
 from tests.chart.matrix import KEYS, OPEN, SECRET
 from tests.chart.site import Site
 from tests.cluster.control_plane import ControlPlane
-from vecstow_engine.api.key_parsing import parse_keys
+from vecstow_engine.api.key_file import parse_keys
 from vecstow_engine.api.settings import HttpSettings
 
 ENTRIES = ("keys.yaml", "sidecar", "manager")

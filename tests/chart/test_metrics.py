@@ -14,9 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chart.alert_cases import CASES
 from tests.chart.helm import CHART
-from vecstow_engine.api.collector import STATES, EngineCollector
 from vecstow_engine.api.key_file import KeyFile
-from vecstow_engine.api.metrics import HttpMetrics
+from vecstow_engine.api.metrics import STATES, EngineCollector, HttpMetrics
 from vecstow_engine.service.engine import Engine
 from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.settings import Settings

@@ -17,8 +17,8 @@ from tests.chart.conftest import Render
 from tests.chart.helm import CHART, ROOT, container
 from tests.chart.matrix import KEYS
 from tests.chart.site import Site
+from vecstow_engine.api.access import Role
 from vecstow_engine.api.key_file import KeyFile
-from vecstow_engine.api.keys import Role
 from vecstow_engine.cli.commands import app as vecstow
 from vecstow_operator.plugin.cli import app as plugin
 from vecstow_operator.round_trip import NAME_PREFIX

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from tests.unit.fake_engine import FakeEngine
-from vecstow_engine.api.app import Application
 from vecstow_engine.api.key_file import KeyFile
+from vecstow_engine.api.server import create_app
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
@@ -105,4 +105,4 @@ def docs_service(
     """A client of an application over a fake engine that has one empty collection, `docs`."""
     engine = FakeEngine(body_bytes_max)
     engine.create(Manifest(name="docs", dimension=dimension, distance_metric=DistanceMetric(metric)))
-    return AsgiClient(Application(engine, HttpSettings(**settings), keys=keys)), engine
+    return AsgiClient(create_app(engine, HttpSettings(**settings), keys=keys)), engine

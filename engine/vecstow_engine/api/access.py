@@ -1,4 +1,6 @@
-"""Access control: the one table of routes and roles, and the check of a request against it.
+"""API keys and their roles, the one table of routes, and the check of a request against both.
+
+A key has a name, a role, optionally some collections, and only the digest of the key itself.
 
 A route outside the table does not exist: the application raises LookupError when it loads such a route. A
 request is authorised for one route of the table, and afterwards FastAPI must choose the same route.
@@ -6,13 +8,69 @@ request is authorised for one route of the table, and afterwards FastAPI must ch
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from typing import Any, Final
 
 from vecstow_engine.api.errors import Forbidden, Unauthenticated
-from vecstow_engine.api.keys import Key, KeyRing, Role
+from vecstow_engine.api.request import BodyLimit
+
+KEY_CHARACTERS_MIN: Final = 16
+KEY_CHARACTERS_MAX: Final = 256
+
+
+class Role(StrEnum):
+    """The permissions of a key."""
+
+    ADMIN = "admin"
+    """Everything."""
+    WRITE = "write"
+    """The permissions of `read`, and to store and delete points and create collections."""
+    READ = "read"
+    """The permissions of `monitor`, and to search, get and describe."""
+    MONITOR = "monitor"
+    """State and figures, no point: for the manager and Prometheus."""
+    SIDECAR = "sidecar"
+    """Only `POST /state/refresh`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """One entry of the file of keys. Logs and answers may contain its name."""
+
+    name: str
+    role: Role
+    digest: bytes = field(repr=False)
+    """SHA-256 of the key."""
+    patterns: tuple[str, ...] = ()
+    """Patterns of collection names, with * and ?; empty: all collections."""
+    _names: re.Pattern[str] | None = field(default=None, repr=False)
+
+    def reaches(self, collection: str) -> bool:
+        """Whether the key is for that collection."""
+        return self._names is None or self._names.fullmatch(collection) is not None
+
+
+class KeyRing:
+    """The keys of one version of the file."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self.keys: Final = tuple(keys)
+
+    def find(self, presented: bytes) -> Key | None:
+        """Return the key with these bytes, None without one. The time does not depend on the keys' values."""
+        if len(presented) > KEY_CHARACTERS_MAX:
+            return None
+        digest = hashlib.sha256(presented).digest()
+        found = None
+        for key in self.keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
 
 
 class Reach(Enum):
@@ -23,15 +81,33 @@ class Reach(Enum):
     ALL = "nothing: the route is about the volume as a whole"
 
 
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+SMALL: Final = BodyLimit(64 * KIB)
+"""A body of a few names and numbers; also the limit of routes without a body."""
+_CREATE: Final = BodyLimit(512 * KIB, "declare fewer payload_indexes")
+"""64 payload indexes whose names have 1,024 characters."""
+_SEARCH: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the filter")
+"""A vector of 65,536 numbers of 24 bytes, and a filter of 1 MiB."""
+_POINT: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the metadata")
+"""A vector of 65,536 numbers of 24 bytes, and a payload of 256 KiB."""
+_IDS: Final = BodyLimit(12 * MIB, "ask for fewer ids at a time")
+"""10,000 ids of 256 characters of four bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The access that a route requires."""
+    """The access that a route requires, and the largest body that it takes."""
 
     role: Role | None
     """The least role that suffices; None: the route needs no key."""
     reach: Reach = Reach.ALL
+    body: BodyLimit = SMALL
+    """The longest text of the largest allowed values. For batches and the refresh settings apply."""
 
 
+LIMITABLE: Final = (Role.ADMIN, Role.WRITE, Role.READ)
+"""The roles whose keys may be limited to some collections."""
 SUFFICIENT: Final[Mapping[Role, frozenset[Role]]] = {
     Role.MONITOR: frozenset({Role.MONITOR, Role.READ, Role.WRITE, Role.ADMIN}),
     Role.READ: frozenset({Role.READ, Role.WRITE, Role.ADMIN}),
@@ -58,14 +134,14 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/collections/deleted"): Access(Role.READ, Reach.OWN),
     ("GET", _ROOT): Access(Role.READ, Reach.PATH),
     ("GET", f"{_ROOT}/stats"): Access(Role.READ, Reach.PATH),
-    ("POST", f"{_ROOT}/search"): Access(Role.READ, Reach.PATH),
-    ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH),
+    ("POST", f"{_ROOT}/search"): Access(Role.READ, Reach.PATH, _SEARCH),
+    ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH, _IDS),
     ("GET", f"{_ROOT}/vectors/{{id}}"): Access(Role.READ, Reach.PATH),
-    ("POST", "/collections"): Access(Role.WRITE, Reach.OWN),
-    ("POST", f"{_ROOT}/vectors"): Access(Role.WRITE, Reach.PATH),
+    ("POST", "/collections"): Access(Role.WRITE, Reach.OWN, _CREATE),
+    ("POST", f"{_ROOT}/vectors"): Access(Role.WRITE, Reach.PATH, _POINT),
     ("POST", f"{_ROOT}/vectors/batch"): Access(Role.WRITE, Reach.PATH),
-    ("POST", f"{_ROOT}/vectors/delete"): Access(Role.WRITE, Reach.PATH),
-    ("PUT", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
+    ("POST", f"{_ROOT}/vectors/delete"): Access(Role.WRITE, Reach.PATH, _IDS),
+    ("PUT", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH, _POINT),
     ("DELETE", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
     ("DELETE", _ROOT): Access(Role.ADMIN, Reach.PATH),
     ("DELETE", f"{_ROOT}/hard-delete"): Access(Role.ADMIN, Reach.PATH),
@@ -81,6 +157,8 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
 }
 """The access of each route by method and template; HEAD counts as GET. The least roles come first."""
 
+BATCH: Final = ("POST", f"{_ROOT}/vectors/batch")
+REFRESH: Final = ("POST", "/state/refresh")
 _TEMPLATES: Final = frozenset(template for _, template in ACCESS)
 
 KEY_IN_SCOPE: Final = "vecstow.key"

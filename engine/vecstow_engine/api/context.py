@@ -9,11 +9,9 @@ from fastapi import Depends, Response
 from fastapi import Request as FastRequest
 from fastapi.routing import APIRoute
 
-from vecstow_engine.api.access import KEY_IN_SCOPE, authorise_collection, hold_to_route
-from vecstow_engine.api.envelope import Answer, success
-from vecstow_engine.api.exchange import JSON_IN_SCOPE
-from vecstow_engine.api.keys import Key
-from vecstow_engine.api.media import Media, media_of_answer
+from vecstow_engine.api.access import KEY_IN_SCOPE, Key, authorise_collection, hold_to_route
+from vecstow_engine.api.answers import Answer, Media, media_of_answer, success
+from vecstow_engine.api.dispatch import JSON_IN_SCOPE
 from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.api.workers import Workers
 from vecstow_engine.model.errors import WrongShape
@@ -37,6 +35,11 @@ class DecodedRoute(APIRoute):
 
 
 class _DecodedRequest(FastRequest):
+    """A request whose body is `{}`, which stands for the decoded body, or empty."""
+
+    async def body(self) -> bytes:
+        return b"{}" if JSON_IN_SCOPE in self.scope else b""
+
     async def json(self) -> Any:
         return self.scope[JSON_IN_SCOPE]
 

@@ -7,7 +7,7 @@ of dimension 128 costs only a scan of its bytes. The request's lease holds the m
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,22 +15,22 @@ import numpy as np
 from msgspec import Raw
 from numpy.typing import NDArray
 
-from vecstow_engine.api.media import Media
-from vecstow_engine.api.repeated_keys import check_block, check_entries, check_members, check_text
-from vecstow_engine.api.shapes import (
+from vecstow_engine.api.answers import Media
+from vecstow_engine.api.parsing import (
+    ABSENT,
+    POINT_BYTES,
     Decoder,
     IdList,
     JsonBatch,
-    JsonPoint,
-    JsonSearch,
     PackedBatch,
-    PackedPoint,
-    PackedSearch,
-    decode,
-)
-from vecstow_engine.api.weights import (
-    POINT_BYTES,
+    SentPoint,
+    SentSearch,
     Text,
+    check_block,
+    check_entries,
+    check_members,
+    check_text,
+    decode,
     packed_entries,
     weigh_json,
     weigh_json_points,
@@ -61,40 +61,35 @@ PAYLOAD_TEXT_BYTES_MAX: Final = 4 * PAYLOAD_BYTES_MAX
 """Bytes of a payload as sent: spaces and escapes make it longer than the stored payload."""
 FILTER_TEXT_BYTES_MAX: Final = 1024 * 1024
 _NOT_GIVEN: Final = (None, msgspec.UNSET)
-_NOTHING: Final = (b"null", b"\xc0")
+_NULLS: Final = (b"null", b"\xc0")
 _VALUE_BYTES: Final = {VectorType.FLOAT32: 5, VectorType.FLOAT16: 12, VectorType.INT8: 16}
 """Bytes of memory for one value of a vector while it is checked and encoded."""
 
 Rows = NDArray[np.float32]
-PayloadDecoder = Decoder[dict[str, Any] | None]
-IdDecoder = Decoder[str | None]
-
-_json_any: Decoder[Any] = msgspec.json.Decoder()
-_json_point: Decoder[JsonPoint] = msgspec.json.Decoder(JsonPoint)
+Object = dict[str, Any]
+_json_point: Decoder[SentPoint[Raw]] = msgspec.json.Decoder(SentPoint[Raw])
 _json_batch: Decoder[JsonBatch] = msgspec.json.Decoder(JsonBatch)
-_json_search: Decoder[JsonSearch] = msgspec.json.Decoder(JsonSearch)
+_json_search: Decoder[SentSearch[Raw]] = msgspec.json.Decoder(SentSearch[Raw])
 _json_id_list: Decoder[IdList] = msgspec.json.Decoder(IdList)
-_json_id: IdDecoder = msgspec.json.Decoder(str | None)
+_json_id: Decoder[str | None] = msgspec.json.Decoder(str | None)
 _json_ids: Decoder[list[str]] = msgspec.json.Decoder(list[str])
 _json_floats: Decoder[list[float]] = msgspec.json.Decoder(list[float])
-_json_payload: PayloadDecoder = msgspec.json.Decoder(dict[str, Any] | None)
-_json_filter: PayloadDecoder = msgspec.json.Decoder(dict[str, Any] | None)
-_packed_point: Decoder[PackedPoint] = msgspec.msgpack.Decoder(PackedPoint)
+_json_object: Decoder[Object | None] = msgspec.json.Decoder(Object | None)
+_packed_point: Decoder[SentPoint[memoryview]] = msgspec.msgpack.Decoder(SentPoint[memoryview])
 _packed_batch: Decoder[PackedBatch] = msgspec.msgpack.Decoder(PackedBatch)
-_packed_search: Decoder[PackedSearch] = msgspec.msgpack.Decoder(PackedSearch)
+_packed_search: Decoder[SentSearch[memoryview]] = msgspec.msgpack.Decoder(SentSearch[memoryview])
 _packed_id_list: Decoder[IdList] = msgspec.msgpack.Decoder(IdList)
-_packed_id: IdDecoder = msgspec.msgpack.Decoder(str | None)
+_packed_id: Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
 _packed_ids: Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
 _packed_batch_ids: Decoder[list[str] | None] = msgspec.msgpack.Decoder(list[str] | None)
-_packed_payload: PayloadDecoder = msgspec.msgpack.Decoder(dict[str, Any] | None)
+_packed_object: Decoder[Object | None] = msgspec.msgpack.Decoder(Object | None)
 _packed_payloads: Decoder[list[Raw] | None] = msgspec.msgpack.Decoder(list[Raw] | None)
-_packed_filter: PayloadDecoder = msgspec.msgpack.Decoder(dict[str, Any] | None)
 
 
-class Payloads(Sequence["dict[str, Any] | None"]):
+class Payloads(Sequence["Object | None"]):
     """The payloads of a batch, decoded one at a time on access: objects take many times their bytes."""
 
-    def __init__(self, raws: Sequence[Raw], decoder: PayloadDecoder, field: str) -> None:
+    def __init__(self, raws: Sequence[Raw], decoder: Decoder[Object | None], field: str) -> None:
         self._raws = raws
         self._decoder = decoder
         self._field = field
@@ -104,14 +99,6 @@ class Payloads(Sequence["dict[str, Any] | None"]):
 
     def __getitem__(self, position: Any) -> Any:
         return _payload(self._raws[position], self._decoder, self._field.format(position))
-
-
-def read_json(body: Text, media: Media, lease: Lease) -> Any:
-    """Return the value of any JSON body; raise Malformed, InvalidInput, TooLarge or Busy."""
-    lease.take(Part.DECODED, weigh_json(body))
-    value = decode(_json_any, body)
-    check_text(body, value, "body")
-    return value
 
 
 def read_point(
@@ -127,13 +114,13 @@ def read_point(
         point_id = _id(point.id, _json_id, "id")
         rows = _json_row(point.data, manifest, "data").reshape(1, -1)
         check_members(body, point.given, (point.id, point.metadata))
-        payload = _payload(point.metadata, _json_payload, "metadata")
+        payload = _payload(point.metadata, _json_object, "metadata")
     else:
         packed = decode(_packed_point, body)
         check_entries(body, packed.given)
         point_id = _id(packed.id, _packed_id, "id")
         rows = _packed_rows(packed.data, manifest, "data", 1)
-        payload = _payload(packed.metadata, _packed_payload, "metadata")
+        payload = _payload(packed.metadata, _packed_object, "metadata")
     if path_id is not None and point_id not in (None, path_id):
         raise InvalidInput(
             f"id is {point_id!r} in the body and {path_id!r} in the path; they must be equal",
@@ -159,7 +146,7 @@ def read_search(
 
     Raises the errors of `read_point`.
     """
-    search: JsonSearch | PackedSearch
+    search: SentSearch[Raw] | SentSearch[memoryview]
     if media is Media.JSON:
         search = decode(_json_search, body)
         vector = _json_row(search.vector, manifest, "vector")
@@ -216,8 +203,8 @@ def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: i
     ids = [_id(point.id, _json_id, f"vectors[{at}].id") for at, point in enumerate(points)]
     given = 1 + sum(point.given for point in points)
     check_members(body, given, (raw for point in points for raw in (point.id, point.metadata)))
-    payloads = Payloads([point.metadata for point in points], _json_payload, "vectors[{}].metadata")
-    return PointBatch.build(manifest, ids, rows, payloads, weigh=_weigher(lease))
+    payloads = Payloads([point.metadata for point in points], _json_object, "vectors[{}].metadata")
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=functools.partial(lease.take, Part.DECODED))
 
 
 def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
@@ -232,14 +219,11 @@ def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max:
     rows = _packed_rows(packed.vectors, manifest, "vectors")
     _check_entries("ids", packed.ids, count)
     _check_entries("metadata", packed.metadata, count)
-    ids = decode(_packed_batch_ids, packed.ids, "ids")
-    raws = decode(_packed_payloads, packed.metadata, "metadata")
-    payloads = None if raws is None else Payloads(raws, _packed_payload, "metadata[{}]")
-    return PointBatch.build(manifest, ids, rows, payloads, weigh=_weigher(lease))
-
-
-def _weigher(lease: Lease) -> Callable[[int], None]:
-    return functools.partial(lease.take, Part.DECODED)
+    ids = None if packed.ids is ABSENT else decode(_packed_batch_ids, packed.ids, "ids")
+    sent = packed.metadata
+    raws = None if sent is ABSENT else decode(_packed_payloads, sent, "metadata")
+    payloads = None if raws is None else Payloads(raws, _packed_object, "metadata[{}]")
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=functools.partial(lease.take, Part.DECODED))
 
 
 def _check_entries(field: str, raw: Raw, count: int) -> None:
@@ -248,7 +232,9 @@ def _check_entries(field: str, raw: Raw, count: int) -> None:
         raise wrong_entries(field, entries, count)
 
 
-def _id(raw: Raw, decoder: IdDecoder, field: str) -> str | None:
+def _id(raw: Raw, decoder: Decoder[str | None], field: str) -> str | None:
+    if raw is ABSENT:
+        return None
     size = len(memoryview(raw))
     if size > ID_TEXT_BYTES_MAX:
         raise InvalidInput(
@@ -260,20 +246,22 @@ def _id(raw: Raw, decoder: IdDecoder, field: str) -> str | None:
 
 def _filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
     text = bytes(raw)
-    if text in _NOTHING:
+    if text in _NULLS:
         return None
     _check_size("filter", len(text), FILTER_TEXT_BYTES_MAX)
     is_json = media is Media.JSON
     lease.take(Part.DECODED, weigh_json(text) if is_json else weigh_packed(text))
-    found = decode(_json_filter if is_json else _packed_filter, text, "filter")
+    found = decode(_json_object if is_json else _packed_object, text, "filter")
     (check_text if is_json else check_block)(text, found, "filter")
     return parse_filter(found)
 
 
-def _payload(raw: Raw, decoder: PayloadDecoder, field: str) -> dict[str, Any] | None:
+def _payload(raw: Raw, decoder: Decoder[Object | None], field: str) -> Object | None:
+    if raw is ABSENT:
+        return None
     _check_size(field, len(memoryview(raw)), PAYLOAD_TEXT_BYTES_MAX)
     payload = decode(decoder, raw, field)
-    if payload and decoder is _packed_payload:
+    if payload and decoder is _packed_object:
         check_unpacked(payload, field)
         check_block(bytes(raw), payload, field)
     elif payload:

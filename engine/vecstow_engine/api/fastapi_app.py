@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 import vecstow_engine
 from vecstow_engine.api import collection_routes, server_routes
 from vecstow_engine.api.access import access_of
+from vecstow_engine.api.answers import failure
 from vecstow_engine.api.context import (
     refuse_another_route,
     refuse_unknown_body,
@@ -20,7 +21,6 @@ from vecstow_engine.api.context import (
     response_of,
     wanted_media,
 )
-from vecstow_engine.api.envelope import failure
 from vecstow_engine.api.errors import Malformed, unexpected_error
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.openapi import document

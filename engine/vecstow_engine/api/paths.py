@@ -1,4 +1,4 @@
-"""The raw path and the query of a request: a path is split at its slashes first, then unquoted once.
+"""The path and the query of a request: a raw path is split at its slashes first, then unquoted once.
 
 `docs%2Fa.md` is therefore one id, and no escape can add a segment. An unquoted segment is a name or an id,
 and is checked before use, so that it cannot hold a path outside the data directory.
@@ -15,16 +15,6 @@ from vecstow_engine.model.errors import InvalidInput, refused
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _QUERY_FIELDS_MAX: Final = 32
-
-
-def raw_path(scope_path: bytes) -> str:
-    """Return the path as the client sent it; raise Malformed when it is not ASCII."""
-    try:
-        return scope_path.decode("ascii")
-    except UnicodeDecodeError as broken:
-        raise Malformed(
-            "the path has bytes that are not ASCII", hint="percent-encode them", details={"field": "path"}
-        ) from broken
 
 
 def unquote_segment(segment: str) -> str:

@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vecstow_engine.api.answers import Answer, GrowingAnswer, hits_answer, point_answer, success
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
-from vecstow_engine.api.envelope import Answer, success
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
-from vecstow_engine.api.rendering import hits_answer, point_answer, points_answer
-from vecstow_engine.api.request import Request
+from vecstow_engine.api.request import Request, run_coding
 from vecstow_engine.model.errors import NotFound, TooLarge, refused
 from vecstow_engine.model.names import check_collection_name, check_point_id
 from vecstow_engine.model.points import check_ids
+from vecstow_engine.service.request_memory import Part
 
 if TYPE_CHECKING:
-    from vecstow_engine.model.points import Point
     from vecstow_engine.service.collection import Collection
     from vecstow_engine.service.engine import Engine
 
@@ -40,7 +39,6 @@ class PointRoute:
     method: str
     template: str
     handler: Handler
-    takes_body: bool = True
     query: tuple[str, ...] = ()
 
 
@@ -80,7 +78,9 @@ async def _search(engine: Engine, request: Request, collection: Collection, _: s
         values = parse_query(request.query, SEARCH_QUERY)
         query = {field: query_integer(values, field) for field in SEARCH_QUERY}
     search = await request.decode(read_search, collection.manifest, query)
-    return await hits_answer(await engine.search(collection, search), request.answer_media, request.lease)
+    hits = await engine.search(collection, search)
+    size = request.lease.parts[Part.ANSWERS]
+    return await run_coding(size, hits_answer, hits, request.answer_media, request.lease)
 
 
 async def _get(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
@@ -117,17 +117,15 @@ async def _get_many(engine: Engine, request: Request, collection: Collection, _:
             collection=collection.name,
             details=refused("ids", values, GET_VALUES_MAX),
         )
-    chunks = _points(engine, collection, ids)
-    return await points_answer(chunks, len(ids), request.answer_media, request.lease)
-
-
-async def _points(
-    engine: Engine, collection: Collection, ids: list[str]
-) -> AsyncIterator[list[Point | None]]:
+    # Each chunk is rendered when it arrives: numbers in JSON take many times the memory of vectors.
+    growing = GrowingAnswer(request.answer_media, len(ids), request.lease)
     step = max(1, min(GET_CHUNK_POINTS, GET_CHUNK_VALUES // collection.manifest.dimension))
     for start in range(0, len(ids), step):
-        yield await engine.get_points(collection, ids[start : start + step])
+        points = await engine.get_points(collection, ids[start : start + step])
+        size = sum(4 * point.vector.nbytes + len(point.payload or b"") for point in points if point)
+        await run_coding(size, growing.add_points, points)
         await asyncio.sleep(0)
+    return growing.answer()
 
 
 async def _delete_many(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
@@ -156,9 +154,9 @@ BY_WORD: Final = {
     "delete": PointRoute("POST", f"{_ROOT}/vectors/delete", _delete_many),
 }
 BY_METHOD: Final = {
-    "GET": PointRoute("GET", _BY_ID, _get, takes_body=False),
+    "GET": PointRoute("GET", _BY_ID, _get),
     "PUT": PointRoute("PUT", _BY_ID, _put),
-    "DELETE": PointRoute("DELETE", _BY_ID, _delete, takes_body=False),
+    "DELETE": PointRoute("DELETE", _BY_ID, _delete),
 }
 POINT_ROUTES: Final = (SEARCH, INSERT, *BY_WORD.values(), *BY_METHOD.values())
 
@@ -168,11 +166,14 @@ def find_point_route(method: str, path: str) -> Match | None:
 
     Raises Malformed for a collection name with bad escapes.
     """
-    segments = path.split("/")
-    if len(segments) == 4 and segments[1] == "collections" and method == "POST":
-        route = BY_LAST.get(segments[3])
-        return None if route is None else Match(route, unquote_segment(segments[2]), "")
-    if len(segments) == 5 and segments[1] == "collections" and segments[3] == "vectors":
-        route = BY_WORD.get(segments[4]) if method == "POST" else BY_METHOD.get(method)
-        return None if route is None else Match(route, unquote_segment(segments[2]), segments[4])
-    return None
+    route: PointRoute | None
+    match path.split("/"):
+        case [_, "collections", collection, last] if method == "POST":
+            route, raw_id = BY_LAST.get(last), ""
+        case [_, "collections", collection, "vectors", raw_id]:
+            route = BY_WORD.get(raw_id) if method == "POST" else BY_METHOD.get(method)
+        case _:
+            return None
+    if route is None:
+        return None
+    return Match(route, unquote_segment(collection) if "%" in collection else collection, raw_id)

@@ -10,25 +10,21 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from vecstow_engine.api.envelope import Answer, failure
+from vecstow_engine.api.answers import Answer, Media, failure
 from vecstow_engine.api.errors import Malformed
-from vecstow_engine.api.exchange import ABORT_IN_SCOPE, ARRIVED_IN_SCOPE
-from vecstow_engine.api.media import Media
+from vecstow_engine.api.request import ABORT_IN_SCOPE, ARRIVED_IN_SCOPE
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, VecstowError
 from vecstow_engine.service.request_memory import FREE_BYTES
 
 _BAD_REQUEST: Final = Malformed("not a valid HTTP/1.1 request, or one whose headers are too large")
-
-
 _VERSIONS: Final = ("1.0", "1.1")
 
 
@@ -36,16 +32,9 @@ class _Refused(Exception):
     """Raised in a callback to make the parser refuse the request."""
 
 
-def bounded_protocol(
-    settings: HttpSettings, is_draining: Callable[[], bool] = lambda: False
-) -> type[asyncio.Protocol]:
-    """Return a protocol class whose connections share `settings` and one list of idle connections.
-
-    While `is_draining` returns True, each request is the last one of its connection.
-    """
-    idle: OrderedDict[BoundedProtocol, None] = OrderedDict()
-    shared = {"settings": settings, "idle": idle, "is_draining": staticmethod(is_draining)}
-    return type("BoundProtocol", (BoundedProtocol,), shared)
+def bounded_protocol(settings: HttpSettings) -> type[BoundedProtocol]:
+    """Return a protocol class whose connections share `settings` and one list of idle connections."""
+    return type("BoundProtocol", (BoundedProtocol,), {"settings": settings, "idle": OrderedDict()})
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -53,7 +42,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     settings: HttpSettings
     idle: OrderedDict[BoundedProtocol, None]
-    is_draining: Callable[[], bool]
+    is_draining: ClassVar = False
+    """Whether each request is the last one of its connection: true when the server ends."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection; over the limit, close the connection that is idle for longest, or refuse."""
@@ -141,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
         has_arrived = partial(_has_arrived, weakref.ref(self.cycle))
         extras = {ABORT_IN_SCOPE: self.transport.abort, ARRIVED_IN_SCOPE: has_arrived}
         self.scope.update(extras)  # type: ignore[typeddict-item]
-        if self.is_draining():
+        if self.is_draining:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Body, Response
 from fastapi import Request as FastRequest
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from vecstow_engine.api.answers import Media, encode
 from vecstow_engine.api.context import DecodedRoute, InContext
-from vecstow_engine.api.media import Media, encode
 from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
 from vecstow_engine.service.change_guard import UNKNOWN_NAMES
 

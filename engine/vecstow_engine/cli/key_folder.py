@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from vecstow_engine.api.key_parsing import FILE_BYTES_MAX, parse_keys
+from vecstow_engine.api.key_file import FILE_BYTES_MAX, parse_keys
 from vecstow_engine.cli.input_files import read_bytes
 from vecstow_engine.model.errors import Conflict, InvalidInput, NotFound
 from vecstow_engine.storage import files

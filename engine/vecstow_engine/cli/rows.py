@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from vecstow_engine.api.repeated_keys import check_text
+from vecstow_engine.api.parsing import check_text
 from vecstow_engine.cli.input_files import GZIP, InputFileError, check_regular, count_lines, lines
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.names import check_point_id

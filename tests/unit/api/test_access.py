@@ -12,11 +12,10 @@ from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api import access, collection_routes, server_routes
-from vecstow_engine.api.access import ACCESS, Place, find_place, presented_key
+from vecstow_engine.api.access import ACCESS, Place, Role, find_place, presented_key
 from vecstow_engine.api.fastapi_app import create_fastapi
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.key_file import KeyFile
-from vecstow_engine.api.keys import Role
 from vecstow_engine.api.point_routes import BY_WORD, POINT_ROUTES
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from vecstow_engine.api.bodies import Disconnected, read_body
-from vecstow_engine.api.body_limits import BodyLimit
 from vecstow_engine.api.errors import SlowBody
+from vecstow_engine.api.request import BodyLimit, Disconnected, Request
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, TooLarge
 from vecstow_engine.service.request_memory import Part, RequestMemory
@@ -37,6 +36,10 @@ class Sender:
         raise AssertionError
 
 
+async def send_nothing(message: dict[str, object]) -> None:
+    raise AssertionError(message)
+
+
 class Reader:
     """Reads bodies into one account."""
 
@@ -46,7 +49,9 @@ class Reader:
         self.lease = self.memory.lease()
 
     async def read(self, sender: Sender, declared: int | None, limit: int) -> bytes | bytearray:
-        return await read_body(sender, declared, BodyLimit(limit), self.lease, self.settings)
+        request = Request({}, sender, send_nothing, self.lease, self.settings, declared_bytes=declared)
+        await request.read_body(BodyLimit(limit))
+        return request.body
 
     @property
     def held_bytes(self) -> int:

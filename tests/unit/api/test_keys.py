@@ -16,9 +16,8 @@ from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.api import key_file as key_file_module
-from vecstow_engine.api.key_file import KeyFile
-from vecstow_engine.api.key_parsing import FILE_BYTES_MAX, KEYS_MAX, PATTERNS_MAX, parse_keys
-from vecstow_engine.api.keys import KEY_CHARACTERS_MAX, Role
+from vecstow_engine.api.access import KEY_CHARACTERS_MAX, Role
+from vecstow_engine.api.key_file import FILE_BYTES_MAX, KEYS_MAX, PATTERNS_MAX, KeyFile, parse_keys
 from vecstow_engine.api.logs import configure_logging
 from vecstow_engine.model.errors import InvalidInput
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api.collector import bounded
+from vecstow_engine.api.metrics import bounded
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api import collection_routes, server_routes, shapes
+from vecstow_engine.api import collection_routes, parsing, server_routes
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.openapi import COMPONENTS
 from vecstow_engine.api.point_routes import POINT_ROUTES
@@ -81,13 +81,13 @@ async def test_operation_ids_are_unique():
 @pytest.mark.parametrize(
     ("name", "struct"),
     [
-        ("Point", shapes.JsonPoint),
-        ("Batch", shapes.JsonBatch),
-        ("Search", shapes.JsonSearch),
-        ("PackedPoint", shapes.PackedPoint),
-        ("PackedBatch", shapes.PackedBatch),
-        ("PackedSearch", shapes.PackedSearch),
-        ("Ids", shapes.IdList),
+        ("Point", parsing.SentPoint),
+        ("Batch", parsing.JsonBatch),
+        ("Search", parsing.SentSearch),
+        ("PackedPoint", parsing.SentPoint),
+        ("PackedBatch", parsing.PackedBatch),
+        ("PackedSearch", parsing.SentSearch),
+        ("Ids", parsing.IdList),
     ],
 )
 def test_described_fields_are_the_decoded_ones(name, struct):

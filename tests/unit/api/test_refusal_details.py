@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.asgi_client import AsgiClient
 from tests.unit.running_engine import RunningEngine
-from vecstow_engine.api.app import Application
+from vecstow_engine.api.server import create_app
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import COLLECTION_RULE
 
@@ -42,7 +42,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def client(served):
-    return AsgiClient(Application(served))
+    return AsgiClient(create_app(served))
 
 
 def creating(field, value, limit, name=None):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api.repeated_keys import check_block, check_text
+from vecstow_engine.api.parsing import check_block, check_text
 from vecstow_engine.model.errors import InvalidInput
 
 DATA = b"\xc4\x0c" + bytes(12)

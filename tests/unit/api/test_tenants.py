@@ -10,8 +10,8 @@ import pytest
 from tests.unit.asgi_client import AsgiClient, Reply
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.api.access import ACCESS
-from vecstow_engine.api.app import Application
 from vecstow_engine.api.key_file import KeyFile
+from vecstow_engine.api.server import create_app
 
 ROLES = ("admin", "write", "read")
 OURS = ("ours-docs", "ours-twin", "ours-copy", "ours-broken", "ours-gone", "ours-none")
@@ -93,7 +93,7 @@ def is_safe(method: str, template: str) -> bool:
 
 @pytest.mark.parametrize("state", ["sound", "held", "names unknown", "other's sync failed", "leaving"])
 async def test_no_answer_shows_a_limited_key_another_tenants_collection(engine, keys, state):
-    client = AsgiClient(Application(engine, keys=keys))
+    client = AsgiClient(create_app(engine, keys=keys))
     if state == "held":
         engine.hold(60)
     elif state == "names unknown":
@@ -115,7 +115,7 @@ async def test_no_answer_shows_a_limited_key_another_tenants_collection(engine, 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
 async def test_what_exists_of_another_tenant_looks_like_what_does_not(engine, keys, method, role):
-    client = AsgiClient(Application(engine, keys=keys))
+    client = AsgiClient(create_app(engine, keys=keys))
     for template in sorted({template for _, template in ACCESS if "{collection}" in template}):
         answers = set()
         for name in THEIRS:
@@ -126,7 +126,7 @@ async def test_what_exists_of_another_tenant_looks_like_what_does_not(engine, ke
 
 
 async def test_strangers_are_shown_no_name(engine, keys):
-    client = AsgiClient(Application(engine, keys=keys))
+    client = AsgiClient(create_app(engine, keys=keys))
     for method, template in ACCESS:
         for headers in ({}, {"api-key": "a-key-of-nobody-0000"}):
             path = template.replace("{collection}", "x").replace("{id}", "a")

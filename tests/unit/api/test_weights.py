@@ -8,8 +8,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from vecstow_engine.api.shapes import JsonBatch
-from vecstow_engine.api.weights import packed_entries, weigh_json, weigh_json_points, weigh_packed
+from vecstow_engine.api.parsing import JsonBatch, packed_entries, weigh_json, weigh_json_points, weigh_packed
 
 ENTRIES = 50_000
 FIXED_BYTES = 4096

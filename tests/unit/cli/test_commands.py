@@ -15,7 +15,7 @@ import uvicorn
 
 from tests.ports import free_port
 from tests.unit.fake_engine import FakeEngine
-from vecstow_engine.api.app import Application
+from vecstow_engine.api.server import create_app
 from vecstow_engine.cli import ingest
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import IndexConfig, Manifest, PayloadIndex
@@ -30,7 +30,7 @@ def server():
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     engine = FakeEngine()
     listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(Application(engine), log_config=None, lifespan="on"))
+    running = uvicorn.Server(uvicorn.Config(create_app(engine), log_config=None, lifespan="on"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     yield engine, f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -8,8 +8,8 @@ import stat
 import pytest
 import yaml
 
+from vecstow_engine.api.access import Role
 from vecstow_engine.api.key_file import KeyFile
-from vecstow_engine.api.keys import Role
 
 NAMES = ["sidecar", "manager", "test", "admin"]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from vecstow_engine.api.media import Media, encode
+from vecstow_engine.api.answers import Media, encode
 from vecstow_engine.model import payloads
 from vecstow_engine.model.errors import InvalidInput, TooLarge
 from vecstow_engine.model.payloads import (

@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 
 from tests.unit.fake_engine import FakeEngine
-from vecstow_engine.api.app import Application
 from vecstow_engine.api.key_file import KeyFile
+from vecstow_engine.api.server import create_app
 from vecstow_operator.keys import EngineKey, NoKey
 from vecstow_operator.manager.state_poller import Address, StatePoller
 from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
@@ -39,7 +39,7 @@ def engine(tmp_path):
     document = fake.state_document
     fake.state_document = lambda: document() | {"engine": "vecstow", "pod_uid": UID, "findings": {}}
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = Application(fake, keys=KeyFile(file))
+        app = create_app(fake, keys=KeyFile(file))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, document
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
-from vecstow_engine.api.app import Application
+from vecstow_engine.api.server import create_app
 from vecstow_engine.model.manifest import ManagedBy
 from vecstow_engine.service.engine import FINDINGS_SECONDS_MAX
 from vecstow_engine.storage.layout import Layout
@@ -129,7 +129,7 @@ def clock(monkeypatch):
 def served(tmp_path):
     """An engine on the volume that serves over HTTP, and the sidecar beside it."""
     with RunningEngine(tmp_path / "data") as engine, socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(Application(engine), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(create_app(engine), log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -12,8 +12,8 @@ from tests.unit.interleaving import Slowed, overtaken
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.unit.store_on_disk import vector
 from vecstow_engine.api import point_routes
-from vecstow_engine.api.app import Application
 from vecstow_engine.api.request import Request
+from vecstow_engine.api.server import create_app
 from vecstow_engine.model.errors import Conflict
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.points import PointBatch, SearchQuery
@@ -44,7 +44,7 @@ async def test_batch_that_was_decoded_before_the_collection_was_replaced_is_refu
     engine, monkeypatch, fields
 ):
     await engine.put(a=1)
-    client = AsgiClient(Application(engine))
+    client = AsgiClient(create_app(engine))
     overtaken(monkeypatch, Request, "decode", lambda: replace(engine, **fields))
     reply = await client.call(
         "POST", "/collections/notes/vectors/batch", {"vectors": [{"id": "b", "data": [1, 2, 3, 4]}]}
@@ -55,7 +55,7 @@ async def test_batch_that_was_decoded_before_the_collection_was_replaced_is_refu
 
 
 async def test_batch_of_a_collection_that_was_only_dropped_is_not_found(engine, monkeypatch):
-    client = AsgiClient(Application(engine))
+    client = AsgiClient(create_app(engine))
     overtaken(monkeypatch, Request, "decode", lambda: engine.drop("notes"))
     reply = await client.call(
         "POST", "/collections/notes/vectors/batch", {"vectors": [{"id": "b", "data": [1, 2, 3, 4]}]}
@@ -70,7 +70,7 @@ async def test_batch_decoded_for_a_replaced_manifest_of_an_empty_collection_is_r
         update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dimension=3))
         engine.refresh({})
 
-    client = AsgiClient(Application(engine))
+    client = AsgiClient(create_app(engine))
     overtaken(monkeypatch, Request, "decode", change_shape)
     reply = await client.call(
         "POST", "/collections/notes/vectors/batch", {"vectors": [{"id": "b", "data": [1, 2, 3, 4]}]}
@@ -85,7 +85,7 @@ async def test_points_that_are_read_in_chunks_are_of_one_collection(engine, monk
     await engine.put(p0=0, p1=1, p2=2)
     monkeypatch.setattr(point_routes, "GET_CHUNK_POINTS", 1)
     overtaken(monkeypatch, engine, "get_points", lambda: replace(engine))
-    client = AsgiClient(Application(engine))
+    client = AsgiClient(create_app(engine))
     reply = await client.call("POST", "/collections/notes/vectors/get", {"ids": ids})
     assert (reply.status, reply.json["data"]) == (409, None)
 

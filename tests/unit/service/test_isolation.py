@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from tests.waiting import SECONDS_MAX
-from vecstow_engine.api.collector import EngineCollector
+from vecstow_engine.api.metrics import EngineCollector
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.model.manifest import IndexConfig

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.asgi_client import AsgiClient
 from tests.unit.running_engine import RunningEngine, wait_until
 from tests.unit.store_on_disk import MANIFEST
-from vecstow_engine.api.app import Application
+from vecstow_engine.api.server import create_app
 from vecstow_engine.model.errors import NotFound
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest, write_manifest
 
@@ -28,7 +28,7 @@ def engine(tmp_path):
 
 
 def client_of(engine):
-    return AsgiClient(Application(engine))
+    return AsgiClient(create_app(engine))
 
 
 async def status(client, method, path):

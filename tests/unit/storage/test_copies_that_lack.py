@@ -9,7 +9,7 @@ from tests.unit.checked_volume import flip
 from tests.unit.dvecdb_records import make, write
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.api.app import Application
+from vecstow_engine.api.server import create_app
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.storage.restoring import restore_on_volume
 
@@ -40,7 +40,7 @@ def without_log(folder):
 
 
 async def ask(engine, path, **document):
-    answer = await AsgiClient(Application(engine)).call("POST", f"/collections/{path}", document)
+    answer = await AsgiClient(create_app(engine)).call("POST", f"/collections/{path}", document)
     assert answer.status == 200, answer.body
     return answer.data["message"]
 
