@@ -6,9 +6,8 @@ import typer
 
 from vecstow_operator.edge import run
 from vecstow_operator.plugin.copies import backup, cleanup, compact, deleted, hold, restore
-from vecstow_operator.plugin.proxy import NoAnswer
 from vecstow_operator.plugin.resources import accept_empty, adopt, release
-from vecstow_operator.plugin.session import Refused
+from vecstow_operator.plugin.session import NoAnswer, Refused
 from vecstow_operator.plugin.status import status
 from vecstow_operator.plugin.verifying import check, repair
 
@@ -31,18 +30,21 @@ def root() -> None:
     """
 
 
-app.command()(status)
-app.command()(adopt)
-app.command("accept-empty")(accept_empty)
-app.command()(release)
-app.command()(check)
-app.command()(repair)
-app.command()(backup)
-app.command()(restore)
-app.command()(deleted)
-app.command()(cleanup)
-app.command()(compact)
-app.command()(hold)
+for command in (
+    status,
+    adopt,
+    accept_empty,
+    release,
+    check,
+    repair,
+    backup,
+    restore,
+    deleted,
+    cleanup,
+    compact,
+    hold,
+):
+    app.command()(command)
 
 
 def main() -> None:

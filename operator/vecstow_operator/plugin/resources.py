@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import re
+from collections.abc import Container, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -9,29 +13,30 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from vecstow_engine.model.resource import API_VERSION, INDEX_FIELDS, KIND
 from vecstow_operator.edge import print_error
 from vecstow_operator.keys import KeyFile
 from vecstow_operator.kube import refusal
 from vecstow_operator.manager.assessment import assess
 from vecstow_operator.manager.engines import EngineView, orphans
-from vecstow_operator.observed import finalizers
-from vecstow_operator.plugin.adoption import resource_of
-from vecstow_operator.plugin.options import Context, Engine, Names, Namespace, Resources
-from vecstow_operator.plugin.proxy import NoAnswer
-from vecstow_operator.plugin.session import Refused, Session, refuse_missing
+from vecstow_operator.observed import finalizers, observed
+from vecstow_operator.plugin.command import Context, Engine, Names, Namespace, in_session
+from vecstow_operator.plugin.session import NoAnswer, Refused, Session, refuse_missing
 from vecstow_operator.vocabulary import GROUP, PLUGIN_FIELDS, PLURAL, VERSION, Annotation, Reason
 
 LOSSES: Final = (Reason.DATA_MISSING, Reason.VOLUME_REPLACED)
+HASH_CHARACTERS: Final = 6
+_LEGAL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
+@in_session
 def adopt(
     names: Names = None,
+    *,
     engine: Engine = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the resources.")] = False,
     output: Annotated[str | None, typer.Option("--output", "-o", help="yaml: print what is made.")] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-    key_file: KeyFile = None,
+    session: Session,
 ) -> None:
     """Make resources for collections that have none: after a restore, or a creation over REST.
 
@@ -41,11 +46,10 @@ def adopt(
     Example, for git:
       kubectl vecstow adopt --dry-run -o yaml > collections.yaml
     """
-    session = Session.open(context, namespace, key_file)
     session.refuse_incomplete()
     wanted = [
         (on, name)
-        for on, name in orphans(session.found.engines, session.found.resources)
+        for on, name in orphans(session.engines, session.resources)
         if engine in (None, on) and (not names or name in names)
     ]
     refuse_missing(names, {name for _, name in wanted}, "no collection without a resource")
@@ -64,16 +68,15 @@ def adopt(
         raise typer.Exit(1)
 
 
-def accept_empty(
-    name: str, namespace: Namespace = None, context: Context = None, key_file: KeyFile = None
-) -> None:
+@in_session
+def accept_empty(name: str, *, session: Session) -> None:
     """Let a collection whose data is gone start again, without its vectors.
 
     Only the present loss is accepted: a later one is reported again.
     """
-    session = Session.open(context, namespace, key_file)
-    resource = session.resource(name)
-    assessment = assess(resource, session.found.engines.get(resource.engine, EngineView(resource.engine)))
+    document = session.document(name)
+    resource = observed(document)
+    assessment = assess(resource, session.engines.get(resource.engine, EngineView(resource.engine)))
     lost = assessment.known.collection_uid
     if lost is None:
         raise Refused(f"vectorcollection/{name} never had vectors: there is no loss to accept")
@@ -81,12 +84,12 @@ def accept_empty(
         raise Refused(
             f"vectorcollection/{name} has no loss to accept: {assessment.reason}: {assessment.message}"
         )
-    session.patch(session.document(name), {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
+    session.patch(document, {"annotations": {Annotation.ACCEPT_EMPTY.value: lost}})
     typer.echo(f"vectorcollection/{name}: the loss of {lost} is accepted")
 
 
 def release(
-    names: Resources = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of resources.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every resource of the namespace.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -99,10 +102,10 @@ def release(
     if not names and not everything:
         raise Refused("name the resources, or say --all")
     session = Session.open(context, namespace, key_file)
-    there = {document["metadata"]["name"]: document for document in session.found.documents}
+    there = {document["metadata"]["name"]: document for document in session.documents}
     refuse_missing(names, set(there), "no resource")
     for name in names or sorted(there):
-        if session.resource(name).has_finalizer:
+        if observed(there[name]).has_finalizer:
             others = finalizers(there[name]["metadata"]["finalizers"], held=False)
             session.patch(there[name], {"finalizers": others})
             typer.echo(f"vectorcollection/{name} released")
@@ -110,11 +113,11 @@ def release(
 
 def _described(session: Session, wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return resources for all collections that their engines describe; print an error for each other."""
-    taken = {resource.name for resource in session.found.resources}
+    taken = {resource.name for resource in session.resources}
     resources = []
     for on, name in wanted:
         try:
-            description = session.found.proxies[on].call("GET", "collections", name)
+            description = session.proxies[on].call("GET", "collections", name)
         except NoAnswer as error:
             print_error(f"collection {name!r} of engine {on!r} is not adopted: {error}")
             continue
@@ -134,3 +137,48 @@ def _made(session: Session, resource: dict[str, Any]) -> bool:
         print_error(f"vectorcollection/{resource['metadata']['name']} is not made: {refusal(error)}")
         return False
     return True
+
+
+def resource_name(collection: str, taken: Container[str] = ()) -> str:
+    """Return the collection's name where Kubernetes allows it; otherwise a lower-case form with a short hash.
+
+    Several engines may have collections of one name: each gets a name that is not `taken`.
+    """
+    if _LEGAL.fullmatch(collection) and collection not in taken:
+        return collection
+    return next(name for name in _hashed(collection) if name not in taken)
+
+
+def _hashed(collection: str) -> Iterator[str]:
+    plain = re.sub(r"[^a-z0-9-]", "-", collection.lower())[: 62 - HASH_CHARACTERS].strip("-") or "collection"
+    for number in itertools.count():
+        digest = hashlib.sha256(f"{collection}{number or ''}".encode()).hexdigest()[:HASH_CHARACTERS]
+        yield f"{plain}-{digest}"
+
+
+def resource_of(
+    description: Mapping[str, Any], engine: str, namespace: str, taken: Container[str] = ()
+) -> dict[str, Any]:
+    """Return the resource that declares a collection, from the answer of `GET /collections/{c}`."""
+    collection = description["name"]
+    name = resource_name(collection, taken)
+    spec: dict[str, Any] = {
+        "dimension": description["dimension"],
+        "distanceMetric": description["distance_metric"],
+        "vectorType": description["vector_type"],
+        "index": {field: description["index_config"][key] for field, key in INDEX_FIELDS.items()},
+        "engine": engine,
+        "deletionPolicy": "Retain",
+    }
+    if description.get("payload_indexes"):
+        spec["payloadIndexes"] = description["payload_indexes"]
+    if description.get("owner"):
+        spec["owner"] = description["owner"]
+    if name != collection:
+        spec["collectionName"] = collection
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 from kubernetes.client.exceptions import ApiException
 
-from vecstow_operator.plugin import claims
-from vecstow_operator.plugin.claims import TERMINATING, Claim, claims_of, with_claims
-from vecstow_operator.plugin.status_lines import Line
+from vecstow_operator.plugin import status
+from vecstow_operator.plugin.status import TERMINATING, Claim, Line, claims_of, with_claims
 
 KEPT = Claim("data-vecstow-0", "pv-1", is_ending=False)
 ENDING = Claim("data-vecstow-0", "pv-1", is_ending=True)
@@ -66,5 +65,5 @@ def test_claim_is_read_where_the_caller_may(monkeypatch, pods, may_read, expecte
         )
 
     core = SimpleNamespace(read_namespaced_persistent_volume_claim=read)
-    monkeypatch.setattr(claims.client, "CoreV1Api", lambda api: core)
+    monkeypatch.setattr(status.client, "CoreV1Api", lambda api: core)
     assert claims_of(None, "apps", pods) == expected

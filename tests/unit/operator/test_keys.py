@@ -14,7 +14,7 @@ from vecstow_engine.api.key_file import KeyFile
 from vecstow_engine.api.server import create_app
 from vecstow_operator.keys import EngineKey, NoKey
 from vecstow_operator.manager.state_poller import Address, StatePoller
-from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
+from vecstow_operator.plugin.session import EngineProxy, NoAnswer
 from vecstow_operator.sidecar.reports import EngineClient, EngineRefuses
 
 SIDECAR = "the-key-of-the-sidecar"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vecstow_operator.plugin.managers import STALE_SECONDS, sentence_of
+from vecstow_operator.plugin.status import STALE_SECONDS, sentence_of
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

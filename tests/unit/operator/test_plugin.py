@@ -23,10 +23,8 @@ from tests.unit.declared import (
 from vecstow_engine.model.manifest import manifest_document
 from vecstow_operator.kube import Changed
 from vecstow_operator.plugin import cli, resources
-from vecstow_operator.plugin.proxy import NoAnswer
-from vecstow_operator.plugin.session import Refused, Session
-from vecstow_operator.plugin.status_lines import repaired
-from vecstow_operator.plugin.survey import Survey
+from vecstow_operator.plugin.session import NoAnswer, Refused, Session
+from vecstow_operator.plugin.verifying import repaired
 from vecstow_operator.vocabulary import FINALIZER, Reason
 
 RESOURCE = claim(status=HAD)
@@ -59,8 +57,7 @@ def plugin(monkeypatch):
         seen.created.append(resource)
 
     def opened(*_):
-        found = Survey(cluster, seen.documents, seen.engines, seen.proxies, seen.refusals)
-        return Session(None, "apps", found)
+        return Session(None, "apps", cluster, seen.documents, seen.engines, seen.proxies, seen.refusals)
 
     cluster = SimpleNamespace(patch_metadata=patch_metadata)
     objects = SimpleNamespace(create_namespaced_custom_object=create)

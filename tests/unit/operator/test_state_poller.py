@@ -19,9 +19,8 @@ from vecstow_operator.manager.state_poller import (
     addresses_of,
     engine_views,
 )
-from vecstow_operator.plugin import survey
-from vecstow_operator.plugin.proxy import EngineProxy, NoAnswer
-from vecstow_operator.plugin.survey import pod_state
+from vecstow_operator.plugin import session
+from vecstow_operator.plugin.session import EngineProxy, NoAnswer, pod_state
 from vecstow_operator.vocabulary import Label
 
 
@@ -189,8 +188,8 @@ def test_the_plugin_takes_the_pod_that_the_stateful_set_owns(monkeypatch, change
         resources=list, stateful_sets=lambda: [STATEFUL_SET], pods=lambda: [impostor, POD]
     )
     monkeypatch.setattr(EngineProxy, "call", call)
-    monkeypatch.setattr(survey, "Cluster", lambda *_: cluster)
-    found = survey.survey(None, "apps", EngineKey())
+    monkeypatch.setattr(session, "Cluster", lambda *_: cluster)
+    found = session.survey(None, "apps", EngineKey())
     assert asked_pods == [found.proxies["vecstow"].pod] == ["vecstow-0"]
 
 
