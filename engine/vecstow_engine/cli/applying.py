@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vecstow_engine.cli.documents import Document
     from vecstow_engine.storage.layout import Layout
 
-_MANIFEST_KEYS: Final = tuple(field.name for field in dataclasses.fields(Manifest))
+SETTINGS: Final = {"index_config": "index", "owner": "owner", "payload_indexes": "payloadIndexes"}
+"""The settings of a manifest, and their names in the spec of a resource."""
 NAME_CHARACTERS_SHOWN: Final = 80
 Declare = Callable[[CollectionResource], "Outcome"]
 """A function that declares the collection of one valid resource."""
@@ -91,7 +92,7 @@ def apply_command(
     if not documents:
         raise InvalidInput("nothing to apply: no document in " + ", ".join(str(file) for file in files))
     results = []
-    with _on_volume(place) if isinstance(place, Path) else _on_engine(place) as declare:
+    with _declaring(place) as declare:
         for result in _apply_each(documents, declare):
             results.append(result)
             if not as_json:
@@ -136,14 +137,21 @@ def _print_result(result: Result) -> None:
 
 
 @contextmanager
-def _on_volume(data: Path) -> Iterator[Declare]:
-    from vecstow_engine.storage import files
-    from vecstow_engine.storage.layout import Layout
+def _declaring(place: Path | Address) -> Iterator[Declare]:
+    """Yield the function that declares a collection on a volume, which is made, or over REST."""
+    if isinstance(place, Path):
+        from vecstow_engine.storage import files
+        from vecstow_engine.storage.layout import Layout
 
-    for folder in reversed((data, *data.parents)):
-        files.make_folder(folder)
-    layout = Layout(data)
-    yield lambda resource: _declare_on_volume(layout, resource)
+        for folder in reversed((place, *place.parents)):
+            files.make_folder(folder)
+        layout = Layout(place)
+        yield lambda resource: _declare_on_volume(layout, resource)
+    else:
+        from vecstow_engine.cli.client import Client
+
+        with Client(place.url, key=place.key) as client:
+            yield lambda resource: _declare_over_rest(client, resource)
 
 
 def _declare_on_volume(layout: Layout, resource: CollectionResource) -> Outcome:
@@ -159,50 +167,24 @@ def _declare_on_volume(layout: Layout, resource: CollectionResource) -> Outcome:
     return Outcome.UNCHANGED if before == after else Outcome.CONFIGURED
 
 
-@contextmanager
-def _on_engine(engine: Address) -> Iterator[Declare]:
-    from vecstow_engine.cli.client import Client
-
-    with Client(engine.url, key=engine.key) as client:
-        yield lambda resource: _declare_over_rest(client, resource)
-
-
 def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
     name = resource.collection_name
     existing = _described(client, name)
     wanted = manifest_from_resource(resource, ManagedBy.API, existing)
     if existing is None:
-        client.post("collections", document=_creation(wanted))
+        declared = manifest_document(wanted)
+        fields = ("name", "dimension", "distance_metric", "vector_type", *SETTINGS)
+        created = {field: declared[field] for field in fields if declared[field] not in (None, [])}
+        client.post("collections", document=created)
         return Outcome.CREATED
-    changed = [
-        field
-        for field, key in (
-            ("index", "index_config"),
-            ("owner", "owner"),
-            ("payloadIndexes", "payload_indexes"),
-        )
-        if getattr(wanted, key) != getattr(existing, key)
-    ]
-    if changed:
-        raise Conflict(
-            f"spec.{changed[0]} differs from what collection {name!r} has, and REST changes no settings",
-            hint="apply it on the volume, which an engine may be serving: vecstow apply -f FILE --data DIR",
-        )
+    for key, field in SETTINGS.items():
+        if getattr(wanted, key) != getattr(existing, key):
+            raise Conflict(
+                f"spec.{field} differs from what collection {name!r} has, and REST changes no settings",
+                hint="apply it on the volume, which an engine may be serving: "
+                "vecstow apply -f FILE --data DIR",
+            )
     return Outcome.UNCHANGED
-
-
-def _creation(manifest: Manifest) -> dict[str, Any]:
-    document = manifest_document(manifest)
-    wanted = (
-        "name",
-        "dimension",
-        "distance_metric",
-        "vector_type",
-        "index_config",
-        "owner",
-        "payload_indexes",
-    )
-    return {key: document[key] for key in wanted if document[key] not in (None, [])}
 
 
 def _described(client: Client, name: str) -> Manifest | None:
@@ -214,5 +196,6 @@ def _described(client: Client, name: str) -> Manifest | None:
         if refused.status == 404:
             return None
         raise
-    declared = {key: description[key] for key in _MANIFEST_KEYS if key in description}
+    keys = {field.name for field in dataclasses.fields(Manifest)}
+    declared = {key: value for key, value in description.items() if key in keys}
     return parse_manifest(json.dumps(declared).encode(), f"{client.url}'s description of {name!r}")

@@ -12,7 +12,6 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies_environment
@@ -79,13 +78,9 @@ class Client:
         key: str | None = None,
         answer_seconds: float | None = ANSWER_SECONDS,
         patience_seconds: float = 0.0,
-        sleep: Callable[[float], None] = time.sleep,
-        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
-        self._sleep = sleep
-        self._now = now
         parts = _checked(self.url)
         self._proxy_variable, proxy = _find_proxy(parts.scheme, parts.hostname or "")
         try:
@@ -135,16 +130,16 @@ class Client:
 
     def _patiently(self, method: str, segments: tuple[str, ...], **request: Any) -> Any:
         path = "/" + "/".join(quote(segment, safe="") for segment in segments)
-        deadline = self._now() + self.patience_seconds
+        deadline = time.monotonic() + self.patience_seconds
         while True:
             try:
                 return self._once(method, path, **request)
             except (Unreachable, RequestRefused) as error:
                 is_away = isinstance(error, Unreachable)
                 wait = RETRY_SECONDS_DEFAULT if is_away else error.retry_after_seconds
-                if wait is None or self._now() + wait > deadline:
+                if wait is None or time.monotonic() + wait > deadline:
                     raise
-            self._sleep(wait)
+            time.sleep(wait)
 
     def _once(self, method: str, path: str, **request: Any) -> Any:
         """Return the data of the envelope; raise RequestRefused, or Unreachable without an envelope."""

@@ -55,10 +55,14 @@ def load_resources(text: str, source: str) -> Iterator[Document]:
         raise InputFileError(source, f"is no valid YAML: {_one_line(broken, text)}") from broken
     for number, content in enumerate(documents, start=1):
         where = source if len(documents) == 1 else f"{source}, document {number}"
-        if isinstance(content, dict) and content.get("kind") == "List":
-            yield from _list_items(content, where)
-        else:
+        if not isinstance(content, dict) or content.get("kind") != "List":
             yield Document(where, content)
+            continue
+        items = content.get("items")
+        if not isinstance(items, list):
+            raise InvalidInput(f"{where}: a List must have items")
+        for place, item in enumerate(items, start=1):
+            yield Document(f"{where}, item {place}", item)
 
 
 class _ResourceLoader(yaml.SafeLoader):
@@ -128,14 +132,6 @@ def _may_be_resource(document: Document) -> bool:
         return True
     print_note(f"{document.source} is skipped: it is no resource but a {type_name(document.content)}")
     return False
-
-
-def _list_items(content: dict[Any, Any], where: str) -> Iterator[Document]:
-    items = content.get("items")
-    if not isinstance(items, list):
-        raise InvalidInput(f"{where}: a List must have items")
-    for number, item in enumerate(items, start=1):
-        yield Document(f"{where}, item {number}", item)
 
 
 def _one_line(broken: yaml.YAMLError, text: str) -> str:

@@ -12,48 +12,42 @@ from vecstow_engine.cli.output import print_answer
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name
 
-File = Annotated[
-    Path | None,
-    typer.Argument(metavar="FILE.npy", help="Rows of float16, float32 or float64.", show_default=False),
-]
-Payload = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="One JSON object per row, in the same order (.jsonl, .jsonl.gz)."),
-]
-IdField = Annotated[str, typer.Option(metavar="FIELD", help="The field of the payload file that is the id.")]
-Ids = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="One id per line, instead of the payload's field.")
-]
-NumberRows = Annotated[
-    bool, typer.Option("--number-rows", help="The row's number is its id, whatever the payload has.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Skip the rows that an interrupted import brought.")]
-Rows = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Rows in one request.")]
-Patience = Annotated[
-    float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for a busy or restarting engine.")
-]
-Orphan = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Import this d-vecDB folder, on the engine's side.")
-]
-Dimension = Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the d-vecDB folder.")]
-Metric = Annotated[DistanceMetric | None, typer.Option(help="Of the d-vecDB folder.")]
-StoredType = Annotated[VectorType, typer.Option("--type", help="What the d-vecDB folder becomes.")]
-
 
 def import_command(
     name: Collection,
-    file: File = None,
-    payload: Payload = None,
-    id_field: IdField = "id",
-    ids: Ids = None,
-    number_rows: NumberRows = False,
-    resume: Resume = False,
-    batch: Rows = 1000,
-    patience: Patience = 60.0,
-    orphan: Orphan = None,
-    dimension: Dimension = None,
-    metric: Metric = None,
-    vector_type: StoredType = VectorType.FLOAT32,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE.npy", help="Rows of float16, float32 or float64.", show_default=False),
+    ] = None,
+    payload: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="One JSON object per row, in the same order (.jsonl, .jsonl.gz)."),
+    ] = None,
+    id_field: Annotated[
+        str, typer.Option(metavar="FIELD", help="The field of the payload file that is the id.")
+    ] = "id",
+    ids: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One id per line, instead of the payload's field.")
+    ] = None,
+    number_rows: Annotated[
+        bool, typer.Option("--number-rows", help="The row's number is its id, whatever the payload has.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip the rows that an interrupted import brought.")
+    ] = False,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Rows in one request.")] = 1000,
+    patience: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="How long to wait for a busy or restarting engine."),
+    ] = 60.0,
+    orphan: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Import this d-vecDB folder, on the engine's side.")
+    ] = None,
+    dimension: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the d-vecDB folder.")] = None,
+    metric: Annotated[DistanceMetric | None, typer.Option(help="Of the d-vecDB folder.")] = None,
+    vector_type: Annotated[
+        VectorType, typer.Option("--type", help="What the d-vecDB folder becomes.")
+    ] = VectorType.FLOAT32,
     url: Url = URL_DEFAULT,
     key_file: KeyFile = None,
     as_json: Json = False,

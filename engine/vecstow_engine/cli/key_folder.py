@@ -56,6 +56,11 @@ class Wanted:
         patterns = found["patterns"]
         return cls(found["name"], found["role"], tuple(patterns.split(",")) if patterns else ())
 
+    def entry(self, key: str) -> Entry:
+        """Return the entry of `keys.yaml` for this key."""
+        limited = {"collections": list(self.patterns)} if self.patterns else {}
+        return {"name": self.name, "role": self.role} | limited | {"sha256": _digest(key)}
+
 
 DEFAULTS: Final = (
     Wanted("sidecar", "sidecar"),
@@ -107,15 +112,13 @@ class KeyFolder:
         old = entries[place]
         shared = {field: value for field, value in old.items() if field not in ("key", "sha256")}
         entries[place : place + 1] = [shared | {"sha256": _digest(key)}, old | {"name": name + OLD}]
-        content = self._content(entries)
-        self._write(name, key.encode())
-        self._write(KEYS_FILE, content)
+        self._write(entries, {name: key})
 
     def retire(self, name: str) -> None:
         """Remove the key that `rotate` replaced. Raises NotFound when there is none."""
         entries = self.entries()
         del entries[self._place(entries, name + OLD)]
-        self._write(KEYS_FILE, self._content(entries))
+        self._write(entries, {})
 
     def secret(self, name: str, namespace: str | None) -> dict[str, Any]:
         """Return the Secret that the chart takes: the list, and the keys of the chart's own programs.
@@ -136,21 +139,20 @@ class KeyFolder:
 
     def _make(self, present: list[Entry], wanted: list[Wanted], others: list[str]) -> None:
         """Write the wanted keys, and the list. `others`: further files that must not exist yet."""
-        made = [(each, secrets.token_hex(KEY_BYTES)) for each in wanted]
-        entries = [_entry(each, key) for each, key in made]
+        keys = [secrets.token_hex(KEY_BYTES) for _ in wanted]
+        entries = [each.entry(key) for each, key in zip(wanted, keys, strict=True)]
         self._content(entries)  # checks the names before they become paths: a name may hold a slash
-        for each in wanted:
-            _refuse_reserved(each.name)
+        names = [each.name for each in wanted]
+        for name in names:
+            for ending, reason in _RESERVED_ENDINGS.items():
+                if name.endswith(ending):
+                    raise InvalidInput(f"a key cannot be called {name!r}: {reason}")
         listed = {KEYS_FILE, *(entry["name"] for entry in present)}
-        for name in (*others, *(each.name for each in wanted)):
+        for name in (*others, *names):
             if (self.path / name).exists():
                 hint = _HINT_LISTED if name in listed else _HINT_UNLISTED
                 raise Conflict(f"{self.path / name} exists already", hint=hint)
-        content = self._content([*present, *entries])
-        files.make_folders(self.path, files.SECRET_FOLDER_MODE)
-        for each, key in made:
-            self._write(each.name, key.encode())
-        self._write(KEYS_FILE, content)
+        self._write([*present, *entries], dict(zip(names, keys, strict=True)))
 
     def _place(self, entries: list[Entry], name: str) -> int:
         for place, entry in enumerate(entries):
@@ -160,31 +162,23 @@ class KeyFolder:
 
     def _content(self, entries: list[Entry]) -> bytes:
         """Return the content of `keys.yaml`; raise InvalidInput for an entry that the engine would refuse."""
-        lines = [f"- {_line(entry)}" for entry in entries]
-        content = (_HEAD + "keys:\n" + "".join(lines)).encode()
+        lines = (
+            yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=FILE_BYTES_MAX)
+            for entry in entries
+        )
+        content = (_HEAD + "keys:\n" + "".join(f"- {line}" for line in lines)).encode()
         parse_keys(content, str(self.keys_file))
         if any(entry["name"] == KEYS_FILE for entry in entries):
             raise InvalidInput(f"a key cannot be called {KEYS_FILE!r}: the list has that name")
         return content
 
-    def _write(self, name: str, content: bytes) -> None:
-        files.replace_file(self.path / name, [content], files.SECRET_FILE_MODE)
-
-
-def _refuse_reserved(name: str) -> None:
-    """Raise InvalidInput for a name that `rotate`, or the temporary file of another key, may use."""
-    for ending, reason in _RESERVED_ENDINGS.items():
-        if name.endswith(ending):
-            raise InvalidInput(f"a key cannot be called {name!r}: {reason}")
-
-
-def _entry(wanted: Wanted, key: str) -> Entry:
-    limited = {"collections": list(wanted.patterns)} if wanted.patterns else {}
-    return {"name": wanted.name, "role": wanted.role} | limited | {"sha256": _digest(key)}
-
-
-def _line(entry: Entry) -> str:
-    return yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=FILE_BYTES_MAX)
+    def _write(self, entries: list[Entry], keys: dict[str, str]) -> None:
+        """Write the new keys by name, then the list. Raises InvalidInput before anything is written."""
+        content = self._content(entries)
+        files.make_folders(self.path, files.SECRET_FOLDER_MODE)
+        for name, key in keys.items():
+            files.replace_file(self.path / name, [key.encode()], files.SECRET_FILE_MODE)
+        files.replace_file(self.keys_file, [content], files.SECRET_FILE_MODE)
 
 
 def _digest(key: str) -> str:

@@ -1,4 +1,7 @@
-"""`vecstow ls` and `vecstow show`: the collections of an engine, or of a volume without one."""
+"""`vecstow ls` and `vecstow show`: the collections of an engine, or of a volume without one.
+
+A volume shows its manifests, and the counts of the last checkpoint. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ import typer
 
 from vecstow_engine.cli.options import Address, Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
+from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
+from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.names import check_collection_name
 
 if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
+    from vecstow_engine.storage.layout import Layout
 
 NOT_FOUND: Final = 404
 UNAVAILABLE: Final = 503
@@ -50,19 +56,20 @@ def ls_command(
       vecstow ls --data ./data --json
     """
     place = choose_place(data, url, key_file)
-    if deleted:
-        _print_deleted(place, as_json)
-        return
     if isinstance(place, Path):
-        from vecstow_engine.cli.offline_volume import describe_all
-
-        found = describe_all(place)
+        found = _deleted_on_volume(place) if deleted else _from_volume(place)
     else:
-        found = _from_engine(place)
+        found = _from_engine(place, deleted=deleted)
     if as_json:
         print_json(found)
     elif not found:
-        print_line("no collections")
+        print_line("nothing was dropped" if deleted else "no collections")
+    elif deleted:
+        rows = (
+            (entry["name"], _moment(entry["deleted_timestamp"]), f"{entry['age_hours']:.1f}", entry["path"])
+            for entry in found
+        )
+        print_table(("name", "deleted", "age in hours#", "path"), rows)
     else:
         print_table(tuple(COLUMNS), ([entry.get(key) for key in COLUMNS.values()] for entry in found))
 
@@ -84,9 +91,7 @@ def show_command(
     check_collection_name(name)
     place = choose_place(data, url, key_file)
     if isinstance(place, Path):
-        from vecstow_engine.cli.offline_volume import describe
-
-        found = describe(place, name)
+        found = _find_on_volume(place, name)
     else:
         from vecstow_engine.cli.client import Client
 
@@ -98,12 +103,13 @@ def show_command(
         print_facts(found)
 
 
-def _from_engine(engine: Address) -> list[dict[str, Any]]:
+def _from_engine(engine: Address, *, deleted: bool) -> list[dict[str, Any]]:
     from vecstow_engine.cli.client import Client
 
     with Client(engine.url, key=engine.key) as client:
-        rows = client.get("state")["collections"]
-        found = (_described(client, row) for row in rows)
+        if deleted:
+            return list(client.get("collections", "deleted"))
+        found = (_described(client, row) for row in client.get("state")["collections"])
         return [entry for entry in found if entry is not None]
 
 
@@ -128,27 +134,67 @@ def _known(description: dict[str, Any]) -> dict[str, Any]:
     return description
 
 
-def _print_deleted(place: Path | Address, as_json: bool) -> None:
-    found: Any
-    if isinstance(place, Path):
-        from vecstow_engine.cli.offline_volume import describe_deleted
+def _from_volume(data: Path) -> list[dict[str, Any]]:
+    """Return each collection of the volume, sorted by name; one with a broken manifest has state `broken`."""
+    from vecstow_engine.storage.discovery import discover
 
-        found = describe_deleted(place)
-    else:
-        from vecstow_engine.cli.client import Client
+    layout = _layout(data)
+    return [
+        {"name": found.name, "vector_count": None, "state": "broken", "reason": found.problem}
+        if found.manifest is None
+        else _describe(layout, found.manifest)
+        for found in discover(layout)
+        if not found.bare
+    ]
 
-        with Client(place.url, key=place.key) as client:
-            found = client.get("collections", "deleted")
-    if as_json:
-        print_json(found)
-    elif not found:
-        print_line("nothing was dropped")
-    else:
-        rows = (
-            (entry["name"], _moment(entry["deleted_timestamp"]), f"{entry['age_hours']:.1f}", entry["path"])
-            for entry in found
+
+def _find_on_volume(data: Path, name: str) -> dict[str, Any]:
+    """Return one collection's manifest, and the facts from its point table.
+
+    Raises NotFound, and DamagedFile or NewerFormat for a manifest that cannot be read.
+    """
+    from vecstow_engine.storage.manifests import read_manifest
+
+    layout = _layout(data)
+    manifest = read_manifest(layout.collection(name))
+    if manifest is None:
+        raise NotFound(
+            f"{data} has no collection {name!r}", collection=name, hint=f"vecstow ls --data {data} lists them"
         )
-        print_table(("name", "deleted", "age in hours#", "path"), rows)
+    return _describe(layout, manifest)
+
+
+def _deleted_on_volume(data: Path) -> list[dict[str, Any]]:
+    """Return the dropped collections that can be restored, newest first, in the form of the engine."""
+    from vecstow_engine.storage.trash import list_deleted
+
+    return [deleted.document(data) for deleted in list_deleted(_layout(data))]
+
+
+def _layout(data: Path) -> Layout:
+    from vecstow_engine.storage.layout import Layout
+
+    if not data.is_dir():
+        raise VolumeRefused(
+            f"{data} is no folder", hint="--data names the directory that `vecstow serve` uses"
+        )
+    return Layout(data)
+
+
+def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest's keys, `state`, `reason` and `vector_count` (last checkpoint; None: unknown)."""
+    from vecstow_engine.storage.layout import POINTS
+    from vecstow_engine.storage.points.read_at_rest import peek_meta
+
+    live: dict[str, Any] = {"vector_count": 0, "state": "offline", "reason": None}
+    if manifest.dropped_at is not None:
+        live["state"] = "dropped"
+    if manifest.collection_uid is not None:
+        try:
+            live["vector_count"] = peek_meta(layout.collection(manifest.name) / POINTS).points
+        except StorageError as damaged:
+            live |= {"vector_count": None, "reason": damaged.message}
+    return manifest_document(manifest) | live
 
 
 def _moment(timestamp: object) -> object:

@@ -22,31 +22,27 @@ VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than the longest vector takes as JSON."""
 
 
-Vector = Annotated[
-    str | None, typer.Option(metavar="JSON", help="The vector as a JSON list, or - to read it from stdin.")
-]
-Npy = Annotated[Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")]
-Row = Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")]
-PointId = Annotated[str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")]
-Ef = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
-]
-Filter = Annotated[
-    str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
-]
-
-
 def search_command(
     name: Collection,
-    vector: Vector = None,
-    npy: Npy = None,
-    row: Row = 0,
-    point_id: PointId = None,
-    limit: Limit = 10,
-    ef: Ef = None,
-    filter_json: Filter = None,
+    vector: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="The vector as a JSON list, or - to read it from stdin."),
+    ] = None,
+    npy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the vector from this .npy file.")
+    ] = None,
+    row: Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")] = 0,
+    point_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")] = 10,
+    ef: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
+    ] = None,
+    filter_json: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
+    ] = None,
     url: Url = URL_DEFAULT,
     key_file: KeyFile = None,
     as_json: Json = False,

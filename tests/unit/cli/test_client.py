@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import patch
 
 import pytest
 
@@ -70,7 +71,7 @@ class Clock:
         self.time = 0.0
         self.slept = []
 
-    def now(self):
+    def monotonic(self):
         return self.time
 
     def sleep(self, seconds):
@@ -84,7 +85,8 @@ def connected(*answers, patience_seconds=0.0):
     clock = Clock()
     with (
         scripted(*answers) as script,
-        Client(script.url, patience_seconds=patience_seconds, sleep=clock.sleep, now=clock.now) as client,
+        patch("vecstow_engine.cli.client.time", clock),
+        Client(script.url, patience_seconds=patience_seconds) as client,
     ):
         yield client, script, clock
 
@@ -175,7 +177,10 @@ def test_an_engine_that_is_away_is_waited_for():
     clock = Clock()
     with scripted() as gone:
         pass
-    with Client(gone.url, patience_seconds=2.5, sleep=clock.sleep, now=clock.now) as client:
+    with (
+        patch("vecstow_engine.cli.client.time", clock),
+        Client(gone.url, patience_seconds=2.5) as client,
+    ):
         with pytest.raises(Unreachable):
             client.get("stats")
         assert clock.slept == [1.0, 1.0]
