@@ -184,7 +184,7 @@ def _layout(data: Path) -> Layout:
 def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:
     """Return the manifest's keys, `state`, `reason` and `vector_count` (last checkpoint; None: unknown)."""
     from vecstow_engine.storage.layout import POINTS
-    from vecstow_engine.storage.points.read_at_rest import peek_meta
+    from vecstow_engine.storage.points.reader import peek_meta
 
     live: dict[str, Any] = {"vector_count": 0, "state": "offline", "reason": None}
     if manifest.dropped_at is not None:

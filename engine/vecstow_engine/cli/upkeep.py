@@ -98,7 +98,7 @@ def restore_command(
     place = choose_place(data, url, key_file)
     try:
         if isinstance(place, Path):
-            from vecstow_engine.storage.restoring import restore_on_volume
+            from vecstow_engine.storage.backup import restore_on_volume
 
             restored = restore_on_volume(place, path, new_name)
             message = "; ".join(["restored", *restored.remarks])

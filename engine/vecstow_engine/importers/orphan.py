@@ -12,8 +12,8 @@ from vecstow_engine.model.errors import NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import Settled, begin_log_if_possible
 from vecstow_engine.storage.layout import ROWS, Layout, rfc3339
-from vecstow_engine.storage.restoring import Settled, begin_log_if_possible
 from vecstow_engine.storage.staging import as_declared, clear_away, clear_place, readable_manifest, take_place
 
 

@@ -10,12 +10,12 @@ from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import InvalidInput, refused
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import Settled, bring_to_rest
 from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.identity import MAGIC, read_header
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, size_or_zero
 from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.manifests import write_manifest
-from vecstow_engine.storage.restoring import Settled, bring_to_rest
 from vecstow_engine.storage.staging import clear_away
 from vecstow_engine.storage.trash import is_claimed
 from vecstow_engine.storage.volume import refuse_without_room

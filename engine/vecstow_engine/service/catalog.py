@@ -21,12 +21,11 @@ from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.service.loader import Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import remove_unfinished_backups
+from vecstow_engine.storage.backup import path_below, remove_unfinished_backups, restore
 from vecstow_engine.storage.creation import create_data_files, refuse_orphan
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import MANIFEST, Layout
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
-from vecstow_engine.storage.restoring import path_below, restore
 from vecstow_engine.storage.staging import finish_interrupted, remove_unfinished
 from vecstow_engine.storage.trash import (
     DeletedCollection,

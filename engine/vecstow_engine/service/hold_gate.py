@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from vecstow_engine.model.errors import Busy, Conflict
-from vecstow_engine.storage.interruption import interruptible
+from vecstow_engine.storage.files import interruptible
 
 
 class Gate:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
 from vecstow_engine.model.errors import Unavailable
-from vecstow_engine.storage.file_identity import DataFiles
+from vecstow_engine.storage.handles import DataFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.service.lost_files import close_without_folder, refuse_if_gone, stand_in
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.registry import Registry
-from vecstow_engine.storage.file_identity import missing_folder
+from vecstow_engine.storage.handles import missing_folder
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import update_manifest
 from vecstow_engine.storage.trash import move_to_deleted

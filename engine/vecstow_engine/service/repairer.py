@@ -17,10 +17,10 @@ from vecstow_engine.service.collection import Collection, State, quarantined
 from vecstow_engine.service.hold_gate import Gate
 from vecstow_engine.service.loader import PROGRESS_SECONDS, Loader
 from vecstow_engine.service.registry import Registry
-from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.layout import POINTS, Layout
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.points.read_at_rest import table_at_rest
+from vecstow_engine.storage.points.reader import table_at_rest
 from vecstow_engine.storage.points.table_repair import Fault, find_faults
 
 _SERVING = (State.READY, State.DEGRADED, State.READ_ONLY)

@@ -25,7 +25,7 @@ from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.snapshotter import take_snapshot
-from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.store import Store
 from vecstow_engine.storage.volume import Volume
 

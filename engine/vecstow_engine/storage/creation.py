@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,15 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.model.points import PointBatch
 from vecstow_engine.storage import files
-from vecstow_engine.storage.file_identity import DataFiles
-from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.identity import HEADER_BYTES, Identity, identity_of
-from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.handles import DataFiles, HandleCache
+from vecstow_engine.storage.identity import HEADER_BYTES, Identity, encode_header, identity_of
 from vecstow_engine.storage.layers import Layers
 from vecstow_engine.storage.layout import POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest, write_manifest
 from vecstow_engine.storage.points.records import Meta, StoredPoint
 from vecstow_engine.storage.points.writer import create_points, write_points
-from vecstow_engine.storage.rows import RowsFile, SlotTable, create_rows, row_checksums
+from vecstow_engine.storage.rows import RowsFile, SlotTable, row_checksums
 from vecstow_engine.storage.store import Store
 
 
@@ -40,17 +39,15 @@ def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) 
     no retry is allowed.
     """
     name = expected.name
-    meta: Meta | None = None
 
     def decide(found: Manifest | None) -> Manifest | None:
-        nonlocal meta
         if found is None or found.dropped_at is not None:
             raise NotFound(f"collection {name!r} does not exist", collection=name)
         if found.shape != expected.shape:
             raise Conflict(f"the shape of collection {name!r} was changed meanwhile", collection=name)
         _refuse_data(layout.collection(name), found)
         identity = identity_of(found, new_collection_uid())
-        meta = create_files(layout.collection(name), identity)
+        create_files(layout.collection(name), identity)
         return dataclasses.replace(found, collection_uid=identity.uid)
 
     try:
@@ -59,8 +56,9 @@ def create_data_files(layout: Layout, expected: Manifest, handles: HandleCache) 
         raise
     except OSError as error:
         raise as_storage_error(error, f"creating the files of {name}") from error
-    assert manifest is not None and manifest.collection_uid is not None and meta is not None
+    assert manifest is not None and manifest.collection_uid is not None
     identity = identity_of(manifest, manifest.collection_uid)
+    meta = Meta(identity.uid, identity.name)
     layers = Layers(layout.collection(name), identity, SlotTable(), handles, meta.checkpoints + 1)
     log = Log(layout.log(identity.uid), identity)
     return manifest, Store(layers, log, meta, DataFiles.of(layers.folder))
@@ -71,24 +69,18 @@ def refuse_orphan(layout: Layout, name: str) -> None:
     for file in (ROWS, POINTS):
         path = layout.collection(name) / file
         if has_content(path):
-            raise Conflict(
-                f"{path} holds data, though there is no manifest next to it",
-                collection=name,
-                operation="create",
-                hint=f"vecstow check {name} --repair rebuilds its manifest; or move the folder away",
-            )
+            message = f"{path} holds data, though there is no manifest next to it"
+            hint = f"vecstow check {name} --repair rebuilds its manifest; or move the folder away"
+            raise Conflict(message, collection=name, operation="create", hint=hint)
 
 
 def _refuse_data(folder: Path, manifest: Manifest) -> None:
     """Raise Conflict when data appeared in the folder of a collection that was opened as empty."""
     path = folder / ROWS
     if manifest.collection_uid is not None or (path.exists() and path.stat().st_size > HEADER_BYTES):
-        raise Conflict(
-            f"{folder} was empty when it was opened, and holds data now",
-            collection=manifest.name,
-            operation="write",
-            hint="restart the engine: it serves the data that it finds",
-        )
+        message = f"{folder} was empty when it was opened, and holds data now"
+        hint = "restart the engine: it serves the data that it finds"
+        raise Conflict(message, collection=manifest.name, operation="write", hint=hint)
 
 
 def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -> tuple[Manifest, int]:
@@ -100,29 +92,24 @@ def bulk_load(folder: Path, manifest: Manifest, batches: Iterable[PointBatch]) -
     files.make_folder(folder.parent)
     files.make_folder(folder)
     create_files(folder, identity)
-    rows = RowsFile(folder / ROWS, identity.stride)
-    try:
+    with closing(RowsFile(folder / ROWS, identity.stride)) as rows:
         applied = _load_batches(folder, rows, batches)
-    finally:
-        rows.close()
     manifest = dataclasses.replace(manifest, collection_uid=identity.uid)
     write_manifest(folder, manifest)
     return manifest, applied
 
 
-def create_files(folder: Path, identity: Identity) -> Meta:
+def create_files(folder: Path, identity: Identity) -> None:
     """Create empty data files, durably, in a folder that no engine serves."""
-    meta = Meta(identity.uid, identity.name)
-    create_rows(folder / ROWS, identity)
-    create_points(folder / POINTS, meta)
-    return meta
+    files.replace_file(folder / ROWS, [encode_header(identity)])
+    create_points(folder / POINTS, Meta(identity.uid, identity.name))
 
 
 def _load_batches(folder: Path, rows: RowsFile, batches: Iterable[PointBatch]) -> int:
     slots_by_id: dict[str, int] = {}
     next_slot = sequence = 0
     for sequence, batch in enumerate(batches, start=1):
-        check_interruption()
+        files.check_interruption()
         slots = np.arange(next_slot, next_slot + len(batch.ids), dtype=np.int64)
         next_slot += len(batch.ids)
         rows.write(slots, batch.rows)

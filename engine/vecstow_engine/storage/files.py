@@ -10,11 +10,11 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Final
-
-from vecstow_engine.storage.interruption import check_interruption
 
 FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
@@ -23,11 +23,28 @@ SECRET_FOLDER_MODE: Final = 0o700
 TEMPORARY_SUFFIX: Final = ".tmp"
 COPY_BYTES: Final = 1 << 20
 
+_IOV_MAX: Final = 1024
 _making_folder: Final = threading.Lock()
+_interruption: ContextVar[Callable[[], None]] = ContextVar("interruption", default=lambda: None)
 
 
 class SyncFailed(OSError):
     """Raised when a sync of a file or folder that has its name failed; the sync must not be retried."""
+
+
+@contextlib.contextmanager
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
+    """Set the check that long work inside the block calls between two steps; it raises to end the work."""
+    token = _interruption.set(check)
+    try:
+        yield
+    finally:
+        _interruption.reset(token)
+
+
+def check_interruption() -> None:
+    """Call the check of `interruptible` in this thread; do nothing when no check is set."""
+    _interruption.get()()
 
 
 def open_new(path: Path, mode: int = FILE_MODE) -> int:
@@ -93,13 +110,17 @@ def allocate(fd: int, length: int) -> None:
 
 
 @contextlib.contextmanager
-def opened_folder(folder: Path) -> Iterator[int]:
-    """Open a folder for a sync; yield its descriptor."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def closing(fd: int) -> Iterator[int]:
+    """Yield an open descriptor, and close it at the end of the block."""
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def opened_folder(folder: Path) -> AbstractContextManager[int]:
+    """Open a folder for a sync; yield its descriptor."""
+    return closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def sync_folder(folder: Path) -> None:
@@ -110,11 +131,8 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Call fsync on a file that another writer closed."""
-    fd = open_existing(path)
-    try:
+    with closing(open_existing(path)) as fd:
         sync(fd)
-    finally:
-        os.close(fd)
 
 
 def make_folders(folder: Path, mode: int = FOLDER_MODE) -> None:
@@ -176,11 +194,9 @@ def new_file(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
         os.unlink(unnamed)
     fd = open_new(unnamed, mode)
     try:
-        try:
+        with closing(fd):
             yield fd
             os.fsync(fd)
-        finally:
-            os.close(fd)
     except BaseException:
         remove(unnamed)
         raise
@@ -215,20 +231,16 @@ def remove_tree(folder: Path) -> None:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file to a new file and sync that; the caller syncs the folder."""
-    with source.open("rb") as stream:
-        fd = open_new(target)
-        try:
-            _copy_stream(stream, fd)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    with source.open("rb") as stream, closing(open_new(target)) as fd:
+        write_parts(fd, _blocks(stream))
+        os.fsync(fd)
 
 
 def copy_end(source: Path, offset: int, target: Path) -> None:
     """Make the bytes of `source` from `offset` on the whole content of `target`, durably."""
     with source.open("rb") as stream, new_file(target) as fd:
         stream.seek(offset)
-        _copy_stream(stream, fd)
+        write_parts(fd, _blocks(stream))
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -239,30 +251,21 @@ def link_file(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int]:
     """Hold flock(2) on `path`; create the file when it is missing, and wait for the lock."""
-    fd = open_or_create(path)
-    try:
+    with closing(open_or_create(path)) as fd:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield fd
-    finally:
-        os.close(fd)
 
 
 def is_locked(path: Path) -> bool:
     """Whether an open file holds an exclusive flock(2) on `path`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
     return False
-
-
-_IOV_MAX: Final = 1024
 
 
 def _unlink_tree(folder: Path) -> None:
@@ -289,10 +292,6 @@ def _drop_bytes(views: list[memoryview], count: int) -> list[memoryview]:
             return [view[count:], *views[index + 1 :]]
         count -= len(view)
     return []
-
-
-def _copy_stream(stream: IO[bytes], fd: int) -> None:
-    write_parts(fd, _blocks(stream))
 
 
 def _blocks(stream: IO[bytes]) -> Iterable[bytes]:

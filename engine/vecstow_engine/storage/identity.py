@@ -54,11 +54,8 @@ def identity_of(manifest: Manifest, uid: str) -> Identity:
 
 def pack_identity(identity: Identity) -> tuple[bytes, int, int, int, int, bytes]:
     """Return uid (16 bytes), dimension, metric code, type code, length of name, name (at most 64 bytes)."""
-    name = identity.name.encode("ascii")
-    return (
-        bytes.fromhex(identity.uid), identity.dimension, identity.metric.code,
-        identity.vector_type.code, len(name), name,
-    )  # fmt: skip
+    uid, name = bytes.fromhex(identity.uid), identity.name.encode("ascii")
+    return uid, identity.dimension, identity.metric.code, identity.vector_type.code, len(name), name
 
 
 def unpack_identity(
@@ -75,9 +72,8 @@ def unpack_identity(
 def encode_header(identity: Identity) -> bytes:
     """Return the header page of a rows file."""
     uid, dimension, metric, vector_type, name_length, name = pack_identity(identity)
-    body = _HEADER.pack(
-        MAGIC, VERSION, uid, dimension, metric, vector_type, identity.stride, name_length, name
-    ).ljust(HEADER_BYTES - 4, b"\0")
+    fields = uid, dimension, metric, vector_type, identity.stride, name_length, name
+    body = _HEADER.pack(MAGIC, VERSION, *fields).ljust(HEADER_BYTES - 4, b"\0")
     return body + _CHECKSUM.pack(crc32c(body))
 
 

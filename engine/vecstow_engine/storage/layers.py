@@ -53,35 +53,29 @@ Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
 """A callback that gets stored rows, shape (n, stride), and their new labels, shape (n,)."""
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """One point that is not in `points.db` yet. Its row is one line of the block of its batch."""
 
-    __slots__ = ("_block", "_line", "generation", "id", "payload", "row_checksum", "sequence", "slot")
-
-    def __init__(
-        self, point_id: str, sequence: int, slot: int, generation: int, row_checksum: int,
-        payload: bytes | None, block: NDArray[np.uint8], line: int,
-    ) -> None:  # fmt: skip
-        self.id = point_id
-        self.sequence = sequence
-        self.slot = slot
-        self.generation = generation
-        self.row_checksum = row_checksum
-        self.payload = payload
-        self._block = block
-        self._line = line
+    id: str
+    sequence: int
+    slot: int
+    generation: int
+    row_checksum: int
+    payload: bytes | None
+    block: NDArray[np.uint8]
+    line: int
 
     @property
     def row(self) -> NDArray[np.uint8]:
         """The stored bytes, shape (stride,)."""
-        return np.asarray(self._block[self._line])
+        return np.asarray(self.block[self.line])
 
     @property
     def bytes(self) -> int:
         """Bytes of memory that the point takes until a checkpoint writes it."""
-        lines = len(self._block)
         content = len(self.row) + len(self.id) + len(self.payload or b"")
-        return content + ENTRY_OVERHEAD_BYTES + BLOCK_OVERHEAD_BYTES // lines
+        return content + ENTRY_OVERHEAD_BYTES + BLOCK_OVERHEAD_BYTES // len(self.block)
 
     def stored(self) -> StoredPoint:
         """Return the row of the point table that a checkpoint writes for this point."""
@@ -196,35 +190,41 @@ class Layers:
             return self.frozen.by_slot.get(slot)
         return entry
 
-    def split(self, ids: Sequence[str]) -> tuple[dict[str, Entry | None], list[str]]:
-        """Return the overlay entries for `ids` (None: deleted), and the ids that only the table can hold."""
-        known: dict[str, Entry | None] = {}
+    def find(
+        self, ids: Sequence[str], *, in_table: bool = True
+    ) -> tuple[dict[str, Entry | StoredPoint], dict[str, int]]:
+        """Return the live points of `ids`, newest layer first, and the slots of those that are damaged.
+
+        `in_table`: whether the table can contain some of the ids. Raises Unavailable when the slot of a
+        damaged point is unknown.
+        """
+        found: dict[str, Entry | StoredPoint] = {}
         older = []
         with self.lock:
             overlays = self.overlays()
             for point_id in ids:
                 for overlay in overlays:
                     if point_id in overlay.by_id:
-                        known[point_id] = overlay.by_id[point_id]
+                        if (entry := overlay.by_id[point_id]) is not None:
+                            found[point_id] = entry
                         break
                 else:
                     older.append(point_id)
-        return known, older
+        if not older or not in_table:
+            return found, {}
+        with self.table() as table:
+            stored = table.by_ids(older)
+            damaged = self.damaged_slots(table, [i for i, point in stored.items() if point is None])
+        found |= {point_id: point for point_id, point in stored.items() if point is not None}
+        return found, damaged
 
     def live_slots(self, ids: Sequence[str], *, in_table: bool = True) -> dict[str, int]:
         """Return the slots of the live ids, also of damaged points, which a write can replace or delete.
 
-        `in_table`: whether the table can contain some of the ids. Raises Unavailable when the slot of a
-        damaged point is unknown.
+        `find` describes `in_table` and the errors.
         """
-        known, older = self.split(ids)
-        slots = {point_id: entry.slot for point_id, entry in known.items() if entry is not None}
-        if older and in_table:
-            with self.table() as table:
-                found = table.by_ids(older)
-                slots |= {point_id: point.slot for point_id, point in found.items() if point is not None}
-                slots |= self.damaged_slots(table, [i for i, point in found.items() if point is None])
-        return slots
+        found, damaged = self.find(ids, in_table=in_table)
+        return {point_id: point.slot for point_id, point in found.items()} | damaged
 
     def apply(
         self, effect: Effect, sequence: int, live: dict[str, int], announce: Announce | None = None
@@ -268,11 +268,8 @@ class Layers:
     def withheld_error(self, point_id: str, slot: int | None) -> Unavailable:
         """Return the error that a read of a withheld point raises."""
         reason = self.withheld.get(slot) if slot is not None else None
-        return Unavailable(
-            f"point {point_id!r} is withheld: {reason or f'{POINTS}: it fails its checksum'}",
-            collection=self.identity.name,
-            hint=f"vecstow check {self.identity.name}",
-        )
+        message = f"point {point_id!r} is withheld: {reason or f'{POINTS}: it fails its checksum'}"
+        return Unavailable(message, collection=self.identity.name, hint=f"vecstow check {self.identity.name}")
 
     def damaged_slots(self, table: PointTable, ids: Sequence[str]) -> dict[str, int]:
         """Withhold the points of `ids`, whose table rows fail their checksums; return their slots.
@@ -306,23 +303,24 @@ class Layers:
         return Applied(labels, rows, np.array(removed, np.uint64), existed)
 
     def _replace(
-        self, effect: Upsert, sequence: int, live: dict[str, int],
-        last_place: dict[str, int], slots: NDArray[np.int64],
-    ) -> list[int]:  # fmt: skip
+        self,
+        effect: Upsert,
+        sequence: int,
+        live: dict[str, int],
+        last_place: dict[str, int],
+        slots: NDArray[np.int64],
+    ) -> list[int]:
         """Put the points of an effect at their slots; return the labels that the ids had before."""
-        checksums = row_checksums(effect.rows)
+        checksums, rows, payloads = row_checksums(effect.rows), effect.rows, effect.payloads
         with self.lock:
             overlay = self.active
+            generation = overlay.generation
             removed = [self._vacate(live[point_id]) for point_id in last_place if point_id in live]
-            self.slots.occupy(slots, overlay.generation, checksums[list(last_place.values())])
-            for (point_id, line), slot in zip(last_place.items(), slots.tolist(), strict=True):
-                overlay.put(
-                    Entry(
-                        point_id, sequence, slot, overlay.generation, int(checksums[line]),
-                        effect.payloads[line], effect.rows, line,
-                    )
-                )  # fmt: skip
-                live[point_id] = slot
+            self.slots.occupy(slots, generation, checksums[list(last_place.values())])
+            for (i, line), slot in zip(last_place.items(), slots.tolist(), strict=True):
+                checksum = int(checksums[line])
+                overlay.put(Entry(i, sequence, slot, generation, checksum, payloads[line], rows, line))
+                live[i] = slot
             overlay.last_sequence = sequence
         return removed
 

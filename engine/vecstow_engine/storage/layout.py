@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,56 +14,29 @@ SEGMENT_SUFFIX: Final = ".log"
 TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """The paths of one data directory."""
 
-    data: Path
-
-    @property
-    def lock(self) -> Path:
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.lock = data / "LOCK"
         """The file whose lock the one engine of this volume holds."""
-        return self.data / "LOCK"
-
-    @property
-    def volume_id(self) -> Path:
+        self.volume_id = data / "VOLUME"
         """The file with the id of this volume; a volume that replaces it has another id."""
-        return self.data / "VOLUME"
-
-    @property
-    def reserve(self) -> Path:
+        self.reserve = data / "RESERVE"
         """The reserve: bytes that the engine frees when the disk is full."""
-        return self.data / "RESERVE"
-
-    @property
-    def manifests_lock(self) -> Path:
+        self.manifests_lock = data / ".manifests.lock"
         """The file whose lock is held while a program reads, decides and renames a manifest."""
-        return self.data / ".manifests.lock"
-
-    @property
-    def logs(self) -> Path:
+        self.logs = data / "wal"
         """The folder of all write-ahead logs. When `wal` is a file, it belongs to d-vecDB."""
-        return self.data / "wal"
-
-    @property
-    def deleted(self) -> Path:
+        self.deleted = data / ".deleted"
         """The folder of dropped collections, kept until their retention ends."""
-        return self.data / ".deleted"
-
-    @property
-    def quarantine(self) -> Path:
+        self.quarantine = data / ".quarantine"
         """The folder of files that a repair set aside, and of evidence; the engine never deletes them."""
-        return self.data / ".quarantine"
-
-    @property
-    def backups(self) -> Path:
+        self.backups = data / ".backups"
         """The folder of backups."""
-        return self.data / ".backups"
-
-    @property
-    def staging(self) -> Path:
+        self.staging = data / ".staging"
         """The folder of unfinished collections. After a crash, the next start finishes or removes them."""
-        return self.data / ".staging"
 
     def collection(self, name: str) -> Path:
         """Return the folder of a collection."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from vecstow_engine.model.errors import Conflict, DamagedFile, StorageError, VecstowError, as_storage_error
@@ -21,11 +21,9 @@ from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout, rfc3339, timestamp
 
 
-@contextmanager
-def manifests_locked(layout: Layout) -> Iterator[None]:
+def manifests_locked(layout: Layout) -> AbstractContextManager[int]:
     """Wait for the manifests' lock, and hold it during the block."""
-    with files.locked(layout.manifests_lock):
-        yield
+    return files.locked(layout.manifests_lock)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -103,10 +101,9 @@ def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Ma
     def decide(found: Manifest | None) -> Manifest | None:
         manifest = found or known
         if manifest is not None and manifest.managed_by is ManagedBy.KUBERNETES:
-            raise Conflict(
-                f"collection {name!r} belongs to a Kubernetes resource",
-                collection=name, operation="drop", hint="kubectl delete the VectorCollection",
-            )  # fmt: skip
+            message = f"collection {name!r} belongs to a Kubernetes resource"
+            hint = "kubectl delete the VectorCollection"
+            raise Conflict(message, collection=name, operation="drop", hint=hint)
         if manifest is None or not layout.collection(name).is_dir():
             return None
         return dropped(manifest)

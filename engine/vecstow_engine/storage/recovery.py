@@ -26,7 +26,7 @@ from vecstow_engine.storage.log.replay import FoundSegment, Replayable, records_
 from vecstow_engine.storage.log.segment import Effect, Record, decode_effect
 from vecstow_engine.storage.log.writer import Log
 from vecstow_engine.storage.manifests import update_manifest
-from vecstow_engine.storage.points.read_at_rest import peek_meta
+from vecstow_engine.storage.points.reader import peek_meta
 from vecstow_engine.storage.points.table_repair import mend
 from vecstow_engine.storage.points.writer import fold_journal
 from vecstow_engine.storage.recovery_plan import Observation, Plan, make_plan, observe
@@ -84,9 +84,13 @@ def open_store(
 
 
 def apply_plan(
-    layout: Layout, manifest: Manifest, handles: HandleCache, plan: Plan,
-    replay_bytes_max: int, progress: Callable[[int, int], None],
-) -> Opened:  # fmt: skip
+    layout: Layout,
+    manifest: Manifest,
+    handles: HandleCache,
+    plan: Plan,
+    replay_bytes_max: int,
+    progress: Callable[[int, int], None],
+) -> Opened:
     """Carry out the plan. Raises DamagedFile when a tree cannot be rebuilt, DiskFull or StorageError.
 
     An error leaves the found segments unchanged, so that the next recovery begins with the same log.
@@ -106,10 +110,9 @@ def apply_plan(
         warnings = [*mended, *replayable.warnings, *_set_aside(layout, manifest.name, replayable.torn)]
         if plan.begins_segment:
             warnings += _resume(log)
-        return Opened(
-            _with_uid(layout, manifest, served.uid), store, tuple(warnings),
-            wal_missing=not found.segments, replayed=replayable.count, changes=tuple(changes),
-        )  # fmt: skip
+        manifest = _with_uid(layout, manifest, served.uid)
+        is_missing = not found.segments
+        return Opened(manifest, store, tuple(warnings), is_missing, replayable.count, tuple(changes))
     except BaseException:
         store.close()
         raise
@@ -143,10 +146,8 @@ def _effect_of(record: Record, log: Log) -> Effect:
     try:
         return decode_effect(record, log.identity.stride)
     except ValueError as error:
-        raise DamagedFile(
-            f"record {record.sequence} passes its checksum, but cannot be applied: {error}",
-            file=str(log.folder), offset=record.offset,
-        ) from error  # fmt: skip
+        message = f"record {record.sequence} passes its checksum, but cannot be applied: {error}"
+        raise DamagedFile(message, file=str(log.folder), offset=record.offset) from error
 
 
 def _set_aside(layout: Layout, name: str, torn: Sequence[FoundSegment]) -> list[str]:

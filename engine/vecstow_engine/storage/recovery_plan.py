@@ -15,7 +15,7 @@ from typing import Final
 from vecstow_engine.model.errors import DamagedFile, Foreign, NewerFormat, StorageError
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
-from vecstow_engine.storage.file_identity import DataFiles
+from vecstow_engine.storage.handles import DataFiles
 from vecstow_engine.storage.identity import HEADER_BYTES, MAGIC, Identity, read_header
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.log.replay import (
@@ -26,7 +26,7 @@ from vecstow_engine.storage.log.replay import (
     segment_paths,
     select_records,
 )
-from vecstow_engine.storage.points.read_at_rest import peek_meta, table_with_journal
+from vecstow_engine.storage.points.reader import peek_meta, table_with_journal
 from vecstow_engine.storage.points.records import Meta, Slots
 from vecstow_engine.storage.points.table_repair import Fault, find_faults
 
@@ -79,11 +79,10 @@ def observe(layout: Layout, manifest: Manifest) -> Observation | None:
         meta = table.meta()
         slots = table.slots(meta)
         faults = tuple(find_faults(table))
-    return Observation(
-        folder, data_files, identity, os.stat(folder / ROWS).st_size, meta, slots, faults,
-        segments=tuple(read_log(layout.log(identity.uid))),
-        temporaries=tuple(folder / name for name in sorted(_TEMPORARIES & set(os.listdir(folder)))),
-    )  # fmt: skip
+    rows_bytes = os.stat(folder / ROWS).st_size
+    segments = tuple(read_log(layout.log(identity.uid)))
+    temporaries = tuple(folder / name for name in sorted(_TEMPORARIES & set(os.listdir(folder))))
+    return Observation(folder, data_files, identity, rows_bytes, meta, slots, faults, segments, temporaries)
 
 
 def make_plan(found: Observation, name: str, *, is_rival: bool) -> Plan:
@@ -93,25 +92,17 @@ def make_plan(found: Observation, name: str, *, is_rival: bool) -> Plan:
     """
     identity, meta = found.identity, found.meta
     if meta.uid != identity.uid:
-        raise DamagedFile(
-            f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}",
-            file=str(found.folder / POINTS),
-        )
-    _refuse_short_rows(found)
+        message = f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}"
+        raise DamagedFile(message, file=str(found.folder / POINTS))
+    slots = found.slots.slots
+    if len(slots) and slots[-1] >= (found.rows_bytes - HEADER_BYTES) // identity.stride:
+        message = f"it ends at byte {found.rows_bytes}, but a live row stands at slot {slots[-1]}"
+        raise DamagedFile(message, file=str(found.folder / ROWS), offset=found.rows_bytes)
     refuse_strangers(found.segments, identity, name if is_rival else None)
     replayable = select_records(found.segments, meta.applied)
-    begins = bool(replayable.extents or replayable.torn) or _is_renamed(found.segments, name)
-    return Plan(found, replayable, begins)
-
-
-def _refuse_short_rows(found: Observation) -> None:
-    slots = found.slots.slots
-    capacity = (found.rows_bytes - HEADER_BYTES) // found.identity.stride
-    if len(slots) and slots[-1] >= capacity:
-        raise DamagedFile(
-            f"it ends at byte {found.rows_bytes}, but a live row stands at slot {slots[-1]}",
-            file=str(found.folder / ROWS), offset=found.rows_bytes,
-        )  # fmt: skip
+    newest = found.segments[-1].header if found.segments else None
+    is_renamed = newest is not None and newest.identity.name != name
+    return Plan(found, replayable, bool(replayable.extents or replayable.torn) or is_renamed)
 
 
 def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival: str | None) -> None:
@@ -120,26 +111,16 @@ def refuse_strangers(segments: Sequence[FoundSegment], identity: Identity, rival
     `rival` is the name of this folder when another folder claims its uid too. The newest segment names the
     owner.
     """
-    headed = [segment for segment in segments if segment.header is not None]
-    for segment in headed:
-        if segment.header is not None and segment.header.identity.uid != identity.uid:
-            raise DamagedFile(
-                f"it belongs to incarnation {segment.header.identity.uid}, not {identity.uid}",
-                file=str(segment.path), offset=12,
-            )  # fmt: skip
-    newest = headed[-1].header if headed else None
-    owner = newest.identity.name if newest is not None else identity.name
+    owner = identity.name
+    for segment in segments:
+        if segment.header is not None:
+            owner, uid = segment.header.identity.name, segment.header.identity.uid
+            if uid != identity.uid:
+                message = f"it belongs to incarnation {uid}, not {identity.uid}"
+                raise DamagedFile(message, file=str(segment.path), offset=12)
     if rival is not None and owner != rival:
-        raise DamagedFile(
-            f"its uid {identity.uid} is also claimed by another folder, to which the log belongs",
-            file=rival,
-        )
-
-
-def _is_renamed(segments: Sequence[FoundSegment], name: str) -> bool:
-    """Whether the newest segment has another name than the folder."""
-    newest = segments[-1].header if segments else None
-    return newest is not None and newest.identity.name != name
+        message = f"its uid {identity.uid} is also claimed by another folder, to which the log belongs"
+        raise DamagedFile(message, file=rival)
 
 
 def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | None:
@@ -151,15 +132,11 @@ def match_files(layout: Layout, folder: Path, manifest: Manifest) -> Identity | 
         return None
     identity = _read_rows_header(rows_path, manifest, has_points=has_points)
     if manifest.collection_uid not in (None, identity.uid):
-        raise DamagedFile(
-            f"it belongs to incarnation {identity.uid}, but the manifest says {manifest.collection_uid}",
-            file=str(rows_path), offset=12,
-        )  # fmt: skip
+        message = f"it belongs to incarnation {identity.uid}, but the manifest says {manifest.collection_uid}"
+        raise DamagedFile(message, file=str(rows_path), offset=12)
     if identity.shape != manifest.shape:
-        raise DamagedFile(
-            f"it holds {_words(identity.shape)}, but the manifest says {_words(manifest.shape)}",
-            file=str(rows_path), offset=28, hint="put the manifest right",
-        )  # fmt: skip
+        message = f"it holds {_words(identity.shape)}, but the manifest says {_words(manifest.shape)}"
+        raise DamagedFile(message, file=str(rows_path), offset=28, hint="put the manifest right")
     if not has_points:
         has_rows = rows_path.stat().st_size > HEADER_BYTES
         has_log = bool(segment_paths(layout.log(identity.uid)))
@@ -187,10 +164,8 @@ def _read_rows_header(path: Path, manifest: Manifest, *, has_points: bool) -> Id
 
 def _refuse_missing(path: Path, manifest: Manifest, *, expected: bool) -> None:
     if expected or manifest.collection_uid is not None:
-        raise DamagedFile(
-            "it is missing or empty, though the collection held data", file=str(path),
-            hint="restore the file or a backup of the collection",
-        )  # fmt: skip
+        message = "it is missing or empty, though the collection held data"
+        raise DamagedFile(message, file=str(path), hint="restore the file or a backup of the collection")
 
 
 def _words(shape: tuple[object, ...]) -> str:

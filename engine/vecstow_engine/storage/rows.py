@@ -17,7 +17,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from vecstow_engine.storage import files
-from vecstow_engine.storage.identity import HEADER_BYTES, Identity, encode_header
+from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.points.records import Slots
 
 _READ_GAP_ROWS: Final = 8
@@ -25,11 +25,6 @@ _READ_GAP_ROWS: Final = 8
 _RUN_ROWS_MAX: Final = 1024
 FREE_SLOT_BYTES: Final = 40
 """Memory of a free slot: an integer and its place in the queue."""
-
-
-def create_rows(path: Path, identity: Identity) -> None:
-    """Make an empty rows file, durably."""
-    files.replace_file(path, [encode_header(identity)])
 
 
 class RowsFile:
@@ -90,7 +85,10 @@ class SlotTable:
         self._free: deque[int] = deque()
         self.live_count = 0
         if found is not None and len(found.slots):
-            self._load(found)
+            self._high_water = int(found.slots[-1]) + 1
+            self._grow(self._high_water)
+            self.occupy(found.slots, found.generations, found.row_checksums)
+            self._free.extend(np.flatnonzero(self._generations[: self._high_water] == 0).tolist())
 
     def allocate(self, count: int) -> NDArray[np.int64]:
         """Return slots that no live row and no unfinished checkpoint uses, shape (count,)."""
@@ -101,10 +99,12 @@ class SlotTable:
         self._grow(self._high_water)
         return slots
 
-    def occupy(self, slots: NDArray[np.int64], generation: int, row_checksums: NDArray[np.uint32]) -> None:
-        """Make allocated slots live."""
+    def occupy(
+        self, slots: NDArray[np.int64], generation: int | NDArray[np.uint32], checksums: NDArray[np.uint32]
+    ) -> None:
+        """Make allocated slots live, with their generation, and the CRC32C of their rows, shape (n,)."""
         self._generations[slots] = generation
-        self._row_checksums[slots] = row_checksums
+        self._row_checksums[slots] = checksums
         self.live_count += len(slots)
 
     def vacate(self, slot: int) -> None:
@@ -136,18 +136,15 @@ class SlotTable:
 
     def highest_live(self, count: int) -> NDArray[np.int64]:
         """Return the `count` highest live slots, ascending, or all when there are fewer."""
-        return (
-            np.flatnonzero(self._generations[: self._high_water])[-count:] if count else np.zeros(0, np.int64)
-        )
+        live = np.flatnonzero(self._generations[: self._high_water])
+        return live[max(0, len(live) - count) :]
 
     def generations(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
         """Return the generation of each slot, shape (n,); 0 for a slot that is not live."""
+        found = np.zeros(len(slots), np.uint32)
         known = slots < self._high_water
-        return (
-            np.where(known, self._generations[np.where(known, slots, 0)], 0)
-            if self._high_water
-            else np.zeros(len(slots), np.uint32)
-        )
+        found[known] = self._generations[slots[known]]
+        return found
 
     def generation(self, slot: int) -> int:
         """Return the generation of a slot; 0 when it is not live."""
@@ -162,19 +159,11 @@ class SlotTable:
         slots = np.flatnonzero(self._generations[: self._high_water])
         return slots, self._generations[slots]
 
-    def _load(self, found: Slots) -> None:
-        self._high_water = int(found.slots[-1]) + 1
-        self._grow(self._high_water)
-        self._generations[found.slots] = found.generations
-        self._row_checksums[found.slots] = found.row_checksums
-        self.live_count = len(found.slots)
-        self._free.extend(np.flatnonzero(self._generations[: self._high_water] == 0).tolist())
-
     def _grow(self, size: int) -> None:
         if size > len(self._generations):
-            size = max(size, len(self._generations) * 3 // 2)
-            self._generations = _grown(self._generations, size)
-            self._row_checksums = _grown(self._row_checksums, size)
+            added = max(size - len(self._generations), len(self._generations) // 2)
+            self._generations = np.pad(self._generations, (0, added))
+            self._row_checksums = np.pad(self._row_checksums, (0, added))
 
 
 def row_checksums(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -201,9 +190,3 @@ def _read_full(fd: int, block: NDArray[np.uint8], offset: int) -> None:
             return
         view = view[count:]
         offset += count
-
-
-def _grown(array: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
-    larger = np.zeros(size, np.uint32)
-    larger[: len(array)] = array
-    return larger

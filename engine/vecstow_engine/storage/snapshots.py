@@ -46,10 +46,9 @@ def refuse_without_room(folder: Path, size: int) -> None:
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     if free < size + min(size, SPARE_BYTES_MAX):
-        raise DiskFull(
-            f"{INDEX} is not written again: it takes {size} bytes, and {free} are free",
-            operation="snapshot", hint="nothing is lost; the next start builds what it lacks from the rows",
-        )  # fmt: skip
+        message = f"{INDEX} is not written again: it takes {size} bytes, and {free} are free"
+        hint = "nothing is lost; the next start builds what it lacks from the rows"
+        raise DiskFull(message, operation="snapshot", hint=hint)
 
 
 def describe_snapshot(

@@ -116,16 +116,14 @@ def as_declared(folder: Path, made: Manifest) -> Manifest:
         raise Conflict(f"collection {made.name!r} is dropped", collection=made.name, operation="import")
     if found.shape != made.shape:
         if found.managed_by is ManagedBy.KUBERNETES:
-            raise Conflict(
-                f"collection {made.name!r} belongs to a Kubernetes resource, which declares "
-                f"{found.dimension}, {found.distance_metric}, {found.vector_type}",
-                collection=made.name, operation="import",
-            )  # fmt: skip
+            shape = f"{found.dimension}, {found.distance_metric}, {found.vector_type}"
+            message = f"collection {made.name!r} belongs to a Kubernetes resource, which declares {shape}"
+            raise Conflict(message, collection=made.name, operation="import")
         return made
+    created_at, updated_at = found.created_at or made.created_at, made.updated_at
     return dataclasses.replace(
-        found, collection_uid=made.collection_uid,
-        created_at=found.created_at or made.created_at, updated_at=made.updated_at,
-    )  # fmt: skip
+        found, collection_uid=made.collection_uid, created_at=created_at, updated_at=updated_at
+    )
 
 
 @contextlib.contextmanager
@@ -136,10 +134,8 @@ def unknown_between(name: str, operation: str, hint: str) -> Iterator[None]:
     except files.SyncFailed:
         raise
     except OSError as error:
-        raise OutcomeUnknown(
-            f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}",
-            collection=name, operation=operation, hint=hint,
-        ) from error  # fmt: skip
+        message = f"outcome unknown: {name} was set aside, but what was made of it has no place yet: {error}"
+        raise OutcomeUnknown(message, collection=name, operation=operation, hint=hint) from error
 
 
 def _move_foreign_log(layout: Layout) -> None:
@@ -180,11 +176,10 @@ def _read_report(path: Path) -> tuple[str, tuple[str, str] | None]:
 
 
 def _uid_in_place(layout: Layout, name: str) -> str | None:
-    try:
+    with contextlib.suppress(DamagedFile, NewerFormat):
         manifest = read_manifest(layout.collection(name))
-    except (DamagedFile, NewerFormat):
-        return None
-    return manifest.collection_uid if manifest is not None else None
+        return manifest.collection_uid if manifest is not None else None
+    return None
 
 
 def clear_away(folder: Path) -> None:

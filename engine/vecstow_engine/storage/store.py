@@ -24,7 +24,7 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
 from vecstow_engine.model.points import make_labels
 from vecstow_engine.storage import files
-from vecstow_engine.storage.file_identity import DataFiles
+from vecstow_engine.storage.handles import DataFiles
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Announce, Applied, Entry, Layers, Overlay
 from vecstow_engine.storage.layout import POINTS, ROWS
@@ -206,11 +206,9 @@ class Store:
 
     def _refuse_if_failed(self) -> None:
         if self.failure is not None:
-            raise ReadOnly(
-                f"the collection takes no writes: {self.failure}",
-                collection=self.identity.name,
-                hint="restart the engine: it replays the log in a new process",
-            )
+            message = f"the collection takes no writes: {self.failure}"
+            hint = "restart the engine: it replays the log in a new process"
+            raise ReadOnly(message, collection=self.identity.name, hint=hint)
 
     def _refuse_without_files(self) -> None:
         if (missing := self.data_files.missing()) is not None:
@@ -255,10 +253,9 @@ class Store:
             self.layers.frozen = None
 
     def _write_table(self, frozen: Overlay, entries: Sequence[Entry]) -> Meta:
-        return write_points(
-            self.layers.folder / POINTS, frozen.freed, (entry.stored() for entry in entries),
-            applied=frozen.last_sequence, checkpoints=frozen.generation,
-        )  # fmt: skip
+        points = (entry.stored() for entry in entries)
+        path, applied = self.layers.folder / POINTS, frozen.last_sequence
+        return write_points(path, frozen.freed, points, applied, checkpoints=frozen.generation)
 
     def _write_rows(self, entries: Sequence[Entry]) -> None:
         count = max(1, min(CHECKPOINT_ROWS, CHECKPOINT_BYTES // self.identity.stride))

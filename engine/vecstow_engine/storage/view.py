@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.points import Point, decode_rows, generations_of, make_labels, slots_of
-from vecstow_engine.storage.interruption import check_interruption
+from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.layers import Entry, Layers
 from vecstow_engine.storage.log.segment import Upsert
 from vecstow_engine.storage.points.records import StoredPoint
@@ -57,7 +57,8 @@ class View:
             found = self._find(ids)
             rows = self._rows_of(list(found.values()))
             vectors = decode_rows(rows, self._layers.identity.vector_type)
-            bad = self._first_bad(found, rows)
+            checked = zip(found.values(), row_checksums(rows).tolist(), strict=True)
+            bad = next((point for point, checksum in checked if point.row_checksum != checksum), None)
             if bad is None:
                 points = {i: Point(i, v, p.payload) for (i, p), v in zip(found.items(), vectors, strict=True)}
                 return [points.get(point_id) for point_id in ids]
@@ -90,32 +91,19 @@ class View:
 
     def vectors(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Return decoded rows, shape (n, d); withhold a row that fails its checksum and return NaN."""
-        slots = slots_of(labels)
-        with self._layers.lock:
-            entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
-            checksums = self._layers.slots.row_checksums(slots)
-        rows = self._read(slots, entries)
+        rows, good = self._checked_rows(labels)
         vectors = decode_rows(rows, self._layers.identity.vector_type)
-        bad = np.flatnonzero(row_checksums(rows) != checksums)
-        if len(bad):
+        if not good.all():
             vectors = vectors.copy()
-            vectors[bad] = np.nan
-            self._withhold_rows(labels[bad])
+            vectors[~good] = np.nan
         return vectors
 
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
         """Return an effect that writes the points of labels again, without those that fail their checks."""
-        slots = slots_of(labels)
         points = self.resolve(labels)
-        with self._layers.lock:
-            entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
-            checksums = self._layers.slots.row_checksums(slots)
-        rows = self._read(slots, entries)
-        good = row_checksums(rows) == checksums
-        self._withhold_rows(labels[~good])
-        kept = [line for line, point in enumerate(points) if point is not None and good[line]]
-        found = [point for line, point in enumerate(points) if point is not None and good[line]]
-        return Upsert([i for i, _ in found], rows[kept], [payload for _, payload in found])
+        rows, good = self._checked_rows(labels)
+        kept = [(line, *point) for line, point in enumerate(points) if point is not None and good[line]]
+        return Upsert([i for _, i, _ in kept], rows[[line for line, _, _ in kept]], [p for _, _, p in kept])
 
     def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
         """Yield (label, id, payload) of every served point, in no particular order.
@@ -162,21 +150,23 @@ class View:
                 elif slot not in fresh and self._is_served(slot, point.generation):
                     yield point.generation << 32 | slot, point.id, point.payload
 
-    def _withhold_rows(self, labels: NDArray[np.uint64]) -> None:
-        for slot, generation in zip(slots_of(labels).tolist(), generations_of(labels).tolist(), strict=True):
+    def _checked_rows(self, labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return stored rows, shape (n, stride), and which pass their checksum; withhold the others."""
+        slots = slots_of(labels)
+        with self._layers.lock:
+            entries = [self._layers.entry_at(slot) for slot in slots.tolist()]
+            checksums = self._layers.slots.row_checksums(slots)
+        rows = self._read(slots, entries)
+        good = row_checksums(rows) == checksums
+        bad = labels[~good]
+        for slot, generation in zip(slots_of(bad).tolist(), generations_of(bad).tolist(), strict=True):
             self._layers.withhold_row(slot, generation)
+        return rows, good
 
     def _find(self, ids: Sequence[str]) -> dict[str, _Found]:
-        known, older = self._layers.split(ids)
-        found: dict[str, _Found] = {i: entry for i, entry in known.items() if entry is not None}
-        if older:
-            with self._layers.table() as table:
-                stored = table.by_ids(older)
-                self._layers.damaged_slots(table, [i for i, point in stored.items() if point is None])
-            for point_id, point in stored.items():
-                if point is None:
-                    raise self._layers.withheld_error(point_id, None)
-                found[point_id] = point
+        found, damaged = self._layers.find(ids)
+        for point_id in damaged:
+            raise self._layers.withheld_error(point_id, None)
         for point_id, answer in found.items():
             if answer.slot in self._layers.withheld:
                 raise self._layers.withheld_error(point_id, answer.slot)
@@ -199,12 +189,6 @@ class View:
             with self._layers.rows() as file:
                 rows[on_disk] = file.read(slots[on_disk])
         return rows
-
-    def _first_bad(self, found: dict[str, _Found], rows: NDArray[np.uint8]) -> _Found | None:
-        for point, checksum in zip(found.values(), row_checksums(rows).tolist(), strict=True):
-            if point.row_checksum != checksum:
-                return point
-        return None
 
     def _table_points(self, slots: Sequence[int]) -> dict[int, StoredPoint | None]:
         if not slots:

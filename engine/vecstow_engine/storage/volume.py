@@ -89,13 +89,10 @@ class Volume:
         try:
             if self.layout.reserve.stat().st_size == 0:
                 return False
-            fd = files.open_existing(self.layout.reserve)
+            with files.closing(files.open_existing(self.layout.reserve)) as fd:
+                files.truncate(fd, 0)
         except FileNotFoundError:
             return False
-        try:
-            files.truncate(fd, 0)
-        finally:
-            os.close(fd)
         self.full = True
         return True
 
@@ -136,10 +133,9 @@ class Volume:
             raw = uuid.uuid4().hex.encode() + b"\n"
             files.replace_file(path, [raw])
         if VOLUME_ID.fullmatch(raw) is None:
-            raise VolumeRefused(
-                f"{path} holds {raw[:40]!r}, not the 32 hex digits of a volume's id",
-                hint=f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}",
-            )
+            message = f"{path} holds {raw[:40]!r}, not the 32 hex digits of a volume's id"
+            hint = f"put it back from a copy; or remove it, and the volume counts as a new one: rm {path}"
+            raise VolumeRefused(message, hint=hint)
         return raw.decode().rstrip()
 
 
@@ -177,10 +173,9 @@ def unserved(layout: Layout, command: str) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise VolumeRefused(
-            f"{layout.lock} is held: an engine serves this volume",
-            hint=f"ask that engine: {command} --url {URL_DEFAULT}  # or its own address: this is the default",
-        ) from error
+        message = f"{layout.lock} is held: an engine serves this volume"
+        hint = f"ask that engine: {command} --url {URL_DEFAULT}  # or its own address: this is the default"
+        raise VolumeRefused(message, hint=hint) from error
     finally:
         os.close(fd)
 
@@ -190,12 +185,11 @@ def refuse_without_room(folder: Path, needed: int, operation: str, name: str) ->
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     if free < needed + SPARE_BYTES:
-        raise DiskFull(
+        message = (
             f"{operation} of {name!r} takes up to {needed + SPARE_BYTES:,} bytes; {free:,} are free, "
-            "and nothing was changed",
-            collection=name, operation=operation,
-            hint="make room, or enlarge the volume",
-        )  # fmt: skip
+            "and nothing was changed"
+        )
+        raise DiskFull(message, collection=name, operation=operation, hint="make room, or enlarge the volume")
 
 
 def tree_bytes(folder: Path) -> int:
@@ -224,10 +218,9 @@ def _prepare(data: Path) -> None:
 def _refuse_network(data: Path) -> None:
     kind = NETWORK_FILE_SYSTEMS.get(file_system_type(data))
     if kind is not None:
-        raise VolumeRefused(
-            f"data directory {data} lies on {kind}; locks and syncs cannot be relied on there",
-            hint="use local or block storage, or --allow-network-file-system at your own risk",
-        )
+        message = f"data directory {data} lies on {kind}; locks and syncs cannot be relied on there"
+        hint = "use local or block storage, or --allow-network-file-system at your own risk"
+        raise VolumeRefused(message, hint=hint)
 
 
 def _take_lock(path: Path) -> int:
@@ -248,12 +241,10 @@ def _take_lock(path: Path) -> int:
 
 
 def _allocate(path: Path, wanted: int) -> bool:
-    fd = files.open_or_create(path)
-    try:
-        files.allocate(fd, wanted)
-    except OSError:
-        files.truncate(fd, 0)
-        return False
-    finally:
-        os.close(fd)
+    with files.closing(files.open_or_create(path)) as fd:
+        try:
+            files.allocate(fd, wanted)
+        except OSError:
+            files.truncate(fd, 0)
+            return False
     return True

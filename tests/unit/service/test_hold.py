@@ -17,7 +17,8 @@ from vecstow_engine.model.errors import (
     Recovering,
 )
 from vecstow_engine.service import catalog, hold_gate, loader
-from vecstow_engine.storage import restoring
+from vecstow_engine.storage import backup
+from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.manifests import (
     drops_wait,
     manifests_locked,
@@ -49,12 +50,12 @@ async def test_rule_16_hold_postpones_checkpoints_snapshots_rotation_and_trims(t
         engine.hold(60)
         collection = engine.collection("notes")
         before = state_of(engine.settings.data)
-        segments = collection.store.log.segments()
+        segments = segment_paths(collection.store.log.folder)
         await engine.put(**fill("p", 1500))
         for _ in range(3):
             engine._upkeep._look_after(collection)
         assert state_of(engine.settings.data) == before
-        assert collection.store.log.segments() == segments
+        assert segment_paths(collection.store.log.folder) == segments
         engine.release_hold()
         wait_until(lambda: collection.store.meta.points == 1501)
 
@@ -148,7 +149,7 @@ async def test_volume_is_locked_until_a_restore_that_is_under_way_is_done(engine
     """Else another engine would have it, and two would write."""
     await engine.put(a=1)
     engine.drop("notes")
-    slowed = Slowed(monkeypatch, restoring, "restore_deleted")
+    slowed = Slowed(monkeypatch, backup, "restore_deleted")
     restore = asyncio.create_task(asyncio.to_thread(engine.restore, engine.deleted()[0]["path"], None))
     await asyncio.to_thread(slowed.entered.wait, 20)
     stop = asyncio.create_task(asyncio.to_thread(engine.stop))

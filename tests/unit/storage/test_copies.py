@@ -16,11 +16,11 @@ from tests.unit.store_on_disk import MANIFEST, StoreOnDisk, upsert
 from vecstow_engine.model.errors import Conflict, DamagedFile, InvalidInput, NotFound
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.points import PointBatch
-from vecstow_engine.storage import files, restoring, trash
-from vecstow_engine.storage.backup import make_backup
+from vecstow_engine.storage import backup, files, trash
+from vecstow_engine.storage.backup import make_backup, path_below
 from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
-from vecstow_engine.storage.restoring import path_below
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ async def test_log_of_a_uid_that_a_served_folder_has_survives_a_purge(engine):
 
 
 def read_dropped(folder):
-    return restoring._read_deleted_manifest(folder)
+    return backup._read_deleted_manifest(folder)
 
 
 # Backups -------------------------------------------------------------------------------------------------
@@ -185,7 +185,9 @@ async def test_hard_links_only_for_what_is_never_written_again(engine, disk):
     await engine.put(c=3)
     disk.clear()
     engine.backup("notes")
-    [closed, growing] = sorted(path.name for path in engine.collection("notes").store.log.segments())
+    [closed, growing] = sorted(
+        path.name for path in segment_paths(engine.collection("notes").store.log.folder)
+    )
     assert {step.split()[1] for step in disk.matching("link *")} == {closed}
     assert f"create {growing}" in disk.steps
     assert "create vectors.bin" in disk.steps

@@ -11,7 +11,7 @@ from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import StoreOnDisk
 from vecstow_engine.api.server import create_app
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage.restoring import restore_on_volume
+from vecstow_engine.storage.backup import restore_on_volume
 
 SHAPE = {
     "dimension": 4,

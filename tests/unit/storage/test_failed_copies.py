@@ -16,11 +16,10 @@ from vecstow_engine.doctor.repair.collection import repair_collection
 from vecstow_engine.importers import import_orphan
 from vecstow_engine.model.errors import Busy, DiskFull, OutcomeUnknown, VecstowError
 from vecstow_engine.storage import files
-from vecstow_engine.storage.backup import make_backup
-from vecstow_engine.storage.interruption import interruptible
+from vecstow_engine.storage.backup import make_backup, restore_backup
+from vecstow_engine.storage.files import interruptible
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.restoring import restore_backup
 from vecstow_engine.storage.staging import clear_away, clear_place, clear_refused
 
 ERRNOS = errno.ENOSPC, errno.EIO, errno.EMFILE

@@ -15,9 +15,8 @@ from vecstow_engine.doctor.check import check_volume
 from vecstow_engine.doctor.repair import repair_volume
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.storage.backup import make_backup
+from vecstow_engine.storage.backup import make_backup, restore_on_volume
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.restoring import restore_on_volume
 from vecstow_engine.storage.trash import move_to_deleted
 
 SHAPE = {

@@ -18,8 +18,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.identity import Identity, identity_of, read_header
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
-from vecstow_engine.storage.points.read_at_rest import table_at_rest
-from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.reader import PointTable, table_at_rest
 from vecstow_engine.storage.recovery_plan import match_files
 
 

@@ -11,8 +11,7 @@ from vecstow_engine.doctor.check.findings import Severity
 from vecstow_engine.doctor.check.inquiry import Inquiry
 from vecstow_engine.model.errors import DamagedFile
 from vecstow_engine.storage.layout import POINTS
-from vecstow_engine.storage.points.read_at_rest import private_copy
-from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.reader import PointTable, private_copy
 from vecstow_engine.storage.points.table_repair import Fault, find_faults, mend
 
 PAGE_BYTES: Final = 4096

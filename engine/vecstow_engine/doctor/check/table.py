@@ -14,8 +14,8 @@ from vecstow_engine.doctor.check.content import content_problem
 from vecstow_engine.doctor.check.findings import Progress, Severity
 from vecstow_engine.doctor.check.inquiry import Inquiry
 from vecstow_engine.model.points import decode_rows
+from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
-from vecstow_engine.storage.interruption import check_interruption
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.records import Meta, StoredPoint

@@ -16,7 +16,7 @@ from vecstow_engine.storage.files import TEMPORARY_SUFFIX
 from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.log.replay import read_headers
-from vecstow_engine.storage.points.read_at_rest import peek_meta
+from vecstow_engine.storage.points.reader import peek_meta
 from vecstow_engine.storage.trash import list_deleted
 from vecstow_engine.storage.volume import VOLUME_ID
 

@@ -30,9 +30,9 @@ from vecstow_engine.model.errors import StorageError, as_storage_error
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.backup import begin_log
 from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
 from vecstow_engine.storage.manifests import manifests_locked, write_manifest
-from vecstow_engine.storage.restoring import begin_log
 from vecstow_engine.storage.staging import clear_away, set_log_aside
 
 Planned = Callable[[RepairPlan], None]

@@ -23,7 +23,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.identity import identity_of
 from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
-from vecstow_engine.storage.points.read_at_rest import table_at_rest
+from vecstow_engine.storage.points.reader import table_at_rest
 from vecstow_engine.storage.snapshots import valid_snapshot
 
 REASONS_MAX: Final = 5

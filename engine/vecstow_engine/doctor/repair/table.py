@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
 from vecstow_engine.storage import files
-from vecstow_engine.storage.points.read_at_rest import file_at_rest, private_copy
+from vecstow_engine.storage.points.reader import file_at_rest, private_copy
 from vecstow_engine.storage.points.records import Meta, read_meta
 from vecstow_engine.storage.points.writer import SELECT_META, create_points, wrapped
 

@@ -31,9 +31,9 @@ from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.points import PointBatch
+from vecstow_engine.storage.backup import Settled
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.layout import ROWS, Layout
-from vecstow_engine.storage.restoring import Settled
 
 BATCH_POINTS: Final = 4096
 SURVEY_RECORDS_MAX: Final = 2_000

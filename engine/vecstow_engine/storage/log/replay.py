@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,7 +120,7 @@ class Extent:
         """Read the records one at a time; raise LogChanged when they are gone, or an OSError."""
         assert self.segment.header is not None
         last = self.after
-        with _opened(self.segment.path) as stream:
+        with self.segment.path.open("rb", buffering=BLOCK_BYTES) as stream:
             for record in iterate_records(stream, self.segment.header.seed, self.run.offset):
                 if self.after < record.sequence <= self.upto:
                     last = record.sequence
@@ -140,7 +140,7 @@ class Replayable:
     """The last sequence of the chain; the applied sequence when the chain is empty."""
     torn: tuple[FoundSegment, ...] = ()
     """Segments with bytes after their last good record that are not all zero."""
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -197,10 +197,8 @@ def read_headers(folder: Path) -> list[SegmentHeader]:
     found = []
     for path in segment_paths(folder):
         with path.open("rb") as stream:
-            header = _header_of(stream, path)
-        if header is not None:
-            found.append(header)
-    return found
+            found.append(_header_of(stream, path))
+    return [header for header in found if header is not None]
 
 
 def select_records(segments: Sequence[FoundSegment], applied: int) -> Replayable:
@@ -213,12 +211,6 @@ def select_records(segments: Sequence[FoundSegment], applied: int) -> Replayable
     return Replayable(extents, last, torn, warnings)
 
 
-def read_runs(path: Path, header: SegmentHeader) -> FoundSegment:
-    """Read a segment with `header` in place of its own header."""
-    with _opened(path) as stream:
-        return runs_in(stream, path, header)
-
-
 def runs_in(stream: BinaryIO, path: Path, header: SegmentHeader) -> FoundSegment:
     """Read the runs of an open segment."""
     runs: list[Run] = []
@@ -227,12 +219,8 @@ def runs_in(stream: BinaryIO, path: Path, header: SegmentHeader) -> FoundSegment
     return FoundSegment(path, header, tuple(runs), end, size_of(stream), has_content(stream, end))
 
 
-def _opened(path: Path) -> BinaryIO:
-    return path.open("rb", buffering=BLOCK_BYTES)
-
-
 def _read_segment(path: Path) -> FoundSegment:
-    with _opened(path) as stream:
+    with path.open("rb", buffering=BLOCK_BYTES) as stream:
         header = _header_of(stream, path)
         if header is None:
             return FoundSegment(path, None, (), 0, size_of(stream), has_content(stream, 0))
@@ -249,8 +237,7 @@ def _header_of(stream: BinaryIO, path: Path) -> SegmentHeader | None:
 def _gather(runs: list[Run], found: Iterable[RecordHead], end: int) -> int:
     """Add records to the runs; return the offset where the last one ends, or `end` without a record."""
     for head in found:
-        longer = runs[-1].extended(head) if runs else None
-        if longer is not None:
+        if runs and (longer := runs[-1].extended(head)) is not None:
             runs[-1] = longer
         else:
             runs.append(Run(head.previous, head.sequence, 1, head.offset, head.end, head.synced))
@@ -270,13 +257,13 @@ def _age(segment: FoundSegment) -> tuple[int, int]:
 
 def _refuse_lost_records(segments: Sequence[FoundSegment], applied: int, last: int) -> None:
     if segments and segments[0].first_sequence > applied + 1:
-        raise DamagedFile(
-            f"the log begins at sequence {segments[0].first_sequence}, but only {applied} is applied",
-            file=str(segments[0].path), offset=0, hint="a segment is missing: restore it or a backup",
-        )  # fmt: skip
+        message = f"the log begins at sequence {segments[0].first_sequence}, but only {applied} is applied"
+        hint = "a segment is missing: restore it or a backup"
+        raise DamagedFile(message, file=str(segments[0].path), offset=0, hint=hint)
     for index, segment in enumerate(segments):
         if segment.header is None:
-            if not _is_wholly_applied(segments, index, applied):
+            following = segments[index + 1 : index + 2]
+            if not following or following[0].first_sequence > applied + 1:
                 raise DamagedFile("the segment header fails its checksum", file=str(segment.path), offset=0)
             continue
         if segment.header.synced > last:
@@ -284,11 +271,6 @@ def _refuse_lost_records(segments: Sequence[FoundSegment], applied: int, last: i
         for run in segment.runs:
             if run.synced > last:
                 raise _lost(segment, last, run.synced, run.offset)
-
-
-def _is_wholly_applied(segments: Sequence[FoundSegment], index: int, applied: int) -> bool:
-    following = segments[index + 1 : index + 2]
-    return bool(following) and following[0].first_sequence <= applied + 1
 
 
 def _lost(segment: FoundSegment, last: int, synced: int, offset: int) -> DamagedFile:

@@ -91,10 +91,8 @@ class RecordHead:
 def encode_header(header: SegmentHeader) -> bytes:
     """Return the 128 bytes of a segment's header."""
     uid, dimension, metric, vector_type, name_length, name = pack_identity(header.identity)
-    body = _HEADER.pack(
-        MAGIC, VERSION, uid, dimension, metric, vector_type,
-        header.first_sequence, header.synced, header.seed, name_length, name,
-    )  # fmt: skip
+    fields = header.first_sequence, header.synced, header.seed, name_length, name
+    body = _HEADER.pack(MAGIC, VERSION, uid, dimension, metric, vector_type, *fields)
     return body + _U32.pack(crc32c(body))
 
 
@@ -124,10 +122,10 @@ def encode_record(
 def refuse_oversized(size: int) -> None:
     """Raise TooLarge for a payload above the limit of a writer."""
     if size > RECORD_BYTES_MAX:
-        raise TooLarge(
-            f"the write takes {size} bytes in the log; the limit is {RECORD_BYTES_MAX}", operation="write",
-            hint="send fewer points at a time", details=refused("vectors", size, RECORD_BYTES_MAX),
-        )  # fmt: skip
+        message = f"the write takes {size} bytes in the log; the limit is {RECORD_BYTES_MAX}"
+        details = refused("vectors", size, RECORD_BYTES_MAX)
+        hint = "send fewer points at a time"
+        raise TooLarge(message, operation="write", hint=hint, details=details)
 
 
 def decode_record_head(raw: bytes, seed: int, offset: int) -> RecordHead | None:

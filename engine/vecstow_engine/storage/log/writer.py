@@ -16,7 +16,7 @@ from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly, as_storage_err
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
-from vecstow_engine.storage.log.replay import Extent, records_of
+from vecstow_engine.storage.log.replay import Extent, records_of, segment_paths
 from vecstow_engine.storage.log.segment import (
     Record,
     SegmentHeader,
@@ -54,7 +54,7 @@ class Log:
         self._first = applied + 1
         self._carried = tuple(carried)
         self._active: _Active | None = None
-        self._older = {path: path.stat().st_size for path in self.segments()}
+        self._older = {path: path.stat().st_size for path in segment_paths(folder)}
         """The size in bytes of each segment before the active one."""
         self._is_alone = True
         """False while segments that recovery found still exist next to the active segment of this process."""
@@ -85,11 +85,14 @@ class Log:
             return []
         self.resume()
         active = self._opened()
-        parts, sequences = self._encode(payloads, active.seed)
+        sequences = range(self.last + 1, self.last + 1 + len(payloads))
+        parts: list[bytes] = []
+        for sequence, (kind, payload) in zip(sequences, payloads, strict=True):
+            parts += [encode_record(active.seed, sequence, sequence - 1, self.synced, kind, payload), payload]
         self._write(active, parts)
         self._sync(active)
         self.last = self.synced = sequences[-1]
-        return sequences
+        return list(sequences)
 
     def resume(self) -> None:
         """Continue after recovery (rule 7): write every found record to a new segment, then remove the old
@@ -117,11 +120,8 @@ class Log:
     def skip_applied(self, applied: int) -> None:
         """Carry over only the records above `applied`; the effects of the others are durable in the files."""
         self._first = applied + 1
-        self._carried = tuple(
-            replace(extent, after=max(extent.after, applied))
-            for extent in self._carried
-            if extent.upto > applied
-        )
+        above = (extent for extent in self._carried if extent.upto > applied)
+        self._carried = tuple(replace(extent, after=max(extent.after, applied)) for extent in above)
 
     def start_segment(self) -> None:
         """Start a new segment, which is durable before it gets its name. On an error the active one stays
@@ -134,16 +134,9 @@ class Log:
             self.resume()  # The new header reports these records as durable, so they must be.
         self._start(self.last + 1, ())
 
-    def segments(self) -> list[Path]:
-        """Return the segment files, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(path for path in self.folder.iterdir() if path.name.endswith(SEGMENT_SUFFIX))
-
     def trim(self, applied: int) -> None:
         """Remove the segments that are wholly at or below `applied`, oldest first; never the newest."""
-        paths = self.segments()
-        for path, following in pairwise(paths):
+        for path, following in pairwise(segment_paths(self.folder)):
             if int(following.stem) > applied + 1:
                 break
             files.remove(path)  # Not synced: a segment that reappears holds nothing above `applied`.
@@ -195,11 +188,9 @@ class Log:
             raise self._read_only()
 
     def _read_only(self) -> ReadOnly:
-        return ReadOnly(
-            f"the collection takes no writes: {self.broken}",
-            collection=self.identity.name,
-            hint="restart the engine: it replays the log in a new process",
-        )
+        message = f"the collection takes no writes: {self.broken}"
+        hint = "restart the engine: it replays the log in a new process"
+        return ReadOnly(message, collection=self.identity.name, hint=hint)
 
     def _opened(self) -> _Active:
         active = self._active
@@ -211,17 +202,6 @@ class Log:
                 self.broken = f"its log segment {active.path.name} is gone"
                 raise self._read_only() from error
         return active
-
-    def _encode(self, payloads: Sequence[tuple[int, bytes]], seed: int) -> tuple[list[bytes], list[int]]:
-        parts: list[bytes] = []
-        sequences = []
-        previous = self.last
-        for record_type, payload in payloads:
-            sequence = previous + 1
-            parts += [encode_record(seed, sequence, previous, self.synced, record_type, payload), payload]
-            sequences.append(sequence)
-            previous = sequence
-        return parts, sequences
 
     def _write(self, active: _Active, parts: Sequence[bytes]) -> None:
         assert active.fd is not None
@@ -251,18 +231,14 @@ class Log:
             raise self._outcome_unknown(f"the sync of this write failed ({error})") from error
 
     def _outcome_unknown(self, reason: str) -> OutcomeUnknown:
-        return OutcomeUnknown(
-            f"outcome unknown: {reason}",
-            collection=self.identity.name,
-            hint="read it back after a restart of the engine",
-        )
+        message = f"outcome unknown: {reason}"
+        hint = "read it back after a restart of the engine"
+        return OutcomeUnknown(message, collection=self.identity.name, hint=hint)
 
 
 def _encoded(header: SegmentHeader, carried: Iterable[Record]) -> Iterator[bytes]:
     """Yield the parts of a segment with these records. All are durable when the segment gets its name."""
     yield encode_header(header)
-    for record in carried:
-        yield encode_record(
-            header.seed, record.sequence, record.previous, header.synced, record.type, record.payload
-        )
-        yield record.payload
+    for r in carried:
+        yield encode_record(header.seed, r.sequence, r.previous, header.synced, r.type, r.payload)
+        yield r.payload

@@ -1,6 +1,5 @@
 """`points.db`: a SQLite database with the points of the last checkpoint.
 
 `records` defines the rows and their checksums, `reader` reads them, and `writer` commits (the only module
-that writes the file). `read_at_rest` reads without changes, and `table_repair` rebuilds trees that do not
-lead to intact points.
+that writes the file). `table_repair` rebuilds trees that do not lead to intact points.
 """

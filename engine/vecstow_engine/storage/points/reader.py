@@ -1,19 +1,26 @@
-"""Reads of `points.db`, from any thread, in short statements. The checksum of every point is verified."""
+"""Reads of `points.db`, from any thread, in short statements. The checksum of every point is verified.
+
+Reads of a table that no writer uses leave the file and its folder as they were.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sqlite3
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import DamagedFile
+from vecstow_engine.model.errors import DamagedFile, DiskFull, StorageError, is_no_room
+from vecstow_engine.storage import files
 from vecstow_engine.storage.points.records import (
     SUM_MODULUS,
     Meta,
@@ -32,23 +39,7 @@ SCAN_BYTES: Final = 4 * 1024 * 1024
 """The bytes of payloads that a scan reads at a time, exceeded by at most one step."""
 SCAN_STEP_ROWS: Final = 64
 READER_CACHE_KIB: Final = 1024
-_ID_INDEX: Final = "sqlite_autoindex_points_1"
-"""The name that SQLite gives to the index of UNIQUE."""
-_IDS_NOT_INDEXED: Final = (
-    "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
-    f"(SELECT 1 FROM points AS i INDEXED BY {_ID_INDEX} WHERE i.id = p.id AND i.slot = p.slot)"
-)
-_ID_INDEX_COMPARISON: Final = (
-    f"SELECT (SELECT count(*) FROM points INDEXED BY {_ID_INDEX}), (SELECT count(*) FROM points NOT INDEXED),"
-    f" (SELECT sum(slot) FROM points INDEXED BY {_ID_INDEX}), (SELECT sum(slot) FROM points NOT INDEXED),"
-    f" (SELECT count(*) FROM ({_IDS_NOT_INDEXED}))"
-)
-"""Sums are compared too: SQLite can compare an index entry by other bytes than it returns."""
-_SLOTS_LOST: Final = (
-    "SELECT slot FROM points AS p NOT INDEXED WHERE NOT EXISTS "
-    "(SELECT 1 FROM points AS i NOT INDEXED WHERE i.slot = p.slot) ORDER BY slot DESC LIMIT 1"
-)
-"""Descending: SQLite finds the next slot up at the neighbouring entry, without a search of the tree."""
+COPY_ATTEMPTS_MAX: Final = 3
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
 _SELECT_BY_IDS: Final = (
@@ -58,7 +49,6 @@ _SELECT_BY_IDS: Final = (
 )
 """The table occurs twice: otherwise SQLite reads the id from its index, and hides damage in the table."""
 _PAYLOAD: Final = _POINT_COLUMNS.split(", ").index("payload")
-_Item = TypeVar("_Item")
 _Row: TypeAlias = tuple[Any, ...]
 _Fetch: TypeAlias = Callable[[sqlite3.Cursor], list[_Row]]
 
@@ -84,9 +74,21 @@ class PointTable:
         with self._lock:
             self._connection.close()
 
+    def query(
+        self, statement: str, values: Sequence[Any] = (), fetch: _Fetch = sqlite3.Cursor.fetchall
+    ) -> list[_Row]:
+        """Return the rows of a statement, unchecked; raise the typed errors of `wrapped`."""
+        with self._lock, wrapped(self.path):
+            try:
+                return fetch(self._connection.execute(statement, values))
+            except sqlite3.OperationalError as error:
+                if "decode to UTF-8" not in str(error):
+                    raise
+                return self._all_with_broken_text(statement, values, fetch)
+
     def meta(self) -> Meta:
         """Return the meta row; raise DamagedFile when it is missing or fails its checksum, or NewerFormat."""
-        return read_meta(self._all(SELECT_META), self.path)
+        return read_meta(self.query(SELECT_META), self.path)
 
     def slots(self, meta: Meta) -> Slots:
         """Return the fixed columns of all points; raise DamagedFile when count or sum differ from `meta`."""
@@ -109,34 +111,24 @@ class PointTable:
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredPoint | None]:
         """Return the points of those `ids` that exist; None for one that fails its checksum."""
         found: dict[str, StoredPoint | None] = {}
-        for part in _parts(ids):
-            marks = ",".join("?" * len(part))
-            for listed, *row in self._all(f"{_SELECT_BY_IDS} ({marks})", part):
-                point = checked_point(row)
-                found[listed] = point if point is not None and point.id == listed else None
+        for listed, *row in self._all_of(_SELECT_BY_IDS, ids):
+            point = checked_point(row)
+            found[listed] = point if point is not None and point.id == listed else None
         return found
 
     def listed_slots(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the slots of `ids` in the index of ids, for those that it has; no point is read."""
-        found: dict[str, int] = {}
-        for part in _parts(ids):
-            marks = ",".join("?" * len(part))
-            found |= dict(self._all(f"SELECT id, slot FROM points WHERE id IN ({marks})", part))
-        return found
+        return dict(self._all_of("SELECT id, slot FROM points WHERE id IN", ids))
 
     def by_slots(self, slots: Sequence[int]) -> dict[int, StoredPoint | None]:
         """Return the points at those `slots` that hold one; None for one that fails its checksum."""
-        found: dict[int, StoredPoint | None] = {}
-        for part in _parts(slots):
-            marks = ",".join("?" * len(part))
-            for row in self._all(f"SELECT {_POINT_COLUMNS} FROM points WHERE slot IN ({marks})", part):
-                found[row[0]] = checked_point(row)
-        return found
+        statement = f"SELECT {_POINT_COLUMNS} FROM points WHERE slot IN"
+        return {row[0]: checked_point(row) for row in self._all_of(statement, slots)}
 
     def scan(self, after: int = -1) -> Iterator[tuple[int, StoredPoint | None]]:
         """Yield (slot, point) ascending by slot, in short statements; None for a failed checksum."""
         statement = f"SELECT {_POINT_COLUMNS} FROM points WHERE slot > ? ORDER BY slot LIMIT {SCAN_ROWS}"
-        while rows := self._all(statement, (after,), _fetch_some):
+        while rows := self.query(statement, (after,), _fetch_some):
             for row in rows:
                 yield row[0], checked_point(row)
             after = self._behind(after, rows)
@@ -152,37 +144,16 @@ class PointTable:
 
     def id_at(self, slot: int) -> str | None:
         """Return the id at a slot, unchecked; None when there is no point or the id is not text."""
-        rows = self._all("SELECT id FROM points WHERE slot = ?", (slot,))
+        rows = self.query("SELECT id FROM points WHERE slot = ?", (slot,))
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
-
-    def loses_slots(self) -> bool:
-        """Whether a search for a slot misses a point that a scan meets: a key in the tree has changed."""
-        return bool(self._all(_SLOTS_LOST))
-
-    def ids_differ(self, without: Collection[int] = ()) -> bool:
-        """Whether the index of ids and the points differ, apart from the points at the slots `without`.
-
-        An index of another moment, or with a changed byte, hides points; no checksum covers it.
-        """
-        [(listed, kept, listed_sum, kept_sum, lost)] = self._all(_ID_INDEX_COMPARISON)
-        if lost and without:
-            return any(slot not in without for (slot,) in self._all(_IDS_NOT_INDEXED))
-        return bool(lost) or (listed, listed_sum) != (kept, kept_sum)
-
-    def misplaces_pages(self) -> bool:
-        """Whether a writer would overwrite a page in use, or fail on a page that no reader meets.
-
-        SQLite's quick check, which finds this, reads each page once.
-        """
-        return self._all("PRAGMA quick_check(1)") != [("ok",)]
 
     def integrity_errors(self) -> list[str]:
         """Return the first 20 findings of SQLite's integrity check; empty when there are none."""
-        return [str(row[0]) for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        return [str(row[0]) for row in self.query("PRAGMA integrity_check(20)") if row[0] != "ok"]
 
     def _snapshot_rows(self) -> list[tuple[SnapshotEntry, Any]]:
         statement = "SELECT crc, bytes, sequence, space, max_connections, library, checksum FROM snapshots"
-        return [(SnapshotEntry(*row[:6]), row[6]) for row in self._all(statement + " ORDER BY rowid DESC")]
+        return [(SnapshotEntry(*row[:6]), row[6]) for row in self.query(statement + " ORDER BY rowid DESC")]
 
     def _scan_columns(self) -> Iterator[NDArray[np.int64]]:
         statement = (
@@ -192,7 +163,7 @@ class PointTable:
         after = -1
         full = True
         while full:
-            rows = self._all(statement, (after,))
+            rows = self.query(statement, (after,))
             full = len(rows) == SCAN_ROWS
             if rows:
                 yield np.array(rows, np.int64)
@@ -205,16 +176,11 @@ class PointTable:
             raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
         return last
 
-    def _all(
-        self, statement: str, values: Sequence[Any] = (), fetch: _Fetch = sqlite3.Cursor.fetchall
-    ) -> list[_Row]:
-        with self._lock, wrapped(self.path):
-            try:
-                return fetch(self._connection.execute(statement, values))
-            except sqlite3.OperationalError as error:
-                if "decode to UTF-8" not in str(error):
-                    raise
-                return self._all_with_broken_text(statement, values, fetch)
+    def _all_of(self, statement: str, items: Sequence[Any]) -> Iterator[_Row]:
+        """Yield the rows of a statement that ends in IN, for some of the items at a time."""
+        for start in range(0, len(items), IDS_PER_STATEMENT):
+            part = items[start : start + IDS_PER_STATEMENT]
+            yield from self.query(f"{statement} ({','.join('?' * len(part))})", part)
 
     def _all_with_broken_text(self, statement: str, values: Sequence[Any], fetch: _Fetch) -> list[_Row]:
         """Fetch rows with text that is not valid UTF-8: its checksum fails, and other rows stay readable."""
@@ -236,6 +202,94 @@ def _fetch_some(cursor: sqlite3.Cursor) -> list[_Row]:
     return rows
 
 
-def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), IDS_PER_STATEMENT):
-        yield items[start : start + IDS_PER_STATEMENT]
+def peek_meta(path: Path) -> Meta:
+    """Return the meta row of the last checkpoint; raise StorageError when it is missing or fails its checks.
+
+    The `-wal` is not read, and no lock is taken: another process may own the file.
+    """
+    with contextlib.closing(PointTable(path, at_rest=True)) as table:
+        return table.meta()
+
+
+@contextlib.contextmanager
+def table_at_rest(path: Path) -> Iterator[PointTable]:
+    """Open the point table as recovery would find it, `-wal` included. No writer may be at work.
+
+    Raises StorageError, or DiskFull when there is no room for the copy.
+    """
+    with (
+        file_at_rest(path) as source,
+        contextlib.closing(PointTable(source, at_rest=source == path)) as table,
+    ):
+        yield table
+
+
+@contextlib.contextmanager
+def file_at_rest(path: Path) -> Iterator[Path]:
+    """The file itself when its `-wal` is empty; else a private copy of both.
+
+    The copy lies below the system's folder for temporary files. Raises StorageError or DiskFull.
+    """
+    if _size_and_time(_wal(path))[0] == 0:
+        yield path
+        return
+    with private_copy(path) as copy:
+        yield copy
+
+
+@contextlib.contextmanager
+def table_with_journal(path: Path) -> Iterator[PointTable]:
+    """Open the point table, `-wal` included, of a collection that no other program uses. Neither file
+    changes.
+
+    SQLite makes `-shm`, an index of `-wal`; it is removed afterwards. Raises StorageError, or DiskFull when
+    there is no room for `-shm`.
+    """
+    has_journal = _size_and_time(_wal(path))[0] > 0
+    try:
+        with contextlib.closing(PointTable(path, at_rest=not has_journal, read_only=has_journal)) as table:
+            yield table
+    finally:
+        if has_journal:
+            files.remove(path.with_name(path.name + "-shm"))
+
+
+@contextlib.contextmanager
+def private_copy(path: Path) -> Iterator[Path]:
+    """Make a private copy of the table and its `-wal`. Raises StorageError or DiskFull."""
+    with tempfile.TemporaryDirectory(prefix="vecstow-") as folder:
+        yield _copy(path, Path(folder))
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """Copy table and `-wal`; repeat the copy when a closing reader moved `-wal` into the table meanwhile."""
+    for attempt in range(COPY_ATTEMPTS_MAX):
+        target = folder / f"{attempt}-{path.name}"
+        before = _signature(path)
+        try:
+            files.copy_file(path, target)
+            with contextlib.suppress(FileNotFoundError):
+                files.copy_file(_wal(path), _wal(target))
+        except OSError as error:
+            kind = DiskFull if is_no_room(error) else StorageError
+            message = f"{path} has a -wal, and cannot be copied to {folder} to be read: {error}"
+            raise kind(message, hint="TMPDIR names the folder for temporary files") from error
+        if _signature(path) == before:
+            return target
+    raise StorageError(f"{path} changed under each attempt to copy it")
+
+
+def _signature(path: Path) -> list[tuple[int, int]]:
+    return [_size_and_time(path), _size_and_time(_wal(path))]
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns

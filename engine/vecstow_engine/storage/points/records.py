@@ -35,10 +35,8 @@ class Meta:
     @property
     def checksum(self) -> int:
         """CRC32C over every field."""
-        fixed = struct.pack(
-            "<I16sQQQQ", VERSION, bytes.fromhex(self.uid), self.applied, self.checkpoints,
-            self.points, self.checksum_sum,
-        )  # fmt: skip
+        numbers = self.applied, self.checkpoints, self.points, self.checksum_sum
+        fixed = struct.pack("<I16sQQQQ", VERSION, bytes.fromhex(self.uid), *numbers)
         return crc32c(self.name.encode(), crc32c(fixed))
 
 

@@ -10,7 +10,7 @@ import ctypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,10 +107,9 @@ def write_points(
             connection.execute("BEGIN IMMEDIATE")
             removed, removed_sum = _delete_slots(connection, freed)
             added, added_sum = _insert_points(connection, points)
-            meta = replace(
-                meta, applied=applied, checkpoints=checkpoints, points=meta.points - removed + added,
-                checksum_sum=(meta.checksum_sum - removed_sum + added_sum) % SUM_MODULUS,
-            )  # fmt: skip
+            points_now = meta.points - removed + added
+            sum_now = (meta.checksum_sum - removed_sum + added_sum) % SUM_MODULUS
+            meta = Meta(meta.uid, meta.name, applied, checkpoints, points_now, sum_now)
             _write_meta(connection, meta)
             connection.execute("COMMIT")
         make_durable(connection, path)
@@ -122,18 +121,8 @@ def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
     with wrapped(path), _writer(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM snapshots WHERE crc = ?", (entry.crc,))
-        connection.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                entry.crc,
-                entry.bytes,
-                entry.sequence,
-                entry.space,
-                entry.max_connections,
-                entry.library,
-                entry.checksum,
-            ),
-        )
+        values = (*astuple(entry), entry.checksum)
+        connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         connection.execute(
             "DELETE FROM snapshots WHERE crc NOT IN"
             " (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
@@ -183,9 +172,8 @@ def vacuum_without_snapshots(path: Path) -> None:
 def _delete_slots(connection: sqlite3.Connection, slots: Iterable[int]) -> tuple[int, int]:
     removed = removed_sum = 0
     for slot in slots:
-        for (checksum,) in connection.execute(
-            "DELETE FROM points WHERE slot = ? RETURNING checksum", (slot,)
-        ):
+        found = connection.execute("DELETE FROM points WHERE slot = ? RETURNING checksum", (slot,))
+        for (checksum,) in found:
             removed += 1
             removed_sum += checksum
     return removed, removed_sum
@@ -207,13 +195,8 @@ def _insert_points(connection: sqlite3.Connection, points: Iterable[StoredPoint]
 
 
 def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            VERSION, bytes.fromhex(meta.uid), meta.name, meta.applied, meta.checkpoints, meta.points,
-            meta.checksum_sum, meta.checksum,
-        ),
-    )  # fmt: skip
+    values = (VERSION, bytes.fromhex(meta.uid), *astuple(meta)[1:], meta.checksum)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def make_durable(connection: sqlite3.Connection, path: Path) -> None:
@@ -229,29 +212,24 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def _writer(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = connect(path, WRITER_CACHE_KIB)
-    try:
-        yield connection
-    except sqlite3.Error as error:
-        if _errorname(error).startswith("SQLITE_IOERR"):
-            _keep_for_ever(connection)
-        else:
-            connection.close()
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    connection.close()
-
-
-def _keep_for_ever(connection: sqlite3.Connection) -> None:
-    """Keep a connection open for ever. A sync may have failed, and closing the last connection repeats the
+    """Open a connection, and close it unless a sync may have failed: closing the last connection repeats the
     sync and then unlinks `-wal`.
 
     The reference count keeps it open at the interpreter's end, too. A table has at most one such connection,
     because nothing writes the table afterwards.
     """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    connection = connect(path, WRITER_CACHE_KIB)
+    stays_open = False
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        stays_open = _errorname(error).startswith("SQLITE_IOERR")
+        raise
+    finally:
+        if stays_open:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        else:
+            connection.close()
 
 
 def limit_caches(bytes_max: int) -> None:
@@ -264,8 +242,11 @@ def connect(path: Path, cache_kib: int, *, read_only: bool = False) -> sqlite3.C
     """Open a connection with the settings of rule 11; the file must exist."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
-        uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False,
-    )  # fmt: skip
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     connection.executescript(
         "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size=0;"
         f"PRAGMA cache_size=-{cache_kib};"
@@ -298,15 +279,11 @@ def _typed(error: sqlite3.Error, path: Path) -> StorageError | DiskFull | Busy:
         return DiskFull(
             f"the volume is full while writing {path.name}; nothing was changed", operation="checkpoint"
         )
-    if (
-        name in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-        or "malformed" in str(error)
-        or "no such table" in str(error)
-    ):
+    damage = "malformed", "no such table"
+    if name in ("SQLITE_CORRUPT", "SQLITE_NOTADB") or any(text in str(error) for text in damage):
         return DamagedFile(f"{error} ({name or 'sqlite'})", file=str(path))
-    if is_shared_memory or (
-        name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM") and os.access(path, os.R_OK | os.W_OK)
-    ):
+    is_unopened = name in ("SQLITE_CANTOPEN", "SQLITE_NOMEM")
+    if is_shared_memory or (is_unopened and os.access(path, os.R_OK | os.W_OK)):
         return Busy(f"{path.name} cannot be opened now, perhaps for want of descriptors: {error} ({name})")
     return StorageError(f"{path}: {error} ({name or 'sqlite'})")
 

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from vecstow_engine.storage import file_identity
-from vecstow_engine.storage.file_identity import DataFiles, missing_folder
+from vecstow_engine.storage import handles
+from vecstow_engine.storage.handles import DataFiles, missing_folder
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_disk_that_does_not_answer_says_nothing_of_what_is_missing(folder, monke
     def refuse(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(file_identity, "_extended", refuse)
+    monkeypatch.setattr(handles, "_extended", refuse)
     assert found.missing() is None
 
 
