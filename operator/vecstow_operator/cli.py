@@ -18,7 +18,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from vecstow_operator.edge import has_colours, run
-from vecstow_operator.health import EVERY_ADDRESS, Heartbeat, Metrics, serve_health
+from vecstow_operator.health import EVERY_ADDRESS, Metrics, serve_health
 from vecstow_operator.keys import EngineKey, KeyFile
 from vecstow_operator.kube import Away, Cluster, Undefined
 from vecstow_operator.kubeconfig import load_configuration
@@ -102,10 +102,10 @@ def sidecar(
     from vecstow_operator.sidecar.reports import EngineClient
 
     _configure_logging(log_format)
-    cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
+    cluster, metrics = _cluster(namespace), Metrics()
     client, volume = EngineClient(engine_url, EngineKey(key_file)), CollectionFolders(Layout(data))
-    role = SidecarReconciler(cluster, engine, volume, client, metrics, heartbeat)
-    loop = Loop(role.run_pass, tick_seconds, heartbeat)
+    role = SidecarReconciler(cluster, engine, volume, client, metrics)
+    loop = Loop(role.run_pass, tick_seconds, metrics.heartbeat)
     _serve(loop, cluster.namespace, lambda: role.knows_all, engine, health_host, health_port, metrics)
 
 
@@ -134,17 +134,17 @@ def manager(
     from vecstow_operator.manager.state_poller import StatePoller
 
     _configure_logging(log_format)
-    cluster, metrics, heartbeat = _cluster(namespace), Metrics(), Heartbeat()
+    cluster, metrics = _cluster(namespace), Metrics()
     stopped = threading.Event()
     poller = StatePoller(EngineKey(key_file))
-    role = ManagerReconciler(cluster, poller, metrics, heartbeat, tick_seconds, stopped)
+    role = ManagerReconciler(cluster, poller, metrics, tick_seconds, stopped)
     guard = Lease(lease, cluster.namespace, owner_of(pod_name, pod_uid))
 
     def run_pass(*, is_woken: bool) -> None:
         if guard.is_held():
             role.run_pass(is_woken=is_woken)
 
-    loop = Loop(run_pass, tick_seconds, heartbeat, stopped)
+    loop = Loop(run_pass, tick_seconds, metrics.heartbeat, stopped)
     _serve(loop, cluster.namespace, lambda: role.knows_all, None, health_host, health_port, metrics)
     role.writer.release_ending_namespace(END_SECONDS)
     role.close()
@@ -166,7 +166,7 @@ def release(
 
     _configure_logging(log_format)
     cluster = _cluster(namespace)
-    writer = ResourceWriter(cluster, Metrics(), Heartbeat(), threading.Event())
+    writer = ResourceWriter(cluster, Metrics(), threading.Event())
     try:
         Lease(lease, cluster.namespace).seize(RELEASE_SECONDS)
         for _ in range(RELEASE_ATTEMPTS):
@@ -221,7 +221,7 @@ def _serve(
     """Run the loop, the watch and the health server until a signal comes."""
     loop.stop_on_signals()
     try:
-        health = serve_health(health_host, health_port, metrics, loop.heartbeat)
+        health = serve_health(health_host, health_port, metrics)
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"{health_host} port {health_port}") from error
     watcher = Watcher(namespace, loop.wake, may_watch, engine)

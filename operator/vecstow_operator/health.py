@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -27,19 +28,19 @@ REQUEST_SECONDS_MAX: Final = 10
 
 
 class Metrics:
-    """The metrics of one role, in a separate registry."""
+    """The metrics of one role, in a separate registry, and its heartbeat."""
 
     def __init__(self) -> None:
+        self.heartbeat = Heartbeat()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.reconciles = Counter(
-            "vecstow_operator_reconciles", "Resources or manifests that were changed", registry=self.registry
-        )
-        self.errors = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.reconciles = counter("vecstow_operator_reconciles", "Resources or manifests that were changed")
+        self.errors = counter(
             "vecstow_operator_errors",
             "What could not be done, by whom it failed: api_server, engine, volume, operator",
             ["source"],
-            registry=self.registry,
         )
         self.pass_seconds = Histogram(
             "vecstow_operator_pass_seconds",
@@ -47,26 +48,15 @@ class Metrics:
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
             registry=self.registry,
         )
-        self.queue_depth = Gauge(
-            "vecstow_operator_queue_depth", "Changes that this pass has still to make", registry=self.registry
-        )
-        self.resources = Gauge(
-            "vecstow_operator_resources", "Resources in the last complete list", registry=self.registry
-        )
-        self.orphans = Gauge(
-            "vecstow_operator_orphans", "Collections without a resource", registry=self.registry
-        )
-        self.not_ready = Gauge(
-            "vecstow_operator_not_ready",
-            "Resources that are not Ready, by the reason",
-            ["reason"],
-            registry=self.registry,
+        self.queue_depth = gauge("vecstow_operator_queue_depth", "Changes that this pass has still to make")
+        self.resources = gauge("vecstow_operator_resources", "Resources in the last complete list")
+        self.orphans = gauge("vecstow_operator_orphans", "Collections without a resource")
+        self.not_ready = gauge(
+            "vecstow_operator_not_ready", "Resources that are not Ready, by the reason", ["reason"]
         )
         self.pass_was_complete()
-        age = Gauge(
-            "vecstow_operator_last_complete_pass_age_seconds",
-            "Since a pass had a complete list of resources",
-            registry=self.registry,
+        age = gauge(
+            "vecstow_operator_last_complete_pass_age_seconds", "Since a pass had a complete list of resources"
         )
         age.set_function(lambda: time.monotonic() - self._complete_at)
 
@@ -118,7 +108,7 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: probes are not worth a line."""
 
 
-def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -> WSGIServer:
+def serve_health(host: str, port: int, metrics: Metrics) -> WSGIServer:
     """Serve until `shutdown()`. Port 0 takes a free one (`server_port`)."""
     measured = make_wsgi_app(metrics.registry)
 
@@ -129,7 +119,7 @@ def serve_health(host: str, port: int, metrics: Metrics, heartbeat: Heartbeat) -
         if environ["PATH_INFO"] != "/healthz":
             start("404 Not Found", [("Content-Type", "text/plain")])
             return [b"known are /healthz and /metrics\n"]
-        ill = heartbeat.stands_still
+        ill = metrics.heartbeat.stands_still
         start("503 Service Unavailable" if ill else "200 OK", [("Content-Type", "text/plain")])
         return [b"the loop of passes stands still\n" if ill else b"ok\n"]
 

@@ -30,6 +30,7 @@ NOT_UNDERSTOOD: Final = (AttributeError, KeyError, TypeError, ValueError)
 EVENT_CHARACTERS_MAX: Final = 1024
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
+_DEFINITION: Final = ("apiextensions.k8s.io", "v1", "customresourcedefinitions", f"{PLURAL}.{GROUP}")
 _CHANGED: Final = (404, 409)
 """The statuses of a change of an object that is gone, or has another version."""
 
@@ -58,6 +59,7 @@ class Cluster:
     ) -> None:
         """`fields` is the name of the writer in managedFields."""
         self.namespace = namespace
+        self._where = (GROUP, VERSION, namespace, PLURAL)
         self._fields = fields
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
@@ -71,7 +73,21 @@ class Cluster:
         Only one page of `CHUNK` documents is in memory at a time. Any page may raise Away, so the list is
         complete only at its end.
         """
-        return self._resources(None if engine is None else f"spec.engine={engine}")
+        selector = None if engine is None else f"spec.engine={engine}"
+        token: str | None = None
+        while token != "":
+            with _whole():
+                page: Any = self._objects.list_namespaced_custom_object(
+                    *self._where,
+                    limit=CHUNK,
+                    _continue=token,
+                    field_selector=selector,
+                    _request_timeout=TIMEOUT_SECONDS,
+                )
+                for document in page["items"]:
+                    document["metadata"].pop("managedFields", None)
+                token = page["metadata"].get("continue") or ""
+            yield from page["items"]
 
     def stateful_sets(self) -> list[Any]:
         """Return the StatefulSets of engines."""
@@ -96,9 +112,8 @@ class Cluster:
         try:
             with _whole():
                 found: Any = self._objects.get_cluster_custom_object(
-                    "apiextensions.k8s.io", "v1", "customresourcedefinitions", f"{PLURAL}.{GROUP}",
-                    _request_timeout=TIMEOUT_SECONDS,
-                )  # fmt: skip
+                    *_DEFINITION, _request_timeout=TIMEOUT_SECONDS
+                )
                 return found["metadata"].get("deletionTimestamp") is not None
         except Silent:
             raise
@@ -122,9 +137,14 @@ class Cluster:
         }
         with _unchanged(), _whole():
             applied: Any = self._objects.patch_namespaced_custom_object_status(
-                GROUP, VERSION, self.namespace, PLURAL, name, body, field_manager=self._fields,
-                force=True, _content_type=_APPLY, _request_timeout=TIMEOUT_SECONDS,
-            )  # fmt: skip
+                *self._where,
+                name,
+                body,
+                field_manager=self._fields,
+                force=True,
+                _content_type=_APPLY,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
             return None if applied["metadata"]["resourceVersion"] == resource_version else dict(applied)
 
     def patch_metadata(self, name: str, uid: str, resource_version: str, changed: Mapping[str, Any]) -> None:
@@ -132,9 +152,13 @@ class Cluster:
         metadata = {"uid": uid, "resourceVersion": resource_version, **changed}
         with _unchanged(), _whole():
             self._objects.patch_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, PLURAL, name, {"metadata": metadata},
-                field_manager=self._fields, _content_type=_MERGE, _request_timeout=TIMEOUT_SECONDS,
-            )  # fmt: skip
+                *self._where,
+                name,
+                {"metadata": metadata},
+                field_manager=self._fields,
+                _content_type=_MERGE,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
 
     def post_event(self, event: client.CoreV1Event) -> None:
         """Post an event. Raises Changed when the namespace is gone."""
@@ -144,19 +168,6 @@ class Cluster:
             )
 
     # Inside -----------------------------------------------------------------------------------------------
-
-    def _resources(self, selector: str | None) -> Iterator[dict[str, Any]]:
-        token: str | None = None
-        while token != "":
-            with _whole():
-                page: Any = self._objects.list_namespaced_custom_object(
-                    GROUP, VERSION, self.namespace, PLURAL, limit=CHUNK, _continue=token,
-                    field_selector=selector, _request_timeout=TIMEOUT_SECONDS,
-                )  # fmt: skip
-                for document in page["items"]:
-                    document["metadata"].pop("managedFields", None)
-                token = page["metadata"].get("continue") or ""
-            yield from page["items"]
 
     def _listed(self, call: Callable[..., Any]) -> list[Any]:
         with _whole():

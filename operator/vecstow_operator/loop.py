@@ -203,10 +203,14 @@ class Watcher:
         end = asyncio.Event()
         watching = asyncio.create_task(
             kopf.operator(
-                registry=self._registry(), settings=self._settings(), standalone=True,
-                namespaces=[self._namespace], stop_flag=end, identity=IDENTITY,
+                registry=self._registry(),
+                settings=self._settings(),
+                standalone=True,
+                namespaces=[self._namespace],
+                stop_flag=end,
+                identity=IDENTITY,
             )
-        )  # fmt: skip
+        )
         while not watching.done() and not self._stop.is_set() and self._may_watch():
             await asyncio.wait({watching}, timeout=LOOK_SECONDS)
         end.set()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from vecstow_operator.manager.engines import CollectionState, EnginePod, EngineView
 from vecstow_operator.observed import Known, Loss, Observed, Report, report_on
@@ -35,17 +35,6 @@ INDEXED_STEP: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
-    """One pod's answer, as the status lists it."""
-
-    pod: str
-    pod_uid: str
-    resource_uid: str | None
-    generation: int | None
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
 class Assessment:
     """How a resource stands now: the parts of a status that do not depend on the status before."""
 
@@ -62,7 +51,8 @@ class Assessment:
     is_confirmed: bool = False
     """Whether the serving pod follows this generation of this resource."""
     known: Known = field(default_factory=Known)
-    replicas: tuple[Replica, ...] = ()
+    replicas: tuple[Mapping[str, Any], ...] = ()
+    """The answer of each pod, as the status lists it."""
     is_answered: bool = True
     """Whether the serving pod answered; otherwise it is unknown whether the collection is served."""
     is_supervised: bool = True
@@ -298,7 +288,12 @@ def _loss(resource: Observed, uid: str | None, count: int | None) -> Loss | None
     return None if is_over else loss
 
 
-def _replica(pod: EnginePod, own: CollectionState | None) -> Replica:
-    if own is None:
-        return Replica(pod.name, pod.uid, None, None, UNKNOWN_STATE)
-    return Replica(pod.name, pod.uid, own.resource_uid, own.generation, own.state)
+def _replica(pod: EnginePod, own: CollectionState | None) -> dict[str, Any]:
+    document = {
+        "pod": pod.name,
+        "podUid": pod.uid,
+        "resourceUid": own and own.resource_uid,
+        "generation": own and own.generation,
+        "state": UNKNOWN_STATE if own is None else own.state,
+    }
+    return {key: value for key, value in document.items() if value is not None}

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from vecstow_engine.model.backoff import Backoff
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import Away, Changed, Cluster
 from vecstow_operator.manager.decision import (
     Decision,
@@ -50,17 +50,15 @@ class ManagerReconciler:
         cluster: Cluster,
         poller: StatePoller,
         metrics: Metrics,
-        heartbeat: Heartbeat,
         tick_seconds: float,
         stopped: threading.Event | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._heartbeat = heartbeat
         self._poller = poller
-        self.writer = ResourceWriter(cluster, metrics, heartbeat, stopped or threading.Event())
+        self.writer = ResourceWriter(cluster, metrics, stopped or threading.Event())
         self._events = EventRecorder(self.writer, cluster.namespace)
-        self._resources = ResourceList(cluster, metrics, heartbeat)
+        self._resources = ResourceList(cluster, metrics)
         self._engines = EngineList(tick_seconds)
         self._history = History()
         self._refusals = Refusals(WRITE_BACKOFF)
@@ -79,15 +77,13 @@ class ManagerReconciler:
         self.writer.begin_pass()
         with self._metrics.pass_seconds.time():
             try:
-                is_ending = self._observe(is_woken=is_woken)
-                if is_ending:
+                if self._observe(is_woken=is_woken):
                     self.writer.release_all()
                     return
             except Away as away:
                 self._report_away(away)
                 return
-            decisions = self._decide()
-            self._act(decisions)
+            self._act(self._decide())
             self._report()
 
     def close(self) -> None:
@@ -109,7 +105,7 @@ class ManagerReconciler:
             self._history.follow(self._resources.by_uid, now)
             self._events.forget_all_but(self._resources.by_uid)
         stateful_sets, pods = self._cluster.stateful_sets(), self._cluster.pods()
-        self._heartbeat.beat()
+        self._metrics.heartbeat.beat()
         resources = [cached.resource for cached in self._resources.by_uid.values()]
         views = self._poller.views(stateful_sets, pods)
         self._engines.refresh(views, {resource.engine for resource in resources}, now)
@@ -183,12 +179,12 @@ class ManagerReconciler:
         resource = decision.cached.resource
         try:
             is_up_to_date = self._write(decision)
+            if decision.event is not None:
+                self._events.post(resource, decision.event)
         except Exception as error:  # noqa: BLE001 - a defect that one resource shows must not stop the others
             self._note_failure(decision.cached, error)
             return None
         self._refusals.forget(resource.uid)
-        if decision.event is not None:
-            self._events.post(resource, decision.event)
         return (decision.cached, decision.engine) if is_up_to_date else None
 
     def _write(self, decision: Decision) -> bool:

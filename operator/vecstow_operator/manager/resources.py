@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Cluster
 from vecstow_operator.manager import status
 from vecstow_operator.manager.assessment import is_followed
@@ -61,10 +61,9 @@ class ResourceCache:
 class ResourceList:
     """The last complete list, and the manager's own writes since. Times are monotonic seconds."""
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, heartbeat: Heartbeat) -> None:
+    def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._heartbeat = heartbeat
         self._cache = ResourceCache()
         self._listed_at = float("-inf")
         self.is_stale = False
@@ -91,7 +90,7 @@ class ResourceList:
     def _listed(self) -> Iterator[CachedResource]:
         """Yield each resource. An unchanged one stays the same object: thousands twice need much memory."""
         for document in self._cluster.resources():
-            self._heartbeat.beat()
+            self._metrics.heartbeat.beat()
             metadata = document["metadata"]
             known = self.by_uid.get(metadata["uid"])
             is_same = known is not None and known.version == metadata["resourceVersion"]

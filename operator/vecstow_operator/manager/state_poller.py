@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import urllib3
@@ -52,25 +53,6 @@ class Address:
         return f"http://{host}:{self.port}/state"
 
 
-class KeyRefused(Exception):
-    """Raised when an engine refuses the manager's key: waiting does not help."""
-
-
-class _Routes:
-    """The pods that Services send to. Nodes learn a moment later that a pod became ready."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, float] | None = None
-        """When each pod became ready, by uid; None before the first pass: the times are unknown then."""
-
-    def update(self, addresses: Iterable[Address], now: float) -> set[str]:
-        """Return the uids of the pods that have been ready for long enough."""
-        known = self._since
-        since = {a.uid: now if known is not None else float("-inf") for a in addresses if a.is_ready}
-        self._since = {uid: (known or {}).get(uid, begun) for uid, begun in since.items()}
-        return {uid for uid, begun in self._since.items() if now - begun >= ROUTED_SECONDS}
-
-
 class StatePoller:
     """Keeps the last answer of each pod. Not thread-safe: one loop calls it."""
 
@@ -80,14 +62,15 @@ class StatePoller:
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask")
         self._answers: dict[str, tuple[str, EngineState]] = {}
         """The ETag and the state of each pod, by uid."""
-        self._routes = _Routes()
+        self._ready_since: dict[str, float] | None = None
+        """When each pod became ready, by uid; None before the first pass: the times are unknown then."""
         self._refusals = Refusals(KEY_BACKOFF)
 
     def views(self, stateful_sets: Iterable[Any], pods: Sequence[Any]) -> dict[str, EngineView]:
         """Return every engine of the namespace, by name, with the states of its pods now."""
         stateful_sets = list(stateful_sets)
         addresses = addresses_of(stateful_sets, pods)
-        routed = self._routes.update(addresses, time.monotonic())
+        routed = self._routed(addresses, time.monotonic())
         answers = [
             dataclasses.replace(pod, is_routed=pod.uid in routed)
             for pod in self._threads.map(self._ask, addresses)
@@ -101,52 +84,61 @@ class StatePoller:
         """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _routed(self, addresses: Iterable[Address], now: float) -> set[str]:
+        """Return the uids of the pods that are ready for long enough: nodes learn it a moment later."""
+        known, begun = self._ready_since, float("-inf") if self._ready_since is None else now
+        self._ready_since = {a.uid: (known or {}).get(a.uid, begun) for a in addresses if a.is_ready}
+        return {uid for uid, since in self._ready_since.items() if now - since >= ROUTED_SECONDS}
+
     def _ask(self, address: Address) -> EnginePod:
         """Return the pod with its state, or with the problem that kept it from answering."""
+        pod = partial(EnginePod, address.pod, address.uid)
         if not address.is_owned:
-            return EnginePod(address.pod, address.uid, problem=UNOWNED)
+            return pod(problem=UNOWNED)
         if address.ip is None:
-            return EnginePod(address.pod, address.uid, problem="it has no address yet")
+            return pod(problem="it has no address yet")
         try:
-            return self._answer(address)
+            state, refusal = self._answer(address)
         except NoKey as error:
-            return EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
+            return pod(problem=str(error), refuses_key=True)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return EnginePod(address.pod, address.uid, problem=str(error))
+            return pod(problem=str(error))
         except NOT_UNDERSTOOD as error:
-            return EnginePod(address.pod, address.uid, problem=f"its answer is not understood: {error!r}")
+            return pod(problem=f"its answer is not understood: {error!r}")
+        return pod(state) if refusal is None else pod(problem=refusal, refuses_key=True)
 
-    def _answer(self, address: Address) -> EnginePod:
-        """Return the pod's answer. A refused key is sent again after a pause, another key at once."""
+    def _answer(self, address: Address) -> tuple[EngineState | None, str | None]:
+        """Request the state. Return it, or why the pod refuses the key: waiting does not help then.
+
+        A refused key is sent again after a pause, another key at once. Raises NoKey, ValueError, an urllib3
+        error, or one of NOT_UNDERSTOOD.
+        """
         key, now = self._key.headers(), time.monotonic()
         refusal = self._refusals.reason(address.uid, key, now)
         if refusal is not None:
-            return EnginePod(address.pod, address.uid, problem=refusal, refuses_key=True)
-        try:
-            state = self._state(address, key)
-        except KeyRefused as error:
-            self._refusals.add(address.uid, key, str(error), now)
-            return EnginePod(address.pod, address.uid, problem=str(error), refuses_key=True)
-        self._refusals.forget(address.uid)
-        return EnginePod(address.pod, address.uid, state)
-
-    def _state(self, address: Address, key: Mapping[str, str]) -> EngineState:
-        """Request the state. Raises KeyRefused, ValueError, an urllib3 error, or one of NOT_UNDERSTOOD."""
-        etag, known = self._answers.get(address.uid, ("", None))
+            return None, refusal
+        etag, state = self._answers.get(address.uid, ("", None))
         headers = {**key, "If-None-Match": etag} if etag else dict(key)
         answer = self._pool.request("GET", address.url, headers=headers)
-        if answer.status == 304 and known is not None:
-            return known
         if answer.status in REFUSALS:
-            raise KeyRefused(f"it says {answer.status} to the manager's key ({self._key.source})")
-        if answer.status != 200:
-            raise ValueError(f"status {answer.status}: {answer.data[:200].decode(errors='replace')}")
-        document = json.loads(answer.data)["data"]
-        if (document["engine"], document["pod_uid"]) != (address.engine, address.uid):
-            raise ValueError(f"engine {document['engine']!r} of pod {document['pod_uid']!r} answers there")
-        state = parse_state(document)
-        self._answers[address.uid] = answer.headers.get("etag", ""), state
-        return state
+            refusal = f"it says {answer.status} to the manager's key ({self._key.source})"
+            self._refusals.add(address.uid, key, refusal, now)
+            return None, refusal
+        if answer.status != 304 or state is None:
+            state = _parsed(address, answer)
+            self._answers[address.uid] = answer.headers.get("etag", ""), state
+        self._refusals.forget(address.uid)
+        return state, None
+
+
+def _parsed(address: Address, answer: urllib3.BaseHTTPResponse) -> EngineState:
+    """Return the state. Raises ValueError, or one of NOT_UNDERSTOOD."""
+    if answer.status != 200:
+        raise ValueError(f"status {answer.status}: {answer.data[:200].decode(errors='replace')}")
+    document = json.loads(answer.data)["data"]
+    if (document["engine"], document["pod_uid"]) != (address.engine, address.uid):
+        raise ValueError(f"engine {document['engine']!r} of pod {document['pod_uid']!r} answers there")
+    return parse_state(document)
 
 
 def engine_views(
@@ -181,17 +173,14 @@ def addresses_of(stateful_sets: Iterable[Any], pods: Iterable[Any]) -> list[Addr
     for stateful_set in stateful_sets:
         owners.setdefault(stateful_set.metadata.labels[Label.ENGINE], []).append(stateful_set.metadata)
     found = []
-    for pod in filter(_stays, pods):
+    for pod in pods:
+        if pod.metadata.deletion_timestamp is not None:
+            continue
         of_engine = owners.get(pod.metadata.labels[Label.ENGINE], [])
         is_owned = any(_controls(owner, pod.metadata) for owner in of_engine)
         if is_owned or not of_engine:
             found.append(_address(pod, is_owned=is_owned))
     return sorted(found, key=lambda address: address.pod)
-
-
-def _stays(pod: Any) -> bool:
-    """Whether the pod is not ending: its answer counts."""
-    return pod.metadata.deletion_timestamp is None
 
 
 def _controls(owner: Any, pod: Any) -> bool:

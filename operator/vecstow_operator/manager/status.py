@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vecstow_operator.manager.assessment import Assessment, Replica
+from vecstow_operator.manager.assessment import Assessment
 from vecstow_operator.observed import Known, Loss, Observed
 from vecstow_operator.vocabulary import Condition, EventReason, Reason
 
@@ -64,7 +64,7 @@ def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any],
         kept = {key: value for key, value in before.items() if key not in _OF_DATA}
         conditions = _with_pause(resource, before, now)
         return kept | _data(assessment.known) | {"observedAt": now, "conditions": conditions}
-    conditions = _timed(resource, list(_conditions(assessment)), before, now)
+    conditions = _timed(resource, _conditions(assessment), before, now)
     if assessment.reason in WITHOUT_ANSWER and assessment.degraded is None:
         conditions = _still_degraded(conditions, _by_type(before))
     status: Document = {
@@ -74,7 +74,7 @@ def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any],
         "conditions": conditions,
     }
     if assessment.replicas:  # the API server returns no list for an empty one
-        status["replicas"] = [_replica(replica) for replica in assessment.replicas]
+        status["replicas"] = list(assessment.replicas)
     return status | _data(assessment.known)
 
 
@@ -108,7 +108,7 @@ def transitions(wanted: Document, before: Mapping[str, Any]) -> Iterator[Transit
     if ready is not None and (was_ready is None or was_ready["reason"] != ready["reason"]):
         if ready["status"] == "True":
             yield Transition(EventReason.READY, ready["message"], is_warning=False)
-        elif is_ready(before) or _is_stalled(new):
+        elif is_ready(before) or _is_true(new, Condition.STALLED):
             yield not_ready(wanted)
     for condition, appears, ends in (
         (Condition.DEGRADED, EventReason.DEGRADED, EventReason.RECOVERED),
@@ -207,10 +207,7 @@ def _progress(assessment: Assessment, is_ready: bool) -> Iterator[_Fact]:
 
 
 def _timed(
-    resource: Observed,
-    conditions: Sequence[_Fact],
-    before: Mapping[str, Any],
-    now: str,
+    resource: Observed, conditions: Iterable[_Fact], before: Mapping[str, Any], now: str
 ) -> list[Document]:
     old = _by_type(before)
     return [
@@ -242,27 +239,12 @@ def _with_pause(resource: Observed, before: Mapping[str, Any], now: str) -> list
     return list((_by_type(before) | {Condition.PAUSED.value: paused}).values())
 
 
-def _replica(replica: Replica) -> Document:
-    document = {
-        "pod": replica.pod,
-        "podUid": replica.pod_uid,
-        "resourceUid": replica.resource_uid,
-        "generation": replica.generation,
-        "state": replica.state,
-    }
-    return {key: value for key, value in document.items() if value is not None}
-
-
 def _by_type(status: Mapping[str, Any]) -> dict[str, Document]:
     return {condition["type"]: condition for condition in status.get("conditions", ())}
 
 
 def _is_true(conditions: Mapping[str, Document], kind: Condition) -> bool:
     return conditions.get(kind, {}).get("status") == "True"
-
-
-def _is_stalled(conditions: Mapping[str, Document]) -> bool:
-    return _is_true(conditions, Condition.STALLED)
 
 
 def _but_figures(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from kubernetes.client import CoreV1Event
 
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import Away, Changed, Cluster, Silent
 from vecstow_operator.manager.resources import CachedResource, ResourceCache
 from vecstow_operator.observed import finalizers
@@ -35,12 +35,9 @@ log = structlog.stdlib.get_logger(__name__)
 class ResourceWriter:
     """Writes resources and events. Thread-safe. A write of a resource raises Away or Changed."""
 
-    def __init__(
-        self, cluster: Cluster, metrics: Metrics, heartbeat: Heartbeat, stopped: threading.Event
-    ) -> None:
+    def __init__(self, cluster: Cluster, metrics: Metrics, stopped: threading.Event) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._heartbeat = heartbeat
         self._stopped = stopped
         self._threads = ThreadPoolExecutor(WRITES_AT_ONCE, thread_name_prefix="patch")
         self.is_silent = False
@@ -62,7 +59,7 @@ class ResourceWriter:
         remaining = iter(subjects)
         while batch := list(islice(remaining, BATCH)):
             for result in self._threads.map(write, batch):
-                self._heartbeat.beat()
+                self._metrics.heartbeat.beat()
                 yield result
 
     def patch_metadata(self, cached: CachedResource, changed: Mapping[str, Any]) -> None:

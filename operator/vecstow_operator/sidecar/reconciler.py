@@ -11,7 +11,7 @@ import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.manifest import ManagedBy
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
 from vecstow_operator.observed import Observed, Report, observed
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
@@ -32,11 +32,10 @@ log = structlog.stdlib.get_logger(__name__)
 class ClaimList:
     """The resources of this engine, by the last complete list. Times are monotonic seconds."""
 
-    def __init__(self, cluster: Cluster, engine: str, metrics: Metrics, heartbeat: Heartbeat) -> None:
+    def __init__(self, cluster: Cluster, engine: str, metrics: Metrics) -> None:
         self._cluster = cluster
         self._engine = engine
         self._metrics = metrics
-        self._heartbeat = heartbeat
         self._by_uid: dict[str, tuple[str, Observed]] = {}
         """The resourceVersion of each resource, and the resource."""
         self._listed_at = float("-inf")
@@ -52,7 +51,10 @@ class ClaimList:
         try:
             listed = self._listed()
         except Away as away:
-            self._report_away(away)
+            self._metrics.errors.labels("api_server").inc()
+            if not self.is_away:
+                log.warning("resources are unknown", reason=str(away))
+            self.is_away = True
             return
         if self.is_away:
             log.info("resources are known again", count=len(listed))
@@ -67,7 +69,7 @@ class ClaimList:
         """Return a complete list, by uid. An unchanged version is not parsed again. Raises Away."""
         listed: dict[str, tuple[str, Observed]] = {}
         for document in self._cluster.resources(self._engine):
-            self._heartbeat.beat()
+            self._metrics.heartbeat.beat()
             uid, version = document["metadata"]["uid"], document["metadata"]["resourceVersion"]
             known = self._by_uid.get(uid)
             is_same = known is not None and known[0] == version
@@ -76,13 +78,6 @@ class ClaimList:
         if waits_for_drop and self._cluster.definition_ends():
             raise Away("the definition is being deleted: no resource says what to drop")
         return listed
-
-    def _report_away(self, away: Away) -> None:
-        """Count an API server that is away, and log it once."""
-        self._metrics.errors.labels("api_server").inc()
-        if not self.is_away:
-            log.warning("resources are unknown", reason=str(away))
-        self.is_away = True
 
 
 def _by_collection(resources: Iterable[Observed]) -> Claims:
@@ -111,13 +106,11 @@ class SidecarReconciler:
         volume: CollectionFolders,
         engine_client: EngineClient,
         metrics: Metrics,
-        heartbeat: Heartbeat,
     ) -> None:
-        self._claims = ClaimList(cluster, engine, metrics, heartbeat)
+        self._claims = ClaimList(cluster, engine, metrics)
         self._volume = volume
         self._engine_client = engine_client
         self._metrics = metrics
-        self._heartbeat = heartbeat
         self._unchanged: dict[str, tuple[Case, Decision]] = {}
         """Decisions without a change, by collection, which hold while the case stays the same."""
         self._failures: dict[str, str] = {}
@@ -166,7 +159,7 @@ class SidecarReconciler:
         return {name: self._decision(name, case) for name, case in cases.items()}
 
     def _decision(self, name: str, case: Case) -> Decision:
-        self._heartbeat.beat()
+        self._metrics.heartbeat.beat()
         known = self._unchanged.get(name)
         if known is not None and known[0] == case:
             return known[1]
@@ -188,7 +181,7 @@ class SidecarReconciler:
         for name, decision in decisions.items():
             self._metrics.queue_depth.set(remaining)
             if decision.changes:
-                self._heartbeat.beat()
+                self._metrics.heartbeat.beat()
                 outcomes.append(self._change(name, cases[name]))
                 remaining -= 1
             else:

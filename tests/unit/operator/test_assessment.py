@@ -17,7 +17,7 @@ from tests.unit.declared import (
     state_of,
 )
 from vecstow_operator.kube import NOT_UNDERSTOOD
-from vecstow_operator.manager.assessment import Replica, assess, is_released
+from vecstow_operator.manager.assessment import assess, is_released
 from vecstow_operator.manager.engines import CollectionState, EnginePod, EngineView, parse_state
 from vecstow_operator.observed import Known, Loss
 from vecstow_operator.vocabulary import Reason
@@ -351,8 +351,14 @@ def test_volume_is_the_one_of_the_first_pod():
 def test_each_pod_is_a_replica_in_its_own_words():
     assessment = assess(RESOURCE, engine_of(pod(SERVED), dataclasses.replace(SILENT, name="vecstow-1")))
     assert assessment.replicas == (
-        Replica("vecstow-0", "uid of vecstow-0", "r-1", 3, "ready"),
-        Replica("vecstow-1", "p-1", None, None, "unknown"),
+        {
+            "pod": "vecstow-0",
+            "podUid": "uid of vecstow-0",
+            "resourceUid": "r-1",
+            "generation": 3,
+            "state": "ready",
+        },
+        {"pod": "vecstow-1", "podUid": "p-1", "state": "unknown"},
     )
 
 

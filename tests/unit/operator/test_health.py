@@ -29,8 +29,8 @@ class Clock:
 def role():
     """One role's health, over HTTP."""
     clock, metrics = Clock(), Metrics()
-    heartbeat = Heartbeat(clock)
-    server = serve_health("127.0.0.1", 0, metrics, heartbeat)
+    metrics.heartbeat = heartbeat = Heartbeat(clock)
+    server = serve_health("127.0.0.1", 0, metrics)
     with urllib3.PoolManager(retries=False, timeout=10.0) as pool:
 
         def get(path):
@@ -78,7 +78,7 @@ def test_client_that_says_nothing_keeps_no_probe_waiting(role):
 @contextmanager
 def answering(host):
     """Its port."""
-    server = serve_health(host, 0, Metrics(), Heartbeat())
+    server = serve_health(host, 0, Metrics())
     yield server.server_port
     server.shutdown()
     server.server_close()

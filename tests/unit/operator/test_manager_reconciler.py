@@ -12,7 +12,7 @@ import structlog
 
 from tests.unit.declared import HAD, OTHER_UID, UID, claim, document, engine_of, pod, report, state_of
 from vecstow_operator.cli import MANAGER_TICK_SECONDS as TICK_SECONDS
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Changed, Silent
 from vecstow_operator.manager import reconciler, writer
 from vecstow_operator.manager.decision import PENDING_SECONDS
@@ -143,7 +143,7 @@ def clock(monkeypatch):
 def manager(clock):
     cluster, poller, stopped = Cluster(), Poller(), threading.Event()
     metrics = Metrics()
-    role = ManagerReconciler(cluster, poller, metrics, Heartbeat(), TICK_SECONDS, stopped)
+    role = ManagerReconciler(cluster, poller, metrics, TICK_SECONDS, stopped)
     yield SimpleNamespace(
         cluster=cluster, poller=poller, clock=clock, role=role, stopped=stopped, metrics=metrics,
         run_pass=lambda *, is_woken=True: role.run_pass(is_woken=is_woken),
@@ -350,7 +350,7 @@ def waiting(manager, count):
 def test_loop_beats_while_long_waits_are_told(manager, monkeypatch):
     waiting(manager, 50)
     beats = []
-    monkeypatch.setattr(manager.role._heartbeat, "clock", lambda: beats.append(1) or 0.0)
+    monkeypatch.setattr(manager.metrics.heartbeat, "clock", lambda: beats.append(1) or 0.0)
     manager.run_pass(is_woken=False)
     assert len(manager.cluster.events) == 50
     assert len(beats) >= 50
@@ -773,7 +773,7 @@ def test_manager_that_is_told_to_end_begins_no_further_change(manager):
 
 def test_loop_beats_after_each_change(manager, monkeypatch):
     beats = []
-    monkeypatch.setattr(manager.role._heartbeat, "clock", lambda: beats.append(1) or 0.0)
+    monkeypatch.setattr(manager.metrics.heartbeat, "clock", lambda: beats.append(1) or 0.0)
     manager.cluster.declare(*(document(f"a-{n}", f"r-{n}", **LEAVING) for n in range(100)))
     manager.run_pass()
     assert len(beats) >= 100
@@ -831,7 +831,7 @@ class Versioned(Cluster):
 def test_what_the_manager_wrote_itself_it_need_not_list(clock):
     cluster, poller = Versioned(), Poller()
     cluster.declare(document())
-    role = ManagerReconciler(cluster, poller, Metrics(), Heartbeat(), TICK_SECONDS)
+    role = ManagerReconciler(cluster, poller, Metrics(), TICK_SECONDS)
     manager = SimpleNamespace(cluster=cluster, poller=poller)
     serve(manager)
     role.run_pass(is_woken=True)
@@ -846,7 +846,7 @@ def test_equal_conditions_of_many_resources_are_kept_once(clock):
     """Thousands have the same ones, and five of six bytes of a status are theirs."""
     cluster, poller = Cluster(), Poller()
     cluster.declare(document("one", "r-1"), document("two", "r-2"))
-    role = ManagerReconciler(cluster, poller, Metrics(), Heartbeat(), TICK_SECONDS)
+    role = ManagerReconciler(cluster, poller, Metrics(), TICK_SECONDS)
     serve(SimpleNamespace(cluster=cluster, poller=poller))
     for _ in range(2):
         role.run_pass(is_woken=True)

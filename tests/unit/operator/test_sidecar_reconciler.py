@@ -24,7 +24,7 @@ from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 from vecstow_engine.storage.trash import move_to_deleted
 from vecstow_operator import observed
-from vecstow_operator.health import Heartbeat, Metrics
+from vecstow_operator.health import Metrics
 from vecstow_operator.kube import Away
 from vecstow_operator.sidecar import reconciler
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
@@ -79,7 +79,7 @@ class Pod:
         self.metrics = Metrics()
         self.beside = beside or Beside()
         self.sidecar = SidecarReconciler(
-            self.cluster, "vecstow", CollectionFolders(self.layout), self.beside, self.metrics, Heartbeat()
+            self.cluster, "vecstow", CollectionFolders(self.layout), self.beside, self.metrics
         )
 
     def declare(self, *documents):
