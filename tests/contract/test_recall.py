@@ -33,7 +33,7 @@ async def recall_of(folder, manifest, rows, questions):
     engine = Engine(Settings(data=folder, storage=StorageSettings(reserve_bytes=0)))
     await asyncio.to_thread(engine.start)
     try:
-        await asyncio.to_thread(engine.create, manifest)
+        await asyncio.to_thread(engine.catalog.create, manifest)
         for start in range(0, len(rows), 500):
             part = rows[start : start + 500]
             ids = [str(start + line) for line in range(len(part))]

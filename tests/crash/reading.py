@@ -17,7 +17,8 @@ from tests.crash.ledger import Content, Points
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.points import Point, SearchQuery
-from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage.store import Store
 
 SERVED = (State.READY, State.DEGRADED, State.READ_ONLY)
@@ -54,7 +55,7 @@ def killed(data: Path, **storage: Any) -> Iterator[RunningEngine]:
         try:
             yield engine
         finally:
-            engine.hold(HOLD_SECONDS)
+            engine.hold.begin(HOLD_SECONDS)
 
 
 def recovered(data: Path, searches: int = SEARCHED_MAX, **storage: Any) -> Recovery:
@@ -65,7 +66,7 @@ def recovered(data: Path, searches: int = SEARCHED_MAX, **storage: Any) -> Recov
 
 def read(engine: RunningEngine, searches: int = SEARCHED_MAX) -> Recovery:
     """Everything that a running engine serves; so many points of each collection are searched."""
-    found = Recovery(deleted=engine.deleted(), broken=sorted(engine.registry.broken()))
+    found = Recovery(deleted=engine.catalog.deleted(), broken=sorted(engine.registry.broken()))
     for collection in engine.registry.collections():
         found.states[collection.name] = collection.state.value
         if collection.state in SERVED:

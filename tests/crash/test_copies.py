@@ -18,7 +18,8 @@ from tests.engine_process import EngineProcess
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.points import SearchQuery
-from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.lifecycle import State
 
 SEED = 20_250_808
 COPIES = 30

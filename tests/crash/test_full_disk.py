@@ -102,7 +102,7 @@ async def test_engine_that_was_killed_on_a_full_disk_starts_there_again(disk):
         engine.checkpoint()
         fill_up(disk, 50_000)
         acknowledged = {"p1": 1} | await put_until_full(engine, 2)
-        engine.hold(60)  # so that its end writes nothing, as that of a killed one
+        engine.hold.begin(60)  # so that its end writes nothing, as that of a killed one
     with RunningEngine(disk / "data", reserve_bytes=MIB) as again:
         await assert_served(again, acknowledged)
 
@@ -136,7 +136,7 @@ async def test_drop_and_purge_make_room_on_a_full_disk(disk):
         with pytest.raises(DiskFull):
             await engine.put(**{f"b{number}": number for number in range(1, 3000)})
         engine.drop("large")
-        assert engine.cleanup(0) == ["large"]
+        assert engine.catalog.cleanup(0) == ["large"]
         wait_until(lambda: not engine.volume.full)
         await engine.put(b=2)
         assert await engine.values("notes", "a", "b") == [1, 2]

@@ -46,13 +46,15 @@ class FakeEngine:
         self.dropped: dict[str, FakeCollection] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.attempts = Attempts()
-        self.ready = True
+        self.discovered = True
         self.all_ready = True
         self.live = True
         self.leaving = False
         self.fails: Exception | None = None
         self.registry = SimpleNamespace(collections=lambda: list(self.collections.values()))
         self.volume = SimpleNamespace(room=lambda: Room(total_bytes=100, available_bytes=40), full=False)
+        self.catalog = self
+        self.hold = SimpleNamespace(begin=self._begin_hold, end=lambda: self.calls.append(("release_hold",)))
         self.starts = 0
         self.stops = 0
 
@@ -146,15 +148,12 @@ class FakeEngine:
         self.collection(name)
         return {"outcome": "planned" if dry_run else "repaired"}
 
-    def import_orphan(self, **values: Any) -> None:
-        self.calls.append(("import", values))
+    def import_orphan(self, orphaned_path: str, wanted: Manifest) -> None:
+        self.calls.append(("import", orphaned_path, wanted))
 
-    def hold(self, seconds: float) -> str:
+    def _begin_hold(self, seconds: float) -> str:
         self.calls.append(("hold", seconds))
         return "2026-01-01T00:01:00Z"
-
-    def release_hold(self) -> None:
-        self.calls.append(("release_hold",))
 
     def server_stats(self) -> dict[str, object]:
         return {

@@ -19,7 +19,7 @@ from vecstow_engine.index.places import LabelTable, Tail
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import make_labels
-from vecstow_engine.service.memory_plan import resident_bytes
+from vecstow_engine.service.memory_plan import anonymous_bytes
 from vecstow_engine.storage.layers import Entry, Overlay
 from vecstow_engine.storage.rows import SlotTable
 
@@ -92,12 +92,12 @@ def main(kind: str, rows: int, dimension: int) -> None:
     for first in range(0, 4 * BATCH, BATCH):
         warm(first)
     gc.collect()
-    before = resident_bytes()
+    before = anonymous_bytes()
     add, own = make(dimension)
     for first in range(0, rows, BATCH):
         add(first)
     gc.collect()
-    print(own(), resident_bytes() - before)
+    print(own(), anonymous_bytes() - before)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class RunningEngine(Engine):
         manifest = Manifest(
             **({"name": name, "dimension": 4, "distance_metric": MANIFEST.distance_metric} | fields)
         )
-        self.create(manifest)
+        self.catalog.create(manifest)
         return manifest
 
     async def put(self, collection: str = "notes", /, **values: float) -> list[str]:
@@ -81,6 +81,10 @@ class RunningEngine(Engine):
         with collection.upkeep:
             return self._upkeep.checkpoint(collection)
 
+    def import_orphan(self, *, orphaned_path: str, collection_name: str, **shape: Any) -> None:
+        """Make a collection from the files at a path."""
+        self.catalog.import_orphan(orphaned_path, Manifest(name=collection_name, **shape))
+
     def indexed(self, name: str = "notes") -> Collection:
         """The collection, when no row waits for its graph."""
         collection = self.collection(name)
@@ -91,7 +95,7 @@ class RunningEngine(Engine):
 
     def newest_deleted(self) -> str:
         """The path of the collection that was dropped last, as a restore takes it; of none without one."""
-        return next((str(deleted["path"]) for deleted in self.deleted()), ".deleted/none")
+        return next((str(deleted["path"]) for deleted in self.catalog.deleted()), ".deleted/none")
 
     def copied(self, name: str = "copy", **storage: Any) -> RunningEngine:
         """An engine for a copy of the volume as it lies there, as after a SIGKILL."""

@@ -46,7 +46,7 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
     )
     context.authorise(manifest.name)
     made = await context.workers.waiting(
-        manifest.name, context.engine.create, manifest, exist_ok=if_exists == "ok"
+        manifest.name, context.engine.catalog.create, manifest, exist_ok=if_exists == "ok"
     )
     message = "created" if made else "exists already, with the same shape"
     return context.reply({"name": body.name, "message": message})
@@ -62,7 +62,7 @@ async def names(context: InContext) -> Response:
 @router.get("/deleted", response_model=Envelope[list[Deleted]], summary="List what can be restored")
 async def deleted(context: InContext) -> Response:
     """Dropped collections whose retention has not ended, of those that the key is for."""
-    found = await context.workers.quick(context.engine.deleted)
+    found = await context.workers.quick(context.engine.catalog.deleted)
     return context.reply([entry for entry in found if context.reaches(str(entry["name"]))])
 
 
@@ -71,7 +71,9 @@ async def restore(context: InContext, body: RestoreBody) -> Response:
     """Everything that was acknowledged before the drop comes back; backups can be restored too."""
     if body.new_name is not None:
         check_collection_name(body.new_name, "new_name")
-    name = await context.workers.long(body.new_name, context.engine.restore, body.backup_path, body.new_name)
+    name = await context.workers.long(
+        body.new_name, context.engine.catalog.restore, body.backup_path, body.new_name
+    )
     return context.reply({"name": name, "message": _with_remarks(context, name, "restored")})
 
 
@@ -79,21 +81,20 @@ async def restore(context: InContext, body: RestoreBody) -> Response:
 async def cleanup(context: InContext, body: Annotated[CleanupBody | None, Body()] = None) -> Response:
     """Those dropped longer ago than `retention_hours`; the answer lists them."""
     hours = (body or CleanupBody()).retention_hours
-    return context.reply(await context.workers.long(None, context.engine.cleanup, hours))
+    return context.reply(await context.workers.long(None, context.engine.catalog.cleanup, hours))
 
 
 @router.post("/import", response_model=Envelope[Named], summary="Import a folder that d-vecDB wrote")
 async def import_orphan(context: InContext, body: ImportBody) -> Response:
     """The path must lie under the data directory, or under a folder that the server allows imports from."""
-    await context.workers.long(
-        body.collection_name,
-        context.engine.import_orphan,
-        orphaned_path=body.orphaned_path,
-        collection_name=check_collection_name(body.collection_name, "collection_name"),
+    wanted = Manifest(
+        name=check_collection_name(body.collection_name, "collection_name"),
         dimension=body.dimension,
         distance_metric=parse_metric(body.distance_metric),
         vector_type=parse_vector_type(body.vector_type),
     )
+    call = context.engine.catalog.import_orphan
+    await context.workers.long(body.collection_name, call, body.orphaned_path, wanted)
     name = body.collection_name
     return context.reply({"name": name, "message": _with_remarks(context, name, "imported")})
 

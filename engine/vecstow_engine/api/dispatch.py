@@ -40,7 +40,7 @@ from vecstow_engine.api.point_routes import POINT_ROUTES, find_point_route
 from vecstow_engine.api.request import BodyLimit, Disconnected, Receive, Request, Send
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
-from vecstow_engine.service.fair_pool import TENANT
+from vecstow_engine.service.searcher import TENANT
 
 if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile
@@ -194,7 +194,7 @@ class Dispatcher:
             return
         if self._in_flight > (limit := self._settings.requests_in_flight_max):
             raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
-        if not self._engine.ready:
+        if not self._engine.discovered:
             raise discovering()
         owners = _owners(request)
         self._shares.take(owners)
@@ -218,7 +218,7 @@ class Dispatcher:
         limit = self._settings.state_requests_max
         if self._state_requests >= limit:
             raise Busy(f"{limit} requests for the state are in flight, the limit", details={"limit": limit})
-        if not self._engine.ready:
+        if not self._engine.discovered:
             raise discovering()
         self._state_requests += 1
         try:

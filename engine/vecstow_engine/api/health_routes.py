@@ -27,7 +27,7 @@ def discovering() -> Recovering:
 
 def _check_ready(engine: Engine) -> None:
     """200 once the volume is discovered; a collection in replay does not hide the others."""
-    if not engine.ready:
+    if not engine.discovered:
         raise discovering()
 
 

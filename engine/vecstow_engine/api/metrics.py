@@ -171,8 +171,8 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, from one pass over the collections' states."""
-        yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.ready)
-        if not self._engine.ready:
+        yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.discovered)
+        if not self._engine.discovered:
             return
         state: Any = self._engine.state_document()
         rows = state["collections"]

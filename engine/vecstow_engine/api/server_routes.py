@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from vecstow_engine.api.answers import Media, encode
 from vecstow_engine.api.context import DecodedRoute, InContext
 from vecstow_engine.api.schemas import Envelope, Hold, HoldBody, ServerStats
-from vecstow_engine.service.change_guard import UNKNOWN_NAMES
+from vecstow_engine.service.hold import UNKNOWN_NAMES
 
 router = APIRouter(route_class=DecodedRoute)
 
@@ -60,14 +60,14 @@ async def refresh(context: InContext, findings: Annotated[dict[str, Any] | None,
 )
 async def hold(context: InContext, body: Annotated[HoldBody | None, Body()] = None) -> Response:
     """Writes go on; only the log changes until the hold ends or is released."""
-    until = await context.workers.long(None, context.engine.hold, (body or HoldBody()).seconds)
+    until = await context.workers.long(None, context.engine.hold.begin, (body or HoldBody()).seconds)
     return context.reply({"until": until, "message": "holding"})
 
 
 @router.delete("/hold", response_model=Envelope[Hold], tags=["server"], summary="Release the hold")
 async def release_hold(context: InContext) -> Response:
     """No error when there is none."""
-    await context.workers.quick(context.engine.release_hold)
+    await context.workers.quick(context.engine.hold.end)
     return context.reply({"until": None, "message": "released"})
 
 

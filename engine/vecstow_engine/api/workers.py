@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
-from vecstow_engine.service.fair_pool import FairPool
+from vecstow_engine.service.searcher import FairPool
 
 WAITING_MAX: Final = 64
 """The most calls that wait for a thread, in each of the slow pools."""

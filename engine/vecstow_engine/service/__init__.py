@@ -4,38 +4,33 @@ Charter: a service module joins `storage` and `index`, and owns the threads. The
 depend on the number of collections. A module may import `query`, `doctor`, `importers`, `storage`, `index`
 and `model`; never `api` or `cli`. Nothing here uses HTTP. Errors come from `model.errors`.
 
-    engine            the facade that api and cli call
+    engine            the facade that api and cli call, with its start and stop
     settings          every setting with its unit, default and reason
     registry          the collections and their names
     catalog           creation, drop, purge, restore and import of collections
     manifest_watcher  manifests and folders that another program changed
     collection        one collection: manifest, state, store, index
     lifecycle         the states of a collection and their transitions
-    opener            opens the volume and its collections
-    loader            opens one collection: recovery, then its index
-    lost_files        collections whose files vanish while they are served
+    loader            opens the volume and its collections: recovery, then the index
     repairer          the repair of one collection while the others serve
     committer         group commit: writers share a log append and a sync
-    searcher          searches that wait are answered together
-    fair_pool         threads that collections and API keys share
-    indexer           the thread that moves rows into graphs
+    searcher          searches that wait are answered together, in threads that collections and keys share
+    indexer           the thread that moves rows into graphs, and the start of rebuilds
     upkeep            the thread of checkpoints, snapshots, rebuilds, rescans and purges
     snapshotter       index.bin, written by a forked child
-    rebuilds          rebuilds of graphs, when there is memory for a second graph
     attempts          failed work for a collection: log, count, pause, retry
-    hold, hold_gate   the hold: only logs change while it lasts
-    change_guard      changes of names: one at a time, none after a failed sync
-    memory_plan       the memory limit and its parts; `cgroup` reads the limit of the kernel
+    hold              the hold: only logs change while it lasts; the guards that other changes pass
+    memory_plan       the memory limit and its parts
     memory_accounts   what the collections take of the memory limit
     request_memory    what requests take of the memory limit
-    recall, stats     self-recall of a collection; figures of collections and of the server
+    stats             figures of collections and of the server, self-recall
 
 Example, without HTTP:
 
     engine = Engine(Settings(data=Path("data")))
     engine.start()  # returns before every collection is opened
     manifest = Manifest(name="notes", dimension=2, distance_metric=DistanceMetric.COSINE)
-    engine.create(manifest, exist_ok=True)
+    engine.catalog.create(manifest, exist_ok=True)
     batch = PointBatch.build(manifest, ["a"], np.array([[1, 0]], np.float32), None)
     await engine.upsert("notes", batch)  # durable and visible when it returns
     query = SearchQuery.build(manifest, np.array([1, 0], np.float32), limit=1)

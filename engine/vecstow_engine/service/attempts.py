@@ -114,9 +114,13 @@ class Attempts:
         is_news = before is None or before.reason != trouble.reason
         is_foreseen = isinstance(error, VecstowError | OSError)
         log.error(
-            "work for a collection failed", work=work.value, collection=holder.name, reason=trouble.reason,
-            again_in_seconds=seconds, exc_info=error if is_news and not is_foreseen else None,
-        )  # fmt: skip
+            "work for a collection failed",
+            work=work.value,
+            collection=holder.name,
+            reason=trouble.reason,
+            again_in_seconds=seconds,
+            exc_info=error if is_news and not is_foreseen else None,
+        )
         return trouble
 
     def succeed(self, work: Work, holder: Holder) -> None:

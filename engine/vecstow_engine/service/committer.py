@@ -84,7 +84,7 @@ class Committer:
         self._queues: dict[Collection, _Queue] = {}
         self._waiting_bytes = 0
         self._accepts = True
-        self._ready: queue.SimpleQueue[Collection | None] = queue.SimpleQueue()
+        self._to_commit: queue.SimpleQueue[Collection | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"commit-{number}", daemon=True)
             for number in range(THREADS)
@@ -102,7 +102,7 @@ class Committer:
         with self._lock:
             self._accepts = False
         for _ in self._threads:
-            self._ready.put(None)
+            self._to_commit.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -113,11 +113,9 @@ class Committer:
         DiskFull on a full volume, and the errors of `Collection.writable` and `Collection.commit`.
         """
         if self._volume.full and not isinstance(effect, Delete):
-            raise DiskFull(
-                "the volume is full: only deletes are taken until there is room",
-                collection=collection.name, operation="write",
-                hint="drop collections or enlarge the volume; writes resume by themselves",
-            )  # fmt: skip
+            message = "the volume is full: only deletes are taken until there is room"
+            hint = "drop collections or enlarge the volume; writes resume by themselves"
+            raise DiskFull(message, collection=collection.name, operation="write", hint=hint)
         size, rows = _size(effect), 0 if isinstance(effect, Delete) else len(effect.rows)
         changes = size + rows * row_bytes(collection.manifest.dimension)
         self._accounts.refuse_batch(collection, changes)
@@ -133,10 +131,10 @@ class Committer:
         while (lack := self._lack(collection, write)) is not None:
             collection.writable()
             if time.monotonic() > deadline:
-                raise Busy(
-                    f"not logged after {self._settings.limits.write_wait_seconds:g} s of waiting: {lack}",
-                    collection=collection.name, operation="write", retry_after_seconds=5,
-                )  # fmt: skip
+                message = (
+                    f"not logged after {self._settings.limits.write_wait_seconds:g} s of waiting: {lack}"
+                )
+                raise Busy(message, collection=collection.name, operation="write", retry_after_seconds=5)
             await asyncio.sleep(POLL_SECONDS)
 
     def _lack(self, collection: Collection, write: _Write) -> str | None:
@@ -174,15 +172,15 @@ class Committer:
             collection.queued(write.changes, write.rows)
             if not waiting.scheduled:
                 waiting.scheduled = True
-                self._ready.put(collection)
+                self._to_commit.put(collection)
 
     def _run(self) -> None:
         while True:
-            collection = self._ready.get()
+            collection = self._to_commit.get()
             if collection is None:
                 if self._all_done():
                     return
-                self._ready.put(None)  # other threads still commit; this thread checks again
+                self._to_commit.put(None)  # other threads still commit; this thread checks again
                 time.sleep(POLL_SECONDS)
                 continue
             group = self._take_group(collection)
@@ -261,7 +259,7 @@ class Committer:
             waiting.waiting_bytes -= size
             self._waiting_bytes -= size
             if waiting.waiting:
-                self._ready.put(collection)
+                self._to_commit.put(collection)
             else:
                 del self._queues[collection]
 

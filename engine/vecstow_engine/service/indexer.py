@@ -1,7 +1,8 @@
-"""The thread that moves rows from tails and backlogs into graphs, slice by slice.
+"""The thread that moves rows from tails and backlogs into graphs, slice by slice, and the start of rebuilds.
 
 The collection whose slices have taken the least time comes next. Rows of many dimensions or a large
-ef_construction therefore cost their own collection its turns, and no other one.
+ef_construction therefore cost their own collection its turns, and no other one. A rebuild takes the memory of
+a second graph, and waits until there is room.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from itertools import count
 from typing import Final
 from weakref import WeakKeyDictionary
 
+import structlog
+
 from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.memory_accounts import Accounts
@@ -28,6 +32,8 @@ GATHER_SECONDS: Final = 0.02
 
 Searches find the rows meanwhile, by exact comparison.
 """
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class IndexingQueue:
@@ -82,7 +88,7 @@ class IndexingQueue:
 
 
 class Indexer:
-    """The owner of the thread that moves rows; `notify` wakes it."""
+    """The owner of the thread that moves rows; `notify` wakes it. Methods may be called from any thread."""
 
     def __init__(self, threads: int, attempts: Attempts, accounts: Accounts) -> None:
         self._threads = threads
@@ -96,6 +102,9 @@ class Indexer:
         self._notified_at_work = False
         self._passed_over: Collection | None = None
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     @property
@@ -127,6 +136,47 @@ class Indexer:
         """Queue a collection whose pause after an error is over, since no write may come that does so."""
         if Work.INDEXING in collection.troubles and self._attempts.may_begin(Work.INDEXING, collection):
             self.notify(collection)
+
+    def rebuild_fits(self, collection: Collection) -> bool:
+        """Whether there is memory for a second graph; without it, record the rebuild as postponed."""
+        index = collection.index
+        assert index is not None
+        size = 0 if index.rebuilding else index.rebuild_bytes
+        if self._accounts.fits(size):
+            return True
+        plan = self._accounts.plan
+        room = max(0, plan.data_bytes - self._accounts.data_bytes)
+        is_news = collection.postponed_rebuild is None
+        collection.postponed_rebuild = reason = (
+            f"its graph is not rebuilt: a second one needs {size} bytes, and {room} are left of the limit "
+            f"{plan.limit_bytes} (--memory-limit)"
+        )
+        if is_news:
+            command = f"vecstow compact {collection.name}"
+            log.warning("rebuild is postponed", collection=collection.name, reason=reason, next=command)
+        return False
+
+    def rebuild(self, collection: Collection, config: IndexConfig) -> bool:
+        """Build a second graph with these settings while the first one serves; return False without room."""
+        fits = self.rebuild_fits(collection)
+        if fits:
+            assert collection.index is not None
+            collection.index.start_rebuild(config)
+            self._account_for_rebuild(collection)
+        return fits
+
+    def rebuild_in_place(self, collection: Collection, config: IndexConfig) -> None:
+        """Begin a rebuild; if two graphs do not fit, drop the first: searches are exact meanwhile."""
+        if not self.rebuild(collection, config):
+            assert collection.index is not None
+            collection.index.start_over(config)
+            log.info("graph is rebuilt in the place of the old one", collection=collection.name)
+            self._account_for_rebuild(collection)
+
+    def _account_for_rebuild(self, collection: Collection) -> None:
+        collection.postponed_rebuild = None
+        self._accounts.update(collection)
+        self.notify(collection)
 
     def stop(self) -> None:
         """Stop the thread after the current slice."""

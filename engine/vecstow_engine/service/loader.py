@@ -1,11 +1,16 @@
-"""The opening of one collection: recovery, then its index from index.bin, the log and the rows."""
+"""The opening of the volume, and of its collections: recovery, then the index from index.bin, log and rows.
+
+At the start the loader has threads of its own. An opening whose error passes is repeated later.
+"""
 
 from __future__ import annotations
 
 import errno
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -21,21 +26,27 @@ from vecstow_engine.model.errors import (
     NewerFormat,
     StorageError,
     VecstowError,
+    VolumeHeld,
     is_no_room,
 )
 from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection, quarantined
+from vecstow_engine.service.hold import Gate
+from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.memory_accounts import Accounts
-from vecstow_engine.service.rebuilds import Rebuilds
-from vecstow_engine.service.settings import IndexSettings
+from vecstow_engine.service.registry import Registry
+from vecstow_engine.service.settings import Settings, StorageSettings
 from vecstow_engine.storage.files import SyncFailed
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.layout import INDEX, Layout
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
+from vecstow_engine.storage.volume import Volume
 
+THREADS: Final = 2
+LOCK_PAUSE_SECONDS: Final = 0.1
 PROGRESS_SECONDS: Final = 5.0
 """Interval at which long work logs its progress."""
 
@@ -46,38 +57,108 @@ _PASSING: Final = frozenset(
 log = structlog.stdlib.get_logger(__name__)
 
 
+def open_volume(layout: Layout, settings: StorageSettings, is_leaving: Callable[[], bool]) -> Volume | None:
+    """Open the volume as soon as its lock is free; return None when this process is to end before.
+
+    Raises VolumeRefused, and its subclass VolumeHeld when another process keeps the lock for
+    `settings.lock_wait_seconds`.
+    """
+    until = time.monotonic() + settings.lock_wait_seconds
+    is_logged = False
+    while True:
+        try:
+            return Volume(layout, settings.reserve_bytes, allow_network=settings.allow_network_file_system)
+        except VolumeHeld as held:
+            if is_leaving():
+                return None
+            if time.monotonic() >= until:
+                raise
+            if not is_logged:
+                log.warning("waiting for the volume", reason=held.message)
+            is_logged = True
+        time.sleep(LOCK_PAUSE_SECONDS)
+
+
+@dataclass(eq=False)
 class Loader:
-    """The opener of single collections: one instance for the engine, any number of threads."""
+    """The opener of collections. `load` may be called from any thread."""
 
-    def __init__(
-        self, layout: Layout, handles: HandleCache, settings: IndexSettings, make_room: Callable[[], bool],
-        attempts: Attempts, is_leaving: Callable[[], bool], replay_bytes_max: int,
-        accounts: Accounts, rebuilds: Rebuilds,
-    ) -> None:  # fmt: skip
-        self._layout = layout
-        self._make_room = make_room
-        self._is_leaving = is_leaving
-        self._handles = handles
-        self._settings = settings
-        self._attempts = attempts
-        self._replay_bytes_max = replay_bytes_max
-        """Bytes of memory that the changes of one recovery may take."""
-        self._accounts = accounts
-        self._rebuilds = rebuilds
-        self._graph_load = threading.Lock()
+    _layout: Layout
+    _settings: Settings
+    _registry: Registry
+    _gate: Gate
+    _handles: HandleCache
+    _attempts: Attempts
+    _accounts: Accounts
+    _indexer: Indexer
+    _make_room: Callable[[], bool]
+    _graph_load: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _waiting: int = field(default=0, init=False)
+    """Collections that wait to be opened at the start; `_lock` guards it."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def load(self, collection: Collection, is_rival: Callable[[], bool], *, with_graph: bool = True) -> None:
+    def begin(self, collections: Sequence[Collection]) -> None:
+        """Open these collections in the background; the threads end after the last collection."""
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
+        self._waiting = len(collections)
+        if not collections:
+            self._registry.log_counts()
+        for collection in collections:
+            self._pool.submit(self._load_at_start, collection)
+
+    def stop(self) -> None:
+        """Finish the openings under way, and begin no other."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def open_postponed(self, now: float | None = None) -> None:
+        """Open the collections whose retry is due at `now` (time.monotonic)."""
+        now = time.monotonic() if now is None else now
+        for collection in self._registry.collections():
+            if collection.retry_at is not None and now > collection.retry_at:
+                self.open_again(collection)
+
+    def open_again(self, collection: Collection) -> None:
+        """Open a collection, unless its upkeep lock is taken, it is dropped, or there is a hold."""
+        if not collection.upkeep.acquire(blocking=False):
+            return
+        try:
+            with self._gate.passing() as free:
+                if free and not collection.dropping:
+                    collection.move_to(lifecycle.Opening())  # a drop or a hold must wait again
+                    self.load(collection)
+        finally:
+            collection.upkeep.release()
+
+    def _load_at_start(self, collection: Collection) -> None:
+        self._load(collection, with_graph=True)
+        with self._lock:
+            self._waiting -= 1
+            if self._waiting:
+                return
+        self._registry.log_counts()
+        for opened in self._registry.collections():
+            self._indexer.notify(opened)
+        self._pool.shutdown(wait=False)
+
+    def load(self, collection: Collection, is_rival: Callable[[], bool] | None = None) -> None:
         """Open `collection`, and move it to Serving or to the state that holds the error. Raises nothing.
 
-        `is_rival`: whether another folder claims the same uid. `with_graph`: load index.bin. Only a start
-        loads it, because the interpreter is blocked meanwhile.
+        `is_rival`: whether another folder claims the same uid; by default the registry says so. Only a start
+        loads index.bin, because the interpreter is blocked meanwhile.
         """
+        self._load(collection, is_rival, with_graph=False)
+        self._indexer.notify(collection)
+
+    def _load(
+        self, collection: Collection, is_rival: Callable[[], bool] | None = None, *, with_graph: bool
+    ) -> None:
         name = collection.name
         try:
-            opened = self._open_with_room(collection, is_rival=is_rival(), with_graph=with_graph)
+            rival = is_rival() if is_rival is not None else self._registry.is_rival(collection)
+            opened = self._open_with_room(collection, is_rival=rival, with_graph=with_graph)
         except Foreign as error:
             log.warning("collection is foreign", collection=name, reason=error.message, next=error.hint)
-            collection.move_to(lifecycle.Foreign(error))
+            collection.move_to(lifecycle.ForeignData(error))
         except (VecstowError, OSError) as error:
             self._forget_half_opened(collection)
             if _passes(error):
@@ -97,19 +178,21 @@ class Loader:
             self._attempts.succeed(Work.OPENING, collection)
             for warning in collection.warnings:
                 log.warning("collection loaded with a remark", collection=name, remark=warning)
-            log.info(
-                "collection loaded", collection=name, dimension=opened.manifest.dimension,
-                metric=opened.manifest.distance_metric.value,
-                vectors=collection.count, replayed=opened.replayed,
-            )  # fmt: skip
+            shape = {"dimension": opened.manifest.dimension, "metric": opened.manifest.distance_metric.value}
+            counts = {"vectors": collection.count, "replayed": opened.replayed}
+            log.info("collection loaded", collection=name, **shape, **counts)
 
     def new_index(self, collection: Collection) -> VectorIndex:
         """Return an empty index for a collection; the index fetches rows from the collection's store."""
-        manifest = collection.manifest
+        manifest, settings = collection.manifest, self._settings.index
         return VectorIndex(
-            manifest.distance_metric, manifest.dimension, manifest.index_config, collection.fetch,
-            threads=self._settings.index_threads, slice_seconds=self._settings.slice_seconds,
-        )  # fmt: skip
+            manifest.distance_metric,
+            manifest.dimension,
+            manifest.index_config,
+            collection.fetch,
+            threads=settings.index_threads,
+            slice_seconds=settings.slice_seconds,
+        )
 
     def _open_with_room(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
         """Open; on a full disk give up the reserve and open again, since recovery itself needs room."""
@@ -122,9 +205,13 @@ class Loader:
 
     def _open(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
         opened = open_store(
-            self._layout, collection.manifest, self._handles,
-            is_rival=is_rival, replay_bytes_max=self._replay_bytes_max, progress=self._progress(collection),
-        )  # fmt: skip
+            self._layout,
+            collection.manifest,
+            self._handles,
+            is_rival=is_rival,
+            replay_bytes_max=self._settings.storage.overlay_bytes_max,
+            progress=self._progress(collection),
+        )
         collection.manifest = opened.manifest
         if opened.store is None:
             collection.opened(None, None, opened.warnings)
@@ -133,8 +220,8 @@ class Loader:
         collection.index = self.new_index(collection)
         if self._accounts.admit(collection, opened.store.count):
             for change in opened.changes:
-                collection.announce(change.rows, change.added)
-                collection.forget(change)
+                collection.index_rows(change.rows, change.added)
+                collection.unindex(change)
         else:
             with_graph = False
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
@@ -164,38 +251,35 @@ class Loader:
         with self._graph_load:
             self._refuse_if_leaving()
             try:
+                config, path = manifest.index_config, str(folder / INDEX)
                 graph = HnswGraph.load(
-                    str(folder / INDEX),
-                    manifest.distance_metric,
-                    manifest.dimension,
-                    manifest.index_config,
-                    store.count,
+                    path, manifest.distance_metric, manifest.dimension, config, store.count
                 )
             except Exception as error:  # noqa: BLE001  # index.bin is a cache: any error means a rebuild.
                 return str(error) or repr(error)
         index.adopt(graph)
         collection.snapshot_sequence, collection.snapshot_rows = entry.sequence, graph.row_count
         if graph.is_outdated or not graph.hnsw.built_with(manifest.index_config):
-            self._rebuilds.begin(collection, manifest.index_config)
+            self._indexer.rebuild(collection, manifest.index_config)
             collection.forget_snapshot()
         return ""
 
     def _progress(self, collection: Collection) -> Callable[[int, int], None]:
-        told_at = time.monotonic()
+        logged_at = time.monotonic()
 
         def report(done: int, total: int) -> None:
-            nonlocal told_at
+            nonlocal logged_at
             self._refuse_if_leaving()
             collection.progress = {"task": "replay", "done": done, "total": total}
-            if time.monotonic() - told_at > PROGRESS_SECONDS:
-                told_at = time.monotonic()
+            if time.monotonic() - logged_at > PROGRESS_SECONDS:
+                logged_at = time.monotonic()
                 log.info("replaying the log", collection=collection.name, done=done, total=total)
 
         return report
 
     def _refuse_if_leaving(self) -> None:
         """Raise Busy when the engine stops: the next engine opens the same files."""
-        if self._is_leaving():
+        if self._gate.is_ending:
             raise Busy("the engine is shutting down")
 
     def _forget_half_opened(self, collection: Collection) -> None:
@@ -214,7 +298,7 @@ class Loader:
         log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
         is_found = isinstance(error, (DamagedFile, NewerFormat))  # any other error may be a failed sync
         error = quarantined(collection.name, message, details)
-        collection.move_to(lifecycle.Quarantined(error, reopens=is_found, retry_at=retry_at))
+        collection.move_to(lifecycle.InQuarantine(error, reopens=is_found, retry_at=retry_at))
 
 
 def _passes(error: VecstowError | OSError) -> bool:

@@ -1,23 +1,28 @@
-"""Changes of manifests and folders by another program: a sidecar, the command line, an editor, `rm`."""
+"""Changes of manifests and folders by another program: a sidecar, the command line, an editor, `rm`.
+
+A collection whose files vanish while it is served is closed. A stand-in takes its place until they return.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import structlog
 
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Folder, Work
 from vecstow_engine.service.catalog import Catalog
-from vecstow_engine.service.collection import Collection, State
-from vecstow_engine.service.hold_gate import Gate
-from vecstow_engine.service.lost_files import close_without_folder, refuse_if_gone, stand_in
-from vecstow_engine.service.rebuilds import Rebuilds
+from vecstow_engine.service.collection import Collection, files_gone
+from vecstow_engine.service.hold import Gate
+from vecstow_engine.service.indexer import Indexer
+from vecstow_engine.service.lifecycle import InQuarantine, State
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.handles import missing_folder
 from vecstow_engine.storage.layout import Layout
@@ -27,46 +32,48 @@ from vecstow_engine.storage.trash import move_to_deleted
 log = structlog.stdlib.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class ManifestWatcher:
     """The follower of manifests: brings the engine to their content. A later scan repeats blocked changes.
 
     The watcher waits for no lock: a thread that works on files or changes names may take an hour.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        registry: Registry,
-        catalog: Catalog,
-        gate: Gate,
-        attempts: Attempts,
-        rebuilds: Rebuilds,
-    ) -> None:
-        self._layout = layout
-        self._registry = registry
-        self._catalog = catalog
-        self._gate = gate
-        self._attempts = attempts
-        self._rebuilds = rebuilds
-        self._folders_in_trouble: dict[str, Folder] = {}
-        self._unfollowed: set[str] = set()
-        """Names of the manifests that wait for the next attempt."""
+    _layout: Layout
+    _registry: Registry
+    _catalog: Catalog
+    _gate: Gate
+    _attempts: Attempts
+    _indexer: Indexer
+    _rescan_seconds: float
+    _rescanned_at: float = field(default_factory=time.monotonic, init=False)
+    _folders_in_trouble: dict[str, Folder] = field(default_factory=dict, init=False)
+    _unfollowed: set[str] = field(default_factory=set, init=False)
+    """Names of the manifests that wait for the next attempt."""
 
-    def rescan(self) -> bool:
+    def rescan_when_due(self) -> None:
+        """Rescan when the last scan is old or could not be made, or when a collection lost its files."""
+        is_due = time.monotonic() - self._rescanned_at > self._rescan_seconds
+        if is_due or any(collection.is_lost for collection in self._registry.collections()):
+            self.rescan()
+
+    def rescan(self) -> None:
         """Follow manifests that changed since they were read; then search for collections that lost files.
 
-        The order matters: only a change after the loss is a reason to open such a collection again. Returns
-        False, and does nothing, while another thread scans or changes names.
+        The order matters: only a change after the loss is a reason to open such a collection again. While
+        another thread scans or changes names, do nothing: the upkeep thread rescans as soon as it can.
         """
+        self._rescanned_at = time.monotonic()
         with self._registry.changing_now() as free:
             if free:
                 self._look()
-        return free
+            else:
+                self._rescanned_at = -math.inf
 
     def _look(self) -> None:
         for collection in self._registry.collections():
             closed = collection.lifecycle
-            if isinstance(closed, lifecycle.Quarantined) and closed.awaited is not None:
+            if isinstance(closed, InQuarantine) and closed.awaited is not None:
                 with self._attempts.at(Work.AWAITING, collection):
                     self._look_for_return(collection, closed)
         self._try_unfollowed()
@@ -98,7 +105,7 @@ class ManifestWatcher:
         self._unfollowed.add(name)
         if isinstance(holder, Folder):
             self._folders_in_trouble[name] = holder
-            self._registry.tell_broken(name, f"its manifest cannot be followed: {trouble.reason}")
+            self._registry.refuse_name(name, f"its manifest cannot be followed: {trouble.reason}")
 
     def _holder(self, name: str) -> Collection | Folder:
         return self._registry.find(name) or self._folders_in_trouble.get(name) or Folder(name)
@@ -108,7 +115,7 @@ class ManifestWatcher:
         with os.scandir(self._layout.data) as entries:
             return {entry.name for entry in entries if entry.is_dir()}
 
-    def _look_for_return(self, collection: Collection, closed: lifecycle.Quarantined) -> None:
+    def _look_for_return(self, collection: Collection, closed: InQuarantine) -> None:
         if closed.awaited is not None and closed.awaited.missing() is None:
             collection.move_to(dataclasses.replace(closed, awaited=None))
             self._registry.look_again(collection.name)
@@ -117,14 +124,15 @@ class ManifestWatcher:
         if not has_folder and collection.store is None and collection.serves():
             self._look_for_folder(collection)
         with suppress(Quarantined):
-            refuse_if_gone(collection)
+            collection.refuse_if_gone()
         if collection.is_lost:
             self._registry.put_in_place(stand_in(collection))
 
     def _look_for_folder(self, collection: Collection) -> None:
         missing = missing_folder(self._layout.collection(collection.name))
         if missing is not None:
-            close_without_folder(collection, missing)
+            # A new declaration restores a collection without data in full.
+            collection.move_to(InQuarantine(files_gone(collection.name, missing), reopens=True))
             self._registry.look_again(collection.name)
 
     def _apply_manifest(self, manifest: Manifest) -> None:
@@ -138,7 +146,7 @@ class ManifestWatcher:
         elif collection is None:
             self._unless_held(manifest, lambda: self._open(manifest))
         elif collection.reopens or _is_to_have_data(collection, manifest):
-            self._unless_held(manifest, lambda: self._open_anew(collection, manifest))
+            self._unless_held(manifest, lambda: self._reopen(collection, manifest))
         else:
             self._apply_settings(collection, manifest)
 
@@ -165,7 +173,7 @@ class ManifestWatcher:
         with self._catalog.changes.names("opening", manifest.name):
             self._catalog.open_new(manifest)
 
-    def _open_anew(self, collection: Collection, manifest: Manifest) -> None:
+    def _reopen(self, collection: Collection, manifest: Manifest) -> None:
         if manifest.shape != collection.manifest.shape:
             self._change_shape(collection, manifest)
             return
@@ -177,13 +185,13 @@ class ManifestWatcher:
                 self._registry.look_again(manifest.name)  # a first write created its data meanwhile
                 return
             with self._catalog.changes.names("opening", manifest.name):
-                self._catalog.open_anew(collection, manifest)
+                self._catalog.reopen(collection, manifest)
 
     def _apply_drop(self, manifest: Manifest, collection: Collection | None) -> None:
         with self._catalog.changes.names("drop", manifest.name):
             if collection is None:
                 move_to_deleted(self._layout, manifest.name, manifest.collection_uid)
-                self._registry.forget_broken(manifest.name)
+                self._registry.free_name(manifest.name)
                 return
             collection.drop()  # no more work begins, so the lock gets free
             with self._upkeep_of(collection) as free:
@@ -205,7 +213,7 @@ class ManifestWatcher:
         same_graph = old.max_connections == new.max_connections and old.ef_construction == new.ef_construction
         if collection.index is not None and not same_graph:
             # A reader that sees the new generation also sees the rebuild.
-            self._rebuilds.begin(collection, new)
+            self._indexer.rebuild(collection, new)
             collection.forget_snapshot()
         collection.manifest = followed
         log.info("manifest followed", collection=manifest.name)
@@ -260,3 +268,16 @@ def _may_apply(collection: Collection, manifest: Manifest) -> bool:
 def _is_to_have_data(collection: Collection, manifest: Manifest) -> bool:
     """Whether the manifest names data, by its uid, for a collection that is served empty."""
     return collection.store is None and collection.serves() and manifest.collection_uid is not None
+
+
+def stand_in(lost: Collection) -> Collection:
+    """Return a quarantined collection that takes the place of `lost`, without its memory.
+
+    Both share the upkeep lock, since the last checkpoint of `lost` may still go on.
+    """
+    assert lost.store is not None and lost.error is not None
+    other = Collection(lost.manifest)
+    other.take_over(lost)
+    awaited = lost.store.data_files if lost.reopens else None
+    other.move_to(InQuarantine(lost.error, reopens=lost.reopens, awaited=awaited))
+    return other

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vecstow_engine.index.graph import graph_bytes
+from vecstow_engine.index.places import row_bytes
+from vecstow_engine.index.vector_index import FLAT_ROWS_MAX
 from vecstow_engine.model.errors import OutOfMemory, TooLarge, refused
 from vecstow_engine.service.collection import Collection
-from vecstow_engine.service.memory_plan import HeldOut, MemoryPlan, resident_bytes
+from vecstow_engine.service.memory_plan import HeldOut, MemoryPlan, anonymous_bytes
 
 COLLECTION_BYTES: Final = 50 * 1024
 """Bytes of a collection without its points: objects, open files (measured over 1,000 collections)."""
@@ -69,8 +72,8 @@ class Accounts:
 
     def __init__(self, plan: MemoryPlan) -> None:
         self.plan = plan
-        self.resident_bytes = resident_bytes()
-        """The resident memory of this process at the last call of `count_all`."""
+        self.anonymous_bytes = anonymous_bytes()
+        """The memory of this process, without file pages, at the last call of `count_all`."""
         self._lock = threading.Lock()
         self._known: dict[Collection, Figures] = {}
         self._overlays = 0
@@ -94,7 +97,7 @@ class Accounts:
                 self.update(collection)
         for gone in self._known.keys() - set(listed):
             self._put(gone, None)
-        self.resident_bytes = resident_bytes()
+        self.anonymous_bytes = anonymous_bytes()
 
     @property
     def changes_bytes(self) -> int:
@@ -152,7 +155,7 @@ class Accounts:
 
         Return False, and hold the graph out, when there is no room.
         """
-        full = collection.full_bytes(rows)
+        full = full_bytes(collection, rows)
         with self._lock:
             known, charged = self._known.get(collection, NOTHING), self._charged.get(collection, 0)
             own = known.graph + known.growth + GRAPH_FACTOR * charged
@@ -167,12 +170,12 @@ class Accounts:
         """Raise TooLarge for a write of `size` bytes that can never find room."""
         most = self._writers_bytes // 2
         if size > most:
-            raise TooLarge(
+            message = (
                 f"the write takes {size} bytes of memory until a checkpoint; at most {most} of the memory "
-                f"limit {self.plan.limit_bytes}",
-                collection=collection.name, operation="write",
-                hint="send smaller batches, or raise --memory-limit", details=refused("body", size, most),
-            )  # fmt: skip
+                f"limit {self.plan.limit_bytes}"
+            )
+            hint, details = "send smaller batches, or raise --memory-limit", refused("body", size, most)
+            raise TooLarge(message, collection=collection.name, operation="write", hint=hint, details=details)
 
     def lack(self, collection: Collection, size: int, rows: int) -> str | None:
         """Return why a write of `size` bytes and `rows` new rows must wait; None when there is room.
@@ -199,7 +202,7 @@ class Accounts:
                 and collection.held_out is None
                 and 4 * (self._changes + size) < plan.change_bytes
                 and self._data + GRAPH_FACTOR * size + ROOMY_BYTES < plan.data_bytes
-                and self.resident_bytes < RESIDENT_SHARE_MAX * plan.limit_bytes
+                and self.anonymous_bytes < RESIDENT_SHARE_MAX * plan.limit_bytes
             )
             if is_roomy:
                 self._charged[collection] = self._charged.get(collection, 0) + size
@@ -209,7 +212,7 @@ class Accounts:
 
     def _data_lack(self, collection: Collection, known: Figures, rows: int) -> str | None:
         most = self.plan.data_bytes
-        full = collection.full_bytes(collection.queued_rows + rows)
+        full = full_bytes(collection, collection.queued_rows + rows)
         data = self._data - known.graph - known.growth + full
         held_out = collection.held_out
         if held_out is not None:
@@ -235,8 +238,8 @@ class Accounts:
                 f"changes of this collection take {own} bytes, of all collections {self._changes}; the limit "
                 f"is {self._writers_bytes}, and one may take as much as it leaves to the others"
             )
-        if self.resident_bytes > RESIDENT_SHARE_MAX * self.plan.limit_bytes:
-            return f"the process takes {self.resident_bytes} bytes, the limit is {self.plan.limit_bytes}"
+        if self.anonymous_bytes > RESIDENT_SHARE_MAX * self.plan.limit_bytes:
+            return f"the process takes {self.anonymous_bytes} bytes, the limit is {self.plan.limit_bytes}"
         return None
 
     def _delete_lack(self, size: int) -> str | None:
@@ -265,26 +268,22 @@ class Accounts:
 
 
 def _no_room(collection: Collection, reason: str, size: int, most: int) -> OutOfMemory:
-    return OutOfMemory(
-        f"collection {collection.name!r} takes no more points: {reason}",
-        collection=collection.name, operation="write",
-        hint="drop collections, delete points and compact, or raise --memory-limit (docs/sizing.md)",
-        details=refused("memory_limit", size, most),
-    )  # fmt: skip
+    message = f"collection {collection.name!r} takes no more points: {reason}"
+    hint = "drop collections, delete points and compact, or raise --memory-limit (docs/sizing.md)"
+    details = refused("memory_limit", size, most)
+    return OutOfMemory(message, collection=collection.name, operation="write", hint=hint, details=details)
 
 
 def figures_of(collection: Collection) -> Figures:
     """Return the memory that one collection takes now."""
     store, index = collection.store, collection.index
     if store is None or index is None:
-        return Figures(
-            tail=collection.queued_bytes, growth=collection.full_bytes(collection.queued_rows),
-            tables=COLLECTION_BYTES,
-        )  # fmt: skip
+        growth = full_bytes(collection, collection.queued_rows)
+        return Figures(tail=collection.queued_bytes, growth=growth, tables=COLLECTION_BYTES)
     is_flat = index.is_flat
     rows = index.tail_bytes
     graph = rows if is_flat else index.graph_bytes
-    full = graph if collection.held_out else collection.full_bytes(collection.queued_rows)
+    full = graph if collection.held_out else full_bytes(collection, collection.queued_rows)
     return Figures(
         overlay=store.overlay_bytes,
         tail=collection.queued_bytes + (0 if is_flat else rows),
@@ -293,3 +292,14 @@ def figures_of(collection: Collection) -> Figures:
         rebuild=index.rebuild_bytes if index.rebuilding else 0,
         tables=COLLECTION_BYTES + store.layers.slots.bytes + index.table_bytes,
     )
+
+
+def full_bytes(collection: Collection, added: int) -> int:
+    """Return the bytes that the graph of a collection takes when it holds all rows and `added` more."""
+    index = collection.index  # once: another thread may close the collection
+    if index is not None:
+        return index.full_bytes(added)
+    manifest = collection.manifest
+    if added <= FLAT_ROWS_MAX:
+        return added * row_bytes(manifest.dimension)
+    return graph_bytes(added, manifest.dimension, manifest.index_config.max_connections)

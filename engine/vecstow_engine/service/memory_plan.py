@@ -1,9 +1,14 @@
-"""The memory limit and its division: one formula for the engine, docs/sizing.md and the chart."""
+"""The memory limit and its division: one formula for the engine, docs/sizing.md and the chart.
+
+Without a setting the limit is the memory that the kernel grants. Sources for that: cgroups(7), "Control
+Group v2" (memory.max), "Memory Resource Controller" (memory.limit_in_bytes), proc_pid_mountinfo(5).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,7 +16,6 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from vecstow_engine.model.errors import InvalidInput
-from vecstow_engine.service.cgroup import granted_bytes
 from vecstow_engine.service.settings import IndexSettings, LimitSettings, Settings, StorageSettings
 
 MIB: Final = 1 << 20
@@ -32,6 +36,7 @@ _Group = TypeVar("_Group", StorageSettings, IndexSettings, LimitSettings)
 
 log = structlog.stdlib.get_logger(__name__)
 
+_LIMIT_FILES: Final = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes"}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _UNITS: Final = {
     "": 1, "b": 1,
@@ -131,8 +136,8 @@ def _lowered(group: _Group, **most: int) -> _Group:
     return replace(group, **lowered)
 
 
-def resident_bytes() -> int:
-    """Return the bytes of this process's resident memory, without file pages: the kernel can drop those."""
+def anonymous_bytes() -> int:
+    """Return the bytes of this process's resident memory without file pages, which the kernel can drop."""
     resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
@@ -149,3 +154,76 @@ def parse_size(field: str, text: str) -> int:
             f"{field} is {text[:80]!r}; it must be a number of bytes, or one with a unit such as MiB or Gi"
         )
     return int(float(match[1]) * unit)
+
+
+def granted_bytes(root: Path = Path("/")) -> int:
+    """Return the smallest of the machine's memory and the limits of this process's control groups, in bytes.
+
+    `root` holds `proc` and `sys`. A limit of `max`, or above the machine's memory, has no effect. Raises
+    OSError when `proc/meminfo` has no MemTotal.
+    """
+    return min([_machine_bytes(root), *_cgroup_limits(root)])
+
+
+def _machine_bytes(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemTotal")
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    for mount_point, folder, file in _memory_groups(root):
+        top = root / mount_point.lstrip("/")
+        group = top / folder.lstrip("/")
+        while True:
+            if (limit := _limit(group / file)) is not None:
+                yield limit
+            if group == top or top not in group.parents:
+                break
+            group = group.parent
+
+
+def _memory_groups(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the mount point, the path of this process's group below it, and the name of the limit file."""
+    groups = _own_groups(root)
+    for line in _lines(root / "proc/self/mountinfo"):
+        if " - cgroup" not in line:
+            continue
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        if kind not in _LIMIT_FILES or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+        if (path := groups.get(kind)) is None:
+            continue
+        mounted, mount_point = fields.split(" ")[3:5]
+        # A container often sees its own group as the root of the mount, but under the path of the host.
+        inside = path.removeprefix(mounted) if mounted != "/" else path
+        yield mount_point, "" if ".." in inside.split("/") else inside, _LIMIT_FILES[kind]
+
+
+def _own_groups(root: Path) -> dict[str, str]:
+    """Return the path of this process's group by file system type, for hierarchies that limit memory."""
+    groups = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            groups["cgroup2"] = path
+        elif "memory" in controllers.split(","):
+            groups["cgroup"] = path
+    return groups
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []

@@ -200,11 +200,11 @@ class Registry:
             if before is not None:
                 self._broken[name] = before
 
-    def tell_broken(self, name: str, reason: str) -> None:
+    def refuse_name(self, name: str, reason: str) -> None:
         """Record that a folder is not served, and why; its name stays taken."""
         self._broken[name] = reason
 
-    def forget_broken(self, name: str) -> None:
+    def free_name(self, name: str) -> None:
         """Free the name of a folder that was not served and is gone."""
         self._broken.pop(name, None)
 

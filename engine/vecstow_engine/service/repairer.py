@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import structlog
 
 from vecstow_engine.doctor.repair import CollectionRepair, Progress, RepairOutcome, repair_collection
 from vecstow_engine.model.errors import NotFound, OutcomeUnknown, Recovering, StorageError, VecstowError
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.service import lifecycle
 from vecstow_engine.service.catalog import Catalog
-from vecstow_engine.service.collection import Collection, State, quarantined
-from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.collection import Collection, quarantined
+from vecstow_engine.service.hold import Gate
+from vecstow_engine.service.lifecycle import InQuarantine, Retired, State
 from vecstow_engine.service.loader import PROGRESS_SECONDS, Loader
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.storage.files import check_interruption
@@ -28,21 +28,17 @@ _SERVING = (State.READY, State.DEGRADED, State.READ_ONLY)
 log = structlog.stdlib.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class Repairer:
     """The repairs of this engine. Methods may be called from any thread; a collection has one at a time."""
 
-    def __init__(
-        self, layout: Layout, registry: Registry, catalog: Catalog, loader: Loader, gate: Gate,
-        opened: Callable[[Collection], None],
-    ) -> None:  # fmt: skip
-        self._layout = layout
-        self._registry = registry
-        self._catalog = catalog
-        self._loader = loader
-        self._gate = gate
-        self._opened = opened
-        self._unknown: set[str] = set()
-        """Names whose repair had an unknown outcome: only the next start sees which folder is in place."""
+    _layout: Layout
+    _registry: Registry
+    _catalog: Catalog
+    _loader: Loader
+    _gate: Gate
+    _unknown: set[str] = field(default_factory=set, init=False)
+    """Names whose repair had an unknown outcome: only the next start sees which folder is in place."""
 
     def repair(self, name: str, *, dry_run: bool) -> CollectionRepair:
         """Plan the repair of one collection, and unless `dry_run` carry it out.
@@ -96,18 +92,17 @@ class Repairer:
         stand_in, broken = self._take_out(collection)
         try:
             rebuild_reason = _why_rebuild(self._layout, collection, broken)
-            done = self._carry_out(name, _tell(stand_in), rebuild_reason=rebuild_reason)
+            done = self._carry_out(name, stand_in, rebuild_reason)
         except BaseException as error:
             self._put_back(stand_in, error, broken)
             raise
         self._reopen(stand_in)
         return done
 
-    def _carry_out(self, name: str, tell: Progress, *, rebuild_reason: str | None = None) -> CollectionRepair:
-        def progress(label: str, done: int, total: int) -> None:
-            check_interruption()
-            tell(label, done, total)
-
+    def _carry_out(
+        self, name: str, stand_in: Collection | None = None, rebuild_reason: str | None = None
+    ) -> CollectionRepair:
+        progress = _progress_of(stand_in)
         try:
             with self._catalog.changes.names("repair", name), self._gate.interruptible("repair"):
                 done = repair_collection(
@@ -117,10 +112,15 @@ class Repairer:
             self._unknown.add(name)
             raise
         log.warning(
-            "collection repaired", collection=name, outcome=done.outcome.value, kept=done.plan.kept,
-            restored=done.plan.restored, lost=done.plan.lost, lost_records=done.plan.lost_records,
+            "collection repaired",
+            collection=name,
+            outcome=done.outcome.value,
+            kept=done.plan.kept,
+            restored=done.plan.restored,
+            lost=done.plan.lost,
+            lost_records=done.plan.lost_records,
             quarantine=done.quarantine,
-        )  # fmt: skip
+        )
         return done
 
     def _take_out(self, collection: Collection) -> tuple[Collection, str | None]:
@@ -133,7 +133,7 @@ class Repairer:
         with collection.upkeep, self._registry.changing:
             self._registry.refuse_gone(collection)
             broken = collection.lifecycle.failure
-            collection.move_to(lifecycle.Retired(away))
+            collection.move_to(Retired(away))
             stand_in = Collection(collection.manifest)
             stand_in.progress = {"task": "repair", "done": 0, "total": 0}
             self._registry.add(stand_in)
@@ -148,26 +148,22 @@ class Repairer:
         """
         log.error("repair failed", collection=stand_in.name, reason=str(error))
         if broken is None and not isinstance(error, OutcomeUnknown) and not self._gate.is_ending:
-            self._open(stand_in)
+            self._loader.load(stand_in)
             return
         if broken is not None:
             stand_in.fail(broken)
         why = f"its repair failed: {error}; a restart opens what is there"
-        stand_in.move_to(lifecycle.Quarantined(quarantined(stand_in.name, why)))
+        stand_in.move_to(InQuarantine(quarantined(stand_in.name, why)))
 
     def _reopen(self, stand_in: Collection) -> None:
         manifest = self._readable_manifest(stand_in.name)
-        self._open(self._registry.replace(stand_in, manifest or stand_in.manifest))
-
-    def _open(self, stand_in: Collection) -> None:
-        self._loader.load(stand_in, lambda: self._registry.is_rival(stand_in), with_graph=False)
-        self._opened(stand_in)
+        self._loader.load(self._registry.replace(stand_in, manifest or stand_in.manifest))
 
     def _repair_undeclared(self, name: str) -> CollectionRepair:
         """Repair a folder without a readable manifest; its name is taken until it is a collection."""
         self._registry.take_name(name, "it is being repaired")
         try:
-            done = self._carry_out(name, _tell_log())
+            done = self._carry_out(name)
         except BaseException:
             self._registry.give_name_back(name)
             raise
@@ -205,30 +201,22 @@ def _why_rebuild(layout: Layout, collection: Collection, broken: str | None) -> 
     return "; ".join(f"{POINTS}: {fault.value}" for fault in faults) or None
 
 
-def _tell(collection: Collection) -> Progress:
-    in_log = _tell_log()
+def _progress_of(collection: Collection | None) -> Progress:
+    """Return a function that shows a repair's progress in the collection and in the log.
+
+    The function raises Busy once the engine stops.
+    """
+    logged_at = time.monotonic()
 
     def progress(label: str, done: int, total: int) -> None:
-        collection.progress = {"task": _task(label), "done": done, "total": total}
-        in_log(label, done, total)
+        nonlocal logged_at
+        check_interruption()
+        name, _, step = label.partition(":")  # `notes: writing rows`
+        task = "repair:" + step
+        if collection is not None:
+            collection.progress = {"task": task, "done": done, "total": total}
+        if time.monotonic() - logged_at > PROGRESS_SECONDS:
+            logged_at = time.monotonic()
+            log.info("repairing", collection=name, task=task, done=done, total=total)
 
     return progress
-
-
-def _tell_log() -> Progress:
-    told_at = time.monotonic()
-
-    def progress(label: str, done: int, total: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > PROGRESS_SECONDS:
-            told_at = time.monotonic()
-            log.info(
-                "repairing", collection=label.partition(":")[0], task=_task(label), done=done, total=total
-            )
-
-    return progress
-
-
-def _task(label: str) -> str:
-    """Return `repair: writing rows` for the label `notes: writing rows`."""
-    return "repair:" + label.partition(":")[2]

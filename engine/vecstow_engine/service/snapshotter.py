@@ -21,7 +21,6 @@ from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
-from vecstow_engine.service.lost_files import refuse_if_gone
 from vecstow_engine.storage import files
 from vecstow_engine.storage.snapshots import (
     describe_snapshot,
@@ -47,7 +46,7 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
     """
     store, index = collection.store, collection.index
     assert store is not None and index is not None
-    refuse_if_gone(collection)
+    collection.refuse_if_gone()
     path = snapshot_temporary(store.layers.folder)
     files.remove(path)
     with index.fork_point() as graph:
@@ -59,11 +58,15 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         child = _fork(graph, path)
     try:
         _wait(child)
-        refuse_if_gone(collection)
+        collection.refuse_if_gone()
         entry = describe_snapshot(
-            store.layers.folder, expected_bytes=size, sequence=sequence, space=space,
-            max_connections=connections, library=HNSWLIB_VERSION,
-        )  # fmt: skip
+            store.layers.folder,
+            expected_bytes=size,
+            sequence=sequence,
+            space=space,
+            max_connections=connections,
+            library=HNSWLIB_VERSION,
+        )
         if store.meta.applied < sequence:
             checkpoint()
         if store.meta.applied < sequence:

@@ -18,11 +18,9 @@ from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import DiskFull
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
-from vecstow_engine.service.hold_gate import Gate
+from vecstow_engine.service.hold import Gate
 from vecstow_engine.service.indexer import Indexer
-from vecstow_engine.service.lost_files import refuse_if_gone
 from vecstow_engine.service.memory_accounts import Accounts
-from vecstow_engine.service.rebuilds import Rebuilds
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.snapshotter import take_snapshot
 from vecstow_engine.storage.files import check_interruption
@@ -58,7 +56,6 @@ class Upkeep:
         indexer: Indexer,
         attempts: Attempts,
         accounts: Accounts,
-        rebuilds: Rebuilds,
         also: Iterable[Callable[[], object]],
     ) -> None:
         self._settings = settings
@@ -68,10 +65,9 @@ class Upkeep:
         self._indexer = indexer
         self._attempts = attempts
         self._accounts = accounts
-        self._rebuilds = rebuilds
         self._chores = (self._count_memory, self._check_at_leisure, volume.fill_reserve, *also)
         self._stop = threading.Event()
-        self._told_broken: WeakSet[Collection] = WeakSet()
+        self._logged_broken: WeakSet[Collection] = WeakSet()
         self._looks = 0
         """Number of rounds in which a graph to check was searched for."""
         self._turns = {False: 0, True: 0}
@@ -100,7 +96,7 @@ class Upkeep:
         """
         # Collections whose upkeep lock is taken, perhaps for an hour, come last.
         for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
-            self._tell_broken(collection)
+            self._log_broken(collection)
             with self._gate.passing() as free:
                 if free:
                     self._attempt(collection, Work.CLOSING, partial(self._finish, collection), waits=True)
@@ -111,7 +107,7 @@ class Upkeep:
         The caller holds the upkeep lock. Raises Quarantined, before anything is written, when the files are
         gone, and the errors of `Store.checkpoint`.
         """
-        refuse_if_gone(collection)
+        collection.refuse_if_gone()
         store = collection.store
         assert store is not None
         changed_at, collection.changed_at = collection.changed_at, None
@@ -121,14 +117,17 @@ class Upkeep:
             done = self._checkpoint_with_room(store)
         except BaseException:
             collection.changed_at = changed_at
-            refuse_if_gone(collection)
+            collection.refuse_if_gone()
             raise
         if done:
+            seconds, made = round(time.monotonic() - started, 3), store.meta
             log.info(
-                "checkpoint", collection=collection.name,
-                applied=store.meta.applied, points=store.meta.points,
-                seconds=round(time.monotonic() - started, 3),
-            )  # fmt: skip
+                "checkpoint",
+                collection=collection.name,
+                applied=made.applied,
+                points=made.points,
+                seconds=seconds,
+            )
         if store.remark is not remark:
             log.warning("checkpoint mended its table", collection=collection.name, remark=store.remark)
         return done
@@ -150,14 +149,14 @@ class Upkeep:
         assert store is not None and index is not None
         before = store.bytes_on_disk()
         self.checkpoint(collection)
-        while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
-            collection.forget(moved)
+        while (moved := store.relocate(RELOCATE_ROWS, collection.index_rows)) is not None:
+            collection.unindex(moved)
             self.checkpoint(collection)
             check_interruption()
-        refuse_if_gone(collection)
+        collection.refuse_if_gone()
         after = store.truncate()
         if index.deleted_share > 0:
-            self._rebuilds.begin_in_place(collection, collection.manifest.index_config)
+            self._indexer.rebuild_in_place(collection, collection.manifest.index_config)
         return before, after
 
     def _run(self) -> None:
@@ -169,9 +168,7 @@ class Upkeep:
             for chore in self._chores:
                 try:
                     chore()
-                except (
-                    Exception
-                ) as error:  # The thread must live, and do the other chores; the error must show.
+                except Exception as error:  # The thread must live, and do the other chores.
                     log.error("upkeep failed", reason=str(error), exc_info=error)
 
     def _check_at_leisure(self) -> None:
@@ -206,8 +203,8 @@ class Upkeep:
         return collections
 
     def _look_after(self, collection: Collection) -> None:
-        collection.tell_withheld()
-        self._tell_broken(collection)
+        collection.log_withheld()
+        self._log_broken(collection)
         self._indexer.try_again(collection)
         self._admit(collection)
         due = dict(self._due(collection))
@@ -236,12 +233,12 @@ class Upkeep:
             log.info("graph is built now: there is memory for it", collection=collection.name)
             self._indexer.notify(collection)
 
-    def _tell_broken(self, collection: Collection) -> None:
+    def _log_broken(self, collection: Collection) -> None:
         """Log once that a collection takes no more writes, wherever the sync failed."""
         reason = collection.broken
-        is_news = collection not in self._told_broken and not collection.reopens
+        is_news = collection not in self._logged_broken and not collection.reopens
         if reason is not None and is_news and not collection.dropping:
-            self._told_broken.add(collection)
+            self._logged_broken.add(collection)
             log.error(
                 "collection takes no writes until the next start", collection=collection.name, reason=reason
             )
@@ -258,8 +255,8 @@ class Upkeep:
         full = changed >= settings.storage.checkpoint_bytes or (changed and self._accounts.presses)
         if store.layers.frozen is not None or full or age >= settings.storage.checkpoint_seconds:
             yield Work.CHECKPOINT, lambda: self.checkpoint(collection)
-        if self._wants_rebuild(collection, index) and self._rebuilds.fits(collection):
-            yield Work.REBUILD, lambda: self._rebuilds.begin(collection, collection.manifest.index_config)
+        if self._wants_rebuild(collection, index) and self._indexer.rebuild_fits(collection):
+            yield Work.REBUILD, lambda: self._indexer.rebuild(collection, collection.manifest.index_config)
         if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
             yield Work.SNAPSHOT, lambda: self._snapshot(collection, index)
 

@@ -53,7 +53,7 @@ async def write_on(engine: RunningEngine, name: str, seen: Seen, chance: Random)
 def judge_refusals(engine: RunningEngine, name: str, written: Written) -> list[str]:
     """A failed checkpoint makes it read-only, and it says why."""
     failed = [told for told in written.refused if told.startswith("checkpoint")]
-    described = engine.collection(name).describe()
+    described = engine.describe(name)
     if failed and (described["state"] != "read_only" or "points.db" not in (described["reason"] or "")):
         return [f"{name} is {described['state']}, {described['reason']} after: {failed}"]
     return []

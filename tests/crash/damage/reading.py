@@ -18,7 +18,8 @@ from vecstow_engine.index.vector_index import FLAT_ROWS_MAX
 from vecstow_engine.model.errors import Unavailable, VecstowError
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.points import Point, SearchQuery
-from vecstow_engine.service.collection import State
+from vecstow_engine.service.lifecycle import State
+from vecstow_engine.service.stats import description
 
 SERVED = (State.READY, State.DEGRADED, State.READ_ONLY)
 SEARCHES = 4
@@ -65,7 +66,7 @@ async def see(engine: RunningEngine, name: str, ids: Iterable[str], chance: Rand
         await _search(engine, name, seen, chance)
     except VecstowError as error:
         seen.wrong.append(f"a read of {name}, which is {collection.state}, fails: {error!r}")
-    described = collection.describe()
+    described = description(collection)
     seen.state, seen.reason = described["state"], described["reason"]
     seen.listed = len(described["withheld"])
     has_graph = collection.count <= FLAT_ROWS_MAX or collection.snapshot_sequence > 0

@@ -88,7 +88,7 @@ async def _restore(engine: RunningEngine, volume: Volume, case: Case, chance: Ra
     truth = volume.backup if is_backup else volume.gone
     source = next(iter((engine.layout.backups if is_backup else engine.layout.deleted).iterdir()))
     try:
-        await asyncio.to_thread(engine.restore, str(source.relative_to(engine.layout.data)), RESTORED)
+        await asyncio.to_thread(engine.catalog.restore, str(source.relative_to(engine.layout.data)), RESTORED)
     except VecstowError as error:
         return Verdict("restore refused", [] if error.message else ["a restore is refused without a reason"])
     return judge(case, truth, await see(engine, RESTORED, truth.ids, chance))

@@ -23,9 +23,9 @@ class CollectionRules(Machine):
     def create(self, name: str, metric: DistanceMetric, kind: VectorType) -> None:
         manifest = Manifest(name, DIMENSION, metric, kind, CONFIG)
         if name in self.live:
-            self.refused(Conflict, lambda: self.site.engine.create(manifest))
+            self.refused(Conflict, lambda: self.site.engine.catalog.create(manifest))
         else:
-            self.site.engine.create(manifest)
+            self.site.engine.catalog.create(manifest)
             self.live[name] = Kept(metric, kind)
 
     @has_collections
@@ -35,9 +35,9 @@ class CollectionRules(Machine):
         if self.held:
             self.refused(Conflict, lambda: self.site.engine.drop(name))
             return
-        before = {str(row["path"]) for row in self.site.engine.deleted()}
+        before = {str(row["path"]) for row in self.site.engine.catalog.deleted()}
         self.site.engine.drop(name)
-        [path] = {str(row["path"]) for row in self.site.engine.deleted()} - before
+        [path] = {str(row["path"]) for row in self.site.engine.catalog.deleted()} - before
         self.dropped.append(Rested(path, name, self.live.pop(name)))
 
     @precondition(lambda self: self.dropped)
@@ -45,7 +45,7 @@ class CollectionRules(Machine):
     def restore(self, pick: int, new_name: str | None) -> None:
         rested = self.dropped[pick % len(self.dropped)]
         name = new_name or rested.name
-        restore = partial(self.site.engine.restore, rested.path, new_name)
+        restore = partial(self.site.engine.catalog.restore, rested.path, new_name)
         if self.held or name in self.live:
             self.refused(Conflict, restore)
             return
@@ -65,7 +65,7 @@ class CollectionRules(Machine):
     @precondition(lambda self: self.dropped)
     @rule()
     def cleanup(self) -> None:
-        purged = self.site.engine.cleanup(0)
+        purged = self.site.engine.catalog.cleanup(0)
         assert sorted(purged) == sorted(rested.name for rested in self.dropped)
         self.dropped = []
 
@@ -86,7 +86,7 @@ class CollectionRules(Machine):
     @rule(pick=PICK, name=NAME)
     def restore_backup(self, pick: int, name: str) -> None:
         rested = self.backups[pick % len(self.backups)]
-        restore = partial(self.site.engine.restore, rested.path, name)
+        restore = partial(self.site.engine.catalog.restore, rested.path, name)
         if self.held or name in self.live:
             self.refused(Conflict, restore)
             return

@@ -20,7 +20,8 @@ from tests.crash.nearest import wrong_distances, wrong_hits
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import Hit, PointBatch, SearchQuery
-from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.lifecycle import State
 
 EF_SEARCH = 200
 NO_DISTANCE = 1e-4
@@ -46,7 +47,7 @@ class Machine(RuleBasedStateMachine):
     def tells_what_a_dictionary_would(self) -> None:
         self.site.did["steps"] += 1
         assert self.site.engine.collection_names() == sorted(self.live)
-        deleted = sorted(str(row["path"]) for row in self.site.engine.deleted())
+        deleted = sorted(str(row["path"]) for row in self.site.engine.catalog.deleted())
         assert deleted == sorted(rested.path for rested in self.dropped)
         for name, kept in self.live.items():
             self.holds(name, kept.points)

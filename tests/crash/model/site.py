@@ -14,7 +14,7 @@ from unittest import mock
 from tests.crash.reading import HOLD_SECONDS
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.service import opener
+from vecstow_engine.service import loader
 from vecstow_engine.storage import files, store
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, Layout
 from vecstow_engine.storage.points import writer
@@ -88,7 +88,7 @@ class Site:
                 self._leave()
             return real(path, *values)
 
-        one_at_a_time = mock.patch.object(opener, "THREADS", 1)
+        one_at_a_time = mock.patch.object(loader, "THREADS", 1)
         with one_at_a_time, mock.patch.object(files, call, left_before):
             self.kill()
         if self._next.exists():
@@ -127,6 +127,6 @@ class Site:
 
     def _end(self) -> None:
         """Nothing is written at its end; what it had is looked at no more."""
-        self.engine.hold(HOLD_SECONDS)
+        self.engine.hold.begin(HOLD_SECONDS)
         self.engine.stop()
         shutil.rmtree(self.engine.settings.data)

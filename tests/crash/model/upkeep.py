@@ -70,11 +70,11 @@ class UpkeepRules(Machine):
     @has_collections
     @rule()
     def hold(self) -> None:
-        self.site.engine.hold(HOLD_SECONDS)
+        self.site.engine.hold.begin(HOLD_SECONDS)
         self.held = True
 
     @precondition(lambda self: self.held)
     @rule()
     def release(self) -> None:
-        self.site.engine.release_hold()
+        self.site.engine.hold.end()
         self.held = False

@@ -43,7 +43,7 @@ def _pasts(ledger: Ledger, found: Recovery, told: Told) -> list[World]:
 
 def _restored(engine: RunningEngine) -> dict[str, list[Points]]:
     """The contents of all that can be restored, by the name of the collection that it was."""
-    sources = [(str(row["name"]), str(row["path"])) for row in engine.deleted()]
+    sources = [(str(row["name"]), str(row["path"])) for row in engine.catalog.deleted()]
     for path in sorted(engine.layout.backups.glob("*")):
         if path.suffix != ".tmp":
             name = path.name.rpartition("-")[0]
@@ -51,7 +51,7 @@ def _restored(engine: RunningEngine) -> dict[str, list[Points]]:
     names = {}
     for number, (kept, path) in enumerate(sources):
         with suppress(VecstowError):  # half purged, or of no use: then it must not be one that is wanted
-            names[engine.restore(path, f"restored-{number}")] = kept
+            names[engine.catalog.restore(path, f"restored-{number}")] = kept
     wait_until(engine.registry.all_opened)
     content = read(engine, searches=0).content
     there: dict[str, list[Points]] = defaultdict(list)

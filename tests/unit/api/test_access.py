@@ -241,7 +241,7 @@ def tenants(keys):
     """Two collections of the limited key, one of somebody else's."""
     client, engine = docs_service(keys=keys)
     for name in ("team-a", "other"):
-        engine.create(Manifest(name=name, dimension=3, distance_metric=DistanceMetric("Cosine")))
+        engine.catalog.create(Manifest(name=name, dimension=3, distance_metric=DistanceMetric("Cosine")))
     document = engine.state_document
 
     def with_findings():

@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.asgi_client import docs_service
 from vecstow_engine.model.errors import Recovering
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.metrics import DistanceMetric, VectorType
 
 NEW = {"name": "new", "dimension": 4, "distance_metric": "Cosine"}
 
@@ -101,7 +103,8 @@ async def test_import_hands_the_checked_shape_to_the_engine():
         "vector_type": "Float32",
     }
     assert (await client.call("POST", "/collections/import", body)).data["name"] == "old"
-    assert engine.calls == [("import", body)]
+    shape = {"dimension": 3, "distance_metric": DistanceMetric.COSINE, "vector_type": VectorType.FLOAT32}
+    assert engine.calls == [("import", "/data/old", Manifest(name="old", **shape))]
     reply = await client.call("POST", "/collections/import", {**body, "collection_name": "../x"})
     assert reply.status == 400
 
@@ -141,7 +144,7 @@ async def test_health_is_as_the_published_client_reads_it():
 
 async def test_before_discovery_only_liveness_is_well():
     client, engine = docs_service()
-    engine.ready = False
+    engine.discovered = False
     assert (await client.call("GET", "/health/live")).status == 200
     for method, path in (
         ("GET", "/ready"),

@@ -168,7 +168,7 @@ async def test_requests_for_the_state_have_a_limit_of_their_own():
 async def test_state_is_not_told_before_the_volume_is_discovered():
     """No collection would look like none."""
     client, engine = docs_service()
-    engine.ready = False
+    engine.discovered = False
     assert (await client.call("GET", "/state")).status == 503
     assert (await client.call("POST", "/state/refresh")).status == 503
 

@@ -59,7 +59,7 @@ async def test_the_scrape_itself_is_in_flight():
 
 async def test_collections_are_counted_by_state_and_sized_up_to_a_bound():
     client, engine = docs_service(metrics_collections_max=1)
-    engine.create(Manifest(name="b", dimension=3, distance_metric=DistanceMetric.COSINE))
+    engine.catalog.create(Manifest(name="b", dimension=3, distance_metric=DistanceMetric.COSINE))
     for _ in range(3):
         await client.call("POST", "/collections/docs/vectors", {"data": [1, 2, 3]})
     await client.call("POST", "/collections/b/vectors", {"data": [1, 2, 3]})
@@ -101,7 +101,7 @@ async def test_the_oldest_change_without_a_checkpoint_has_an_age():
 
 async def test_before_discovery_only_the_readiness_is_known():
     client, engine = docs_service()
-    engine.ready = False
+    engine.discovered = False
     samples = await scrape(client)
     assert samples["vecstow_ready", ()] == 0
     assert not [name for name, _ in samples if name.startswith("vecstow_collection")]

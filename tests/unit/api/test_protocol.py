@@ -96,11 +96,11 @@ async def test_liveness_answers_while_the_engine_still_starts():
     discovered = threading.Event()
 
     def prepare(engine):
-        engine.ready = False
+        engine.discovered = False
 
         def start():
             discovered.wait()
-            engine.ready = True
+            engine.discovered = True
             engine.starts += 1
 
         engine.start = start
@@ -127,7 +127,7 @@ async def test_the_engine_is_stopped_when_the_server_ends():
 
 async def test_an_engine_that_did_not_start_is_not_stopped():
     def prepare(engine):
-        engine.ready = False
+        engine.discovered = False
         engine.fails = VolumeRefused("another engine has it")
 
     with capture_logs() as lines:

@@ -95,9 +95,9 @@ def is_safe(method: str, template: str) -> bool:
 async def test_no_answer_shows_a_limited_key_another_tenants_collection(engine, keys, state):
     client = AsgiClient(create_app(engine, keys=keys))
     if state == "held":
-        engine.hold(60)
+        engine.hold.begin(60)
     elif state == "names unknown":
-        engine._catalog.changes.failure = "a sync failed during drop of zebra-docs: /data/zebra-docs"
+        engine.catalog.changes.failure = "a sync failed during drop of zebra-docs: /data/zebra-docs"
     elif state == "other's sync failed":
         engine.collection("zebra-docs").fail("a sync of zebra-docs failed")
     engine.leaving = state == "leaving"

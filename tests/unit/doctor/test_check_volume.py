@@ -264,7 +264,7 @@ def test_nothing_is_opened_for_writing(volume, monkeypatch):
 async def test_served_collection_is_checked_while_writes_go_on(volume, held):
     with RunningEngine(volume.data) as engine:
         if held:
-            engine.hold(60)
+            engine.hold.begin(60)
         writing = asyncio.create_task(write_on(engine))
         for _ in range(8):
             report = await asyncio.to_thread(engine.check, "notes")

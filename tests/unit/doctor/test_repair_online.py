@@ -20,7 +20,7 @@ from vecstow_engine.model.errors import (
     Recovering,
     StorageError,
 )
-from vecstow_engine.service.collection import State
+from vecstow_engine.service.lifecycle import State
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_neighbours_serve_and_are_written_while_one_is_repaired(store, monkeypat
         description = engine.describe("notes")
         assert description["state"] == "recovering"
         assert description["progress"]["task"].startswith("repair: ")
-        engine._rescan()
+        engine._manifest_watcher.rescan()
         assert engine.collection("notes").state is State.RECOVERING
         paused.go_on.set()
         repair.join()
@@ -218,11 +218,11 @@ def test_repair_that_fails_lets_the_collection_serve_as_before(store):
 def test_repair_waits_for_the_end_of_a_hold(store):
     flip(store.rows, 40)
     with RunningEngine(store.data) as engine:
-        engine.hold(60)
+        engine.hold.begin(60)
         with pytest.raises(Conflict):
             engine.repair("notes")
         assert engine.repair("notes", dry_run=True)["outcome"] == "planned"
-        engine.release_hold()
+        engine.hold.end()
         assert engine.repair("notes")["outcome"] == "repaired"
 
 

@@ -27,8 +27,7 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.manifest import DistanceMetric, VectorType
 from vecstow_engine.service import attempts
 from vecstow_engine.service.attempts import Work
-from vecstow_engine.service.collection import State
-from vecstow_engine.service.lifecycle import Retired
+from vecstow_engine.service.lifecycle import Retired, State
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import mark_dropped, read_manifest
@@ -53,7 +52,7 @@ def copied(store, *, rename):
 def test_repair_of_a_copy_leaves_the_log_to_the_collection_that_is_served(store, rename):
     with RunningEngine(store.data) as engine:
         copy = copied(store, rename=rename)
-        engine._rescan()
+        engine._manifest_watcher.rescan()
         with pytest.raises(Quarantined):
             engine.collection("copy").readable()
         flip(copy / "vectors.bin", 40)
@@ -70,7 +69,7 @@ def test_repair_of_a_copy_leaves_the_log_to_the_collection_that_is_served(store,
 def test_repair_of_an_intact_copy_gives_it_a_uid_of_its_own(store):
     with RunningEngine(store.data) as engine:
         copied(store, rename=True)
-        engine._rescan()
+        engine._manifest_watcher.rescan()
         before = digests(store.log)
         assert engine.repair("copy")["outcome"] == "repaired"
         assert digests(store.log) == before
@@ -89,8 +88,8 @@ def test_log_of_a_dropped_collection_stays_when_its_copy_is_repaired(store):
         copied(store, rename=False)
         engine.drop("notes")
         engine.repair("copy")
-        [deleted] = engine.deleted()
-        engine.restore(deleted["path"], None)
+        [deleted] = engine.catalog.deleted()
+        engine.catalog.restore(deleted["path"], None)
         assert served(engine) == store.points
 
 
@@ -120,8 +119,8 @@ def test_collection_that_is_dropped_while_it_is_repaired_stays_dropped(store, mo
     with RunningEngine(store.data) as engine:
         [error] = repaired_meanwhile(engine, monkeypatch, lambda: mark_dropped(engine.layout, "notes"))
         assert isinstance(error, Conflict)
-        engine._rescan()
-        assert len(engine.deleted()) == 1
+        engine._manifest_watcher.rescan()
+        assert len(engine.catalog.deleted()) == 1
     with RunningEngine(store.data) as engine:
         assert engine.collection_names() == []
 
@@ -134,7 +133,7 @@ def test_manifest_that_comes_back_during_the_repair_is_followed_after_it(store, 
 
         def meanwhile():
             store.manifest.write_text(text)
-            engine._rescan()
+            engine._manifest_watcher.rescan()
             assert engine.collection_names() == []
             with pytest.raises(Conflict, match="being repaired"):
                 engine.import_orphan(
@@ -263,7 +262,7 @@ def test_read_only_collection_answers_reads_when_its_repair_cannot_begin(store):
     """The collection stays read-only, as before the repair."""
     with RunningEngine(store.data) as engine:
         read_only(engine)
-        engine._catalog.changes.failure = "a sync failed during create"
+        engine.catalog.changes.failure = "a sync failed during create"
         with pytest.raises(ReadOnly, match="repair was not begun: "):
             engine.repair("notes")
         assert engine.collection("notes").state is State.READ_ONLY
@@ -366,12 +365,12 @@ def test_backup_that_waited_while_a_repair_began_is_refused(store):
 def test_no_collection_is_opened_after_a_failed_sync_of_names(store, monkeypatch):
     monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
     with RunningEngine(store.data) as engine:
-        engine._catalog.changes.failure = "a sync failed during create"
+        engine.catalog.changes.failure = "a sync failed during create"
         copied(store, rename=True)
-        engine._rescan()
+        engine._manifest_watcher.rescan()
         assert engine.collection_names() == ["notes"]
-        engine._catalog.changes.failure = None
-        engine._rescan()
+        engine.catalog.changes.failure = None
+        engine._manifest_watcher.rescan()
         assert engine.collection_names() == ["copy", "notes"]
 
 

@@ -163,7 +163,7 @@ async def test_deleted_collection_is_moved_away_and_only_then_let_go(served):
     pod.run_pass()
     assert engine.findings == {"resources": []}
     wait_until(lambda: engine.collection_names() == [])
-    assert [row["name"] for row in engine.deleted()] == ["notes"]
+    assert [row["name"] for row in engine.catalog.deleted()] == ["notes"]
     pod.run_pass()
     [finding] = engine.findings["resources"]
     assert (finding["resource_uid"], finding["reason"]) == ("r-1", "Deleting")
@@ -177,13 +177,13 @@ async def test_deletion_during_a_hold_waits_for_its_end(served):
     pod.run_pass()
     wait_until(lambda: engine.collection_names() == ["notes"])
     await engine.put(a=1)
-    engine.hold(60)
+    engine.hold.begin(60)
     pod.declare(document(**resource, is_deleting=True))
     for _ in range(2):
         pod.run_pass()
     assert (pod.manifest().dropped_at, engine.findings) == (None, {"resources": []})
     assert pod.value("reconciles_total") == 1
-    engine.release_hold()
+    engine.hold.end()
     pod.run_pass()
     wait_until(lambda: engine.collection_names() == [])
 

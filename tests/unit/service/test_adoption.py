@@ -10,7 +10,7 @@ from vecstow_engine.importers.dvecdb import importer
 from vecstow_engine.model.errors import Conflict, NotFound
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.service.collection import State
+from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage.creation import bulk_load
 from vecstow_engine.storage.layout import MANIFEST
 from vecstow_engine.storage.manifests import read_manifest, update_manifest, write_manifest
@@ -63,9 +63,9 @@ async def test_collection_that_lost_its_manifest_is_dropped_with_one_and_can_be_
     await engine.put(a=1)
     (engine.layout.collection("notes") / MANIFEST).unlink()
     engine.drop("notes")
-    [gone] = engine.deleted()
+    [gone] = engine.catalog.deleted()
     assert json.loads((engine.layout.data / gone["path"] / MANIFEST).read_text())["dropped_at"] is not None
-    engine.restore(gone["path"], None)
+    engine.catalog.restore(gone["path"], None)
     assert await engine.values("notes", "a") == [1]
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.service import lifecycle
-from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage.layers import Layers
 
 
@@ -28,7 +29,7 @@ def test_the_reason_has_what_is_withheld_and_what_recovery_remarked():
 def test_error_of_a_closed_collection_keeps_nothing_of_the_requests_before():
     collection = Collection(MANIFEST)
     error = Quarantined("damaged")
-    collection.move_to(lifecycle.Quarantined(error))
+    collection.move_to(lifecycle.InQuarantine(error))
     for _ in range(5):
         with pytest.raises(Quarantined):
             collection.readable()

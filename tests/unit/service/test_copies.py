@@ -19,7 +19,7 @@ async def test_backup_becomes_a_collection_with_a_uid_of_its_own(engine):
     await engine.put(b=2)
     path = engine.backup("notes")
     await engine.put(a=9)
-    assert engine.restore(path, "copy") == "copy"
+    assert engine.catalog.restore(path, "copy") == "copy"
     assert await engine.values("copy", "a", "b") == [1, 2]
     assert await engine.values("notes", "a") == [9]
     uids = {engine.collection(name).manifest.collection_uid for name in ("notes", "copy")}

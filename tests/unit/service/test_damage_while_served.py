@@ -84,7 +84,7 @@ async def test_collections_of_a_lost_collection_leave_the_others_alone(engine):
         with pytest.raises(Quarantined, match=r"vectors\.bin: it is missing"):
             await again.values("notes", "a")
         assert await again.values("other", "a") == [2]
-        assert again.all_ready
+        assert again.not_ready() == {}
 
 
 async def test_unexpected_error_while_opening_one_collection_quarantines_that_one(engine, monkeypatch):
@@ -113,6 +113,6 @@ async def test_withheld_points_are_told_in_the_log_once(engine):
     collection = engine.collection("notes")
     collection.store.layers.withhold(0, 1, "a bad row")
     with capture_logs() as lines:
-        collection.tell_withheld()
-        collection.tell_withheld()
+        collection.log_withheld()
+        collection.log_withheld()
     assert [(line["event"], line["withheld"]) for line in lines] == [("collection is degraded", 1)]

@@ -34,7 +34,7 @@ async def test_restored_backup_serves_though_its_log_could_not_begin(engine, dis
     engine.checkpoint()
     path = engine.backup("notes")
     disk.fail("rename *.log.tmp -> *", number, times=9)
-    assert engine.restore(path, "copy") == "copy"
+    assert engine.catalog.restore(path, "copy") == "copy"
     disk.faults.clear()
     assert engine.describe("copy")["reason"] is None
     assert await engine.values("copy", "a") == [1]
@@ -52,7 +52,7 @@ async def test_restored_backup_serves_though_nothing_could_be_cleared_away(engin
     path = engine.backup("notes")
     with monkeypatch.context() as patch:
         patch.setattr(files, "remove_tree", refuse)
-        engine.restore(path, "copy")
+        engine.catalog.restore(path, "copy")
     assert await engine.values("copy", "a") == [1]
     with engine.copied() as restarted:
         assert restarted.collection_names() == ["copy", "notes"]
@@ -156,8 +156,8 @@ async def test_collection_with_an_unknown_drop_takes_no_writes_before_a_start(en
     assert await engine.values("notes", "a") == [1]
     with engine.copied() as restarted:
         assert restarted.collection_names() == []
-        [dropped] = restarted.deleted()
-        restarted.restore(dropped["path"], None)
+        [dropped] = restarted.catalog.deleted()
+        restarted.catalog.restore(dropped["path"], None)
         assert await restarted.values("notes", "a") == [1]
 
 
@@ -173,10 +173,10 @@ async def test_drop_that_cannot_move_the_folder_says_so_and_is_finished_by_the_n
     with pytest.raises(NotFound):
         engine.describe("notes")
     engine.refresh({})
-    assert engine.deleted() == []
+    assert engine.catalog.deleted() == []
     engine.refresh({})
-    [dropped] = engine.deleted()
-    engine.restore(dropped["path"], None)
+    [dropped] = engine.catalog.deleted()
+    engine.catalog.restore(dropped["path"], None)
     assert await engine.values("notes", "a") == [1]
 
 
@@ -218,4 +218,4 @@ async def test_what_a_refused_repair_left_does_not_take_the_place_of_a_dropped_c
     engine.drop("notes")
     with engine.copied() as restarted:
         assert restarted.collection_names() == []
-        assert [dropped["name"] for dropped in restarted.deleted()] == ["notes"]
+        assert [dropped["name"] for dropped in restarted.catalog.deleted()] == ["notes"]

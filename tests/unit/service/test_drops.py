@@ -45,8 +45,8 @@ async def test_drop_that_a_rescan_sees_is_made_once(engine, monkeypatch):
         waiting[0].join()
     assert [line["event"] for line in logs if line["log_level"] == "error"] == []
     assert engine.collection_names() == []
-    [gone] = engine.deleted()
-    engine.restore(gone["path"], None)
+    [gone] = engine.catalog.deleted()
+    engine.catalog.restore(gone["path"], None)
     assert await engine.values("notes", "a") == [1]
 
 
@@ -67,7 +67,7 @@ async def test_two_drops_at_once_are_one_drop_and_one_not_found(engine, monkeypa
         return_exceptions=True,
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "NotFound"]
-    assert len(engine.deleted()) == 1
+    assert len(engine.catalog.deleted()) == 1
 
 
 async def test_dropped_collection_is_restored_with_all_its_data_checkpointed_or_not(engine):
@@ -76,8 +76,8 @@ async def test_dropped_collection_is_restored_with_all_its_data_checkpointed_or_
     await engine.put(b=2)
     engine.drop("notes")
     engine.declare("notes", dimension=7)
-    [gone] = engine.deleted()
-    assert engine.restore(gone["path"], "old") == "old"
+    [gone] = engine.catalog.deleted()
+    assert engine.catalog.restore(gone["path"], "old") == "old"
     assert await engine.values("old", "a", "b") == [1, 2]
     assert await engine.put("old", c=3) == ["c"]
     with engine.copied() as again:
@@ -89,16 +89,16 @@ async def test_hard_deleted_collection_leaves_nothing(engine):
     await engine.put(a=1)
     uid = engine.collection("notes").manifest.collection_uid
     engine.hard_delete("notes")
-    assert engine.deleted() == []
+    assert engine.catalog.deleted() == []
     assert not engine.layout.log(uid).exists()
 
 
 async def test_purge_waits_for_its_retention(engine):
     await engine.put(a=1)
     engine.drop("notes")
-    assert engine.cleanup(1.0) == []
-    assert engine.cleanup(0) == ["notes"]
-    assert engine.deleted() == []
+    assert engine.catalog.cleanup(1.0) == []
+    assert engine.catalog.cleanup(0) == ["notes"]
+    assert engine.catalog.deleted() == []
     assert list(engine.layout.logs.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ async def test_mark_of_a_drop_is_followed_at_the_next_start_and_by_a_running_eng
     engine.stop()
     with RunningEngine(engine.settings.data) as again:
         assert again.collection_names() == []
-        assert {gone["name"] for gone in again.deleted()} == {"notes", "other"}
+        assert {gone["name"] for gone in again.catalog.deleted()} == {"notes", "other"}
 
 
 async def test_drop_that_cannot_be_followed_at_the_start_hides_no_other_collection(engine, disk):

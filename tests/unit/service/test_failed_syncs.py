@@ -18,8 +18,8 @@ CHANGES_OF_NAMES = {
     "create, its folder": (lambda engine: engine.declare("new"), "sync data/"),
     "drop, its mark": (lambda engine: engine.drop("notes"), "sync notes/"),
     "drop": (lambda engine: engine.drop("notes"), "sync .deleted/"),
-    "cleanup": (lambda engine: engine.cleanup(0), "sync .deleted/"),
-    "restore": (lambda engine: engine.restore(engine.newest_deleted(), None), "sync data/"),
+    "cleanup": (lambda engine: engine.catalog.cleanup(0), "sync .deleted/"),
+    "restore": (lambda engine: engine.catalog.restore(engine.newest_deleted(), None), "sync data/"),
 }
 
 
@@ -104,5 +104,5 @@ async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine
     engine.drop("old")
     disk.fail("rename *")
     with pytest.raises(StorageError, match="restore failed"):
-        engine.restore(engine.newest_deleted(), None)
-    assert engine.restore(engine.newest_deleted(), None) == "old"
+        engine.catalog.restore(engine.newest_deleted(), None)
+    assert engine.catalog.restore(engine.newest_deleted(), None) == "old"

@@ -20,7 +20,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import SearchQuery
 from vecstow_engine.service import searcher
-from vecstow_engine.service.fair_pool import TENANT, FairPool
+from vecstow_engine.service.searcher import TENANT, FairPool
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_requests_of_one_owner_leave_a_quarter_of_the_places_to_others():
 
 async def test_requests_that_wait_in_one_collection_leave_others_their_places():
     client, engine = docs_service(requests_in_flight_max=8)
-    engine.create(Manifest(name="other", dimension=3, distance_metric=DistanceMetric.EUCLIDEAN))
+    engine.catalog.create(Manifest(name="other", dimension=3, distance_metric=DistanceMetric.EUCLIDEAN))
     goes_on = asyncio.Event()
     upsert = engine.upsert
 

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from tests.unit.running_engine import RunningEngine, fill, wait_until
 from vecstow_engine.model.errors import OutcomeUnknown, Quarantined
-from vecstow_engine.service import loader, lost_files, snapshotter
-from vecstow_engine.service.collection import State
+from vecstow_engine.service import loader, manifest_watcher, snapshotter
+from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage import files, store
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS
 from vecstow_engine.storage.manifests import update_manifest
@@ -147,7 +147,7 @@ async def test_neighbours_of_a_collection_whose_files_are_gone_go_on(engine):
     await engine.put("other", b=2)
     assert engine.checkpoint("other")
     assert await engine.values("other", "a", "b") == [1, 2]
-    assert engine.all_ready
+    assert engine.not_ready() == {}
 
 
 async def test_checkpoint_whose_files_go_while_it_writes_them_leaves_the_log_whole(engine, monkeypatch):
@@ -297,8 +297,8 @@ async def test_own_moves_are_not_taken_for_a_loss(tmp_path):
                 engine.compact("notes")
                 repair_row(engine, 500)
                 engine.drop("notes")
-                engine.restore(engine.deleted()[0]["path"], None)
-            engine.restore(engine.backup("notes"), "copy")
+                engine.catalog.restore(engine.catalog.deleted()[0]["path"], None)
+            engine.catalog.restore(engine.backup("notes"), "copy")
         finally:
             stop.set()
             for thread in rescans:
@@ -477,10 +477,10 @@ async def test_files_that_came_back_are_served_when_the_manifest_was_touched(eng
 
 async def test_quarantined_collection_is_not_opened_anew_during_a_hold(without_data):
     change(without_data, collection_uid=None)
-    without_data.hold(60)
+    without_data.hold.begin(60)
     without_data.refresh({})
     assert without_data.describe("notes")["state"] == "quarantined"
-    without_data.release_hold()
+    without_data.hold.end()
     without_data.refresh({})
     assert without_data.describe("notes")["state"] == "ready"
 
@@ -547,7 +547,7 @@ async def test_opening_whose_sync_failed_is_not_tried_again_when_the_manifest_ch
 
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", fail)
-        engine.restore(engine.deleted()[0]["path"], None)
+        engine.catalog.restore(engine.catalog.deleted()[0]["path"], None)
     os.utime(folder_of(engine) / MANIFEST)
     change(engine, owner="somebody")
     engine.refresh({})
@@ -567,8 +567,8 @@ async def test_stand_in_waits_for_the_outcome_of_the_commit_under_way(engine, mo
 
     monkeypatch.setattr(collection.store, "retire", retire)
     with pytest.raises(Quarantined):
-        lost_files.refuse_if_gone(collection)
+        collection.refuse_if_gone()
     assert seen == [False]
     assert collection.is_lost
-    other = lost_files.stand_in(collection)
+    other = manifest_watcher.stand_in(collection)
     assert (other.lifecycle.failure, other.reopens) == ("a sync failed", False)

@@ -16,7 +16,7 @@ from vecstow_engine.model.errors import (
     InvalidInput,
     Recovering,
 )
-from vecstow_engine.service import catalog, hold_gate, loader
+from vecstow_engine.service import catalog, hold, loader
 from vecstow_engine.storage import backup
 from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.manifests import (
@@ -47,7 +47,7 @@ async def test_rule_16_hold_postpones_checkpoints_snapshots_rotation_and_trims(t
     with RunningEngine(tmp_path / "data", checkpoint_bytes=1, checkpoint_seconds=0.0) as engine:
         engine.declare()
         await engine.put(a=1)
-        engine.hold(60)
+        engine.hold.begin(60)
         collection = engine.collection("notes")
         before = state_of(engine.settings.data)
         segments = segment_paths(collection.store.log.folder)
@@ -56,7 +56,7 @@ async def test_rule_16_hold_postpones_checkpoints_snapshots_rotation_and_trims(t
             engine._upkeep._look_after(collection)
         assert state_of(engine.settings.data) == before
         assert segment_paths(collection.store.log.folder) == segments
-        engine.release_hold()
+        engine.hold.end()
         wait_until(lambda: collection.store.meta.points == 1501)
 
 
@@ -64,14 +64,14 @@ async def test_rule_16_copy_under_a_hold_is_exact(engine):
     await engine.put(a=1)
     engine.checkpoint()
     await engine.put(b=2)
-    engine.hold(60)
+    engine.hold.begin(60)
     await engine.put(c=3)
     with engine.copied() as copy:
         assert await copy.values("notes", "a", "b", "c") == [1, 2, 3]
 
 
 def test_rule_16_hold_ends_by_itself(engine):
-    engine.hold(0.01)
+    engine.hold.begin(0.01)
     wait_until(lambda: engine.gate.remaining_seconds == 0)
     with engine.gate.passing() as free:
         assert free
@@ -88,7 +88,7 @@ def test_rule_16_hold_waits_for_the_change_under_way(engine):
     changer = threading.Thread(target=change)
     changer.start()
     entered.wait(20)
-    holder = threading.Thread(target=lambda: engine.hold(60))
+    holder = threading.Thread(target=lambda: engine.hold.begin(60))
     holder.start()
     wait_until(lambda: engine.gate.remaining_seconds > 0)
     assert holder.is_alive()
@@ -101,13 +101,13 @@ def test_rule_16_hold_waits_for_the_change_under_way(engine):
 def test_rule_16_what_would_change_files_is_refused_during_a_hold(engine, operation):
     engine.declare("gone")
     engine.drop("gone")
-    [gone] = engine.deleted()
-    engine.hold(60)
+    [gone] = engine.catalog.deleted()
+    engine.hold.begin(60)
     calls = {
         "drop": lambda: engine.drop("notes"),
         "compact": lambda: engine.compact("notes"),
-        "cleanup": lambda: engine.cleanup(0),
-        "restore": lambda: engine.restore(gone["path"], None),
+        "cleanup": lambda: engine.catalog.cleanup(0),
+        "restore": lambda: engine.catalog.restore(gone["path"], None),
     }
     with pytest.raises(Conflict, match="held"):
         calls[operation]()
@@ -121,7 +121,7 @@ async def test_rule_16_stop_during_a_hold_leaves_the_files_and_loses_nothing(tmp
         await engine.put(a=1)
         engine.checkpoint()
         await engine.put(b=2)
-        engine.hold(60)
+        engine.hold.begin(60)
         before = state_of(tmp_path / "data")
     assert state_of(tmp_path / "data") == before
     with RunningEngine(tmp_path / "data") as again:
@@ -136,10 +136,10 @@ async def test_hold_waits_until_every_collection_is_opened(engine, monkeypatch):
     copy.start()
     try:
         with pytest.raises(Recovering, match="until every collection is opened"):
-            copy.hold(60)
+            copy.hold.begin(60)
         opening.goes_on.set()
         wait_until(copy.registry.all_opened)
-        copy.hold(60)
+        copy.hold.begin(60)
     finally:
         opening.goes_on.set()
         copy.stop()
@@ -150,7 +150,9 @@ async def test_volume_is_locked_until_a_restore_that_is_under_way_is_done(engine
     await engine.put(a=1)
     engine.drop("notes")
     slowed = Slowed(monkeypatch, backup, "restore_deleted")
-    restore = asyncio.create_task(asyncio.to_thread(engine.restore, engine.deleted()[0]["path"], None))
+    restore = asyncio.create_task(
+        asyncio.to_thread(engine.catalog.restore, engine.catalog.deleted()[0]["path"], None)
+    )
     await asyncio.to_thread(slowed.entered.wait, 20)
     stop = asyncio.create_task(asyncio.to_thread(engine.stop))
     await asyncio.to_thread(wait_until, lambda: engine.gate.closed)
@@ -160,7 +162,7 @@ async def test_volume_is_locked_until_a_restore_that_is_under_way_is_done(engine
     await stop
     assert engine.volume is None
     with pytest.raises(Busy, match="stopping"):
-        engine.cleanup(0)
+        engine.catalog.cleanup(0)
 
 
 async def test_purge_of_a_hard_delete_is_over_before_a_hold_begins(engine, monkeypatch):
@@ -172,20 +174,20 @@ async def test_purge_of_a_hard_delete_is_over_before_a_hold_begins(engine, monke
         engine.gate.hold(60, wait_seconds=0.01)
     purging.goes_on.set()
     await delete
-    engine.hold(60)
-    engine.release_hold()
+    engine.hold.begin(60)
+    engine.hold.end()
 
 
 def test_drops_of_others_wait_as_long_as_a_hold_lasts(engine, monkeypatch):
     seconds = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(hold_gate, "time", SimpleNamespace(monotonic=lambda: seconds.now))
+    monkeypatch.setattr(hold, "time", SimpleNamespace(monotonic=lambda: seconds.now))
     assert not drops_wait(engine.layout)
     for _ in range(2):
-        engine.hold(30)
+        engine.hold.begin(30)
         assert drops_wait(engine.layout)
-    engine.release_hold()
+    engine.hold.end()
     assert not drops_wait(engine.layout)
-    engine.hold(30)
+    engine.hold.begin(30)
     seconds.now += 30
     wait_until(lambda: not drops_wait(engine.layout))
 
@@ -193,12 +195,12 @@ def test_drops_of_others_wait_as_long_as_a_hold_lasts(engine, monkeypatch):
 def test_hold_that_does_not_begin_keeps_no_drop_waiting(engine, monkeypatch):
     monkeypatch.setattr(engine.gate, "hold", functools.partial(engine.gate.hold, wait_seconds=0.01))
     with engine.gate.passing(), pytest.raises(Busy):
-        engine.hold(30)
+        engine.hold.begin(30)
     wait_until(lambda: not drops_wait(engine.layout))
 
 
 def test_drop_that_is_being_marked_is_made_before_a_hold_begins(engine):
-    held = threading.Thread(target=engine.hold, args=(30,))
+    held = threading.Thread(target=engine.hold.begin, args=(30,))
     with manifests_locked(engine.layout):
         held.start()
         held.join(0.05)
@@ -209,18 +211,18 @@ def test_drop_that_is_being_marked_is_made_before_a_hold_begins(engine):
 
 def test_engine_that_ends_during_a_hold_keeps_no_drop_waiting(tmp_path):
     with RunningEngine(tmp_path / "data") as engine:
-        engine.hold(30)
+        engine.hold.begin(30)
         assert drops_wait(engine.layout)
     assert not drops_wait(engine.layout)
 
 
 async def test_first_write_during_a_hold_is_told_when_to_come_again(engine):
     """Not that the collection exists, which a 409 means: the clients of d-vecDB raise TypeError then."""
-    engine.hold(30)
+    engine.hold.begin(30)
     with pytest.raises(Busy, match="held for 30 s more") as refused:
         await engine.put(a=1)
     assert refused.value.retry_after_seconds == 30
-    engine.release_hold()
+    engine.hold.end()
     assert await engine.put(a=1) == ["a"]
 
 
@@ -231,16 +233,16 @@ async def test_folder_that_appears_during_a_hold_is_opened_after_it(engine):
     with engine.copied("source") as source:
         source.hard_delete("notes")
         engine_folder = engine.settings.data / "notes"
-        source.hold(60)
+        source.hold.begin(60)
         shutil.copytree(engine_folder, source.settings.data / "notes")
         source.refresh({})
         assert source.collection_names() == []
-        source.release_hold()
+        source.hold.end()
         source.refresh({})
         assert await source.values("notes", "a") == [1]
 
 
 def test_hold_above_the_limit_is_refused(engine):
     with pytest.raises(InvalidInput, match="at most 3600"):
-        engine.hold(3601)
+        engine.hold.begin(3601)
     assert engine.gate.remaining_seconds == 0

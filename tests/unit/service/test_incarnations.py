@@ -198,7 +198,7 @@ async def test_first_write_makes_no_files_where_data_has_come_meanwhile(engine, 
     with engine.copied("other") as other:
         other.hard_delete("notes")
         other.declare()
-        create_files_of = Slowed(monkeypatch, other._catalog, "create_files_of")
+        create_files_of = Slowed(monkeypatch, other.catalog, "create_files_of")
         other._committer._create_files_of = create_files_of
         write = asyncio.create_task(other.put(b=2))
         await asyncio.to_thread(create_files_of.entered.wait, 20)
@@ -218,7 +218,7 @@ def test_collection_that_is_opened_again_is_another_object(engine):
     """So that a request which is bound to what it found never reaches what came instead."""
     before = engine.collection("notes")
     with engine.registry.changing, before.upkeep:
-        engine._catalog.open_anew(before, before.manifest)
+        engine.catalog.reopen(before, before.manifest)
     after = engine.collection("notes")
     assert after is not before
     assert after.upkeep is before.upkeep

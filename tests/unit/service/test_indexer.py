@@ -111,6 +111,7 @@ def test_slices_that_cost_more_leave_the_others_their_share(monkeypatch):
         found.opened(None, None)
         found.index = index(found.name, seconds, 20)
     running = Indexer(1, Attempts(), SimpleNamespace(update=lambda collection: None))
+    running.start()
     with running._lock:
         running._queue.add(costly)
     running.notify(cheap)
@@ -133,6 +134,7 @@ def test_rows_gather_after_a_slice_that_leaves_few(left, slices, monkeypatch):
 
     one.index = SimpleNamespace(advance=advance, count=left, indexed=0)
     running = Indexer(1, Attempts(), SimpleNamespace(update=lambda collection: None))
+    running.start()
     running.notify(one)
     wait_until(lambda: len(moved) == slices)
     wait_until(lambda: running._at_work is None)
@@ -155,6 +157,7 @@ def test_slice_that_ends_with_its_collection_is_no_failure(is_dropped):
 
     one.index = SimpleNamespace(advance=advance)
     running = Indexer(1, attempts, SimpleNamespace(update=lambda collection: None))
+    running.start()
     running.notify(one)
     assert began.wait(SECONDS_MAX)
     if is_dropped:

@@ -18,6 +18,7 @@ from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.service import attempts, catalog, loader, manifest_watcher, registry, upkeep
 from vecstow_engine.service.attempts import Attempts, Folder, Work
+from vecstow_engine.service.collection import Collection
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import MANIFEST
 from vecstow_engine.storage.manifests import mark_dropped, update_manifest
@@ -148,7 +149,7 @@ async def test_failed_rebuild_keeps_no_checkpoint_of_its_collection(tmp_path, mo
         assert failing.tries == 1
 
 
-@pytest.mark.parametrize("chore", ["let_drops_if_over", "open_postponed", "_rescan_when_due", "fill_reserve"])
+@pytest.mark.parametrize("chore", ["let_drops_if_over", "open_postponed", "rescan_when_due", "fill_reserve"])
 def test_chore_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch, chore):
     engine = RunningEngine(tmp_path / "data")
     calls = []
@@ -161,13 +162,13 @@ def test_chore_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch, ch
 
         monkeypatch.setattr(owner, name, call)
 
-    noted(engine._hold, "let_drops_if_over")
-    noted(engine._opener, "open_postponed")
-    noted(engine, "_rescan_when_due")
+    noted(engine.hold, "let_drops_if_over")
+    noted(engine._loader, "open_postponed")
+    noted(engine._manifest_watcher, "rescan_when_due")
     noted(upkeep.Volume, "fill_reserve")
     with engine:
         wait_until(
-            lambda: {"let_drops_if_over", "open_postponed", "_rescan_when_due", "fill_reserve"} <= set(calls)
+            lambda: {"let_drops_if_over", "open_postponed", "rescan_when_due", "fill_reserve"} <= set(calls)
         )
         wait_until(lambda: calls.count(chore) >= 2)
         assert engine.live
@@ -190,7 +191,7 @@ async def test_last_checkpoint_that_fails_keeps_no_other_from_its_own(tmp_path, 
         assert await again.values("bad", "a") == [1]
 
 
-@pytest.mark.parametrize("part", ["_opener", "_committer", "_indexer", "_upkeep", "_searcher"])
+@pytest.mark.parametrize("part", ["_loader", "_committer", "_indexer", "_upkeep", "_searcher"])
 async def test_part_that_cannot_stop_keeps_no_other_from_it(tmp_path, monkeypatch, part):
     engine = RunningEngine(tmp_path / "data")
     engine.start()
@@ -295,7 +296,7 @@ async def test_folder_that_cannot_be_followed_is_shown_and_delays_no_other(two, 
 
 
 async def test_collection_whose_files_cannot_be_looked_for_delays_no_other(two, monkeypatch):
-    real = manifest_watcher.refuse_if_gone
+    real = Collection.refuse_if_gone
     fails = True
 
     def look(collection):
@@ -305,7 +306,7 @@ async def test_collection_whose_files_cannot_be_looked_for_delays_no_other(two, 
         return real(collection)
 
     looked = []
-    monkeypatch.setattr(manifest_watcher, "refuse_if_gone", look)
+    monkeypatch.setattr(Collection, "refuse_if_gone", look)
     two.refresh({})
     assert "good" in looked
     assert "looking for its files fails" in two.describe("bad")["reason"]
@@ -352,7 +353,7 @@ async def test_postponed_opening_waits_for_nobody_who_works_on_the_files(two, mo
         monkeypatch.setattr(loader, "open_store", real)
         bad = copy.collection("bad")
         with bad.upkeep:
-            copy._opener.open_again(bad)
+            copy._loader.open_again(bad)
             assert bad.state == "quarantined"
         await asyncio.to_thread(wait_until, lambda: copy.describe("bad")["state"] == "ready")
 
@@ -386,8 +387,8 @@ async def test_dropped_collection_that_cannot_be_purged_keeps_no_other(two, monk
     two.drop("bad")
     monkeypatch.setattr(catalog, "purge", purge)
     with pytest.raises(RuntimeError, match="no"):
-        two.cleanup(0)
-    assert [deleted["name"] for deleted in two.deleted()] == ["bad"]
+        two.catalog.cleanup(0)
+    assert [deleted["name"] for deleted in two.catalog.deleted()] == ["bad"]
 
 
 def test_pauses_grow_with_each_failure_and_end_with_a_success(monkeypatch):
@@ -476,7 +477,7 @@ def test_leftover_that_cannot_be_removed_does_not_prevent_a_start(tmp_path, monk
 
     monkeypatch.setattr(files, "remove_tree", refuse)
     with capture_logs() as lines, RunningEngine(tmp_path / "data") as engine:
-        assert engine.all_ready
+        assert engine.not_ready() == {}
     assert "what a crash left could not be removed" in [line["event"] for line in lines]
     assert leftover.is_dir()
 

@@ -14,7 +14,7 @@ from tests.unit.running_engine import RunningEngine, wait_until
 from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.errors import Busy
 from vecstow_engine.service import loader, snapshotter
-from vecstow_engine.service.collection import State
+from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage import discovery
 
 
@@ -52,7 +52,7 @@ def test_discovery_ends_at_the_folder_at_hand(killed, monkeypatch):
     looked_at = leave_at(killed, monkeypatch, discovery, "_look_at", 2)
     killed.start()
     killed.stop()
-    assert (len(looked_at), killed.ready) == (2, False)
+    assert (len(looked_at), killed.discovered) == (2, False)
     with RunningEngine(killed.settings.data) as after:
         assert counts(after) == {"first": 2, "second": 2, "third": 2}
 
@@ -109,7 +109,7 @@ def compact(engine):
     ("name", "operation"),
     [
         ("backup", lambda engine: engine.backup("second")),
-        ("restore", lambda engine: engine.restore(engine.backup_path, "copy")),
+        ("restore", lambda engine: engine.catalog.restore(engine.backup_path, "copy")),
         ("import", import_copy),
         ("repair", repair),
         ("check", lambda engine: engine.check("first")),

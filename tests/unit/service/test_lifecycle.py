@@ -8,17 +8,18 @@ import pytest
 
 from tests.unit.store_on_disk import MANIFEST
 from vecstow_engine.model.errors import NotFound, Recovering, Unavailable
-from vecstow_engine.service.collection import Collection, State
+from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.lifecycle import (
     TRANSITIONS,
     Dropping,
-    Foreign,
+    ForeignData,
     IllegalTransition,
+    InQuarantine,
     Opening,
     Postponed,
-    Quarantined,
     Retired,
     Serving,
+    State,
     dropped,
     failed,
     transition,
@@ -29,7 +30,7 @@ ERROR = Unavailable("closed")
 STATES = {
     state.__class__: state
     for state in (
-        Opening(), Postponed(ERROR, 1.0), Serving(), Quarantined(ERROR), Foreign(ERROR), Retired(ERROR),
+        Opening(), Postponed(ERROR, 1.0), Serving(), InQuarantine(ERROR), ForeignData(ERROR), Retired(ERROR),
         Dropping(Serving()),
     )
 }  # fmt: skip
@@ -82,8 +83,8 @@ def test_a_drop_that_is_taken_back_leads_to_the_state_before(state):
         pytest.param([], State.RECOVERING, True, Recovering, id="opening"),
         pytest.param([Postponed(ERROR, 1.0)], State.RECOVERING, False, Unavailable, id="postponed"),
         pytest.param([Serving()], State.READY, False, None, id="serving"),
-        pytest.param([Quarantined(ERROR)], State.QUARANTINED, False, Unavailable, id="quarantined"),
-        pytest.param([Foreign(ERROR)], State.FOREIGN, False, Unavailable, id="foreign"),
+        pytest.param([InQuarantine(ERROR)], State.QUARANTINED, False, Unavailable, id="quarantined"),
+        pytest.param([ForeignData(ERROR)], State.FOREIGN, False, Unavailable, id="foreign"),
         pytest.param([Serving(), Retired(ERROR)], State.RECOVERING, True, Unavailable, id="retired"),
         pytest.param([Serving(), Dropping(Serving())], State.READY, False, NotFound, id="dropping"),
     ],

@@ -139,4 +139,6 @@ async def test_collection_is_neither_dropped_nor_changed_while_it_is_opened(engi
 
 def test_create_with_another_shape_names_both(engine):
     with pytest.raises(Conflict, match="exists with dimension 4, Euclidean, Float32, not with dimension 5"):
-        engine.create(dataclasses.replace(engine.collection("notes").manifest, dimension=5), exist_ok=True)
+        engine.catalog.create(
+            dataclasses.replace(engine.collection("notes").manifest, dimension=5), exist_ok=True
+        )

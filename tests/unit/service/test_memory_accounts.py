@@ -56,7 +56,7 @@ async def test_an_opening_that_fails_gives_back_what_was_admitted(engine, monkey
         raise MemoryError
 
     monkeypatch.setattr(VectorIndex, "add_backlog", refuse)
-    engine._loader.load(other, lambda: False, with_graph=False)
+    engine._loader.load(other)
     assert other.retry_at is not None
     assert engine.accounts.data_bytes == COLLECTION_BYTES
 

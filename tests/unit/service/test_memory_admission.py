@@ -155,8 +155,8 @@ async def test_a_rebuild_is_charged_so_that_a_second_one_waits(engine, monkeypat
         monkeypatch.setattr(collections[-1].index, "advance", lambda **_: 0)
     first, second = collections
     room(engine, more=int(1.5 * first.index.rebuild_bytes))
-    assert engine._rebuilds.begin(first, first.manifest.index_config)
-    assert not engine._rebuilds.begin(second, second.manifest.index_config)
+    assert engine._indexer.rebuild(first, first.manifest.index_config)
+    assert not engine._indexer.rebuild(second, second.manifest.index_config)
     monkeypatch.undo()
     engine._indexer.notify(first)
     engine.indexed("notes")
@@ -262,9 +262,9 @@ async def test_a_log_of_a_collection_that_is_left_out_takes_no_tail(large):
 @contextlib.contextmanager
 def held(engine):
     """A hold: no checkpoint makes room."""
-    engine.hold(60)
+    engine.hold.begin(60)
     yield
-    engine.release_hold()
+    engine.hold.end()
 
 
 async def fill_up(engine, name):
@@ -307,7 +307,7 @@ async def test_one_collection_takes_at_most_half(engine):
 async def test_the_largest_overlays_are_written_first_when_they_take_much_of_their_memory(engine):
     engine.declare("large")
     with held(engine):
-        engine.release_hold()
+        engine.hold.end()
         await engine.put(**fill("p", 10))
         await engine.put("large", **fill("p", 300))
         limit(engine, changes=4 * figures_of(engine.collection("large")).overlay)
@@ -336,7 +336,7 @@ async def test_a_batch_that_never_fits_is_refused_at_once(engine):
 async def test_writers_wait_when_the_kernel_counts_more_than_the_account(engine, monkeypatch):
     await engine.put(a=1)
     impatient(engine)
-    monkeypatch.setattr(memory_accounts, "resident_bytes", lambda: 1 << 40)
+    monkeypatch.setattr(memory_accounts, "anonymous_bytes", lambda: 1 << 40)
     engine.accounts.count_all(engine.registry.collections())
     engine.accounts.plan = plan(1 << 30)
     with pytest.raises(Busy, match="the process takes"):

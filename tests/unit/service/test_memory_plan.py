@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from vecstow_engine.model.errors import InvalidInput
-from vecstow_engine.service.cgroup import granted_bytes
 from vecstow_engine.service.engine import Engine
-from vecstow_engine.service.memory_plan import GIB, LIMIT_BYTES_MIN, MIB, parse_size, plan, plan_for
+from vecstow_engine.service.memory_plan import (
+    GIB,
+    LIMIT_BYTES_MIN,
+    MIB,
+    granted_bytes,
+    parse_size,
+    plan,
+    plan_for,
+)
 from vecstow_engine.service.settings import Settings
 
 MACHINE_BYTES = 8 * GIB

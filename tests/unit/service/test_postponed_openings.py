@@ -28,7 +28,7 @@ async def postponed(engine, monkeypatch):
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
-        engine.restore(engine.newest_deleted(), None)
+        engine.catalog.restore(engine.newest_deleted(), None)
     assert engine.describe("notes")["state"] == "recovering"
     return engine
 
@@ -64,7 +64,7 @@ async def test_opening_that_finds_no_room_is_tried_again_and_nothing_is_quaranti
     monkeypatch.setattr(collection_module, "OPEN_AGAIN_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(error))
-        engine.restore(engine.newest_deleted(), None)
+        engine.catalog.restore(engine.newest_deleted(), None)
         with pytest.raises(Recovering, match="waits to be opened: "):
             await engine.values("notes", "a")
         assert engine.describe("notes")["state"] == "recovering"
@@ -81,7 +81,7 @@ async def test_opening_that_finds_damage_at_the_second_try_is_not_tried_a_third_
     errors = [OSError(errno.EMFILE, "Too many open files"), DamagedFile("it is torn", file="points.db")]
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", lambda *args, **kwargs: raising(errors.pop(0))())
-        engine.restore(engine.newest_deleted(), None)
+        engine.catalog.restore(engine.newest_deleted(), None)
         wait_until(lambda: engine.describe("notes")["state"] == "quarantined")
         assert engine.collection("notes").retry_at is None
 
@@ -91,17 +91,17 @@ async def test_opening_that_was_postponed_waits_for_the_end_of_a_hold(engine, mo
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(OSError(errno.EMFILE, "Too many open files")))
-        engine.restore(engine.newest_deleted(), None)
+        engine.catalog.restore(engine.newest_deleted(), None)
     engine.gate.hold(60)
-    engine._opener.open_postponed(math.inf)
+    engine._loader.open_postponed(math.inf)
     assert engine.describe("notes")["state"] == "recovering"
     engine.gate.release()
-    engine._opener.open_postponed(math.inf)
+    engine._loader.open_postponed(math.inf)
     assert engine.describe("notes")["state"] == "ready"
 
 
 async def test_collection_that_waits_to_be_opened_can_be_held_around(postponed):
-    postponed.hold(60)
+    postponed.hold.begin(60)
     with postponed.copied() as copy:
         assert await copy.values("notes", "a") == [1]
 
@@ -111,9 +111,9 @@ async def test_collection_that_waits_to_be_opened_can_be_dropped(postponed, drop
     waiting = postponed.collection("notes")
     drop(postponed)
     assert postponed.collection_names() == []
-    postponed._opener.open_again(waiting)
+    postponed._loader.open_again(waiting)
     assert waiting.store is None
-    postponed.restore(postponed.newest_deleted(), None)
+    postponed.catalog.restore(postponed.newest_deleted(), None)
     assert await postponed.values("notes", "a") == [1]
 
 
@@ -124,7 +124,7 @@ async def test_settings_changed_before_a_postponed_opening_are_followed_after_it
     )
     postponed.refresh({})
     assert postponed.describe("notes")["state"] == "recovering"
-    postponed._opener.open_postponed(math.inf)
+    postponed._loader.open_postponed(math.inf)
     postponed.refresh({})
     assert postponed.collection("notes").manifest.index_config == config
     assert await postponed.values("notes", "a") == [1]
@@ -141,10 +141,10 @@ async def test_collection_that_is_opened_again_is_neither_dropped_nor_held_aroun
         return real(*args, **kwargs)
 
     monkeypatch.setattr(loader, "open_store", open_slowly)
-    opening = threading.Thread(target=postponed._opener.open_postponed, args=(math.inf,))
+    opening = threading.Thread(target=postponed._loader.open_postponed, args=(math.inf,))
     opening.start()
     assert begun.wait(20)
-    for attempt in (lambda: postponed.drop("notes"), lambda: postponed.hold(60)):
+    for attempt in (lambda: postponed.drop("notes"), lambda: postponed.hold.begin(60)):
         with pytest.raises(Recovering):
             attempt()
     goes_on.set()
@@ -157,7 +157,7 @@ async def test_opening_whose_sync_failed_is_not_tried_again(engine, monkeypatch)
     engine.drop("notes")
     with monkeypatch.context() as patch:
         patch.setattr(loader, "open_store", raising(files.SyncFailed(errno.ENOSPC, "No space left (sync)")))
-        engine.restore(engine.newest_deleted(), None)
+        engine.catalog.restore(engine.newest_deleted(), None)
     assert engine.describe("notes")["state"] == "quarantined"
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.service import recall, upkeep
-from vecstow_engine.service.recall import self_recall
+from vecstow_engine.service import stats, upkeep
+from vecstow_engine.service.stats import self_recall
 
 ROWS = 1500
 
@@ -113,4 +113,4 @@ async def test_what_a_sample_left_out_is_checked_at_leisure(engine, monkeypatch)
     await engine.put(**points(ROWS))
     collection = engine.indexed()
     wait_until(lambda: collection.index.unchecked == 0)
-    assert recall.self_recall(collection)["share"] == 1.0
+    assert stats.self_recall(collection)["share"] == 1.0

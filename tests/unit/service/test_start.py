@@ -7,12 +7,12 @@ import structlog
 
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import VolumeHeld
-from vecstow_engine.service import opener
+from vecstow_engine.service import loader
 
 
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
-    monkeypatch.setattr(opener, "LOCK_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(loader, "LOCK_PAUSE_SECONDS", 0.002)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_start_waits_until_the_engine_before_it_has_left(before):
     await before.put(a=1)
     after = RunningEngine(before.layout.data, lock_wait_seconds=20)
     thread, failed = starting(after)
-    assert not after.ready
+    assert not after.discovered
     before.stop()
     thread.join(20)
     try:
@@ -61,7 +61,7 @@ def test_start_that_waits_for_too_long_is_refused(before):
     thread, failed = starting(RunningEngine(before.layout.data, lock_wait_seconds=0.05))
     thread.join(20)
     assert len(failed) == 1
-    assert before.ready
+    assert before.discovered
 
 
 def test_start_that_waits_is_given_up_at_a_signal(before):
@@ -69,7 +69,7 @@ def test_start_that_waits_is_given_up_at_a_signal(before):
     thread, failed = starting(after)
     after.leaving = True
     thread.join(20)
-    assert (failed, after.ready, after.volume) == ([], False, None)
+    assert (failed, after.discovered, after.volume) == ([], False, None)
     after.stop()
 
 

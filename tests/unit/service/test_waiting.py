@@ -77,8 +77,8 @@ async def test_collection_marked_as_dropped_is_moved_after_the_work_on_its_files
         await assert_all_is_answered(client)
         with pytest.raises(NotFound):
             await engine.put(b=2)
-        assert engine.deleted() == []
-    await asyncio.to_thread(wait_until, engine.deleted)
+        assert engine.catalog.deleted() == []
+    await asyncio.to_thread(wait_until, engine.catalog.deleted)
     assert engine.collection_names() == ["other"]
 
 
@@ -136,14 +136,14 @@ async def test_drop_over_rest_waits_for_work_on_the_files_and_nobody_else_does(e
 async def test_purge_waits_for_its_turn_and_not_in_the_upkeep_thread(engine, monkeypatch):
     engine.drop("other")
     moments, purges = [], []
-    monkeypatch.setattr(engine._catalog, "cleanup", lambda hours: purges.append(hours))
+    monkeypatch.setattr(engine.catalog, "cleanup", lambda hours: purges.append(hours))
     locked = engine.registry.changing_now
     monkeypatch.setattr(engine.registry, "changing_now", lambda: moments.append(1) or locked())
     with names_change(engine):
-        engine._purged_at = float("-inf")
+        engine.catalog._purged_at = float("-inf")
         await asyncio.to_thread(wait_until, lambda: len(moments) >= 2)
         assert not purges
-    await asyncio.to_thread(wait_until, lambda: engine._purged_at > 0)
+    await asyncio.to_thread(wait_until, lambda: engine.catalog._purged_at > 0)
 
 
 async def test_upkeep_of_the_others_goes_on_beside_work_on_one(tmp_path):

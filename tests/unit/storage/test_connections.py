@@ -58,7 +58,7 @@ def test_read_that_a_drop_overtook_opens_no_files_of_the_next_collection(tmp_pat
         engine.checkpoint()
         with pytest.raises(NotFound):
             dropped.store.view.get(["a"])
-        engine.restore(engine.deleted()[0]["path"], "back")
+        engine.catalog.restore(engine.catalog.deleted()[0]["path"], "back")
         assert await engine.values("back", "a", "b") == [1, 2]
         assert await engine.values("notes", "a", "b") == [100, 200]
 

@@ -57,7 +57,7 @@ async def test_dropped_collection_keeps_its_log_until_the_purge(engine):
     uid = engine.collection("notes").manifest.collection_uid
     engine.drop("notes")
     assert len(list(engine.layout.log(uid).iterdir())) == 1
-    engine.cleanup(0)
+    engine.catalog.cleanup(0)
     assert not engine.layout.log(uid).exists()
 
 
@@ -71,24 +71,24 @@ def test_a_path_that_no_file_system_holds_is_not_found(tmp_path, name):
 async def test_restore_to_a_name_that_is_taken_is_a_conflict(engine):
     engine.drop("notes")
     engine.declare()
-    [gone] = engine.deleted()
+    [gone] = engine.catalog.deleted()
     with pytest.raises(Conflict, match="exists") as refused:
-        engine.restore(gone["path"], None)
+        engine.catalog.restore(gone["path"], None)
     assert "new_name" in refused.value.hint
     assert "--new-name" in refused.value.hint
-    assert engine.restore(gone["path"], "old") == "old"
+    assert engine.catalog.restore(gone["path"], "old") == "old"
 
 
 async def test_crash_in_a_restore_leaves_the_collection_to_be_restored_again(engine, disk):
     engine.drop("notes")
-    [gone] = engine.deleted()
+    [gone] = engine.catalog.deleted()
     disk.stop_at = "rename notes-* -> notes"
     with pytest.raises(PowerOff):
-        engine.restore(gone["path"], None)
+        engine.catalog.restore(gone["path"], None)
     disk.stop_at = disk.stop_before = None
     with engine.copied() as again:
         assert again.collection_names() == []
-        assert again.restore(again.deleted()[0]["path"], None) == "notes"
+        assert again.catalog.restore(again.catalog.deleted()[0]["path"], None) == "notes"
         assert await again.values("notes", "a", "b") == [1, 2]
 
 
@@ -99,15 +99,15 @@ async def test_crash_between_mark_and_rename_of_a_drop_is_finished_at_the_next_s
     disk.stop_at = disk.stop_before = None
     with engine.copied() as again:
         assert again.collection_names() == []
-        [gone] = again.deleted()
-        again.restore(gone["path"], "back")
+        [gone] = again.catalog.deleted()
+        again.catalog.restore(gone["path"], "back")
         assert await again.values("back", "a", "b") == [1, 2]
 
 
 async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restored(engine, monkeypatch):
     """Who asked first is served first."""
     engine.drop("notes")
-    [gone] = engine.deleted()
+    [gone] = engine.catalog.deleted()
     real = trash.is_claimed
     restorers = []
 
@@ -121,13 +121,13 @@ async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restore
 
     def attempt():
         try:
-            return engine.restore(gone["path"], None)
+            return engine.catalog.restore(gone["path"], None)
         except NotFound:
             return "not found"
 
     outcomes = []
     monkeypatch.setattr(trash, "is_claimed", claimed)
-    engine.cleanup(0)
+    engine.catalog.cleanup(0)
     restorers[0].join()
     assert outcomes == ["not found"]
     assert engine.collection_names() == []
@@ -136,14 +136,14 @@ async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restore
 async def test_log_of_a_uid_that_a_served_folder_has_survives_a_purge(engine):
     """A folder was copied out of `.deleted/` by hand: what rests there may go, the log may not."""
     engine.drop("notes")
-    [gone] = engine.deleted()
+    [gone] = engine.catalog.deleted()
     source = engine.settings.data / gone["path"]
     shutil.copytree(source, engine.layout.collection("notes"))
     write_manifest(
         engine.layout.collection("notes"), dataclasses.replace(read_dropped(source), dropped_at=None)
     )
     engine.refresh({})
-    assert engine.cleanup(0) == ["notes"]
+    assert engine.catalog.cleanup(0) == ["notes"]
     with engine.copied() as again:
         assert await again.values("notes", "a", "b") == [1, 2]
 
@@ -174,7 +174,7 @@ async def test_backup_goes_on_when_sqlite_takes_its_empty_log_away(engine, monke
     await engine.values("notes", "a")
     path = engine.backup("notes")
     monkeypatch.undo()
-    engine.restore(path, "copy")
+    engine.catalog.restore(path, "copy")
     assert await engine.values("copy", "a", "b") == [1, 2]
 
 
@@ -202,7 +202,7 @@ async def test_backup_gets_its_name_when_it_is_whole(engine, disk):
     disk.stop_at = disk.stop_before = None
     with engine.copied() as again:
         assert [p for p in again.layout.backups.iterdir() if not p.name.endswith(".tmp")] == []
-        again.restore(again.backup("notes"), "copy")
+        again.catalog.restore(again.backup("notes"), "copy")
         assert await again.values("copy", "a", "b") == [1, 2]
 
 
@@ -213,7 +213,7 @@ async def test_backup_that_is_damaged_is_not_restored_and_leaves_nothing_behind(
     (path / "notes" / "points.db").unlink()
     (path / "notes" / "points.db").write_bytes(raw)
     with pytest.raises(DamagedFile):
-        engine.restore(str(path), "copy")
+        engine.catalog.restore(str(path), "copy")
     assert engine.collection_names() == ["notes"]
     assert not engine.layout.collection("copy").exists()
     assert list((engine.settings.data / ".staging").iterdir()) == []
@@ -224,7 +224,7 @@ CUT = {
         "create vectors.bin",
         lambda engine, path: make_backup(engine.layout, engine.collection("notes").manifest),
     ),
-    "restore": ("rename notes -> copy", lambda engine, path: engine.restore(path, "copy")),
+    "restore": ("rename notes -> copy", lambda engine, path: engine.catalog.restore(path, "copy")),
     "import": ("rename copy-* -> copy", lambda engine, path: import_copy(engine)),
 }
 
@@ -423,7 +423,7 @@ async def test_torn_log_of_a_backup_is_told_of_the_collection_that_is_made_of_it
     backup = engine.backup("notes")
     [segment] = (engine.layout.data / backup).glob("wal/*/*.log")
     segment.write_bytes(segment.read_bytes()[:-3])
-    assert engine.restore(backup, "again") == "again"
+    assert engine.catalog.restore(backup, "again") == "again"
     assert await engine.values("again", "a", "b") == [1, None]
     assert "torn tail" in engine.describe("again")["reason"]
 

@@ -1,6 +1,7 @@
 """A copy says what it lacks: in the answer of the route, in the state and in the command's report."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -70,7 +71,7 @@ async def test_import_of_another_volume_reads_the_log_there(engine, tmp_path):
     await engine.put(c=3)
     data = tmp_path / "second"
     with RunningEngine(data) as second:
-        second._catalog._import_roots = (second.layout.data, tmp_path / "other")
+        second.catalog._settings = replace(second.settings, import_root=tmp_path / "other")
         assert import_folder(second, tmp_path / "other" / "notes", "notes") is None
         assert await second.values("notes", "a", "b", "c") == [1, 2, None]
 
@@ -89,7 +90,7 @@ async def test_import_of_a_moved_folder_reads_its_log_in_the_old_place(tmp_path)
 
 async def test_import_of_a_dropped_collection_reads_its_log(engine):
     engine.drop("notes")
-    [dropped] = engine.deleted()
+    [dropped] = engine.catalog.deleted()
     assert import_folder(engine, dropped["path"], "again") is None
     assert await engine.values("again", "a", "b") == [1, 2]
 
@@ -124,7 +125,7 @@ async def test_restore_of_a_dropped_collection_whose_log_is_gone_says_so(engine)
     uid = engine.collection("notes").manifest.collection_uid
     engine.drop("notes")
     shutil.rmtree(engine.layout.log(uid))
-    [dropped] = engine.deleted()
+    [dropped] = engine.catalog.deleted()
     assert "wal_missing" in await ask(engine, "restore", backup_path=dropped["path"])
     assert "wal_missing" in engine.describe("notes")["reason"]
 
@@ -137,7 +138,7 @@ async def test_restore_on_a_stopped_volume_says_that_the_log_is_gone(engine, dro
     engine.drop("notes")
     shutil.rmtree(engine.layout.log(uid))
     if dropped:
-        path = engine.settings.data / engine.deleted()[0]["path"]
+        path = engine.settings.data / engine.catalog.deleted()[0]["path"]
     engine.stop()
     settled = restore_on_volume(engine.settings.data, str(path), "again")
     assert [remark for remark in settled.remarks if "wal_missing" in remark]

@@ -129,7 +129,7 @@ async def test_broken_manifest_takes_its_name_and_hides_no_neighbour(data):
         with pytest.raises(Quarantined, match="not valid JSON"):
             engine.collection("broken")
         assert await engine.put(a=1) == ["a"]
-        assert engine.all_ready
+        assert engine.not_ready() == {}
         [row] = [row for row in engine.state_document()["collections"] if row["name"] == "broken"]
         assert (row["state"], "JSON" in row["reason"]) == ("quarantined", True)
 
@@ -167,7 +167,7 @@ async def test_data_file_without_our_magic_is_foreign_and_never_written(data):
         assert engine.describe("notes")["state"] == "foreign"
         with pytest.raises(Foreign, match="not written by Vecstow"):
             await engine.put(a=1)
-        assert engine.all_ready
+        assert engine.not_ready() == {}
     [line] = [line for line in logs if line["event"] == "collection is foreign"]
     assert line["next"].startswith("vecstow import notes --orphan ")
     assert (folder / "vectors.bin").read_bytes() == b"d-vecDB wrote this" * 100

@@ -181,7 +181,7 @@ async def test_log_stays_bounded_during_a_hold(tmp_path):
     with engine:
         engine.declare()
         await engine.put(a=1)
-        engine.hold(60)
+        engine.hold.begin(60)
 
         async def write_without_end():
             while True:
@@ -194,7 +194,7 @@ async def test_log_stays_bounded_during_a_hold(tmp_path):
         log = engine.collection("notes").store.log
         assert log.total_bytes <= limit
         assert len(segment_paths(log.folder)) == 1
-        engine.release_hold()
+        engine.hold.end()
         engine.checkpoint()
         await engine.put(b=2)
 

@@ -228,7 +228,7 @@ async def test_rule_15_purge_and_hard_delete_need_no_room(engine, disk, room):
     engine.drop("other")
     room.free = 0
     disk.fail("write *", errno.ENOSPC, times=99)
-    assert engine.cleanup(0) == ["other"]
+    assert engine.catalog.cleanup(0) == ["other"]
 
 
 async def test_rule_15_engine_starts_on_a_full_disk_and_serves_reads(tmp_path, disk):
