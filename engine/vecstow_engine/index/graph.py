@@ -63,7 +63,8 @@ class HnswGraph:
         self._table = LabelTable()
         self._rows = RowTable(dimension)
         self._groups = Groups()
-        self._apart = Tail(metric, dimension)
+        self.apart = Tail(metric, dimension)
+        """The nodes apart, which are searched exactly."""
         self._apart_max = min(APART_ROWS_MAX, max(1, APART_BYTES_MAX // (4 * dimension)))
         self.checking = NodeChecks()
         self._outside: set[int] = set()
@@ -87,7 +88,7 @@ class HnswGraph:
         beyond = self._beyond(rows)
         self._insert(rows[~beyond], labels[~beyond], threads)
         # hnswlib cannot measure the others, so they become nodes apart, under their own labels.
-        self._apart.add(rows[beyond], labels[beyond])
+        self.apart.add(rows[beyond], labels[beyond])
         self._table.put(labels[beyond], _LIVE)
         self._outside.update(labels[beyond].tolist())
 
@@ -138,8 +139,8 @@ class HnswGraph:
     def _node_rows(self, nodes: Labels) -> Rows:
         """Return the rows of nodes, hidden ones included."""
         rows = np.empty((len(nodes), self._dimension), dtype=np.float32)
-        apart = self._apart.holds(nodes)
-        rows[apart] = self._apart.rows(nodes[apart])
+        apart = self.apart.holds(nodes)
+        rows[apart] = self.apart.rows(nodes[apart])
         dead = nodes[~self._is_live(nodes)]
         self.hnsw.show(dead)
         rows[~apart] = self.hnsw.rows(nodes[~apart])
@@ -165,8 +166,8 @@ class HnswGraph:
         live = labels[self.contains(labels)]
         dead = self._groups.leave(live)
         self._table.discard(live)
-        self.hnsw.hide(dead[~self._apart.holds(dead)])
-        self._apart.remove(dead)
+        self.hnsw.hide(dead[~self.apart.holds(dead)])
+        self.apart.remove(dead)
         if self._outside:
             self._outside.difference_update(dead.tolist())
 
@@ -191,8 +192,8 @@ class HnswGraph:
         cause. `short` finds these queries, and `search_among` completes them.
         """
         hits = self.hnsw.search(queries, k, ef, threads)
-        if self._apart.count:
-            hits = self._apart.snapshot().search(queries, k, hits)
+        if self.apart.count:
+            hits = self.apart.snapshot().search(queries, k, hits)
         return self._groups.expand(hits)
 
     def short(self, hits: Hits) -> npt.NDArray[np.intp]:
@@ -214,11 +215,11 @@ class HnswGraph:
         """
         nodes = self.checking.take(count)
         shown = np.unique(nodes)
-        shown = shown[self._is_live(shown) & ~self._apart.holds(shown)]
+        shown = shown[self._is_live(shown) & ~self.apart.holds(shown)]
         lost, cost = self._lost(shown, threads)
-        room = lost[: max(0, self._apart_max - self._apart.count)]
+        room = lost[: max(0, self._apart_max - self.apart.count)]
         self.unreached_count += len(lost) - len(room)
-        self._apart.add(self.hnsw.rows(room), room)
+        self.apart.add(self.hnsw.rows(room), room)
         self.hnsw.hide(room)
         self.checking.report(len(shown), len(lost), cost)
         if not self.checking.urgent and not self._swept_rows:
@@ -242,11 +243,6 @@ class HnswGraph:
             self.checking.start_over(np.unique(self._groups.nodes_of(self.live_labels())))
 
     @property
-    def apart_count(self) -> int:
-        """The number of nodes apart, which are searched exactly."""
-        return self._apart.count
-
-    @property
     def row_count(self) -> int:
         """The number of hnswlib's nodes, deleted ones included."""
         return self.hnsw.row_count
@@ -259,7 +255,7 @@ class HnswGraph:
     @property
     def deleted_count(self) -> int:
         """The number of nodes that are still in the graph without a live label."""
-        return self.hnsw.hidden_count - self._apart.count + len(self._outside)
+        return self.hnsw.hidden_count - self.apart.count + len(self._outside)
 
     @property
     def deleted_share(self) -> float:
@@ -270,7 +266,7 @@ class HnswGraph:
     def memory_bytes(self) -> int:
         """About how many bytes of memory the graph uses, without memory that is only reserved."""
         own = graph_bytes(self.row_count, self._dimension, self.hnsw.max_connections)
-        return own + self._groups.bytes + self._apart.bytes
+        return own + self._groups.bytes + self.apart.bytes
 
     def save(self, path: str) -> None:
         """Write the graph in hnswlib's format, with the GIL held; sync nothing and report no error.

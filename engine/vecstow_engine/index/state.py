@@ -88,7 +88,7 @@ class IndexState:
         return self.table.count(TAIL) + self.table.count(BACKLOG)
 
     @property
-    def unchecked(self) -> int:
+    def urgent_checks(self) -> int:
         """The number of nodes to search for before the graph counts as complete. Any locks."""
         return self.graph.checking.urgent if self.graph is not None else 0
 
@@ -134,7 +134,7 @@ class GraphFeeder:
             self._load_is_next = True
             if state.flat:
                 return 0
-            if state.unchecked and not state.outside_graph:
+            if state.urgent_checks and not state.outside_graph:
                 return self._check(min(rows_max, self._check_meter.rows(threads)), threads)
             rows = min(rows_max, self._meter.rows(threads))
             if state.rebuild is not None and (self._rebuild_is_next or not state.outside_graph):

@@ -155,7 +155,7 @@ class VectorIndex:
         """The number of labels that `advance` has yet to move or check; a flat index keeps its tail."""
         state = self._state
         with state.lock:
-            return state.table.count(BACKLOG) if state.flat else state.outside_graph + state.unchecked
+            return state.table.count(BACKLOG) if state.flat else state.outside_graph + state.urgent_checks
 
     @property
     def indexed(self) -> int:

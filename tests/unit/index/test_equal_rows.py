@@ -53,7 +53,7 @@ def test_nodes_without_room_apart_are_counted(monkeypatch):
     graph.checking.note(labels)
     graph._apart_max = 100
     check_fully(graph)
-    assert graph.apart_count + graph.unreached_count == len(labels)
+    assert graph.apart.count + graph.unreached_count == len(labels)
     assert graph.unreached_count == len(labels) - 100
 
 
@@ -216,11 +216,11 @@ def test_what_nearly_equal_rows_isolate_is_found(metric):
     graph, prepared, labels = filled(metric, rows)
     found = graph.search(prepared[2000:], 5, 50, 1)
     assert np.mean(found.labels[:, 0] == labels[2000:]) >= 0.97
-    assert graph.apart_count > 0
+    assert graph.apart.count > 0
     graph.mark_deleted(labels[1000:])
     assert not np.isin(graph.search(prepared[2000:], 5, 50, 1).labels, labels[1000:]).any()
     graph.mark_deleted(labels)
-    assert (graph.apart_count, graph.deleted_count) == (0, graph.row_count)
+    assert (graph.apart.count, graph.deleted_count) == (0, graph.row_count)
 
 
 @pytest.mark.parametrize("metric", METRICS)

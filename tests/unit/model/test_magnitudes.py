@@ -110,7 +110,7 @@ def test_rows_beyond_the_limits_that_an_earlier_release_took_are_searched_exactl
     assert (graph.live_count, graph.deleted_count) == (400, 0)
     assert np.array_equal(graph.rows(labels), rows)
     graph.mark_deleted(labels[::10])
-    assert (graph.live_count, graph.deleted_count, graph.apart_count) == (360, 0, 0)
+    assert (graph.live_count, graph.deleted_count, graph.apart.count) == (360, 0, 0)
 
 
 def test_a_graph_of_an_earlier_release_with_such_rows_gives_them_up(tmp_path):
