@@ -85,7 +85,7 @@ class StatePoller:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _routed(self, addresses: Iterable[Address], now: float) -> set[str]:
-        """Return the uids of the pods that are ready for long enough: nodes learn it a moment later."""
+        """Return the uids of the pods that Services send to. Nodes learn late that a pod became ready."""
         known, begun = self._ready_since, float("-inf") if self._ready_since is None else now
         self._ready_since = {a.uid: (known or {}).get(a.uid, begun) for a in addresses if a.is_ready}
         return {uid for uid, since in self._ready_since.items() if now - since >= ROUTED_SECONDS}

@@ -30,21 +30,18 @@ def root() -> None:
     """
 
 
-for command in (
-    status,
-    adopt,
-    accept_empty,
-    release,
-    check,
-    repair,
-    backup,
-    restore,
-    deleted,
-    cleanup,
-    compact,
-    hold,
-):
-    app.command()(command)
+app.command()(status)
+app.command()(adopt)
+app.command()(accept_empty)
+app.command()(release)
+app.command()(check)
+app.command()(repair)
+app.command()(backup)
+app.command()(restore)
+app.command()(deleted)
+app.command()(cleanup)
+app.command()(compact)
+app.command()(hold)
 
 
 def main() -> None:

@@ -100,15 +100,21 @@ def report(resources: list[Observed], engines: dict[str, EngineView], namespace:
             next_command=_next(reason, resource.engine, namespace, resource.name),
         )
     for engine_name, name in orphans(engines, resources):
-        there = engines[engine_name].collection(name)
-        assert there is not None
-        found = _of_orphan(there) or (Reason.VOLUME_FULL if engines[engine_name].is_full else None)
+        engine = engines[engine_name]
+        orphan = engine.collection(name)
+        assert orphan is not None
+        found = _of_orphan(orphan) or (Reason.VOLUME_FULL if engine.is_full else None)
         adopt = f"kubectl vecstow adopt -n {namespace} {name}"
         yield Line(
-            NO_RESOURCE, name, engine_name, there.state, found.value if found is not None else ORPHAN,
-            there.vector_count, there.reason or "no resource declares it",
-            adopt if found is None else _next(found, engine_name, namespace, name),
-        )  # fmt: skip
+            resource=NO_RESOURCE,
+            collection=name,
+            engine=engine_name,
+            state=orphan.state,
+            reason=ORPHAN if found is None else found.value,
+            vectors=orphan.vector_count,
+            message=orphan.reason or "no resource declares it",
+            next_command=adopt if found is None else _next(found, engine_name, namespace, name),
+        )
 
 
 def _followed(resource: Observed, there: CollectionState | None) -> Observed:
@@ -118,13 +124,11 @@ def _followed(resource: Observed, there: CollectionState | None) -> Observed:
     return dataclasses.replace(resource, generation=there.generation)
 
 
-def _of_orphan(there: CollectionState) -> Reason | None:
+def _of_orphan(orphan: CollectionState) -> Reason | None:
     """Return why a collection without a resource is not served whole; None when it is."""
-    if there.state == "ready":
-        return None
-    return (
-        Reason.POINTS_WITHHELD if there.state == "degraded" else FROM_STATE.get(there.state, Reason.PENDING)
-    )
+    if orphan.state == "degraded":
+        return Reason.POINTS_WITHHELD
+    return None if orphan.state == "ready" else FROM_STATE.get(orphan.state, Reason.PENDING)
 
 
 def _message(assessment: Assessment) -> str:
