@@ -97,9 +97,6 @@ class Overlay:
         self.bytes = 0
         self.last_sequence = 0
 
-    def __len__(self) -> int:
-        return len(self.by_id)
-
     def put(self, entry: Entry) -> None:
         """Add or replace a point; the former slot of its id must be freed before."""
         self.by_id[entry.id] = entry
@@ -295,34 +292,25 @@ class Layers:
         with self.lock:
             slots = self.slots.allocate(len(lines))
         labels = make_labels(slots, self.active.generation)
+        checksums = row_checksums(rows)
+        places = zip(last_place.items(), slots.tolist(), checksums.tolist(), strict=True)
+        generation, block = self.active.generation, effect.rows
+        entries = [
+            Entry(i, sequence, slot, generation, checksum, effect.payloads[line], block, line)
+            for (i, line), slot, checksum in places
+        ]
         try:
             if announce is not None:
                 announce(rows, labels)
         finally:  # The effect is logged, so it counts even when `announce` fails.
-            removed = self._replace(effect, sequence, live, last_place, slots)
+            with self.lock:
+                removed = [self._vacate(live[entry.id]) for entry in entries if entry.id in live]
+                self.slots.occupy(slots, generation, checksums)
+                for entry in entries:
+                    self.active.put(entry)
+                    live[entry.id] = entry.slot
+                self.active.last_sequence = sequence
         return Applied(labels, rows, np.array(removed, np.uint64), existed)
-
-    def _replace(
-        self,
-        effect: Upsert,
-        sequence: int,
-        live: dict[str, int],
-        last_place: dict[str, int],
-        slots: NDArray[np.int64],
-    ) -> list[int]:
-        """Put the points of an effect at their slots; return the labels that the ids had before."""
-        checksums, rows, payloads = row_checksums(effect.rows), effect.rows, effect.payloads
-        with self.lock:
-            overlay = self.active
-            generation = overlay.generation
-            removed = [self._vacate(live[point_id]) for point_id in last_place if point_id in live]
-            self.slots.occupy(slots, generation, checksums[list(last_place.values())])
-            for (i, line), slot in zip(last_place.items(), slots.tolist(), strict=True):
-                checksum = int(checksums[line])
-                overlay.put(Entry(i, sequence, slot, generation, checksum, payloads[line], rows, line))
-                live[i] = slot
-            overlay.last_sequence = sequence
-        return removed
 
     def _apply_delete(self, effect: Delete, sequence: int, live: dict[str, int]) -> Applied:
         existed = [point_id in live for point_id in effect.ids]
