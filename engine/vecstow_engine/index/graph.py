@@ -80,7 +80,7 @@ class HnswGraph:
     def add(self, rows: Rows, labels: Labels, threads: int) -> None:
         """Insert prepared rows (n, dimension) under distinct labels (n,); grow when full.
 
-        A label takes over its slot from a label of another generation, which is marked deleted.
+        A label takes over its slot from a label of another epoch, which is marked deleted.
         """
         if not len(labels):
             return

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import Hits, Labels, Rows
 from vecstow_engine.model.metrics import DistanceMetric
-from vecstow_engine.model.points import generations_of, make_labels, slots_of
+from vecstow_engine.model.points import epochs_of, make_labels, slots_of
 
 NOWHERE: Final = 0
 TAIL: Final = 1
@@ -41,7 +41,7 @@ class LabelTable:
     """
 
     def __init__(self) -> None:
-        self._generations = np.zeros(0, dtype=np.uint32)
+        self._epochs = np.zeros(0, dtype=np.uint32)
         self._places = np.zeros(0, dtype=np.uint8)
         self._counts = np.zeros(_PLACES, dtype=np.int64)
 
@@ -51,7 +51,7 @@ class LabelTable:
         found = np.zeros(len(labels), dtype=np.uint8)
         inside = slots < len(self._places)
         slots = slots[inside]
-        same = self._generations[slots] == generations_of(labels[inside])
+        same = self._epochs[slots] == epochs_of(labels[inside])
         found[inside] = np.where(same, self._places[slots], np.uint8(NOWHERE))
         return found
 
@@ -61,7 +61,7 @@ class LabelTable:
         return known
 
     def taken(self, labels: Labels) -> npt.NDArray[np.bool_]:
-        """Whether the slot of each label has a place, under any generation; shape (n,)."""
+        """Whether the slot of each label has a place, under any epoch; shape (n,)."""
         slots = slots_of(labels)
         found = np.zeros(len(labels), dtype=np.bool_)
         inside = slots < len(self._places)
@@ -74,7 +74,7 @@ class LabelTable:
         self._reserve(int(slots.max(initial=0)) + 1)
         self._counts -= np.bincount(self._places[slots], minlength=_PLACES)
         self._counts[place] += len(labels)
-        self._generations[slots] = generations_of(labels)
+        self._epochs[slots] = epochs_of(labels)
         self._places[slots] = place
 
     def discard(self, labels: Labels) -> None:
@@ -82,17 +82,17 @@ class LabelTable:
         self.put(labels[self.known(labels)], NOWHERE)
 
     def occupants(self, labels: Labels) -> Labels:
-        """Return the labels that hold the slots of `labels` under another generation."""
+        """Return the labels that hold the slots of `labels` under another epoch."""
         slots = slots_of(labels)
         slots = slots[slots < len(self._places)]
-        held = make_labels(slots, self._generations[slots])
+        held = make_labels(slots, self._epochs[slots])
         others: Labels = held[(self._places[slots] != NOWHERE) & ~np.isin(held, labels)]
         return others
 
     def labels_at(self, place: int) -> Labels:
         """Return all labels at a place, by rising slot."""
         slots = np.flatnonzero(self._places == place)
-        return make_labels(slots, self._generations[slots])
+        return make_labels(slots, self._epochs[slots])
 
     def count(self, place: int) -> int:
         """Return the number of labels at a place."""
@@ -101,14 +101,14 @@ class LabelTable:
     @property
     def bytes(self) -> int:
         """Bytes of memory."""
-        return self._generations.nbytes + self._places.nbytes
+        return self._epochs.nbytes + self._places.nbytes
 
     def _reserve(self, slots: int) -> None:
         have = len(self._places)
         if slots <= have:
             return
         grown = max(slots, have + have // 2, _SLOTS_MIN)
-        for name in ("_generations", "_places"):
+        for name in ("_epochs", "_places"):
             old = getattr(self, name)
             new = np.zeros(grown, dtype=old.dtype)
             new[:have] = old

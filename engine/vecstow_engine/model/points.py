@@ -4,7 +4,7 @@ Batches and queries are checked once against a collection's manifest; later code
 Every error names the place (`vectors[3].data`), the value and the limit. Distances are those of the stored
 values, so every search uses vectors decoded from stored bytes.
 
-Shapes: n points of dimension d. A label is the index's name of a point, `generation << 32 | slot`, new
+Shapes: n points of dimension d. A label is the index's name of a point, `epoch << 32 | slot`, new
 whenever a slot is used again.
 """
 
@@ -308,9 +308,9 @@ def _decode_int8(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         return values
 
 
-def make_labels(slots: ArrayLike, generations: ArrayLike) -> NDArray[np.uint64]:
-    """Return labels, shape (n,), of slots (below 2**32) and their generations (below 2**32 - 1)."""
-    high = np.asarray(generations, np.uint64) << np.uint64(_SLOT_BITS)
+def make_labels(slots: ArrayLike, epochs: ArrayLike) -> NDArray[np.uint64]:
+    """Return labels, shape (n,), of slots (below 2**32) and their epochs (below 2**32 - 1)."""
+    high = np.asarray(epochs, np.uint64) << np.uint64(_SLOT_BITS)
     return np.atleast_1d(high | np.asarray(slots, np.uint64))
 
 
@@ -319,6 +319,6 @@ def slots_of(labels: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (labels & np.uint64(_SLOT_MAX)).astype(np.int64)
 
 
-def generations_of(labels: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """Return the generations of labels, shape (n,)."""
+def epochs_of(labels: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Return the epochs of labels, shape (n,)."""
     return (labels >> np.uint64(_SLOT_BITS)).astype(np.uint32)

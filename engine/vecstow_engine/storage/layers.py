@@ -60,7 +60,7 @@ class Entry:
     id: str
     sequence: int
     slot: int
-    generation: int
+    epoch: int
     row_checksum: int
     payload: bytes | None
     block: NDArray[np.uint8]
@@ -79,16 +79,14 @@ class Entry:
 
     def stored(self) -> StoredPoint:
         """Return the row of the point table that a checkpoint writes for this point."""
-        return StoredPoint(
-            self.slot, self.id, self.sequence, self.generation, self.row_checksum, self.payload
-        )
+        return StoredPoint(self.slot, self.id, self.sequence, self.epoch, self.row_checksum, self.payload)
 
 
 class Overlay:
     """The changes of one interval between checkpoints. Not thread-safe: the store guards it."""
 
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
         self.by_id: dict[str, Entry | None] = {}
         """The entry of each changed id; None for a deleted point."""
         self.by_slot: dict[int, Entry] = {}
@@ -122,12 +120,12 @@ class Layers:
     """The structures in memory and the files below them; `Store` writes through them, `View` reads them."""
 
     def __init__(
-        self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, generation: int
+        self, folder: Path, identity: Identity, slots: SlotTable, handles: HandleCache, epoch: int
     ) -> None:
         self.folder = folder
         self.identity = identity
         self.slots = slots
-        self.active = Overlay(generation)
+        self.active = Overlay(epoch)
         self.frozen: Overlay | None = None
         self.withheld: dict[int, str] = {}
         """Slot to reason, for points that fail their checks. Bounded by the number of points."""
@@ -236,22 +234,20 @@ class Layers:
             return self._apply_delete(effect, sequence, live)
         return self._apply_upsert(effect, sequence, live, announce)
 
-    def withhold(self, slot: int, generation: int, reason: str) -> None:
-        """Stop serving the point at a slot, if the slot still has the generation that failed its check."""
+    def withhold(self, slot: int, epoch: int, reason: str) -> None:
+        """Stop serving the point at a slot, if the slot still has the epoch that failed its check."""
         with self.lock:
-            if self.slots.generation(slot) == generation:
+            if self.slots.epoch(slot) == epoch:
                 self.withheld.setdefault(slot, reason)
 
-    def withhold_row(self, slot: int, generation: int) -> None:
+    def withhold_row(self, slot: int, epoch: int) -> None:
         """Withhold a point whose stored row fails its checksum."""
         offset = HEADER_BYTES + slot * self.identity.stride
-        self.withhold(slot, generation, f"{ROWS}: the row at byte {offset} fails its checksum")
+        self.withhold(slot, epoch, f"{ROWS}: the row at byte {offset} fails its checksum")
 
     def withhold_point(self, slot: int) -> None:
         """Withhold a point whose row in the table fails its checksum."""
-        self.withhold(
-            slot, self.slots.generation(slot), f"{POINTS}: the point at slot {slot} fails its checksum"
-        )
+        self.withhold(slot, self.slots.epoch(slot), f"{POINTS}: the point at slot {slot} fails its checksum")
 
     def withheld_remarks(self) -> tuple[str, ...]:
         """Return how many points are withheld, and the reason for the first; nothing when none is."""
@@ -277,7 +273,7 @@ class Layers:
         standing = table.by_slots(list(slots.values()))
         for point_id in ids:
             slot = slots.get(point_id)
-            if slot is None or standing.get(slot) is not None or not self.slots.generation(slot):
+            if slot is None or standing.get(slot) is not None or not self.slots.epoch(slot):
                 raise self.withheld_error(point_id, slot)
             self.withhold_point(slot)
         return slots
@@ -291,12 +287,12 @@ class Layers:
         rows = effect.rows if len(lines) == len(effect.ids) else effect.rows[lines]
         with self.lock:
             slots = self.slots.allocate(len(lines))
-        labels = make_labels(slots, self.active.generation)
+        labels = make_labels(slots, self.active.epoch)
         checksums = row_checksums(rows)
         places = zip(last_place.items(), slots.tolist(), checksums.tolist(), strict=True)
-        generation, block = self.active.generation, effect.rows
+        epoch, block = self.active.epoch, effect.rows
         entries = [
-            Entry(i, sequence, slot, generation, checksum, effect.payloads[line], block, line)
+            Entry(i, sequence, slot, epoch, checksum, effect.payloads[line], block, line)
             for (i, line), slot, checksum in places
         ]
         try:
@@ -305,7 +301,7 @@ class Layers:
         finally:  # The effect is logged, so it counts even when `announce` fails.
             with self.lock:
                 removed = [self._vacate(live[entry.id]) for entry in entries if entry.id in live]
-                self.slots.occupy(slots, generation, checksums)
+                self.slots.occupy(slots, epoch, checksums)
                 for entry in entries:
                     self.active.put(entry)
                     live[entry.id] = entry.slot
@@ -326,7 +322,7 @@ class Layers:
 
     def _vacate(self, slot: int) -> int:
         """Free a live slot; return its former label."""
-        label = self.slots.generation(slot) << 32 | slot
+        label = self.slots.epoch(slot) << 32 | slot
         self.slots.vacate(slot)
         self.active.give_up(slot)
         self.withheld.pop(slot, None)

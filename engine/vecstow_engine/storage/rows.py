@@ -80,15 +80,15 @@ class SlotTable:
 
     def __init__(self, found: Slots | None = None) -> None:
         self._high_water = 0
-        self._generations = np.zeros(0, np.uint32)
+        self._epochs = np.zeros(0, np.uint32)
         self._row_checksums = np.zeros(0, np.uint32)
         self._free: deque[int] = deque()
         self.live_count = 0
         if found is not None and len(found.slots):
             self._high_water = int(found.slots[-1]) + 1
             self._grow(self._high_water)
-            self.occupy(found.slots, found.generations, found.row_checksums)
-            self._free.extend(np.flatnonzero(self._generations[: self._high_water] == 0).tolist())
+            self.occupy(found.slots, found.epochs, found.row_checksums)
+            self._free.extend(np.flatnonzero(self._epochs[: self._high_water] == 0).tolist())
 
     def allocate(self, count: int) -> NDArray[np.int64]:
         """Return slots that no live row and no unfinished checkpoint uses, shape (count,)."""
@@ -100,16 +100,16 @@ class SlotTable:
         return slots
 
     def occupy(
-        self, slots: NDArray[np.int64], generation: int | NDArray[np.uint32], checksums: NDArray[np.uint32]
+        self, slots: NDArray[np.int64], epoch: int | NDArray[np.uint32], checksums: NDArray[np.uint32]
     ) -> None:
-        """Make allocated slots live, with their generation, and the CRC32C of their rows, shape (n,)."""
-        self._generations[slots] = generation
+        """Make allocated slots live, with their epoch, and the CRC32C of their rows, shape (n,)."""
+        self._epochs[slots] = epoch
         self._row_checksums[slots] = checksums
         self.live_count += len(slots)
 
     def vacate(self, slot: int) -> None:
         """Mark a slot as not live; the slot is free only after `release`."""
-        self._generations[slot] = 0
+        self._epochs[slot] = 0
         self.live_count -= 1
 
     def release(self, slots: list[int]) -> None:
@@ -132,37 +132,37 @@ class SlotTable:
     @property
     def bytes(self) -> int:
         """Bytes of memory that the table takes."""
-        return self._generations.nbytes + self._row_checksums.nbytes + FREE_SLOT_BYTES * len(self._free)
+        return self._epochs.nbytes + self._row_checksums.nbytes + FREE_SLOT_BYTES * len(self._free)
 
     def highest_live(self, count: int) -> NDArray[np.int64]:
         """Return the `count` highest live slots, ascending, or all when there are fewer."""
-        live = np.flatnonzero(self._generations[: self._high_water])
+        live = np.flatnonzero(self._epochs[: self._high_water])
         return live[max(0, len(live) - count) :]
 
-    def generations(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
-        """Return the generation of each slot, shape (n,); 0 for a slot that is not live."""
+    def epochs(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
+        """Return the epoch of each slot, shape (n,); 0 for a slot that is not live."""
         found = np.zeros(len(slots), np.uint32)
         known = slots < self._high_water
-        found[known] = self._generations[slots[known]]
+        found[known] = self._epochs[slots[known]]
         return found
 
-    def generation(self, slot: int) -> int:
-        """Return the generation of a slot; 0 when it is not live."""
-        return int(self._generations[slot]) if slot < self._high_water else 0
+    def epoch(self, slot: int) -> int:
+        """Return the epoch of a slot; 0 when it is not live."""
+        return int(self._epochs[slot]) if slot < self._high_water else 0
 
     def row_checksums(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
         """Return the CRC32C that the row of each live slot must have, shape (n,)."""
         return np.asarray(self._row_checksums[slots], np.uint32)
 
     def live(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Return the live slots, ascending, and their generations."""
-        slots = np.flatnonzero(self._generations[: self._high_water])
-        return slots, self._generations[slots]
+        """Return the live slots, ascending, and their epochs."""
+        slots = np.flatnonzero(self._epochs[: self._high_water])
+        return slots, self._epochs[slots]
 
     def _grow(self, size: int) -> None:
-        if size > len(self._generations):
-            added = max(size - len(self._generations), len(self._generations) // 2)
-            self._generations = np.pad(self._generations, (0, added))
+        if size > len(self._epochs):
+            added = max(size - len(self._epochs), len(self._epochs) // 2)
+            self._epochs = np.pad(self._epochs, (0, added))
             self._row_checksums = np.pad(self._row_checksums, (0, added))
 
 

@@ -144,7 +144,7 @@ class Store:
             with self.layers.lock:
                 self.layers.slots.shrink()
                 slots = self.layers.slots.highest_live(min(count_max, self.layers.slots.free_count))
-                labels = make_labels(slots, self.layers.slots.generations(slots))
+                labels = make_labels(slots, self.layers.slots.epochs(slots))
                 lower = int((slots >= self.count).sum())
             labels = labels[len(labels) - lower :]
             effect = self.view.as_upsert(labels)
@@ -234,7 +234,7 @@ class Store:
     def _swap_overlay(self) -> None:
         with self.layers.lock:
             self.layers.frozen = self.layers.active
-            self.layers.active = Overlay(self.layers.active.generation + 1)
+            self.layers.active = Overlay(self.layers.active.epoch + 1)
 
     def _write_frozen(self) -> None:
         frozen = self.layers.frozen
@@ -255,7 +255,7 @@ class Store:
     def _write_table(self, frozen: Overlay, entries: Sequence[Entry]) -> Meta:
         points = (entry.stored() for entry in entries)
         path, applied = self.layers.folder / POINTS, frozen.last_sequence
-        return write_points(path, frozen.freed, points, applied, checkpoints=frozen.generation)
+        return write_points(path, frozen.freed, points, applied, checkpoints=frozen.epoch)
 
     def _write_rows(self, entries: Sequence[Entry]) -> None:
         count = max(1, min(CHECKPOINT_ROWS, CHECKPOINT_BYTES // self.identity.stride))

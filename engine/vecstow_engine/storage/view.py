@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import StorageError
-from vecstow_engine.model.points import Point, decode_rows, generations_of, make_labels, slots_of
+from vecstow_engine.model.points import Point, decode_rows, epochs_of, make_labels, slots_of
 from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.layers import Entry, Layers
 from vecstow_engine.storage.log.segment import Upsert
@@ -39,17 +39,17 @@ class View:
     def labels(self) -> NDArray[np.uint64]:
         """Return the labels of all served points, shape (n,), ascending by slot."""
         with self._layers.lock:
-            slots, generations = self._layers.slots.live()
+            slots, epochs = self._layers.slots.live()
             if withheld := self._layers.withheld:
                 served = ~np.isin(slots, np.fromiter(withheld, np.int64, len(withheld)))
-                slots, generations = slots[served], generations[served]
-        return make_labels(slots, generations)
+                slots, epochs = slots[served], epochs[served]
+        return make_labels(slots, epochs)
 
     def withheld_labels(self) -> NDArray[np.uint64]:
         """Return the labels of the live points that failed a check when they were read, shape (n,)."""
         with self._layers.lock:
             slots = np.fromiter(self._layers.withheld, np.int64, len(self._layers.withheld))
-            return make_labels(slots, self._layers.slots.generations(slots))
+            return make_labels(slots, self._layers.slots.epochs(slots))
 
     def get(self, ids: Sequence[str]) -> list[Point | None]:
         """Return the points of `ids`, None for an absent one; raise Unavailable for a withheld one."""
@@ -62,8 +62,8 @@ class View:
             if bad is None:
                 points = {i: Point(i, v, p.payload) for (i, p), v in zip(found.items(), vectors, strict=True)}
                 return [points.get(point_id) for point_id in ids]
-            if self._layers.slots.generation(bad.slot) == bad.generation:
-                self._layers.withhold_row(bad.slot, bad.generation)
+            if self._layers.slots.epoch(bad.slot) == bad.epoch:
+                self._layers.withhold_row(bad.slot, bad.epoch)
                 raise self._layers.withheld_error(bad.id, bad.slot)
         raise StorageError("the points changed under each attempt to read them")
 
@@ -73,7 +73,7 @@ class View:
         wanted: dict[int, list[int]] = {}
         slots = slots_of(labels)
         with self._layers.lock:
-            live = np.flatnonzero(self._layers.slots.generations(slots) == generations_of(labels))
+            live = np.flatnonzero(self._layers.slots.epochs(slots) == epochs_of(labels))
             for position, slot in zip(live.tolist(), slots[live].tolist(), strict=True):
                 entry = self._layers.entry_at(slot)
                 if slot in self._layers.withheld:
@@ -82,10 +82,10 @@ class View:
                     answers[position] = (entry.id, entry.payload)
                 else:
                     wanted.setdefault(slot, []).append(position)
-        generations = generations_of(labels)
+        epochs = epochs_of(labels)
         for slot, point in self._table_points(sorted(wanted)).items():
             for position in wanted[slot]:
-                if point is not None and point.generation == generations[position]:
+                if point is not None and point.epoch == epochs[position]:
                     answers[position] = (point.id, point.payload)
         return answers
 
@@ -113,14 +113,14 @@ class View:
         """
         with self._layers.lock:
             fresh = {entry.slot: entry for overlay in self._layers.overlays() for entry in overlay.live()}
-            since = self._layers.active.generation
+            since = self._layers.active.epoch
         recent = set()
         for label, point_id, payload in self._scan(fresh):
             if label >> 32 >= since:
                 recent.add(label)
             yield label, point_id, payload
         labels = self.labels()
-        labels = labels[generations_of(labels) >= since]
+        labels = labels[epochs_of(labels) >= since]
         labels = labels[[label not in recent for label in labels.tolist()]]
         for start in range(0, len(labels), SCAN_LABELS):
             part = labels[start : start + SCAN_LABELS]
@@ -141,14 +141,14 @@ class View:
     def _scan(self, fresh: dict[int, Entry]) -> Iterator[tuple[int, str, bytes | None]]:
         """Yield the points of the overlays, `fresh` by slot, and then those that the table has by then."""
         for entry in fresh.values():
-            if self._is_served(entry.slot, entry.generation):
-                yield entry.generation << 32 | entry.slot, entry.id, entry.payload
+            if self._is_served(entry.slot, entry.epoch):
+                yield entry.epoch << 32 | entry.slot, entry.id, entry.payload
         with self._layers.table() as table:
             for slot, point in table.scan():
                 if point is None:
                     self._layers.withhold_point(slot)
-                elif slot not in fresh and self._is_served(slot, point.generation):
-                    yield point.generation << 32 | slot, point.id, point.payload
+                elif slot not in fresh and self._is_served(slot, point.epoch):
+                    yield point.epoch << 32 | slot, point.id, point.payload
 
     def _checked_rows(self, labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return stored rows, shape (n, stride), and which pass their checksum; withhold the others."""
@@ -159,8 +159,8 @@ class View:
         rows = self._read(slots, entries)
         good = row_checksums(rows) == checksums
         bad = labels[~good]
-        for slot, generation in zip(slots_of(bad).tolist(), generations_of(bad).tolist(), strict=True):
-            self._layers.withhold_row(slot, generation)
+        for slot, epoch in zip(slots_of(bad).tolist(), epochs_of(bad).tolist(), strict=True):
+            self._layers.withhold_row(slot, epoch)
         return rows, good
 
     def _find(self, ids: Sequence[str]) -> dict[str, _Found]:
@@ -200,5 +200,5 @@ class View:
                 self._layers.withhold_point(slot)
         return found
 
-    def _is_served(self, slot: int, generation: int) -> bool:
-        return self._layers.slots.generation(slot) == generation and slot not in self._layers.withheld
+    def _is_served(self, slot: int, epoch: int) -> bool:
+        return self._layers.slots.epoch(slot) == epoch and slot not in self._layers.withheld

@@ -203,12 +203,12 @@ class _Maker:
         return [name for name in _SHAPES if name != "empty"]
 
     def _find_slots(self) -> None:
-        """Opened once as it is: what the log brings back is in memory, and has a newer generation."""
+        """Opened once as it is: what the log brings back is in memory, and has a newer epoch."""
         with killed(self.left) as engine:
             for collection in engine.registry.collections():
                 store = collection.store
                 if store is not None:
-                    newer = store.layers.active.generation
+                    newer = store.layers.active.epoch
                     self.truths[collection.name].slots = {
                         point_id: label & 0xFFFFFFFF
                         for label, point_id, _ in store.view.scan()

@@ -101,7 +101,7 @@ DAMAGES = {
     "table: an id that is no text": Damage(
         lambda v: flip(v.table, place_of_id(v, "p700", (13,)), 0x80), "error", TABLE, None,
         "fails its checksum", "degraded", RESTORE),
-    "table: generation 0": Damage(
+    "table: epoch 0": Damage(
         lambda v: v.change_table("UPDATE points SET generation = 0 WHERE id = 'p7'"), "error", TABLE, None,
         "fails its checksum", "degraded", RESTORE),
     "table: the meta row": Damage(
@@ -138,8 +138,8 @@ DAMAGES = {
         lambda v: rewrite_point(v, "p7", payload=b"[]"), "error", TABLE, None, "payload is no JSON object",
         "ready",
         INSERT),
-    "table: generation of the future": Damage(
-        lambda v: rewrite_point(v, "p7", generation=99), "error", TABLE, None,
+    "table: epoch of the future": Damage(
+        lambda v: rewrite_point(v, "p7", epoch=99), "error", TABLE, None,
         "generation 99 after 3 checkpoints",
         "ready", INSERT),
     "index: a bit": Damage(

@@ -356,7 +356,7 @@ def test_damaged_point_whose_record_the_log_still_has_is_restored(tmp_path):
     assert (done.plan.kept, done.plan.restored, [loss.id for loss in done.plan.losses]) == (1, 1, ["a"])
 
 
-def test_sequences_and_generations_are_never_used_again(store):
+def test_sequences_and_epochs_are_never_used_again(store):
     before = (
         store.table_value("SELECT max(generation) FROM points"),
         store.table_value("SELECT applied FROM meta"),

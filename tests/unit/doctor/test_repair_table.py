@@ -27,7 +27,7 @@ def points(count, seed=0):
 
 
 def insert(connection, found):
-    rows = [(p.slot, p.id, p.sequence, p.generation, p.row_checksum, p.payload, p.checksum) for p in found]
+    rows = [(p.slot, p.id, p.sequence, p.epoch, p.row_checksum, p.payload, p.checksum) for p in found]
     connection.execute("BEGIN")
     connection.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     connection.execute("COMMIT")

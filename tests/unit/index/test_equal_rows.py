@@ -22,8 +22,8 @@ GENERATOR = np.random.default_rng(4)
 DISTINCT = GENERATOR.standard_normal((600, DIMENSION)).astype(np.float32)
 
 
-def labels_of(count, generation=1):
-    return make_labels(np.arange(count), np.full(count, generation))
+def labels_of(count, epoch=1):
+    return make_labels(np.arange(count), np.full(count, epoch))
 
 
 def filled(metric, rows, labels=None, slice_rows=64):
@@ -92,9 +92,9 @@ def test_a_node_lives_until_its_last_label_is_removed():
 
 def test_a_row_that_comes_back_finds_its_dead_node():
     graph, prepared, _ = filled(DistanceMetric.EUCLIDEAN, DISTINCT[:100])
-    for generation in range(2, 6):
+    for epoch in range(2, 6):
         graph.mark_deleted(graph.live_labels()[:10])
-        again = make_labels(np.arange(10), np.full(10, generation))
+        again = make_labels(np.arange(10), np.full(10, epoch))
         graph.add(prepared[:10], again, 1)
         check_fully(graph)
         assert graph.search(prepared[:10], 1, 50, 1).labels.ravel().tolist() == again.tolist()
@@ -172,9 +172,9 @@ def test_whatever_comes_and_goes_the_graph_holds_what_is_live(data):
     """Few distinct rows under many labels, some of them in slots that are used again."""
     graph = HnswGraph(DistanceMetric.EUCLIDEAN, DIMENSION, CONFIG)
     live = {}
-    for generation in range(1, data.draw(st.integers(2, 12))):
+    for epoch in range(1, data.draw(st.integers(2, 12))):
         slots = data.draw(st.lists(st.integers(0, 20), unique=True, max_size=8))
-        labels = make_labels(np.array(slots, np.uint64), np.full(len(slots), generation))
+        labels = make_labels(np.array(slots, np.uint64), np.full(len(slots), epoch))
         if data.draw(st.booleans()):
             chosen = [data.draw(st.integers(0, 3)) for _ in slots]
             graph.add(DISTINCT[chosen], labels, 1)

@@ -25,10 +25,10 @@ def clustered(count, seed=1):
     return rows.astype(np.float32)
 
 
-def built(metric, rows, config=CONFIG, capacity=0, generation=1):
+def built(metric, rows, config=CONFIG, capacity=0, epoch=1):
     """A graph of these rows, made by one thread: two would make another one each time."""
     graph = HnswGraph(metric, DIMENSION, config, capacity)
-    labels = make_labels(np.arange(len(rows)), np.full(len(rows), generation))
+    labels = make_labels(np.arange(len(rows)), np.full(len(rows), epoch))
     prepared = exact.prepare(metric, rows)
     for start in range(0, len(rows), 500):
         graph.add(prepared[start : start + 500], labels[start : start + 500], 1)
@@ -204,7 +204,7 @@ def test_rows_that_the_graph_does_not_reach_are_reported_short_and_found_exactly
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_saved_graph_comes_back_with_labels_marks_and_answers(metric, tmp_path):
-    graph, rows, labels = built(metric, clustered(900), generation=2**32 - 2)
+    graph, rows, labels = built(metric, clustered(900), epoch=2**32 - 2)
     graph.mark_deleted(labels[100:300])
     path = str(tmp_path / "index.bin")
     graph.save(path)

@@ -1,9 +1,9 @@
-"""Answers merge deterministically, and labels hold a slot and a generation."""
+"""Answers merge deterministically, and labels hold a slot and an epoch."""
 
 import numpy as np
 
 from vecstow_engine.index.exact import NO_LABEL, Hits, merge
-from vecstow_engine.model.points import generations_of, make_labels, slots_of
+from vecstow_engine.model.points import epochs_of, make_labels, slots_of
 
 
 def hits(labels, distances):
@@ -32,10 +32,10 @@ def test_merge_of_nothing_is_padding():
     assert merge(Hits.none(2, 0), Hits.none(2, 0), 3).labels.tolist() == [[NO_LABEL] * 3] * 2
 
 
-def test_labels_give_back_their_slots_and_generations():
-    slots, generations = [0, 7, 2**32 - 1], [0, 2**32 - 2, 3]
-    labels = make_labels(slots, generations)
+def test_labels_give_back_their_slots_and_epochs():
+    slots, epochs = [0, 7, 2**32 - 1], [0, 2**32 - 2, 3]
+    labels = make_labels(slots, epochs)
     assert labels.dtype == np.uint64
     assert slots_of(labels).tolist() == slots
-    assert generations_of(labels).tolist() == generations
+    assert epochs_of(labels).tolist() == epochs
     assert labels[1] == (2**32 - 2) * 2**32 + 7

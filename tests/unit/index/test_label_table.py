@@ -15,7 +15,7 @@ def test_a_label_is_where_it_was_put_last():
     assert table.labels_at(1).tolist() == labels[1:].tolist()
 
 
-def test_another_generation_or_an_unseen_slot_is_nowhere():
+def test_another_epoch_or_an_unseen_slot_is_nowhere():
     table = LabelTable()
     table.put(make_labels([5], [1]), 2)
     strangers = make_labels([5, 5, 6, 2**32 - 1], [0, 2, 1, 1])
@@ -23,13 +23,13 @@ def test_another_generation_or_an_unseen_slot_is_nowhere():
     assert not LabelTable().known(strangers).any()
 
 
-def test_generation_zero_is_not_known_before_it_is_put():
+def test_epoch_zero_is_not_known_before_it_is_put():
     table = LabelTable()
     table.put(make_labels([9], [0]), 1)
     assert table.known(make_labels([8, 9], [0, 0])).tolist() == [False, True]
 
 
-def test_discard_passes_over_other_generations_of_the_slot():
+def test_discard_passes_over_other_epochs_of_the_slot():
     table, label = LabelTable(), make_labels([3], [7])
     table.put(label, 1)
     table.discard(make_labels([3, 4], [6, 7]))
@@ -39,14 +39,14 @@ def test_discard_passes_over_other_generations_of_the_slot():
     assert table.count(1) == 0
 
 
-def test_occupants_are_labels_of_the_same_slots_with_another_generation():
+def test_occupants_are_labels_of_the_same_slots_with_another_epoch():
     table = LabelTable()
     table.put(make_labels([1, 2, 3], [5, 5, 5]), 1)
     table.discard(make_labels([3], [5]))
     assert table.occupants(make_labels([1, 2, 3, 4], [6, 5, 6, 6])).tolist() == make_labels([1], [5]).tolist()
 
 
-def test_a_slot_is_taken_under_any_generation():
+def test_a_slot_is_taken_under_any_epoch():
     table = LabelTable()
     table.put(make_labels([1, 2], [5, 5]), 1)
     table.discard(make_labels([2], [5]))

@@ -247,7 +247,7 @@ def test_rule_09_slot_freed_while_a_checkpoint_is_under_way_waits_for_the_next(n
     assert freed in {slot_of(notes, f"q{number}") for number in range(8)}
 
 
-def test_rule_09_reused_slot_has_a_higher_generation(notes):
+def test_rule_09_reused_slot_has_a_higher_epoch(notes):
     [old] = [n for n in notes.store.view.labels().tolist() if n & 0xFFFFFFFF == slot_of(notes, "b")]
     notes.delete("b")
     notes.checkpoint()
@@ -369,9 +369,9 @@ def test_slot_table_forgets_free_slots_at_its_end():
     assert table.allocate(2).tolist() == [0, 2]
 
 
-def test_slot_beyond_the_table_has_no_generation():
-    assert SlotTable().generation(7) == 0
-    assert SlotTable().generations(np.array([0, 9])).tolist() == [0, 0]
+def test_slot_beyond_the_table_has_no_epoch():
+    assert SlotTable().epoch(7) == 0
+    assert SlotTable().epochs(np.array([0, 9])).tolist() == [0, 0]
 
 
 def test_batch_with_the_same_id_twice_counts_with_its_last_place(tmp_path):

@@ -363,7 +363,7 @@ async def test_rule_14_stale_snapshot_is_completed_not_rebuilt(engine, loads):
 
 
 async def test_rule_14_slot_that_was_given_to_another_point_since_is_not_answered_for_it(engine, loads):
-    """The label is slot and generation: an old one in the snapshot must not name the new point."""
+    """The label is slot and epoch: an old one in the snapshot must not name the new point."""
     assert snapshot(engine)
     await engine.delete_points("notes", ["p5"])
     engine.checkpoint()

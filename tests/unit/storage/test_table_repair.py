@@ -153,8 +153,8 @@ def test_points_out_of_order_are_refused_and_no_scan_goes_round_for_ever(data, p
         StoreOnDisk(data)
 
 
-def test_point_of_generation_0_keeps_its_slot(data, path):
-    """A free slot has generation 0: given out again, the next checkpoint would meet the old point there."""
+def test_point_of_epoch_0_keeps_its_slot(data, path):
+    """A free slot has epoch 0: given out again, the next checkpoint would meet the old point there."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("UPDATE points SET generation = 0 WHERE id = 'p9'")
     connection.close()

@@ -117,8 +117,8 @@ def _problems(point: StoredPoint, meta: Meta) -> Iterator[str]:
     problem = content_problem(point.id, point.payload)
     if problem is not None:
         yield problem
-    if not 1 <= point.generation <= meta.checkpoints:
-        yield f"generation {point.generation} after {meta.checkpoints} checkpoints"
+    if not 1 <= point.epoch <= meta.checkpoints:
+        yield f"generation {point.epoch} after {meta.checkpoints} checkpoints"
     if not 0 <= point.sequence <= meta.applied:
         yield f"sequence {point.sequence}, but only {meta.applied} is applied"
 

@@ -118,11 +118,11 @@ class Evidence:
         return count, checksum_sum % SUM_MODULUS
 
     def newest(self) -> tuple[int, int]:
-        """Return the highest sequence and generation of the points."""
-        sequence, generation = self._row(
+        """Return the highest sequence and epoch of the points."""
+        sequence, epoch = self._row(
             "SELECT coalesce(max(sequence), 0), coalesce(max(generation), 0) FROM points"
         )
-        return sequence, generation
+        return sequence, epoch
 
     def listed(self) -> tuple[int, int]:
         """Return how many entries the index of ids has, and their highest slot; -1 without any."""

@@ -46,8 +46,8 @@ class Salvage:
     """Acknowledged records that are lost."""
     applied: int
     """At least every sequence that was ever given out: none is used again."""
-    generation: int
-    """Above every generation that any point has."""
+    epoch: int
+    """Above every epoch that any point has."""
     lost_without_id: int
     """Points that the meta row counts and that left no trace."""
     is_whole: bool
@@ -71,7 +71,7 @@ def salvage(
     """Bring table, rows and log together in `evidence`."""
     rows_count = _rows_count(layout.collection(name) / ROWS, identity)
     has_index = _read_table(table, meta, evidence, rows_count, tell)
-    newest, generation = evidence.newest()
+    newest, epoch = evidence.newest()
     is_whole = _choose(table, meta, evidence, has_index=has_index)
     _mark_flaws(evidence, layout, name, identity, tell)
     if not is_whole:
@@ -85,11 +85,11 @@ def salvage(
         name, identity, evidence,
         gaps=tuple(_below(layout, gap) for gap in chain.lost(meta.applied if meta else newest)),
         applied=max(newest, chain.newest, meta.applied if meta else 0),
-        generation=max(generation, meta.checkpoints if meta else 0) + 1,
+        epoch=max(epoch, meta.checkpoints if meta else 0) + 1,
         lost_without_id=max(0, lost_without_id),
         is_whole=is_whole,
         meta_is_lost=meta is None,
-        table_is_lost=meta is None and not generation and not evidence.listed()[0],
+        table_is_lost=meta is None and not epoch and not evidence.listed()[0],
         unclaimed=unclaimed,
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ def build(
         lambda done: progress(f"{name}: writing rows", done, total),
     )  # fmt: skip
     points = _points(found, lambda done: progress(f"{name}: writing points", done, total))
-    write_points(staging / POINTS, [], points, applied=found.applied, checkpoints=found.generation)
+    write_points(staging / POINTS, [], points, applied=found.applied, checkpoints=found.epoch)
     write_manifest(staging, manifest)
 
 
@@ -106,8 +106,8 @@ def _rows(source: Path, found: Salvage) -> Iterator[NDArray[np.uint8]]:
 
 
 def _points(found: Salvage, tell: Callable[[int], None]) -> Iterator[StoredPoint]:
-    """Yield the points in the order of their rows: new slots, one new generation, their old sequences."""
+    """Yield the points in the order of their rows: new slots, one new epoch, their old sequences."""
     for slot, point in enumerate(found.evidence.saved()):
-        yield StoredPoint(slot, point.id, point.sequence, found.generation, point.row_checksum, point.payload)
+        yield StoredPoint(slot, point.id, point.sequence, found.epoch, point.row_checksum, point.payload)
         if (slot + 1) % BLOCK_ROWS == 0:
             tell(slot + 1)

@@ -104,9 +104,9 @@ class PointTable:
             )
         if (np.diff(table[:, 0]) <= 0).any():
             raise DamagedFile("the points are not in the order of their slots", file=str(self.path))
-        # Generation 0 means a free slot, and no point has it. A damaged row with generation 0 keeps its slot.
-        generations = np.maximum(table[:, 1].astype(np.uint32), 1)
-        return Slots(table[:, 0].copy(), generations, table[:, 2].astype(np.uint32))
+        # Epoch 0 means a free slot, and no point has it. A damaged row with epoch 0 keeps its slot.
+        epochs = np.maximum(table[:, 1].astype(np.uint32), 1)
+        return Slots(table[:, 0].copy(), epochs, table[:, 2].astype(np.uint32))
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredPoint | None]:
         """Return the points of those `ids` that exist; None for one that fails its checksum."""

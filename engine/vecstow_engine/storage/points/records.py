@@ -46,7 +46,8 @@ class StoredPoint(msgspec.Struct, frozen=True):
     slot: int
     id: str
     sequence: int
-    generation: int
+    epoch: int
+    """The column is called `generation`."""
     row_checksum: int
     payload: bytes | None
 
@@ -54,7 +55,7 @@ class StoredPoint(msgspec.Struct, frozen=True):
     def checksum(self) -> int:
         """CRC32C over every field."""
         point_id = self.id.encode()
-        fixed = _POINT.pack(self.slot, self.sequence, self.generation, self.row_checksum, len(point_id))
+        fixed = _POINT.pack(self.slot, self.sequence, self.epoch, self.row_checksum, len(point_id))
         return crc32c(fixed + point_id + (b"\0" if self.payload is None else self.payload))
 
 
@@ -63,7 +64,7 @@ class Slots:
     """The fixed columns of the point table, ascending by slot; each of shape (n,)."""
 
     slots: NDArray[np.int64]
-    generations: NDArray[np.uint32]
+    epochs: NDArray[np.uint32]
     row_checksums: NDArray[np.uint32]
 
 

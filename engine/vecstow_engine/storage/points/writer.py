@@ -188,7 +188,7 @@ def _insert_points(connection: sqlite3.Connection, points: Iterable[StoredPoint]
             checksum = p.checksum
             added += 1
             added_sum += checksum
-            yield p.slot, p.id, p.sequence, p.generation, p.row_checksum, p.payload, checksum
+            yield p.slot, p.id, p.sequence, p.epoch, p.row_checksum, p.payload, checksum
 
     connection.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
     return added, added_sum
