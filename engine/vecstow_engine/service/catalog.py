@@ -49,13 +49,10 @@ class Catalog:
     _loader: Loader
     _handles: HandleCache
     _gate: Gate
+    changes: ChangeGuard
     _settings: Settings
     _make_room: Callable[[], bool]
-    changes: ChangeGuard = field(init=False)
     _purged_at: float = field(default_factory=time.monotonic, init=False)
-
-    def __post_init__(self) -> None:
-        self.changes = ChangeGuard(self._gate, self._registry.changing)
 
     def finish_interrupted_changes(self) -> None:
         """Finish imports and repairs that lacked only the last rename; remove other leftovers of a crash."""

@@ -20,7 +20,7 @@ from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.committer import Committer
-from vecstow_engine.service.hold import Gate, Hold
+from vecstow_engine.service.hold import ChangeGuard, Gate, Hold
 from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.lifecycle import State
 from vecstow_engine.service.loader import Loader, open_volume
@@ -71,33 +71,20 @@ class Engine:
         self.hold = Hold(self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max)
         self._handles = HandleCache(settings.storage.handles_max, self._make_room, _log_unclosed)
         self._indexer = Indexer(settings.index.index_threads, self.attempts, self.accounts)
+        layout, gate, registry, attempts = self.layout, self.gate, self.registry, self.attempts
+        make_room, indexer = self._make_room, self._indexer
         self._loader = Loader(
-            self.layout,
-            settings,
-            self.registry,
-            self.gate,
-            self._handles,
-            self.attempts,
-            self.accounts,
-            self._indexer,
-            self._make_room,
+            layout, settings, registry, gate, self._handles, attempts, self.accounts, indexer, make_room
         )
         self._searcher = Searcher(settings.limits.search_queue_max)
+        changes = ChangeGuard(gate, registry.changing)
         self.catalog = Catalog(
-            self.layout, self.registry, self._loader, self._handles, self.gate, settings, self._make_room
+            layout, registry, self._loader, self._handles, gate, changes, settings, make_room
         )
-        self._repairer = Repairer(self.layout, self.registry, self.catalog, self._loader, self.gate)
+        self._repairer = Repairer(layout, registry, self.catalog, self._loader, gate)
         self._manifest_watcher = ManifestWatcher(
-            self.layout,
-            self.registry,
-            self.catalog,
-            self.gate,
-            self.attempts,
-            self._indexer,
-            settings.storage.rescan_seconds,
+            layout, registry, self.catalog, gate, attempts, indexer, settings.storage.rescan_seconds
         )
-
-    # Life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Lock the volume, discover its collections, open them in the background. Raises VolumeRefused."""
@@ -110,13 +97,9 @@ class Engine:
         if self.leaving:
             return
         self._indexer.start()
+        create_files, notify = self.catalog.create_files_of, self._indexer.notify
         self._committer = Committer(
-            self.settings,
-            self.volume,
-            self.accounts,
-            self.attempts,
-            self.catalog.create_files_of,
-            self._indexer.notify,
+            self.settings, self.volume, self.accounts, self.attempts, create_files, notify
         )
         self._upkeep = Upkeep(
             self.settings,
@@ -164,8 +147,6 @@ class Engine:
         """Return name and state of the collections that are recovering or read-only."""
         found = self.registry.collections()
         return {c.name: state.value for c in found if (state := c.state) in NOT_READY}
-
-    # Collections ------------------------------------------------------------------------------------------
 
     def collection(self, name: str) -> Collection:
         """Return a collection; raise NotFound, Quarantined, or Recovering until the volume is discovered."""
@@ -263,8 +244,6 @@ class Engine:
             raise Recovering("the volume is being discovered", retry_after_seconds=1)
         return self._repairer.repair(name, dry_run=dry_run).document()
 
-    # Points -----------------------------------------------------------------------------------------------
-
     # A `target` is a collection or its name. A request stays bound to one incarnation: the methods raise
     # Conflict for a batch or query checked against another one, and when the collection is replaced.
 
@@ -298,8 +277,6 @@ class Engine:
             collection.readable()
             return await self._searcher.search(collection, query)
 
-    # Figures ----------------------------------------------------------------------------------------------
-
     def server_stats(self) -> dict[str, object]:
         """Return the body of `GET /stats`."""
         return stats.server_stats(self.registry.collections(), self.layout, self._started_at)
@@ -327,8 +304,6 @@ class Engine:
         self.findings = findings
         self._refreshed_at = time.monotonic()
         self._manifest_watcher.rescan()
-
-    # Inside -----------------------------------------------------------------------------------------------
 
     def _leave_volume(self) -> None:
         volume, self.volume = self.volume, None
