@@ -35,7 +35,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-DOCUMENT = create_fastapi(None, None, None).openapi()
+DOCUMENT = create_fastapi(None, None).openapi()
 document = schemathesis.openapi.from_dict(DOCUMENT)
 
 

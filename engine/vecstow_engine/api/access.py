@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final
+from typing import Final
 
 from vecstow_engine.api.errors import Forbidden, Unauthenticated
 from vecstow_engine.api.request import BodyLimit
@@ -200,8 +200,8 @@ class Place:
 def find_place(path: str) -> Place | None:
     """Return the place of a raw path; None when no route has the path.
 
-    A fixed part of a route cannot be a collection's name, but can be an id. `hold_to_route` compares the
-    route that FastAPI chooses with this place.
+    A fixed part of a route cannot be a collection's name, but can be an id. `refuse_another_route` compares
+    the route that FastAPI chooses with this place.
     """
     if "{" in path:
         return None
@@ -278,9 +278,3 @@ def authorise_collection(key: Key, collection: str) -> None:
             collection=collection[:80],
             details={"role": key.role.value, "name": key.name},
         )
-
-
-def hold_to_route(scope: Mapping[str, Any], template: str) -> None:
-    """Raise Forbidden when a request with a key was authorised for another route than `template`."""
-    if scope.get(KEY_IN_SCOPE) is not None and scope.get(ROUTE_IN_SCOPE) != template:
-        raise Forbidden(f"no key may use {template}")

@@ -122,6 +122,12 @@ class Answer:
     media: bytes
     headers: Headers | tuple[()] = ()
 
+    @property
+    def all_headers(self) -> Headers:
+        """Return the headers with type and length."""
+        length = b"%d" % len(self.body)
+        return [(b"content-type", self.media), (b"content-length", length), *self.headers]
+
 
 def success(data: Any, media: Media) -> Answer:
     """Return an answer with `data` in the envelope."""

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec, TypeVar
 
 from fastapi import Depends, Response
 from fastapi import Request as FastRequest
 from fastapi.routing import APIRoute
 
-from vecstow_engine.api.access import KEY_IN_SCOPE, Key, authorise_collection, hold_to_route
+from vecstow_engine.api.access import KEY_IN_SCOPE, ROUTE_IN_SCOPE, Key, authorise_collection
 from vecstow_engine.api.answers import Answer, Media, media_of_answer, success
 from vecstow_engine.api.dispatch import JSON_IN_SCOPE
+from vecstow_engine.api.errors import Forbidden
 from vecstow_engine.api.paths import parse_query, unquote_segment
-from vecstow_engine.api.workers import Workers
 from vecstow_engine.model.errors import WrongShape
 from vecstow_engine.model.names import check_collection_name
+from vecstow_engine.service.searcher import FairPool
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
+
+WAITING_MAX: Final = 64
+"""The most calls that wait for a thread, in each of the slow pools."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class DecodedRoute(APIRoute):
@@ -42,6 +52,40 @@ class _DecodedRequest(FastRequest):
 
     async def json(self) -> Any:
         return self.scope[JSON_IN_SCOPE]
+
+
+class Workers:
+    """The threads for blocking calls of the service; their number does not depend on the collections.
+
+    Three pools: a listing never waits for a backup of an hour, nor for a drop that waits for that backup.
+
+    In the two slow pools no collection and no key takes the last thread.
+    """
+
+    def __init__(self) -> None:
+        self._quick = ThreadPoolExecutor(4, thread_name_prefix="api")
+        self._waiting = FairPool(4, "api-waiting", WAITING_MAX)
+        self._long = FairPool(3, "api-long", WAITING_MAX)
+
+    async def quick(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that takes milliseconds and waits for no lock; return its result."""
+        return await asyncio.get_running_loop().run_in_executor(self._quick, partial(call, *args, **kwargs))
+
+    async def waiting(self, collection: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that may wait long for a lock on names or files, and then takes milliseconds."""
+        return await self._waiting.run(collection, partial(call, *args, **kwargs))
+
+    async def long(
+        self, collection: str | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a call whose time grows with the size of a collection."""
+        return await self._long.run(collection, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        """Start no more calls; let the running calls finish."""
+        self._quick.shutdown(wait=False, cancel_futures=True)
+        self._waiting.shutdown(wait=False)
+        self._long.shutdown(wait=False)
 
 
 class Context:
@@ -95,7 +139,9 @@ async def _collection_name(collection: str) -> str:
 
 async def refuse_another_route(request: FastRequest) -> None:
     """Raise Forbidden unless the route is the one that the request's key was authorised for."""
-    hold_to_route(request.scope, request.scope["route"].path)
+    template = request.scope["route"].path
+    if request.scope.get(KEY_IN_SCOPE) is not None and request.scope.get(ROUTE_IN_SCOPE) != template:
+        raise Forbidden(f"no key may use {template}")
 
 
 async def refuse_unknown_query(request: FastRequest) -> None:

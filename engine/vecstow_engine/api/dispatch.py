@@ -190,7 +190,7 @@ class Dispatcher:
             await self._answer_state(request)
             return
         if path in ALWAYS_ANSWERED:
-            await self._answer_in_turn(request)
+            await self._answer(request)
             return
         if self._in_flight > (limit := self._settings.requests_in_flight_max):
             raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
@@ -199,20 +199,23 @@ class Dispatcher:
         owners = _owners(request)
         self._shares.take(owners)
         try:
-            await self._answer_in_turn(request)
+            await self._answer(request)
         finally:
             self._shares.give(owners)
 
-    async def _answer_in_turn(self, request: Request) -> None:
-        match = request.match
+    async def _answer(self, request: Request) -> None:
         await self._read_body(request)
-        if match is None:
-            await self._hand_on(request)
+        if request.match is not None:
+            answer = await request.match.answer(self._engine, request)
+            # The memory is given back before the answer is sent: a client may read slowly.
+            request.lease.release()
+            await request.answer(answer)
             return
-        answer = await match.answer(self._engine, request)
-        # The memory is given back before the answer is sent: a client may read slowly.
-        request.lease.release()
-        await request.answer(answer)
+        # A copy: the server's own scope must keep the method HEAD.
+        scope = request.scope | {"path": request.path, "method": request.method}
+        if request.body:
+            scope[JSON_IN_SCOPE] = await request.decode(read_json)
+        await self._app(scope, request.receive, request.send)
 
     async def _answer_state(self, request: Request) -> None:
         limit = self._settings.state_requests_max
@@ -224,8 +227,7 @@ class Dispatcher:
         try:
             # State requests must not wait for the memory of uploads; their number is limited above.
             request.lease.is_urgent = True
-            await self._read_body(request)
-            await self._hand_on(request)
+            await self._answer(request)
         finally:
             self._state_requests -= 1
 
@@ -258,13 +260,6 @@ class Dispatcher:
         await request.read_body(self._body_limits[request.method, request.route])
         if request.body and bodiless:
             raise InvalidInput(f"{request.method} takes no body", details={"field": "body"})
-
-    async def _hand_on(self, request: Request) -> None:
-        # A copy: the server's own scope must keep the method HEAD.
-        scope = request.scope | {"path": request.path, "method": request.method}
-        if request.body:
-            scope[JSON_IN_SCOPE] = await request.decode(read_json)
-        await self._app(scope, request.receive, request.send)
 
     async def _refuse(self, request: Request, error: VecstowError) -> None:
         if request.started:

@@ -15,6 +15,7 @@ from vecstow_engine.api import collection_routes, server_routes
 from vecstow_engine.api.access import access_of
 from vecstow_engine.api.answers import failure
 from vecstow_engine.api.context import (
+    Workers,
     refuse_another_route,
     refuse_unknown_body,
     refuse_unknown_query,
@@ -24,7 +25,6 @@ from vecstow_engine.api.context import (
 from vecstow_engine.api.errors import Malformed, unexpected_error
 from vecstow_engine.api.metrics import HttpMetrics
 from vecstow_engine.api.openapi import document
-from vecstow_engine.api.workers import Workers
 from vecstow_engine.model.errors import InvalidInput, VecstowError, WrongShape, refused
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _BOUNDS: Final = ("ge", "gt", "le", "lt", "expected")
 """Pydantic's names for the limit that a value breaks."""
 
 
-def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> FastAPI:
+def create_fastapi(engine: Engine, metrics: HttpMetrics) -> FastAPI:
     """Return the application with all routes except health and points.
 
     Its OpenAPI document describes all routes. Raises LookupError for a route without a role.
@@ -55,45 +55,32 @@ def create_fastapi(engine: Engine, workers: Workers, metrics: HttpMetrics) -> Fa
         ],
     )
     app.state.engine = engine
-    app.state.workers = workers
+    app.state.workers = Workers()
     app.state.metrics = metrics
     app.include_router(collection_routes.router)
     app.include_router(server_routes.router)
-    app.add_exception_handler(VecstowError, _on_vecstow_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_any_exception)
+    for kind in (VecstowError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer_error)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    _refuse_routes_without_role()
-    return app
-
-
-def _refuse_routes_without_role() -> None:
-    """Raise LookupError for a route outside the table of roles."""
     for route in [*collection_routes.router.routes, *server_routes.router.routes]:
         assert isinstance(route, APIRoute)
         for method in route.methods or ():
             access_of(method, route.path)
+    return app
 
 
-async def _on_vecstow_error(request: FastRequest, error: Exception) -> Response:
-    assert isinstance(error, VecstowError)
-    return _failed(request, error)
-
-
-async def _on_validation_error(request: FastRequest, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return _failed(request, from_validation(error.errors()))
-
-
-async def _on_http_exception(request: FastRequest, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _failed(request, Malformed(str(error.detail)))
-
-
-async def _on_any_exception(request: FastRequest, error: Exception) -> Response:
-    # Starlette raises the exception again after the answer; the dispatcher logs it.
-    return _failed(request, unexpected_error(error))
+async def _answer_error(request: FastRequest, error: Exception) -> Response:
+    match error:
+        case VecstowError():
+            answered = error
+        case RequestValidationError():
+            answered = from_validation(error.errors())
+        case HTTPException():
+            answered = Malformed(str(error.detail))
+        case _:
+            # Starlette raises the exception again after the answer; the dispatcher logs it.
+            answered = unexpected_error(error)
+    return response_of(failure(answered, wanted_media(request)))
 
 
 def from_validation(errors: Any) -> VecstowError:
@@ -111,7 +98,3 @@ def from_validation(errors: Any) -> VecstowError:
     is_shape = first["type"].endswith(("_type", "_from_float")) and place[0] != "query"
     kind = WrongShape if is_shape else InvalidInput
     return kind(message, details=refused(field, first["input"], limit))
-
-
-def _failed(request: FastRequest, error: VecstowError) -> Response:
-    return response_of(failure(error, wanted_media(request)))

@@ -11,9 +11,6 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-FORMATS: Final = ("text", "json")
-LEVELS: Final = ("debug", "info", "warning", "error")
-
 _SHARED: Final[list[Any]] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -51,17 +48,12 @@ def configure_logging(log_format: str = "text", level: str = "info", stream: Tex
 
 
 def _formatter(log_format: str) -> logging.Formatter:
-    renderer: Any
+    last: list[Any]
     if log_format == "json":
-        last: list[Any] = [
-            _TRACEBACKS,
-            structlog.processors.JSONRenderer(default=str),
-        ]
+        last = [_TRACEBACKS, structlog.processors.JSONRenderer(default=str)]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        last = [renderer]
+        plain = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],

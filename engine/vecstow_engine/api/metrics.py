@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import (
@@ -136,26 +136,23 @@ class _MemoryCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield gauges of the held memory and of the limit, and a counter of refused requests."""
-        held = GaugeMetricFamily(
+        memory = self._memory
+        yield _family(
+            GaugeMetricFamily,
             "vecstow_request_memory_bytes",
             "Memory of requests: bodies, what they are decoded to, answers that are not sent yet.",
-            labels=["part"],
+            "part",
+            {part.name.lower(): memory.held_bytes[part] for part in Part},
         )
-        refused = CounterMetricFamily(
+        yield _family(
+            CounterMetricFamily,
             "vecstow_request_memory_refused",
             "Requests refused because a part of them did not fit.",
-            labels=["part"],
+            "part",
+            {part.name.lower(): memory.refused[part] for part in Part},
         )
-        for part in Part:
-            held.add_metric([part.name.lower()], self._memory.held_bytes[part])
-            refused.add_metric([part.name.lower()], self._memory.refused[part])
-        yield held
-        yield refused
-        yield GaugeMetricFamily(
-            "vecstow_request_memory_limit_bytes",
-            "What all requests together may take.",
-            value=self._memory.bytes_max,
-        )
+        text = "What all requests together may take."
+        yield GaugeMetricFamily("vecstow_request_memory_limit_bytes", text, memory.bytes_max)
 
 
 class EngineCollector(Collector):
@@ -165,46 +162,56 @@ class EngineCollector(Collector):
         self._engine = engine
         self._collections_max = collections_max
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Return no metrics to check at registration: the engine may not have started yet."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, from one pass over the collections' states."""
-        yield _gauge("vecstow_ready", "Whether the volume is discovered.", self._engine.discovered)
-        if not self._engine.discovered:
+        engine = self._engine
+        yield GaugeMetricFamily("vecstow_ready", "Whether the volume is discovered.", engine.discovered)
+        if not engine.discovered:
             return
-        state: Any = self._engine.state_document()
+        state: Any = engine.state_document()
         rows = state["collections"]
-        yield _by_state(rows)
+        found = Multiset(row["state"] for row in rows)
+        by_state = {state: found[state] for state in STATES}
+        yield _family(GaugeMetricFamily, "vecstow_collections", "Collections by state.", "state", by_state)
         yield self._read_only(state)
         yield from self._volume()
         yield from self._memory()
-        yield from (self._per_collection(rows, *family) for family in PER_COLLECTION)
+        for name, text, key in PER_COLLECTION:
+            values = {row["name"]: row.get(key, 0) for row in rows}
+            bound = bounded(values, self._collections_max)
+            yield _family(GaugeMetricFamily, name, text, "collection", bound)
         yield self._self_recall(rows)
-        yield self._failed_attempts()
-        yield _gauge(
+        yield _family(
+            CounterMetricFamily,
+            "vecstow_work_failures",
+            "Failed attempts at the engine's own work for a collection, by kind of work.",
+            "work",
+            {work.value: engine.attempts.failures[work] for work in Work},
+        )
+        yield GaugeMetricFamily(
             "vecstow_checkpoint_lag_seconds",
             "Age of the oldest change that no checkpoint has; 0 when there is none.",
             self._checkpoint_lag_seconds(),
         )
 
-    def _volume(self) -> Iterator[GaugeMetricFamily]:
+    def _volume(self) -> Iterator[Metric]:
         volume = self._engine.volume
         if volume is None:
             return
         room = volume.room()
-        yield _gauge("vecstow_volume_bytes", "Size of the volume's file system.", room.total_bytes)
-        yield _gauge("vecstow_volume_available_bytes", "What of it is free.", room.available_bytes)
+        yield GaugeMetricFamily("vecstow_volume_bytes", "Size of the volume's file system.", room.total_bytes)
+        yield GaugeMetricFamily("vecstow_volume_available_bytes", "What of it is free.", room.available_bytes)
         spent = "Whether the reserve is spent: writes are refused until there is room."
-        yield _gauge("vecstow_volume_full", spent, volume.full)
+        yield GaugeMetricFamily("vecstow_volume_full", spent, volume.full)
 
-    def _memory(self) -> Iterator[GaugeMetricFamily]:
+    def _memory(self) -> Iterator[Metric]:
         accounts = self._engine.accounts
         plan = accounts.plan
-        yield _gauge("vecstow_memory_limit_bytes", "Memory that the engine may take.", plan.limit_bytes)
+        limit = "Memory that the engine may take."
+        yield GaugeMetricFamily("vecstow_memory_limit_bytes", limit, plan.limit_bytes)
         parts = accounts.parts() | {"requests": sum(self._engine.requests.held_bytes)}
-        yield _by_part("vecstow_memory_bytes", "Memory that the engine's parts take.", parts)
+        taken = "Memory that the engine's parts take."
+        yield _family(GaugeMetricFamily, "vecstow_memory_bytes", taken, "part", parts)
         shares = {
             "base": plan.base_bytes,
             "requests": plan.request_bytes,
@@ -212,50 +219,24 @@ class EngineCollector(Collector):
             "work": plan.work_bytes,
             "data": plan.data_bytes,
         }
-        yield _by_part("vecstow_memory_plan_bytes", "How the memory limit is divided.", shares)
+        divided = "How the memory limit is divided."
+        yield _family(GaugeMetricFamily, "vecstow_memory_plan_bytes", divided, "part", shares)
         waiting = "Collections with a graph or a rebuild that waits for memory."
-        yield _gauge("vecstow_memory_postponed_collections", waiting, accounts.postponed())
+        yield GaugeMetricFamily("vecstow_memory_postponed_collections", waiting, accounts.postponed())
 
-    def _read_only(self, state: Any) -> GaugeMetricFamily:
+    def _read_only(self, state: Any) -> Metric:
         """Return the read-only collections; the label `_names` stands for a failed sync of a name."""
-        family = GaugeMetricFamily(
-            "vecstow_read_only",
-            "Collections that take no writes until the next start, because a sync failed.",
-            labels=["collection"],
-        )
         names = [row["name"] for row in state["collections"] if row["state"] == "read_only"]
-        for name in names[: self._collections_max] + [NAMES] * (state["failure"] is not None):
-            family.add_metric([name], 1)
-        return family
+        names = names[: self._collections_max] + [NAMES] * (state["failure"] is not None)
+        text = "Collections that take no writes until the next start, because a sync failed."
+        return _family(GaugeMetricFamily, "vecstow_read_only", text, "collection", dict.fromkeys(names, 1))
 
-    def _failed_attempts(self) -> CounterMetricFamily:
-        family = CounterMetricFamily(
-            "vecstow_work_failures",
-            "Failed attempts at the engine's own work for a collection, by kind of work.",
-            labels=["work"],
-        )
-        for work in Work:
-            family.add_metric([work.value], self._engine.attempts.failures[work])
-        return family
-
-    def _per_collection(self, rows: Any, name: str, text: str, key: str) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, text, labels=["collection"])
-        values = {row["name"]: row.get(key, 0) for row in rows}
-        for collection, value in bounded(values, self._collections_max).items():
-            family.add_metric([collection], value)
-        return family
-
-    def _self_recall(self, rows: Any) -> GaugeMetricFamily:
+    def _self_recall(self, rows: Any) -> Metric:
         """Return the least shares only: a sum over the other collections would have no meaning."""
-        family = GaugeMetricFamily(
-            "vecstow_collection_self_recall",
-            "Share of a sample that found itself when `check` measured it last.",
-            labels=["collection"],
-        )
         measured = [(row["self_recall"], row["name"]) for row in rows if row.get("self_recall") is not None]
-        for share, name in sorted(measured)[: self._collections_max]:
-            family.add_metric([name], share)
-        return family
+        least = {name: share for share, name in sorted(measured)[: self._collections_max]}
+        text = "Share of a sample that found itself when `check` measured it last."
+        return _family(GaugeMetricFamily, "vecstow_collection_self_recall", text, "collection", least)
 
     def _checkpoint_lag_seconds(self) -> float:
         now = time.monotonic()
@@ -272,22 +253,15 @@ def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:
     return kept | {OTHER: sum(values[name] for name in ordered[collections_max:])}
 
 
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text)
-    family.add_metric([], float(value))
-    return family
-
-
-def _by_part(name: str, text: str, values: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=["part"])
-    for part, value in values.items():
-        family.add_metric([part], float(value))
-    return family
-
-
-def _by_state(rows: Any) -> GaugeMetricFamily:
-    family = GaugeMetricFamily("vecstow_collections", "Collections by state.", labels=["state"])
-    found = Multiset(row["state"] for row in rows)
-    for state in STATES:
-        family.add_metric([state], found[state])
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    label: str,
+    values: Mapping[str, float],
+) -> Metric:
+    """Return the metric with one value for each value of its one label."""
+    family = kind(name, text, labels=[label])
+    for labelled, value in values.items():
+        family.add_metric([labelled], value)
     return family

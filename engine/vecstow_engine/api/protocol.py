@@ -256,11 +256,7 @@ def _cancel(clock: asyncio.TimerHandle | None) -> None:
 
 
 def _wire(answer: Answer) -> bytes:
-    headers = [
-        (b"content-type", answer.media),
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"connection", b"close"),
-        *answer.headers,
-    ]
+    kind, length, *others = answer.all_headers
+    headers = [kind, length, (b"connection", b"close"), *others]
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
     return STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body

@@ -240,14 +240,11 @@ class Request:
 
     async def answer(self, answer: Answer, *, last: bool = True) -> None:
         """Send a whole answer. With `last` False the caller must send the final, empty message."""
-        headers = [
-            (b"content-type", answer.media),
-            (b"content-length", b"%d" % len(answer.body)),
-            *answer.headers,
-        ]
         self.started = True
         self.status = answer.status
-        await self.send_message({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self.send_message(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.all_headers}
+        )
         await self._send_body(answer.body, last=last)
 
     async def _send_body(self, body: bytes | bytearray, *, last: bool) -> None:

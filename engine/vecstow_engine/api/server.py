@@ -27,10 +27,11 @@ from vecstow_engine.api.metrics import EngineCollector, HttpMetrics
 from vecstow_engine.api.protocol import bounded_protocol
 from vecstow_engine.api.request import Receive, Send
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.api.workers import Workers
 from vecstow_engine.model.errors import VecstowError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from vecstow_engine.api.key_file import KeyFile
     from vecstow_engine.service.engine import Engine
 
@@ -105,8 +106,7 @@ class _Inner:
         self._metrics = metrics
         self._on_failure = on_failure
         self._keys = keys
-        self._workers = Workers()
-        self._loading: asyncio.Future[App] | None = None
+        self._loading: asyncio.Future[FastAPI] | None = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -130,7 +130,8 @@ class _Inner:
             following.cancel()
         if await starting:
             await self._run(self._engine.stop)
-        self._workers.close()
+        if self._loading is not None:
+            (await self._loading).state.workers.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _run(self, step: Callable[[], None]) -> bool:
@@ -141,15 +142,15 @@ class _Inner:
             return False
         return True
 
-    def _load(self) -> asyncio.Future[App]:
+    def _load(self) -> asyncio.Future[FastAPI]:
         if self._loading is None:
             self._loading = asyncio.get_running_loop().run_in_executor(None, self._create_fastapi)
         return self._loading
 
-    def _create_fastapi(self) -> App:
+    def _create_fastapi(self) -> FastAPI:
         from vecstow_engine.api.fastapi_app import create_fastapi
 
-        return create_fastapi(self._engine, self._workers, self._metrics)
+        return create_fastapi(self._engine, self._metrics)
 
 
 class _Server(uvicorn.Server):

@@ -24,9 +24,12 @@ async def stats(context: InContext) -> Response:
 
 
 @router.get(
-    "/state", response_model=Envelope[dict[str, Any]], tags=["server"], summary="State for the operator",
+    "/state",
+    response_model=Envelope[dict[str, Any]],
+    tags=["server"],
+    summary="State for the operator",
     responses={304: {"description": "The ETag is the client's"}},
-)  # fmt: skip
+)
 async def state(context: InContext, request: FastRequest) -> Response:
     """Identity of the engine and state of each collection; 304 while the ETag is the client's.
 
@@ -39,7 +42,8 @@ async def state(context: InContext, request: FastRequest) -> Response:
         document = document | {"collections": rows, "findings": {}, "failure": failure}
     digest = hashlib.blake2b(encode(document, Media.JSON), digest_size=16)
     etag = f'"{digest.hexdigest()}"'
-    if etag in _tags(request.headers.get("if-none-match", "")):
+    sent = request.headers.get("if-none-match", "").split(",")
+    if etag in [tag.strip().removeprefix("W/") for tag in sent]:
         return Response(status_code=304, headers={"etag": etag})
     response = context.reply(document)
     response.headers["etag"] = etag
@@ -76,7 +80,3 @@ async def metrics(context: InContext, request: FastRequest) -> Response:
     """Text in Prometheus' exposition format, without the envelope."""
     text = await context.workers.quick(generate_latest, request.app.state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def _tags(if_none_match: str) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]

@@ -141,7 +141,7 @@ def unlisted(monkeypatch):
 
 def test_the_application_is_not_made_with_a_route_that_has_no_role(unlisted):
     with pytest.raises(LookupError, match="GET /unlisted has no role"):
-        create_fastapi(None, None, None)
+        create_fastapi(None, None)
 
 
 def test_nor_with_a_point_route_that_has_none(monkeypatch):
