@@ -2,8 +2,8 @@
 
 Charter: vectors enter as float32 rows under labels, and labels with distances are returned. A module here may
 import the standard library, numpy, hnswlib and `vecstow_engine.model`, and other modules of this package.
-It touches no file, except that `Hnsw.save` and `Hnsw.load` pass a path to hnswlib. It starts no thread
-(hnswlib starts some within a call), and does not know ids, payloads or logs.
+It touches no file, except in `Hnsw.save` and `Hnsw.load`. It starts no thread (hnswlib starts some within a
+call), and does not know ids, payloads or logs.
 
     vector_index         the index of one collection: one thread-safe interface, and its search
       state              the data that its parts share, and the slices that move rows into the graph
