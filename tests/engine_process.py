@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import httpx
 
@@ -54,7 +54,7 @@ class EngineProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: Process | None = None
 
-    def __enter__(self) -> EngineProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

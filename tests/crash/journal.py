@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -155,7 +155,7 @@ class Client:
 class Writers:
     """Clients at work in threads of their own, until left; then what went wrong in one is raised."""
 
-    def __init__(self, clients: list[Client], port: int, shapes: list[Shape]) -> None:
+    def __init__(self, clients: Sequence[Client], port: int, shapes: list[Shape]) -> None:
         self._clients, self._port, self._shapes = clients, port, shapes
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(len(clients))

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from tests.crash.rest import Stored
 
+_Value = TypeVar("_Value")
 Points: TypeAlias = dict[str, Stored]
 Content: TypeAlias = dict[str, Points]
 """What is served: collection, id, point."""
@@ -122,7 +123,12 @@ class Delete:
         return replace(world, served=world.served | {self.collection: points})
 
 
-Operation: TypeAlias = Create | Drop | Backup | Restore | Purge | Put | Delete
+class Operation(Protocol):
+    """A change of the world that one request makes."""
+
+    def after(self, world: World) -> World:
+        """Return the world after the operation."""
+        ...
 
 
 class Ledger:
@@ -202,7 +208,7 @@ def _after(worlds: list[World], operation: Operation, answer: Answer) -> list[Wo
     return worlds + [world for world in after if world not in worlds]
 
 
-def _without(mapping: dict[str, object], *keys: str) -> dict[str, object]:
+def _without(mapping: dict[str, _Value], *keys: str) -> dict[str, _Value]:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 

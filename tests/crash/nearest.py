@@ -21,9 +21,11 @@ TOLERANCE = 2e-5
 def distances(metric: str, query: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of each row (n, d) to the query (d,); shape (n,)."""
     if metric == "Euclidean":
-        return np.linalg.norm(rows - query, axis=1)
+        euclidean: NDArray[np.float64] = np.linalg.norm(rows - query, axis=1)
+        return euclidean
     if metric == "Manhattan":
-        return np.abs(rows - query).sum(axis=1)
+        manhattan: NDArray[np.float64] = np.abs(rows - query).sum(axis=1)
+        return manhattan
     products = rows @ query
     if metric == "Cosine":
         products = products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(query))

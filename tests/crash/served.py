@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import numpy as np
 
@@ -67,6 +68,6 @@ def assert_gone_is_not_searched(
 
 def assert_clean(engine: EngineProcess) -> None:
     """`vecstow check` on the stopped volume finds no damage."""
-    command = [VECSTOW, "check", "--data", engine.data]
+    command: list[str | Path] = [VECSTOW, "check", "--data", engine.data]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

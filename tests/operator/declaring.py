@@ -96,7 +96,7 @@ class Resources:
         try:
             answer: Document = call(*self._place, *copy.deepcopy(arguments), **options)
         except ApiException as error:
-            raise Refused(json.loads(error.body)["message"]) from None
+            raise Refused(json.loads(error.body or "{}")["message"]) from None
         return answer
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from tests.crash.journal import DIMENSION, Writers
 from tests.crash.rest import Refused, Rest
@@ -153,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--clients", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=int(np.random.SeedSequence().entropy or 0) % 10**6)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     options = parser.parse_args()
     random.seed(options.seed)
     root = Path(tempfile.mkdtemp(prefix="soak-"))

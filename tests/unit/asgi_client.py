@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -14,6 +14,7 @@ from vecstow_engine.api.server import create_app
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.service.engine import Engine
 
 
 @dataclass
@@ -105,4 +106,4 @@ def docs_service(
     """A client of an application over a fake engine that has one empty collection, `docs`."""
     engine = FakeEngine(body_bytes_max)
     engine.create(Manifest(name="docs", dimension=dimension, distance_metric=DistanceMetric(metric)))
-    return AsgiClient(create_app(engine, HttpSettings(**settings), keys=keys)), engine
+    return AsgiClient(create_app(cast(Engine, engine), HttpSettings(**settings), keys=keys)), engine

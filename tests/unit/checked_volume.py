@@ -85,13 +85,14 @@ class CheckedVolume:
 
     def slot(self, point_id: str) -> int:
         """Where the row of a point stands."""
-        return int(self.table_value("SELECT slot FROM points WHERE id = ?", point_id))
+        slot: int = self.table_value("SELECT slot FROM points WHERE id = ?", point_id)
+        return slot
 
     def row_offset(self, point_id: str) -> int:
         """The byte of vectors.bin at which the row of a point begins."""
         return HEADER_BYTES + self.slot(point_id) * STRIDE
 
-    def table_value(self, statement: str, *values: object) -> object:
+    def table_value(self, statement: str, *values: object) -> Any:
         """The first column of the first row."""
         connection = sqlite3.connect(self.table)
         try:

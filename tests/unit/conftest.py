@@ -1,7 +1,10 @@
 """Fixtures that several unit tests share."""
 
+from __future__ import annotations
+
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,10 @@ MEMORY_TESTS = ("test_storage_", "test_repair_")
 
 
 @pytest.fixture
-def vecstow(capsys):
+def vecstow(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
     """Runs one command in this process; returns its exit code, stdout and stderr."""
 
-    def run(*arguments):
+    def run(*arguments: object) -> tuple[object, str, str]:
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
@@ -27,13 +30,13 @@ def vecstow(capsys):
 
 
 @pytest.fixture
-def disk(monkeypatch):
+def disk(monkeypatch: pytest.MonkeyPatch) -> RecordedDisk:
     """The disk under test: its steps are on record, and fail when a test says so."""
     return RecordedDisk(monkeypatch)
 
 
 @pytest.fixture
-def engine(tmp_path):
+def engine(tmp_path: Path) -> Iterator[RunningEngine]:
     """An engine with the empty collection `notes`."""
     with RunningEngine(tmp_path / "data") as running:
         running.declare()
@@ -41,7 +44,7 @@ def engine(tmp_path):
 
 
 @pytest.fixture
-def tmp_path(request, tmp_path):
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """For storage and repair a folder in memory: they sync thousands of times, and none is about a disk."""
     memory = "/dev/shm"
     if not request.module.__name__.rpartition(".")[2].startswith(MEMORY_TESTS) or not os.access(

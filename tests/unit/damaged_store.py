@@ -88,9 +88,9 @@ class DamagedStore:
         """Where a point's row begins."""
         return PAGE + 16 * self.table_value("SELECT slot FROM points WHERE id = ?", point_id)
 
-    def repair(self, **options: bool) -> CollectionRepair:
+    def repair(self, *, dry_run: bool = False) -> CollectionRepair:
         """Repair it; asserts that a check finds nothing afterwards, and a second repair either."""
-        done = repair_volume(self.data, ["notes"], **options).collections["notes"]
+        done = repair_volume(self.data, ["notes"], dry_run=dry_run).collections["notes"]
         if done.outcome is RepairOutcome.REPAIRED:
             report = check_volume(self.data, ["notes"])
             assert report.clean, report.findings

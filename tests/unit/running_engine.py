@@ -51,9 +51,8 @@ class RunningEngine(Engine):
 
     def declare(self, name: str = "notes", **fields: Any) -> Manifest:
         """Create a collection of four dimensions."""
-        manifest = Manifest(
-            **({"name": name, "dimension": 4, "distance_metric": MANIFEST.distance_metric} | fields)
-        )
+        shape: dict[str, Any] = {"dimension": 4, "distance_metric": MANIFEST.distance_metric}
+        manifest = Manifest(name=name, **(shape | fields))
         self.catalog.create(manifest)
         return manifest
 

@@ -77,7 +77,7 @@ class StoreOnDisk:
 
     def put(self, **values: float) -> Applied:
         """Store points, by one record."""
-        return self.store.commit([upsert(**values)])[0]
+        return self.store.commit([upsert(MANIFEST, **values)])[0]
 
     def delete(self, *ids: str) -> Applied:
         """Remove points, by one record."""

@@ -1,17 +1,19 @@
 """A lock of turns that tells when somebody has queued for it, so that tests need not sleep."""
 
+from __future__ import annotations
+
 from collections import deque
-from threading import Semaphore
+from threading import Lock, Semaphore
 
 from vecstow_engine.index.turns import FairLock
 
 
-class _WatchedQueue(deque):
-    def __init__(self, queued):
+class _WatchedQueue(deque["Lock"]):
+    def __init__(self, queued: Semaphore) -> None:
         super().__init__()
         self._queued = queued
 
-    def append(self, gate):
+    def append(self, gate: Lock, /) -> None:
         super().append(gate)
         self._queued.release()
 
@@ -19,7 +21,7 @@ class _WatchedQueue(deque):
 class WatchedTurns(FairLock):
     """`queued` is released once for each thread that has to wait."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.queued = Semaphore(0)
         self._waiting = _WatchedQueue(self.queued)

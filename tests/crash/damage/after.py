@@ -54,7 +54,7 @@ def judge_refusals(engine: RunningEngine, name: str, written: Written) -> list[s
     """A failed checkpoint makes it read-only, and it says why."""
     failed = [told for told in written.refused if told.startswith("checkpoint")]
     described = engine.describe(name)
-    if failed and (described["state"] != "read_only" or "points.db" not in (described["reason"] or "")):
+    if failed and (described["state"] != "read_only" or "points.db" not in str(described["reason"])):
         return [f"{name} is {described['state']}, {described['reason']} after: {failed}"]
     return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from tests.crash import ledger
 from tests.crash.faults.control import SYNCS, Call, Kind
@@ -37,7 +38,7 @@ class Aftermath:
     def __init__(self, life: Lives, injection: Injection) -> None:
         self._life = life
         self._injection = injection
-        self._rows: dict[str, dict] | None = None
+        self._rows: dict[str, dict[str, Any]] | None = None
         """State by name when the error had just befallen."""
         self.kind = NEVER
         """In which way the server met it."""
@@ -71,7 +72,7 @@ class Aftermath:
     def kill(self) -> None:
         """SIGKILL, before anything is written over what the error left."""
         self.kind = "killed after it"
-        self._life.victims = [self._life.control.victim]
+        self._life.victims = self._victims()
         self._life.end()
 
     def end(self) -> list[str]:
@@ -79,8 +80,12 @@ class Aftermath:
         code = self._life.engine.stop()
         if self._life.control.fired and self.kind is NEVER:
             self.kind = "met at the end"
-        self._life.victims = [self._life.control.victim] if self._life.control.fired else []
+        self._life.victims = self._victims()
         return [] if code == 0 else [f"SIGTERM ended it with {code}"]
+
+    def _victims(self) -> list[Call]:
+        victim = self._life.control.victim
+        return [] if victim is None else [victim]
 
     def _settled(self) -> Inspection:
         """What is served once every collection is opened that waited until the error had passed."""
@@ -206,6 +211,6 @@ class Aftermath:
         uids = {row.get("collection_uid"): name for name, row in (self._rows or {}).items()}
         return match["name"] or uids.get(match["uid"])
 
-    def _states(self) -> dict[str, dict]:
+    def _states(self) -> dict[str, dict[str, Any]]:
         with Rest(self._life.engine.port) as rest:
             return {row["name"]: row for row in rest.call("GET", "/state")["collections"]}

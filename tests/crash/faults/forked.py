@@ -9,7 +9,6 @@ import ctypes
 import functools
 import multiprocessing
 import os
-import signal
 import subprocess
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -47,7 +46,7 @@ class Forked:
             raise subprocess.TimeoutExpired("vecstow serve", timeout)
         return code
 
-    def send_signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: int, /) -> None:
         """Nothing happens when it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)

@@ -52,7 +52,7 @@ class Gone(Exception):
 class Told:
     """One refusal."""
 
-    operation: Operation
+    operation: Operation | None
     status: int
     kind: str
     message: str
@@ -217,10 +217,12 @@ class Writer:
             self.told.append(Told(operation, refused.status, refused.kind, str(refused)))
             answer = answer_of_also = answer_of(refused, operation)
             if DROPPED_LATE in str(refused):
+                assert isinstance(operation, ledger.Drop)
                 self.late.add(operation.collection)
                 answer, answer_of_also = Answer.YES, Answer.NO
         finally:
-            for done, told in ((operation, answer), (also, answer_of_also)):
+            steps: tuple[tuple[Operation | None, Answer], ...] = ((operation, answer), (also, answer_of_also))
+            for done, told in steps:
                 if done is not None:
                     self.ledger.add(done, told)
         return answer is Answer.YES

@@ -35,6 +35,8 @@ CALLS_OF_A_START = ("new_file", "remove")
 class Site:
     """One volume after the other: what a killed engine left is copied, and the next starts on the copy."""
 
+    engine: RunningEngine
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._starts = 0

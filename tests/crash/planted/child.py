@@ -39,7 +39,8 @@ def prove(engine: Path, says: str, *arguments: str) -> Ended:
     environment = first_on_path(engine) | {"TMPDIR": str(engine.parent)}  # what findings keep goes with it
     refuse_another(engine, environment)
     report = engine.with_name("report.json")
-    command = [sys.executable, "-m", "tests.crash.prove", "--stop-at", says, "--json", report, *arguments]
+    prove = [sys.executable, "-m", "tests.crash.prove"]
+    command: list[str | Path] = [*prove, "--stop-at", says, "--json", report, *arguments]
     code, said = _run_as_group(command, environment)
     results: list[dict[str, Any]] = json.loads(report.read_text()) if report.exists() else []
     findings = [finding["what"] for result in results for finding in result["findings"]]

@@ -49,9 +49,9 @@ def _restored(engine: RunningEngine) -> dict[str, list[Points]]:
             name = path.name.rpartition("-")[0]
             sources.append((BACKUP + name, str(path.relative_to(engine.layout.data))))
     names = {}
-    for number, (kept, path) in enumerate(sources):
+    for number, (kept, source) in enumerate(sources):
         with suppress(VecstowError):  # half purged, or of no use: then it must not be one that is wanted
-            names[engine.catalog.restore(path, f"restored-{number}")] = kept
+            names[engine.catalog.restore(source, f"restored-{number}")] = kept
     wait_until(engine.registry.all_opened)
     content = read(engine, searches=0).content
     there: dict[str, list[Points]] = defaultdict(list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.crash.power.cache import set_length
@@ -134,7 +134,7 @@ def lengths_after(file: File) -> list[int]:
     return [len(durable), *lengths]
 
 
-def _length(choice: Choice, lengths: list[int], reached: dict[int, Sequence[int]]) -> int:
+def _length(choice: Choice, lengths: list[int], reached: Mapping[int, Sequence[int]]) -> int:
     if choice.length is None:
         last = max((places[-1] for places in reached.values() if places), default=-1)
         length = lengths[last + 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.crash.power.cache import Cache
 from tests.crash.power.descriptors import CLONES, Connection, Descriptors, OpenFile
@@ -95,7 +96,7 @@ class Reader:
             elif not self._descriptors.follow(call):
                 raise TraceError(f"nothing follows {call}")
 
-    def _span(self, call: Call) -> dict[str, int]:
+    def _span(self, call: Call) -> dict[str, Any]:
         return {"entry": call.entry, "exit": self._end if call.exit is None else call.exit}
 
     def _refuse(self, call: Call) -> None:

@@ -10,7 +10,7 @@ import random
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Recording:
     seed: int
     events: list[Event]
     """In the order in which they were over."""
-    ledgers: list[Ledger]
+    ledgers: Sequence[Ledger]
     told: dict[str, list[int]]
     """By client: where each entry of its ledger was answered."""
     begun: int
