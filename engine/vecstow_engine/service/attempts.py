@@ -54,11 +54,6 @@ class Trouble:
     until: float
     """The end of the pause, time.monotonic."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the pause is over."""
-        return time.monotonic() >= self.until
-
 
 class Holder(Protocol):
     """The collection or the folder that work is done for."""
@@ -89,7 +84,7 @@ class Attempts:
     def may_begin(self, work: Work, holder: Holder) -> bool:
         """Whether the holder has no pause for this kind of work."""
         trouble = holder.troubles.get(work)
-        return trouble is None or trouble.is_over
+        return trouble is None or time.monotonic() >= trouble.until
 
     @contextmanager
     def at(self, work: Work, holder: Holder) -> Iterator[None]:

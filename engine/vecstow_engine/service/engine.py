@@ -170,7 +170,7 @@ class Engine:
         """Return the collection of a request as a context; Conflict when another takes its name meanwhile."""
         if not self.discovered:
             raise Recovering("the volume is being discovered", retry_after_seconds=1)
-        return self.registry.bound(target)
+        return Bound(self.registry, self.registry.get(target) if isinstance(target, str) else target)
 
     def drop(self, name: str) -> None:
         """Move a collection to `.deleted/`; its name is free afterwards. Raises Conflict, NotFound."""

@@ -100,11 +100,6 @@ class Accounts:
         self.anonymous_bytes = anonymous_bytes()
 
     @property
-    def changes_bytes(self) -> int:
-        """Return the bytes of overlays, tails and queues of all collections."""
-        return self._changes
-
-    @property
     def data_bytes(self) -> int:
         """Return the bytes of graphs at full size, rebuilds and tables of all collections."""
         return self._data

@@ -23,9 +23,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Bound:
-    """The collection of one request, as a context.
+    """The collection of one request, as a context, for all steps of the request.
 
-    A class, because every search enters one, and a generator is slower.
+    A NotFound inside the context becomes a Conflict when another collection has the name by then. Bound is a
+    class, because every search enters one, and a generator is slower.
     """
 
     __slots__ = ("_collection", "_registry")
@@ -103,13 +104,6 @@ class Registry:
         if name in self._broken:
             raise quarantined(name, self._broken[name])
         raise NotFound(f"collection {name!r} does not exist", collection=name)
-
-    def bound(self, target: Collection | str) -> Bound:
-        """Resolve `target` once, for all steps of a request; raise the errors of `get`.
-
-        A NotFound inside the context becomes a Conflict when another collection has the name by then.
-        """
-        return Bound(self, self.get(target) if isinstance(target, str) else target)
 
     def refuse_gone(self, collection: Collection) -> None:
         """Raise NotFound when this collection was dropped, Conflict when another one has its name."""

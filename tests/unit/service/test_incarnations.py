@@ -18,6 +18,7 @@ from vecstow_engine.model.errors import Conflict
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.points import PointBatch, SearchQuery
 from vecstow_engine.service import searcher
+from vecstow_engine.service.registry import Bound
 from vecstow_engine.storage.manifests import update_manifest
 
 SHAPES = [
@@ -222,7 +223,7 @@ def test_collection_that_is_opened_again_is_another_object(engine):
     after = engine.collection("notes")
     assert after is not before
     assert after.upkeep is before.upkeep
-    with pytest.raises(Conflict, match="was replaced"), engine.registry.bound(before):
+    with pytest.raises(Conflict, match="was replaced"), Bound(engine.registry, before):
         pass
 
 

@@ -39,7 +39,7 @@ async def test_the_sums_are_those_of_all_collections(tmp_path):
         engine.accounts.count_all(engine.registry.collections())
         figures = [figures_of(collection) for collection in engine.registry.collections()]
         assert engine.accounts.data_bytes == sum(each.data for each in figures)
-        assert engine.accounts.changes_bytes == sum(each.changes for each in figures)
+        assert engine.accounts.document()["change_bytes"] == sum(each.changes for each in figures)
         assert all(each.graph and each.overlay and each.tables for each in figures)
 
 
