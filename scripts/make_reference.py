@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from vecstow_engine.cli.commands import CONTEXT, app
-from vecstow_engine.cli.flags import Flag
+from vecstow_engine.cli.options import Flag
 from vecstow_engine.cli.serving import FLAGS
 
 DOCS = Path(__file__).parents[1] / "docs"

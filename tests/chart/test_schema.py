@@ -13,7 +13,7 @@ import yaml
 from tests.chart.conftest import Render
 from tests.chart.helm import CHART, CRD_CHART, Helm, HelmFailed, container
 from tests.chart.matrix import CASES, KEYS
-from vecstow_engine.cli.flags import Flag
+from vecstow_engine.cli.options import Flag
 from vecstow_engine.cli.serving import FLAGS
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())

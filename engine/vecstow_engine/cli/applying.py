@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -39,26 +38,6 @@ class Outcome(StrEnum):
     CONFIGURED = "configured"
     PAUSED = "paused"
     REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The outcome of one resource, with the error of a refusal."""
-
-    source: str
-    name: str
-    outcome: Outcome
-    error: VecstowError | None = None
-
-    def document(self) -> dict[str, Any]:
-        """Return the result as a JSON-ready mapping."""
-        return {
-            "source": self.source,
-            "name": self.name,
-            "outcome": self.outcome.value,
-            "message": self.error and self.error.message,
-            "hint": self.error and self.error.hint,
-        }
 
 
 def apply_command(
@@ -98,12 +77,13 @@ def apply_command(
             if not as_json:
                 _print_result(result)
     if as_json:
-        print_json([result.document() for result in results])
-    if any(result.outcome is Outcome.REFUSED for result in results):
+        print_json(results)
+    if any(result["outcome"] is Outcome.REFUSED for result in results):
         raise typer.Exit(1)
 
 
-def _apply_each(documents: list[Document], declare: Declare) -> Iterator[Result]:
+def _apply_each(documents: list[Document], declare: Declare) -> Iterator[dict[str, Any]]:
+    """Yield the outcome of each resource, with the message and the hint of a refusal."""
     seen: dict[str, str] = {}
     for document in documents:
         name = _name(document.content)
@@ -114,9 +94,10 @@ def _apply_each(documents: list[Document], declare: Declare) -> Iterator[Result]
                 raise Conflict(f"collection {name!r} is declared in {seen[name]} already")
             seen[name] = document.source
             outcome = Outcome.PAUSED if resource.paused else declare(resource)
-            yield Result(document.source, name, outcome)
+            refusal: dict[str, str | None] = {"message": None, "hint": None}
         except VecstowError as error:
-            yield Result(document.source, name, Outcome.REFUSED, error)
+            outcome, refusal = Outcome.REFUSED, {"message": error.message, "hint": error.hint}
+        yield {"source": document.source, "name": name, "outcome": outcome} | refusal
 
 
 def _name(content: Any) -> str:
@@ -126,14 +107,14 @@ def _name(content: Any) -> str:
     return name[:NAME_CHARACTERS_SHOWN] if isinstance(name, str) else "-"
 
 
-def _print_result(result: Result) -> None:
-    line = f"vectorcollection/{result.name} {result.outcome}"
-    if result.error is None:
+def _print_result(result: dict[str, Any]) -> None:
+    line = f"vectorcollection/{result['name']} {result['outcome']}"
+    if result["outcome"] is not Outcome.REFUSED:
         print_line(line)
         return
-    print_note(f"{line}: {result.source}: {result.error.message}")
-    if result.error.hint:
-        print_note(f"hint: {result.error.hint}")
+    print_note(f"{line}: {result['source']}: {result['message']}")
+    if result["hint"]:
+        print_note(f"hint: {result['hint']}")
 
 
 @contextmanager

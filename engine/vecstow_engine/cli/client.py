@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import time
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies_environment
@@ -199,27 +200,22 @@ def _find_proxy(scheme: str, host: str) -> tuple[str | None, str | None]:
 
 
 def _is_excepted(host: str, no_proxy: str) -> bool:
-    """Whether the host needs no proxy: NO_PROXY names it, or it is this machine, which no proxy reaches."""
+    """Whether the host needs no proxy: it is this machine, or an entry of NO_PROXY names it.
+
+    An entry is `*`, a domain, an address or a range of addresses.
+    """
+    entries = re.split(r"[,\s]+", no_proxy.lower())
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        address = None
-    if host == "localhost" or (address is not None and address.is_loopback):
-        return True
-    return any(_matches(entry, host, address) for entry in re.split(r"[,\s]+", no_proxy.lower()))
-
-
-def _matches(entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
-    """Whether an entry of NO_PROXY (`*`, a domain, an address, a range of addresses) names the host."""
-    if entry == "*":
-        return True
-    if address is not None:
-        try:
-            return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
-        except ValueError:
-            return False
-    domain = entry.lstrip("*.").partition(":")[0]
-    return bool(domain) and f".{host}".endswith(f".{domain}")
+        domains = [entry.lstrip("*.").partition(":")[0] for entry in entries]
+        named = any(domain and f".{host}".endswith(f".{domain}") for domain in domains)
+        return named or host == "localhost" or "*" in entries
+    for entry in entries:
+        with suppress(ValueError):
+            if address in ipaddress.ip_network(entry.strip("[]"), strict=False):
+                return True
+    return address.is_loopback or "*" in entries
 
 
 def _certificates() -> ssl.SSLContext:

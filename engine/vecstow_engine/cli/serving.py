@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.cli.flags import flags, gather, takes_flags
 from vecstow_engine.cli.main import SIGNALS, end_at_once
+from vecstow_engine.cli.options import flags, gather, takes_flags
 from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.service.settings import Settings
 

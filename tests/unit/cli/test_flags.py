@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from scripts.make_reference import DOCS, PAGES
 from vecstow_engine.api.settings import HttpSettings
-from vecstow_engine.cli.flags import flags, gather, takes_flags
+from vecstow_engine.cli.options import flags, gather, takes_flags
 from vecstow_engine.cli.serving import FLAGS, ProcessSettings
 from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.service.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.dvecdb_records import FILLING, Record, encode, make, unpack, write
 from vecstow_engine.importers.dvecdb.importer import ForeignPoint, read_batches, read_vectors
-from vecstow_engine.importers.dvecdb.record_headers import BlockReader, detect, heads, next_record
+from vecstow_engine.importers.dvecdb.record_file import RecordFile, detect
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import InvalidInput, StorageError
 
@@ -331,9 +331,9 @@ def test_a_frame_that_is_longer_than_its_record_is_refused(tmp_path):
 def test_no_head_begins_before_the_place_that_is_searched_from(tmp_path):
     """Else reading could go round in circles."""
     write(tmp_path / "f", make(1, DIMENSION), "0.2.6")
-    source = BlockReader(tmp_path / "f")
-    assert [(head.offset, head.format) for head in heads(source, 0, 100, DIMENSION)] == [(0, "0.2.6")]
-    assert [(head.offset, head.format) for head in heads(source, 2, 100, DIMENSION)] == [(4, "0.2.1")]
+    source = RecordFile(tmp_path / "f", DIMENSION)
+    assert [(head.offset, head.format) for head in source.heads(0, 100)] == [(0, "0.2.6")]
+    assert [(head.offset, head.format) for head in source.heads(2, 100)] == [(4, "0.2.1")]
     source.close()
 
 
@@ -354,8 +354,8 @@ def test_no_head_begins_before_the_place_that_is_searched_from(tmp_path):
 def test_a_head_counts_by_what_is_behind_its_vector(tmp_path, behind, is_record):
     head = struct.pack(f"<Q16sQ{DIMENSION}f", 16, b"x" * 16, DIMENSION, *[1.0] * DIMENSION)
     (tmp_path / "f").write_bytes(head + behind)
-    source = BlockReader(tmp_path / "f")
-    assert (next_record(source, 0, source.size, DIMENSION) is not None) == is_record
+    source = RecordFile(tmp_path / "f", DIMENSION)
+    assert (source.next_record(0) is not None) == is_record
     source.close()
 
 

@@ -15,7 +15,7 @@ from tests.unit.dvecdb_records import FILLING, counted, encode, make, untagged, 
 from vecstow_engine.importers.dvecdb.field_statistics import FieldStatistics
 from vecstow_engine.importers.dvecdb.importer import read_vectors
 from vecstow_engine.importers.dvecdb.metadata import KNOWN_COST_MAX
-from vecstow_engine.importers.dvecdb.record_headers import BlockReader
+from vecstow_engine.importers.dvecdb.record_file import RecordFile
 from vecstow_engine.importers.dvecdb.untyped_metadata import Search, look_of
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import StorageError
@@ -331,7 +331,7 @@ def test_a_source_reads_across_its_blocks(tmp_path):
     raw = bytes(100) + b"needle" + bytes(37) + b"needle" + bytes(11)
     (tmp_path / "f").write_bytes(raw)
     for block_bytes in (1, 3, 7, 64, 1_000):
-        source = BlockReader(tmp_path / "f", block_bytes)
+        source = RecordFile(tmp_path / "f", 4, block_bytes)
         first = source.find(b"needle", 0, source.size)
         assert (first, source.find(b"needle", first + 1, source.size)) == (100, 143)
         assert source.find(b"needle", 0, 105) == -1
@@ -356,7 +356,7 @@ def test_a_disk_that_fails_is_a_storage_error(tmp_path, monkeypatch):
 
 def test_a_file_that_shrinks_while_it_is_read_just_ends(tmp_path):
     (tmp_path / "f").write_bytes(bytes(1_000))
-    source = BlockReader(tmp_path / "f", 64)
+    source = RecordFile(tmp_path / "f", 4, 64)
     os.truncate(tmp_path / "f", 100)
     assert source.read(90, 100) == bytes(10)
     assert source.size == 100

@@ -14,18 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.importers.dvecdb.metadata import Candidate, MetadataReader
-from vecstow_engine.importers.dvecdb.record_headers import (
+from vecstow_engine.importers.dvecdb.record_file import (
     FRAME_BYTES,
     HEAD_BYTES,
     METADATA_BYTES_MAX,
-    BlockReader,
+    RecordFile,
     RecordHeader,
     detect,
-    fixed_bytes,
-    head_at,
-    heads,
-    is_followed,
-    next_record,
 )
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
@@ -100,8 +95,8 @@ def read_vectors(path: Path, dimension: int, report: ImportReport) -> Iterator[F
     whole is skipped and reported, never yielded in part. At its start, the iteration raises StorageError for
     a file that cannot be read, and InvalidInput for a file with another dimension.
     """
-    with contextlib.closing(BlockReader(path)) as source:
-        yield from _Reader(source, dimension, report).points()
+    with contextlib.closing(RecordFile(path, dimension)) as source:
+        yield from _Reader(source, report).points()
 
 
 def read_batches(points: Iterable[ForeignPoint], size: int) -> Iterator[list[ForeignPoint]]:
@@ -129,9 +124,8 @@ class _UnreadableError(Exception):
 
 
 class _Reader:
-    def __init__(self, source: BlockReader, dimension: int, report: ImportReport) -> None:
+    def __init__(self, source: RecordFile, report: ImportReport) -> None:
         self._source = source
-        self._dimension = dimension
         self._report = report
         self._metadata = MetadataReader(report)
         self._without_metadata = 0
@@ -141,7 +135,7 @@ class _Reader:
         self._metadata.survey(self._survey())
         offset = 0
         while offset < self._source.size:
-            head = head_at(self._source, offset, self._dimension)
+            head = self._source.head_at(offset)
             if head is None:
                 offset = self._pass_over(offset)
                 continue
@@ -160,24 +154,24 @@ class _Reader:
 
     def _check_dimension(self) -> None:
         found = detect(self._source.read(0, FRAME_BYTES + HEAD_BYTES))
-        if found is None or found[1] == self._dimension:
+        if found is None or found[1] == self._source.dimension:
             return
-        if next_record(self._source, 0, self._source.size, self._dimension) is None:
+        if self._source.next_record(0) is None:
             raise InvalidInput(
-                f"{self._source.path} holds vectors of dimension {found[1]}, not {self._dimension}",
+                f"{self._source.path} holds vectors of dimension {found[1]}, not {self._source.dimension}",
                 hint=f"import it with dimension {found[1]}",
-                details=refused("dimension", self._dimension, found[1]),
+                details=refused("dimension", self._source.dimension, found[1]),
             )
 
     def _survey(self) -> Iterator[bytes]:
         """Yield the metadata of the first records when it was stored without types."""
-        head = next_record(self._source, 0, self._source.size, self._dimension)
+        head = self._source.next_record(0)
         surveyed_bytes = 0
         for _ in range(SURVEY_RECORDS_MAX):
             if head is None or head.length is not None or surveyed_bytes > SURVEY_BYTES_MAX:
                 return
-            start = head.body + fixed_bytes(self._dimension)
-            head = next_record(self._source, start, self._metadata_stop(start), self._dimension)
+            start = head.body + self._source.fixed_bytes
+            head = self._source.next_record(start, self._metadata_stop(start))
             if head is not None and self._source.read(start - 1, 1) == b"\1":
                 surveyed_bytes += head.offset - start
                 yield self._source.read(start, head.offset - start)
@@ -192,11 +186,11 @@ class _Reader:
         return end
 
     def _next_offset(self, start: int) -> int:
-        head = next_record(self._source, start, self._source.size, self._dimension)
+        head = self._source.next_record(start)
         return self._source.size if head is None else head.offset
 
     def _vector(self, head: RecordHeader) -> NDArray[np.float32]:
-        length = 4 * self._dimension
+        length = 4 * self._source.dimension
         raw = self._source.read(head.body + HEAD_BYTES, length)
         if len(raw) < length:
             raise _UnreadableError("the file ends inside this record", head.body + HEAD_BYTES)
@@ -207,7 +201,7 @@ class _Reader:
 
     def _metadata_of(self, head: RecordHeader) -> tuple[dict[str, Any] | None, int]:
         """Return the metadata, None where the record has none, and the offset where the record ends."""
-        start = head.body + fixed_bytes(self._dimension)
+        start = head.body + self._source.fixed_bytes
         tag = self._source.read(start - 1, 1)
         if tag not in (b"\0", b"\1"):
             reason = "cut short before its metadata" if not tag else f"byte {tag[0]} where 0 or 1 must be"
@@ -236,7 +230,7 @@ class _Reader:
 
         A record or zeros must follow, or at least half of the earlier records must have no metadata.
         """
-        if head_at(self._source, start, self._dimension) is None:
+        if self._source.head_at(start) is None:
             following = self._source.read(start, FILLING_BYTES_MIN)
             if following.strip(b"\0") and self._report.points > 2 * self._without_metadata:
                 raise _UnreadableError("no metadata by its mark, but no record follows", start)
@@ -246,7 +240,7 @@ class _Reader:
         """Return the metadata, which ends at the next record or at the file's last nonzero byte."""
         found = self._metadata.read(self._candidates(start), head.offset)
         if found is None:
-            after = next(heads(self._source, start + 8, self._metadata_stop(start), self._dimension), None)
+            after = next(self._source.heads(start + 8, self._metadata_stop(start)), None)
             if after is None:
                 raise _UnreadableError(self._why_not_the_last(start), start)
             found = self._metadata.open_ended(self._source.read(start, after.offset - start), head.offset)
@@ -264,8 +258,8 @@ class _Reader:
         stop = self._metadata_stop(start)
         doubted: list[int] = []
         followed = 0
-        for head in islice(heads(self._source, start + 8, stop, self._dimension), HEADS_MAX):
-            if not is_followed(self._source, head, self._dimension):
+        for head in islice(self._source.heads(start + 8, stop), HEADS_MAX):
+            if not self._source.is_followed(head):
                 doubted.append(head.offset)
                 continue
             followed += 1
