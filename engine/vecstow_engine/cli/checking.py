@@ -78,14 +78,19 @@ def check_command(
             _print_outcomes(report["collections"], place if isinstance(place, Path) else Path())
         is_sound = not report["open"]
     else:
-        report = _check_volume(place, names) if isinstance(place, Path) else _ask_engine(place, names, recall)
-        if not isinstance(place, Path):
+        if isinstance(place, Path):
+            from vecstow_engine.doctor.check import check_volume
+
+            with progress_bars() as progress:
+                report = check_volume(place, names, progress).document()
+        else:
+            report = _ask_engine(place, names, recall)
             _add_options(report["findings"], {"--url": url, "--key-file": key_file})
         if as_json:
             print_json(report)
         else:
             _print_report(report, offline=isinstance(place, Path))
-        is_sound = report["clean"]
+        is_sound = bool(report["clean"])
     if not is_sound:
         raise typer.Exit(1)
 
@@ -99,13 +104,6 @@ def _add_options(findings: list[dict[str, Any]], options: dict[str, str | Path |
         for holder, field in typed:
             if (holder[field] or "").startswith("vecstow "):
                 holder[field] += added
-
-
-def _check_volume(data: Path, names: list[str] | None) -> dict[str, Any]:
-    from vecstow_engine.doctor.check import check_volume
-
-    with progress_bars() as progress:
-        return check_volume(data, names, progress).document()
 
 
 def _ask_engine(engine: Address, names: list[str] | None, recall: bool) -> dict[str, Any]:

@@ -146,21 +146,19 @@ def _uid_of(client: Client, collection: str) -> str | None:
 
 
 def _send(client: Client, collection: str, source: Source, batch: Batch, body: bytes) -> None:
+    """Send a batch. A refusal names the row of the file in place of the position in the request."""
     try:
         client.post_messagepack("collections", collection, "vectors", "batch", body=body)
     except RequestRefused as refused:
-        refused.message = _named(refused.message, source, batch)
+        message, sent = refused.message, batch.positions()
+        positions = {int(found[1]) for found in _POSITION.finditer(message)}
+        # The text of an id or a key may look like a position.
+        if len(positions) == 1 and (position := positions.pop()) < len(sent):
+            row = source.name_row(batch.start + sent[position])
+            refused.message = f"{row}: {_POSITION.sub('', message)}"
+        else:
+            refused.message = f"rows {batch.start} to {batch.start + len(batch.ids) - 1}: {message}"
         raise
-
-
-def _named(message: str, source: Source, batch: Batch) -> str:
-    """Return the engine's message with the row of the file in place of the position in the request."""
-    positions, sent = {int(found[1]) for found in _POSITION.finditer(message)}, batch.positions()
-    # The text of an id or a key may look like a position.
-    if len(positions) != 1 or not (position := positions.pop()) < len(sent):
-        return f"rows {batch.start} to {batch.start + len(batch.ids) - 1}: {message}"
-    row = batch.start + sent[position]
-    return f"{source.name_row(row)}: {_POSITION.sub('', message)}"
 
 
 def _stored_rows(client: Client, collection: str, source: Source, step: int, is_first: np.ndarray) -> int:

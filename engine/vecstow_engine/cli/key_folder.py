@@ -81,13 +81,26 @@ class KeyFolder:
         """Return the path of the list of keys, which the engine reads."""
         return self.path / KEYS_FILE
 
-    def create(self, wanted: list[Wanted]) -> None:
-        """Make the folder, and the wanted keys. Raises Conflict when a file exists already."""
-        self._make([], wanted, [KEYS_FILE])
+    def add(self, wanted: list[Wanted], *, new: bool = False) -> None:
+        """Make the wanted keys and add them to the list; `new`: make the folder and the list, too.
 
-    def add(self, wanted: list[Wanted]) -> None:
-        """Add the wanted keys. Raises Conflict when a file exists already."""
-        self._make(self.entries(), wanted, [])
+        Raises Conflict when a file exists already, and InvalidInput for a key that the engine would refuse.
+        """
+        present = [] if new else self.entries()
+        keys = [secrets.token_hex(KEY_BYTES) for _ in wanted]
+        entries = [each.entry(key) for each, key in zip(wanted, keys, strict=True)]
+        self._content(entries)  # checks the names before they become paths: a name may hold a slash
+        names = [each.name for each in wanted]
+        for name in names:
+            for ending, reason in _RESERVED_ENDINGS.items():
+                if name.endswith(ending):
+                    raise InvalidInput(f"a key cannot be called {name!r}: {reason}")
+        listed = {KEYS_FILE, *(entry["name"] for entry in present)}
+        for name in [KEYS_FILE, *names] if new else names:
+            if (self.path / name).exists():
+                hint = _HINT_LISTED if name in listed else _HINT_UNLISTED
+                raise Conflict(f"{self.path / name} exists already", hint=hint)
+        self._write([*present, *entries], dict(zip(names, keys, strict=True)))
 
     def entries(self) -> list[Entry]:
         """Return the entries of `keys.yaml`, in order."""
@@ -136,23 +149,6 @@ class KeyFolder:
             "type": "Opaque",
             "data": {part: base64.b64encode(content).decode() for part, content in data.items()},
         }
-
-    def _make(self, present: list[Entry], wanted: list[Wanted], others: list[str]) -> None:
-        """Write the wanted keys, and the list. `others`: further files that must not exist yet."""
-        keys = [secrets.token_hex(KEY_BYTES) for _ in wanted]
-        entries = [each.entry(key) for each, key in zip(wanted, keys, strict=True)]
-        self._content(entries)  # checks the names before they become paths: a name may hold a slash
-        names = [each.name for each in wanted]
-        for name in names:
-            for ending, reason in _RESERVED_ENDINGS.items():
-                if name.endswith(ending):
-                    raise InvalidInput(f"a key cannot be called {name!r}: {reason}")
-        listed = {KEYS_FILE, *(entry["name"] for entry in present)}
-        for name in (*others, *names):
-            if (self.path / name).exists():
-                hint = _HINT_LISTED if name in listed else _HINT_UNLISTED
-                raise Conflict(f"{self.path / name} exists already", hint=hint)
-        self._write([*present, *entries], dict(zip(names, keys, strict=True)))
 
     def _place(self, entries: list[Entry], name: str) -> int:
         for place, entry in enumerate(entries):

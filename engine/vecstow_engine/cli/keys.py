@@ -73,7 +73,7 @@ def init_command(
     from vecstow_engine.cli.key_folder import DEFAULTS, KeyFolder, Wanted
 
     keys = KeyFolder(folder)
-    keys.create([*DEFAULTS, *map(Wanted.parse, user or [])])
+    keys.add([*DEFAULTS, *map(Wanted.parse, user or [])], new=True)
     notes = [
         f"{keys.keys_file} lists the keys for the engine; each key is in the file of its name",
         f"on this machine: vecstow serve --data ./data --keys {keys.keys_file}",

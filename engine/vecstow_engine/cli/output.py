@@ -105,11 +105,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Write names and values to stdout, a pair per line, values in one column; leave out empty values."""
-    pairs = [
-        (name.replace("_", " "), printable(_settings(value) if isinstance(value, dict) else _cell(value)))
-        for name, value in facts.items()
-        if value not in (None, "", [], {})
-    ]
+    pairs = []
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            parts = value.items() if isinstance(value, dict) else ()
+            text = ", ".join(f"{part} {_cell(chosen)}" for part, chosen in parts) or _cell(value)
+            pairs.append((name.replace("_", " "), printable(text)))
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         _write(f"{name + ':':<{width + 1}} {value}\n")
@@ -171,10 +172,6 @@ def _write(text: str) -> None:
         raise
     except OSError as error:
         raise VecstowError(f"stdout cannot be written: {error.strerror or error}") from error
-
-
-def _settings(value: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {_cell(chosen)}" for name, chosen in value.items())
 
 
 def _cell(value: object) -> str:

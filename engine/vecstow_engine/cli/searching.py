@@ -89,7 +89,12 @@ def _vector(
             raise InvalidInput("--vector must be a JSON list of numbers")
         return _finite(values, "--vector")
     if npy is not None:
-        return _row(npy, row)
+        from vecstow_engine.cli.rows import as_float32, open_vectors
+
+        rows = open_vectors(npy)
+        if row >= len(rows):
+            raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
+        return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
     found = client.post("collections", name, "vectors", "get", document={"ids": [point_id]})
     if not found or found[0] is None:
         raise NotFound(f"collection {name!r} has no point {point_id!r}")
@@ -105,15 +110,6 @@ def _filter(text: str) -> Any:
     except RecursionError:
         raise InvalidInput("--filter is nested too deeply") from None
     return condition
-
-
-def _row(npy: Path, row: int) -> list[float]:
-    from vecstow_engine.cli.rows import as_float32, open_vectors
-
-    rows = open_vectors(npy)
-    if row >= len(rows):
-        raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
-    return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
 
 
 def _finite(values: list[Any], what: str) -> list[Any]:

@@ -178,12 +178,10 @@ class RecordFile:
         if head is None or head.length is None:
             return None
         metadata_bytes = head.length - self.fixed_bytes
-        tag = self.read(body + self.fixed_bytes - 1, 1 + 8)
-        if metadata_bytes == 0:
-            return head if tag[:1] == b"\0" else None
-        if metadata_bytes < 8:
+        if 0 < metadata_bytes < 8:
             return None
-        return head if tag == b"\1" + struct.pack("<Q", metadata_bytes - 8) else None
+        tag = b"\1" + struct.pack("<Q", metadata_bytes - 8) if metadata_bytes else b"\0"
+        return head if self.read(body + self.fixed_bytes - 1, len(tag)) == tag else None
 
 
 def detect(first_bytes: bytes) -> tuple[str, int] | None:
