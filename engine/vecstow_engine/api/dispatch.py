@@ -136,8 +136,7 @@ class Dispatcher:
         self._shares = Shares(settings.requests_in_flight_max)
         self._state_requests = 0
         self._discarding = 0
-        metrics.watch(lambda: self._in_flight)
-        metrics.watch_memory(self._memory)
+        metrics.watch(lambda: self._in_flight, self._memory)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request, or pass on the start and stop of the server."""

@@ -87,13 +87,10 @@ class HttpMetrics:
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._histograms: dict[tuple[str, str], Histogram] = {}
 
-    def watch(self, in_flight: Callable[[], float]) -> None:
-        """Register the gauge of requests in flight, whose number the dispatcher keeps."""
+    def watch(self, in_flight: Callable[[], float], memory: RequestMemory) -> None:
+        """Register the metrics of requests in flight, whose number the dispatcher keeps, and their memory."""
         gauge = Gauge("vecstow_http_requests_in_flight", "Requests being answered.", registry=self.registry)
         gauge.set_function(in_flight)
-
-    def watch_memory(self, memory: RequestMemory) -> None:
-        """Register the metrics of the memory of requests."""
         self.registry.register(_MemoryCollector(memory))
 
     def watch_keys(self, keys: KeyFile) -> None:
