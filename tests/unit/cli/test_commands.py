@@ -295,10 +295,10 @@ def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
         "import", "old", "--orphan", "/data/old", "--dimension", 8, "--metric", "Cosine", "--type", "Int8"
     )
     assert (code, out) == (0, "old: imported\n")
-    [(_, values)] = engine.calls
-    assert values["orphaned_path"] == "/data/old"
-    assert (values["collection_name"], values["dimension"]) == ("old", 8)
-    assert (values["distance_metric"].value, values["vector_type"].value) == ("Cosine", "Int8")
+    [(_, orphaned_path, wanted)] = engine.calls
+    assert orphaned_path == "/data/old"
+    assert (wanted.name, wanted.dimension) == ("old", 8)
+    assert (wanted.distance_metric.value, wanted.vector_type.value) == ("Cosine", "Int8")
 
 
 @pytest.mark.parametrize(
