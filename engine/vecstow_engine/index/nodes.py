@@ -211,6 +211,11 @@ def _by_node(labels: Labels, nodes: Labels) -> Iterator[tuple[int, Labels]]:
     yield from zip(distinct.tolist(), np.split(labels[order], starts[1:]), strict=True)
 
 
+def random_generator() -> np.random.Generator:
+    """Return the generator that orders the checks of one graph."""
+    return np.random.default_rng()
+
+
 class NodeChecks:
     """The nodes that are still to be searched for, in random order. Not thread-safe.
 
@@ -221,6 +226,7 @@ class NodeChecks:
     """
 
     def __init__(self) -> None:
+        self._random = random_generator()
         self._new = Backlog()
         self._sample = Backlog()
         self._rest = Backlog()
@@ -242,12 +248,12 @@ class NodeChecks:
 
     def look_through(self, nodes: Labels) -> None:
         """Queue the nodes of a loaded graph, none of them as urgent."""
-        self._rest.add(np.random.default_rng().permutation(nodes))
+        self._rest.add(self._random.permutation(nodes))
 
     def take(self, count: int) -> Labels:
         """Return the next nodes, at most `count`. Some may be removed by now."""
         if self._new:
-            nodes = np.random.default_rng().permutation(np.concatenate(self._new.snapshot()))
+            nodes = self._random.permutation(np.concatenate(self._new.snapshot()))
             self._new = Backlog()
             self._sample.add(nodes[:SAMPLE_NODES])
             self._rest.add(nodes[SAMPLE_NODES:])
