@@ -13,7 +13,7 @@ from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.cli.main import main
 
-MEMORY_TESTS = ("test_storage_", "test_repair_")
+MEMORY_TESTS = ("tests.unit.storage.", "tests.unit.doctor.test_repair_")
 
 
 @pytest.fixture
@@ -47,9 +47,7 @@ def engine(tmp_path: Path) -> Iterator[RunningEngine]:
 def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """For storage and repair a folder in memory: they sync thousands of times, and none is about a disk."""
     memory = "/dev/shm"
-    if not request.module.__name__.rpartition(".")[2].startswith(MEMORY_TESTS) or not os.access(
-        memory, os.W_OK
-    ):
+    if not request.module.__name__.startswith(MEMORY_TESTS) or not os.access(memory, os.W_OK):
         yield tmp_path
         return
     with tempfile.TemporaryDirectory(dir=memory) as folder:
