@@ -6,8 +6,9 @@ Own files are an orphan, a backup, or a collection that was set aside.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from vecstow_engine.importers.dvecdb import importer as dvecdb
 from vecstow_engine.importers.report import ImportReport
@@ -25,6 +26,12 @@ from vecstow_engine.storage.staging import as_declared, clear_away, clear_place,
 from vecstow_engine.storage.trash import is_claimed
 from vecstow_engine.storage.volume import refuse_without_room
 
+Build: TypeAlias = Callable[[Layout, Path, Path, Manifest], tuple[Settled, ImportReport]]
+"""An importer: it makes a collection from the files in a source folder, in a new staging folder.
+
+The manifest is written last. Raises InvalidInput when the files hold another shape, DamagedFile, DiskFull or
+StorageError.
+"""
 _SHAPE_FIELDS: Final = ("dimension", "distance_metric", "vector_type")
 """REST's names of the parts of a shape."""
 
@@ -48,9 +55,8 @@ def import_orphan(layout: Layout, source: Path, wanted: Manifest) -> tuple[Settl
     files.make_folder(staging.parent)
     clear_place(staging)
     with rows.open("rb") as stream:
-        is_own = stream.read(len(MAGIC)) == MAGIC
-    # d-vecDB's file has no magic: its importer searches any file for records.
-    build = _copy_own if is_own else dvecdb.build
+        head = stream.read(_HEAD_BYTES)
+    build = next(build for magic, build in IMPORTERS if head.startswith(magic))
     try:
         settled, report = build(layout, source, staging, wanted)
         manifest = take_place(layout, staging, settled.manifest, in_place=in_place)
@@ -120,3 +126,11 @@ def _segments_of(layout: Layout, source: Path, uid: str) -> list[Path]:
     if is_moved and not home.log(uid).is_dir():
         home = layout
     return [] if uid in claimed_beside(home, source.name) else segment_paths(home.log(uid))
+
+
+IMPORTERS: Final[tuple[tuple[bytes, Build], ...]] = ((MAGIC, _copy_own), (b"", dvecdb.build))
+"""The importer of each format, with the first bytes of its `vectors.bin`.
+
+d-vecDB's comes last: its file has no fixed first bytes, and the importer searches any file for records.
+"""
+_HEAD_BYTES: Final = max(len(magic) for magic, _ in IMPORTERS)
