@@ -61,6 +61,8 @@ class Collection(Stateful):
         """The work for this collection whose last attempt failed; only `Attempts` changes the dict."""
         self.held_out: HeldOut | None = None
         """Why the graph is held out; None while it may grow."""
+        self.manifest_fault: str | None = None
+        """Why the manifest on the volume is not followed; None while it is."""
         self.postponed_rebuild: str | None = None
         """Why a due rebuild of the graph has not begun; None without one."""
         self.queued_rows = self.queued_bytes = 0
@@ -110,6 +112,8 @@ class Collection(Stateful):
         if self.broken is not None:
             return self.broken
         remarks = [*self.warnings, *map(str, filter(None, (self.held_out, self.postponed_rebuild)))]
+        if self.manifest_fault is not None:
+            remarks.append(f"the next start refuses the manifest: {self.manifest_fault}")
         if self.index is not None and (unreached := self.index.unreached):
             remarks.append(
                 f"searches may not find {unreached} points, to which the graph does not lead; larger "

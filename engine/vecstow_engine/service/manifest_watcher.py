@@ -247,8 +247,11 @@ class ManifestWatcher:
             if not free:
                 return
             if collection.store is not None:
+                collection.manifest_fault = (
+                    "it changed dimension, distance_metric or vector_type next to data"
+                )
                 log.error(
-                    "manifest changed its shape next to the data; not followed", collection=manifest.name
+                    "manifest is not followed", collection=manifest.name, reason=collection.manifest_fault
                 )
                 return
             collection.drop()

@@ -247,11 +247,16 @@ class Registry:
             log.error("manifest cannot be read", collection=name, reason=error.message)
             if known is None:
                 self._broken[name] = error.message
+            else:
+                known.manifest_fault = error.message
             return None
         if manifest is None:
             if known is not None:
-                log.warning("manifest is missing next to its data", collection=name)
+                known.manifest_fault = f"{MANIFEST} is missing"
+                log.warning("manifest is missing", collection=name)
             return None
+        if known is not None:
+            known.manifest_fault = None
         is_news = known is None or known.reopens or known.dropping or known.manifest != manifest
         self._has_changed |= is_news
         return manifest if is_news else None

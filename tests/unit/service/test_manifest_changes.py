@@ -16,7 +16,7 @@ from vecstow_engine.model.errors import (
     Recovering,
     VecstowError,
 )
-from vecstow_engine.model.manifest import IndexConfig
+from vecstow_engine.model.manifest import IndexConfig, render_manifest
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.model.points import PointBatch
 from vecstow_engine.service import catalog, loader
@@ -55,14 +55,36 @@ async def test_collection_is_not_created_over_data_that_lost_its_manifest(engine
         assert await again.values("notes", "a") == [1]
 
 
-async def test_manifest_whose_shape_changed_beside_data_is_not_followed(engine):
+@pytest.mark.parametrize(
+    ("edited", "level", "fault"),
+    [
+        pytest.param(None, "warning", "metadata.json is missing", id="removed"),
+        pytest.param(b"{", "error", "not valid JSON", id="no JSON"),
+        pytest.param(
+            render_manifest(dataclasses.replace(MANIFEST, dimension=8)),
+            "error",
+            "it changed dimension",
+            id="shape",
+        ),
+    ],
+)
+async def test_manifest_that_a_start_would_refuse_is_a_remark_until_put_right(engine, edited, level, fault):
+    """The collection keeps its manifest and serves; the reason warns before the next start."""
     await engine.put(a=1)
-    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dimension=8))
+    path = engine.layout.collection("notes") / "metadata.json"
+    before = path.read_bytes()
+    path.unlink() if edited is None else path.write_bytes(edited)
     with capture_logs() as logs:
         engine.refresh({})
-    assert [line["log_level"] for line in logs if "shape" in line["event"]] == ["error"]
-    assert engine.describe("notes")["dimension"] == 4
+    assert [line["log_level"] for line in logs if "manifest" in line["event"]] == [level]
+    described = engine.describe("notes")
+    assert (described["state"], described["dimension"]) == ("ready", 4)
+    assert "the next start refuses the manifest" in described["reason"]
+    assert fault in described["reason"]
     assert await engine.put(b=2) == ["b"]
+    path.write_bytes(before)
+    engine.refresh({})
+    assert engine.describe("notes")["reason"] is None
 
 
 async def test_write_checked_against_a_shape_that_changed_meanwhile_is_refused(engine):
