@@ -14,8 +14,7 @@ from tests.crash.power.states import tree_of
 from tests.crash.power.told import Told
 from tests.crash.reading import Recovery
 from tests.crash.without_log import lost_without_log
-from vecstow_engine.doctor.check import check_volume
-from vecstow_engine.doctor.check.findings import CheckReport, Severity
+from vecstow_engine.doctor.check import CheckReport, Severity, check_volume
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.storage.log.replay import read_log
 

@@ -26,8 +26,8 @@ from tests.unit.checked_volume import (
 )
 from tests.unit.store_on_disk import MANIFEST, StoreOnDisk
 from vecstow_engine.doctor.check import check_folder, check_volume
-from vecstow_engine.doctor.check import whole_volume as volume_check
-from vecstow_engine.doctor.check.findings import Link, NextStep
+from vecstow_engine.doctor.check import collection as collection_check
+from vecstow_engine.doctor.check.advice import Link, NextStep
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.model.points import PointBatch
@@ -243,7 +243,7 @@ def test_backups_that_are_damaged_too_are_not_recommended(volume):
 
 def test_no_backup_is_read_for_a_sound_collection(volume, monkeypatch):
     """That would take as long as the check itself."""
-    monkeypatch.setattr(volume_check, "is_sound", None)
+    monkeypatch.setattr(collection_check, "is_sound", None)
     assert volume.check().clean
 
 

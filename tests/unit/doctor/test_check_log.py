@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.checked_volume import cut, flip, told, trace
 from tests.unit.store_on_disk import StoreOnDisk
-from vecstow_engine.doctor.check import check_collection, check_folder, check_volume
+from vecstow_engine.doctor.check import check_folder, check_volume
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.log.segment import (
@@ -271,11 +271,11 @@ def test_damaged_point_that_the_log_replaces_keeps_the_collection_closed(notes):
 
 def test_newest_segment_of_a_served_collection_may_end_in_half_a_record(notes):
     cut(segment(notes), -3)
-    report = check_collection(Layout(notes.data), notes.manifest, serving=True)
+    report = check_folder(Layout(notes.data), "notes", serving=True)
     assert report.findings == []
 
 
 def test_damage_in_a_served_log_is_found(notes):
     flip(segment(notes), records(notes)[0].offset + 2)
-    report = check_collection(Layout(notes.data), notes.manifest, serving=True)
+    report = check_folder(Layout(notes.data), "notes", serving=True)
     assert [f.severity for f in report.findings] == ["error"]

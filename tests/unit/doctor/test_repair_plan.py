@@ -72,16 +72,12 @@ def test_repairs_of_one_second_do_not_share_their_evidence(store):
     assert (store.data / first.quarantine / "repair.json").exists()
 
 
-def test_index_that_no_start_would_take_is_set_aside_alone(store):
+def test_index_that_no_start_would_take_is_left_to_the_start(store):
     store.repair()
     (store.folder / "index.bin").write_bytes(b"no index")
     before = digests(store.data)
-    done = store.repair()
-    assert [step.does for step in done.plan.steps] == [
-        "set index.bin aside in .quarantine; the engine builds it from the rows"
-    ]
-    assert set(before.values()) <= set(digests(store.data).values())
-    assert not (store.folder / "index.bin").exists()
+    assert store.repair().outcome is RepairOutcome.SOUND
+    assert digests(store.data) == before
 
 
 def test_volume_in_use_is_refused(store):

@@ -356,6 +356,32 @@ def test_damaged_point_whose_record_the_log_still_has_is_restored(tmp_path):
     assert (done.plan.kept, done.plan.restored, [loss.id for loss in done.plan.losses]) == (1, 1, ["a"])
 
 
+def test_point_without_a_witness_that_the_log_restores_is_not_counted_as_lost(tmp_path):
+    """The table and its index of ids are gone; the meta row counts a, b and c, and the log still has c."""
+    notes = StoreOnDisk(tmp_path / "data")
+    notes.put(a=1, b=2)
+    notes.checkpoint()
+    notes.put(c=3)
+    old = {path: path.read_bytes() for path in notes.log_folder.glob("*.log")}
+    notes.checkpoint()
+    notes.put(d=4)
+    notes.close()
+    newest = max(notes.log_folder.glob("*.log"))
+    for path, raw in old.items():
+        path.write_bytes(raw)
+    assert newest not in old
+    table = notes.folder / "points.db"
+    with closing(sqlite3.connect(table)) as connection:
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master").fetchall())
+    for name in ("points", "sqlite_autoindex_points_1"):
+        zero(table, PAGE * (roots[name] - 1))
+    done = repair_volume(notes.data, ["notes"]).collections["notes"]
+    again = StoreOnDisk(notes.data)
+    assert again.points() == {"c": 3, "d": 4}
+    again.close()
+    assert (done.plan.restored, done.plan.lost, done.plan.lost_without_id) == (2, 2, 2)
+
+
 def test_sequences_and_epochs_are_never_used_again(store):
     before = (
         store.table_value("SELECT max(generation) FROM points"),

@@ -1,4 +1,4 @@
-"""Commands to type when something is wrong. Pure but for looking for a backup."""
+"""The next steps after a finding, in words and commands. Pure but for the search for a backup."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from itertools import chain, count
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
-from vecstow_engine.doctor.check.findings import Link, NextStep, NextSteps
-from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import COLLECTION_NAME_CHARACTERS_MAX
-from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import Layout
 
 LATER_RELEASE: Final = "run the release that wrote it, or a later one"
@@ -24,138 +24,129 @@ BACKUPS_TRIED_MAX: Final = 3
 _BACKUP_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
-def restore(
-    layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
-) -> NextSteps:
-    """Restore the newest sound backup next to the damaged collection; without one, a copy of the volume."""
-    if (backup := restore_backup(layout, name, is_sound, served=served)) is not None:
-        return (backup,)
-    copy = f"copy {name}/ and its log back from a copy of the volume"
-    if served:
-        copy = f"stop the engine, {copy}, and start the engine"
-    if _backups(layout, name):
-        copy = f"{copy}: the newest backups fail their checks, too"
-    return NextStep(copy), NextStep(command=check_again(layout, name, served=served), link=Link.THEN)
+class Link(StrEnum):
+    """The relation of a step to the step before it."""
+
+    NEXT = "next"
+    """The first step."""
+    THEN = "then"
+    OR = "or"
+    """The step begins another way to the same end."""
 
 
-def restore_backup(
-    layout: Layout, name: str, is_sound: Callable[[Layout, str], bool], *, served: bool = False
-) -> NextStep | None:
-    """Restore the newest sound backup next to the damaged collection; None when there is none.
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One thing to do: in words, as one command to type, or both."""
 
-    `is_sound` gets a backup and the collection's name, newest first.
-    """
-    for backup in _backups(layout, name)[:BACKUPS_TRIED_MAX]:
-        if is_sound(Layout(layout.backups / backup), name):
-            where = _where(layout, served=served)
-            return NextStep(
-                f"restore the backup of {_time_of(backup, name)}, which lacks later writes",
-                f"vecstow restore .backups/{backup}{where} --new-name {_new_name(layout, name)}",
-            )
-    return None
+    does: str | None = None
+    command: str | None = None
+    link: Link = Link.NEXT
+
+    def __str__(self) -> str:
+        return "  # ".join(filter(None, [self.command, self.does]))
+
+
+NextSteps: TypeAlias = tuple[NextStep, ...]
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """The remedies for damage of one collection."""
+
+    layout: Layout
+    name: str
+    is_sound: Callable[[Layout, str], bool] = lambda layout, name: False
+    """Whether a collection passes its check; the layout is of a backup, which has the form of a volume."""
+    served: bool = False
+    """Whether an engine has the volume: a change of its files has no effect before the next start."""
+
+    @cached_property
+    def mend(self) -> NextSteps:
+        """Repair, which keeps the newest writes too, or restore what a repair cannot save."""
+        return *self.repair, *alternative(self.restore)
+
+    @property
+    def repair(self) -> NextSteps:
+        """Print the plan of a repair; enough where no data is lost."""
+        return (NextStep("print what a repair saves", f"{self._check} --repair --dry-run"),)
+
+    @property
+    def restore(self) -> NextSteps:
+        """Restore the newest sound backup; without one, a copy of the volume."""
+        if (backup := self.backup) is not None:
+            return (backup,)
+        copy = f"copy {self.name}/ and its log back from a copy of the volume"
+        if self.served:
+            copy = f"stop the engine, {copy}, and start the engine"
+        if self._backups:
+            copy = f"{copy}: the newest backups fail their checks, too"
+        return NextStep(copy), NextStep(command=self._check, link=Link.THEN)
+
+    @property
+    def backup(self) -> NextStep | None:
+        """Restore the newest sound backup under a free name; None when there is no sound backup."""
+        for backup in self._backups[:BACKUPS_TRIED_MAX]:
+            if self.is_sound(Layout(self.layout.backups / backup), self.name):
+                time = _BACKUP_TIME.sub(r"\1-\2-\3T\4:\5:\6Z", backup.removeprefix(f"{self.name}-"))
+                return NextStep(
+                    f"restore the backup of {time}, which lacks later writes",
+                    f"vecstow restore .backups/{backup}{self._where} --new-name {self._new_name}",
+                )
+        return None
+
+    def insert_again(self, point_id: str) -> NextSteps:
+        """Insert a point with a damaged vector or payload again. No engine takes it before a stopped volume
+        is mended.
+        """
+        insert = f"insert the point again: PUT /collections/{self.name}/vectors/{quote(point_id, safe='')}"
+        if self.served:
+            return NextStep(insert), *alternative(self.mend)
+        return *self.mend, NextStep(f"start the engine, and {insert}", link=Link.OR)
+
+    def at_rest(self, step: NextStep) -> NextSteps:
+        """Change files while no engine runs."""
+        if not self.served:
+            return (step,)
+        changed = dataclasses.replace(step, link=Link.THEN)
+        return NextStep("stop the engine"), changed, NextStep("start the engine", link=Link.THEN)
+
+    @property
+    def _check(self) -> str:
+        return f"vecstow check {self.name}{self._where}"
+
+    @property
+    def _where(self) -> str:
+        return "" if self.served else f" --data {shlex.quote(str(self.layout.data))}"
+
+    @property
+    def _backups(self) -> list[str]:
+        """The names of the backups, newest first."""
+        pattern = re.compile(re.escape(f"{self.name}-") + _BACKUP_TIME.pattern)
+        return sorted(
+            (path.name for path in self.layout.backups.glob("*") if pattern.fullmatch(path.name)),
+            reverse=True,
+        )
+
+    @property
+    def _new_name(self) -> str:
+        """A name that no folder of the volume has."""
+        suffixes = chain(["-restored"], (f"-restored-{number}" for number in count(2)))
+        names = (self.name[: COLLECTION_NAME_CHARACTERS_MAX - len(suffix)] + suffix for suffix in suffixes)
+        return next(each for each in names if not self.layout.collection(each).exists())
 
 
 def sentence(steps: NextSteps) -> str:
-    """The steps in one line."""
+    """Return the steps in one line."""
     return "".join(str(step) if step.link is Link.NEXT else f", {step.link.value}: {step}" for step in steps)
 
 
 def alternative(steps: NextSteps) -> NextSteps:
-    """The same steps, as another way to the end of those before them."""
+    """Return the steps as another way to the end of the steps before them."""
     return dataclasses.replace(steps[0], link=Link.OR), *steps[1:]
 
 
-def check_again(layout: Layout, name: str, *, served: bool) -> str:
-    """The check of one collection; by an engine, or on the volume."""
-    return f"vecstow check {name}{_where(layout, served=served)}"
-
-
-def repair(layout: Layout, name: str, *, served: bool) -> NextStep:
-    """Let repair print what it would do; by an engine, or on the volume."""
-    command = f"{check_again(layout, name, served=served)} --repair --dry-run"
-    return NextStep("print what a repair saves", command)
-
-
-def at_rest(step: NextStep, *, served: bool) -> NextSteps:
-    """Change files that a running engine would not look at again."""
-    if not served:
-        return (step,)
-    changed = dataclasses.replace(step, link=Link.THEN)
-    return NextStep("stop the engine"), changed, NextStep("start the engine", link=Link.THEN)
-
-
-def insert_again(name: str, point_id: str, mend: NextSteps, *, served: bool) -> NextSteps:
-    """Replace a point whose stored vector is damaged; `mend`: what to do without its vector.
-
-    A stopped volume is mended first: no engine takes the point.
-    """
-    insert = f"insert the point again: PUT /collections/{name}/vectors/{quote(point_id, safe='')}"
-    if served:
-        return NextStep(insert), *alternative(mend)
-    return *mend, NextStep(f"start the engine, and {insert}", link=Link.OR)
-
-
-def find_log(layout: Layout, uid: str, applied: int | None) -> NextSteps:
-    """Where the rest of a log may be that is gone; `applied`: sequence of the last checkpoint."""
-    checkpoint = "the last checkpoint" + ("" if applied is None else f" (sequence {applied})")
-    log = layout.log(uid).relative_to(layout.data)
-    lost = (
-        f"acknowledged writes after {checkpoint} are lost unless a copy of the volume has {log}: "
-        "copy that back while no engine runs, and before anything is written: "
-        "a new log's segments have those names"
-    )
-    return (NextStep(lost),)
-
-
 def set_aside(layout: Layout, path: str) -> NextStep:
-    """Move something that no collection needs out of the way."""
+    """Move a file or folder that nothing needs to `.quarantine/`."""
     quarantine = shlex.quote(str(layout.quarantine))
     command = f"mkdir -p {quarantine} && mv {shlex.quote(str(layout.data / path))} {quarantine}/"
     return NextStep(command=command)
-
-
-def replace_volume_id(layout: Layout) -> NextSteps:
-    """Bring the volume's id back, or let the next start make one."""
-    remove = f"rm {shlex.quote(str(layout.volume_id))}"
-    again = NextStep("remove it: the next start makes a new id", remove, Link.OR)
-    return NextStep(f"put {layout.volume_id.name} back from a copy"), again
-
-
-def put_manifest_right(identity: Identity) -> NextStep:
-    """Declare again what the data is."""
-    dimension, metric, vector_type = identity.shape
-    shape = f'"dimension": {dimension}, "distance_metric": "{metric}", "vector_type": "{vector_type}"'
-    return NextStep(f"write into metadata.json what the data is: {shape}")
-
-
-def import_foreign(manifest: Manifest) -> NextSteps:
-    """Make a collection of another program's files; an engine must be running."""
-    name = manifest.name
-    shape = "--dimension {} --metric {} --type {}".format(*manifest.shape)
-    return (NextStep(command=f"vecstow import {name} --orphan {name} {shape}"),)
-
-
-def _backups(layout: Layout, name: str) -> list[str]:
-    """Newest first."""
-    if not layout.backups.is_dir():
-        return []
-    prefix = f"{name}-"
-    names = (path.name for path in layout.backups.iterdir())
-    of_name = (n for n in names if n.startswith(prefix) and _BACKUP_TIME.fullmatch(n.removeprefix(prefix)))
-    return sorted(of_name, reverse=True)
-
-
-def _time_of(backup: str, name: str) -> str:
-    return _BACKUP_TIME.sub(r"\1-\2-\3T\4:\5:\6Z", backup.removeprefix(f"{name}-"))
-
-
-def _where(layout: Layout, *, served: bool) -> str:
-    """The option that names a stopped volume."""
-    return "" if served else f" --data {shlex.quote(str(layout.data))}"
-
-
-def _new_name(layout: Layout, name: str) -> str:
-    """A name that no folder of the volume has."""
-    suffixes = chain(["-restored"], (f"-restored-{number}" for number in count(2)))
-    names = (name[: COLLECTION_NAME_CHARACTERS_MAX - len(suffix)] + suffix for suffix in suffixes)
-    return next(each for each in names if not layout.collection(each).exists())

@@ -1,126 +1,165 @@
-"""`points.db` and the rows that it says are live: structure, meta row, every point, every row."""
+"""The check of `points.db`, of the rows that it says are live, and of `index.bin`, which it records."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from itertools import islice
 from typing import Final
 
 import numpy as np
 
-from vecstow_engine.doctor.check.content import content_problem
-from vecstow_engine.doctor.check.findings import Progress, Severity
-from vecstow_engine.doctor.check.inquiry import Inquiry
+from vecstow_engine.doctor.check.findings import Inquiry, Severity
+from vecstow_engine.model.errors import DamagedFile, InvalidInput, StorageError
+from vecstow_engine.model.names import check_point_id
 from vecstow_engine.model.points import decode_rows
 from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
-from vecstow_engine.storage.layout import POINTS, ROWS
-from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.layout import INDEX, POINTS, ROWS
+from vecstow_engine.storage.points.reader import PointTable, private_copy
 from vecstow_engine.storage.points.records import Meta, StoredPoint
+from vecstow_engine.storage.points.table_repair import Fault, find_faults, mend
 from vecstow_engine.storage.rows import RowsFile, row_checksums
+from vecstow_engine.storage.snapshots import valid_snapshot
 
 BLOCK_POINTS: Final = 4096
+PAGE_BYTES: Final = 4096
+"""SQLite's default, which is never changed."""
+
+_PAGE = re.compile(r"[Pp]age (\d+)")
 
 
 def check_meta(inquiry: Inquiry, table: PointTable, identity: Identity) -> Meta | None:
-    """Check the meta row; returns it when it can be relied on."""
+    """Check the meta row; return it when it can be relied on."""
     path = inquiry.folder / POINTS
-    next_steps = inquiry.mend
-    with inquiry.reading(path, next_steps):
+    meta = None
+    with inquiry.reading(path):
         meta = table.meta()
         inquiry.facts.update(points=meta.points, applied=meta.applied, checkpoints=meta.checkpoints)
         if meta.uid != identity.uid:
-            message = f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}"
-            inquiry.quarantine(path, message, next_steps=next_steps)
-        return meta
-    return None
+            inquiry.quarantine(path, f"it belongs to incarnation {meta.uid}, but {ROWS} to {identity.uid}")
+    return meta
+
+
+def check_structure(inquiry: Inquiry, table: PointTable) -> None:
+    """Report the errors of SQLite's own check that are left when a start has rebuilt what it can.
+
+    Points are read all the same: an error may concern none of them.
+    """
+    path = inquiry.folder / POINTS
+    with inquiry.reading(path):
+        for error in _errors_after_start(inquiry, table):
+            page = _PAGE.search(error)
+            offset = (int(page[1]) - 1) * PAGE_BYTES if page else None
+            inquiry.add(Severity.ERROR, path, f"SQLite's integrity check: {error}", offset=offset)
+
+
+def _errors_after_start(inquiry: Inquiry, table: PointTable) -> list[str]:
+    """Rebuild on a copy what a start rebuilds. Raises DamagedFile for what a start cannot rebuild."""
+    faults = find_faults(table)
+    if not faults:
+        return _integrity_errors(table)
+    for fault in faults:
+        message = f"{fault.value}, which are intact; the next start rebuilds it"
+        if inquiry.remedies.served and fault is not Fault.PAGES:
+            message += ", and until then points may seem absent"
+            inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message)
+        else:
+            inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
+    with private_copy(table.path) as copy:
+        mend(copy, faults)
+        with closing(PointTable(copy, at_rest=True)) as mended:
+            return _integrity_errors(mended)
+
+
+def _integrity_errors(table: PointTable) -> list[str]:
+    """Return SQLite's errors. No reader may need a tree that cannot be walked."""
+    try:
+        return table.integrity_errors()
+    except DamagedFile as error:
+        return [error.reason]
 
 
 def check_points(
-    inquiry: Inquiry,
-    table: PointTable,
-    identity: Identity,
-    meta: Meta,
-    replayed: frozenset[str],
-    progress: Progress,
+    inquiry: Inquiry, table: PointTable, identity: Identity, meta: Meta, replayed: frozenset[str]
 ) -> None:
     """Check count and sum, every point and its row. `replayed`: the log has newer effects on these ids."""
     path = inquiry.folder / POINTS
-    next_steps = inquiry.mend
-    with inquiry.reading(path, next_steps):
+    with inquiry.reading(path):
         table.slots(meta)
-    with inquiry.reading(path, next_steps):
-        _check_points(inquiry, table, identity, meta, replayed, progress)
-
-
-def _check_points(
-    inquiry: Inquiry,
-    table: PointTable,
-    identity: Identity,
-    meta: Meta,
-    replayed: frozenset[str],
-    progress: Progress,
-) -> None:
-    done = intact = 0
-    progress(inquiry.name, done, meta.points)
-    with _live_rows(inquiry, identity, replayed) as live_rows:
-        for block in _blocks(table.scan()):
-            good = [point for _, point in block if point is not None]
+    with inquiry.reading(path), ExitStack() as stack:
+        rows = None  # A missing file was found when the files were matched.
+        if (inquiry.folder / ROWS).exists():
+            file = stack.enter_context(
+                closing(RowsFile(inquiry.folder / ROWS, identity.stride, read_only=True))
+            )
+            rows = _LiveRows(inquiry, identity, replayed, file)
+        done = intact = 0
+        inquiry.progress(done, meta.points)
+        points = table.scan()
+        while block := list(islice(points, BLOCK_POINTS)):
+            check_interruption()
             for slot in [slot for slot, point in block if point is None]:
-                _tell_of_point(inquiry, slot, table.id_at(slot), replayed)
+                _report_point(inquiry, slot, table.id_at(slot), replayed)
+            good = [point for _, point in block if point is not None]
             for point in good:
                 _check_content(inquiry, point, meta)
-            if live_rows is not None:
-                intact += live_rows.check(good)
+            intact += rows.check(good) if rows is not None else 0
             done += len(block)
-            progress(inquiry.name, done, meta.points)
-    inquiry.facts["intact_points"] = intact
+            inquiry.progress(done, meta.points)
+        inquiry.facts["intact_points"] = intact
 
 
-def _tell_of_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: frozenset[str]) -> None:
-    """A point that the log replaces must be found in the table: which slot it gives up depends on it."""
+def _report_point(inquiry: Inquiry, slot: int, point_id: str | None, replayed: frozenset[str]) -> None:
+    """Report a damaged point. The replay of a newer effect needs it: it says which slot becomes free."""
     path = inquiry.folder / POINTS
     message = f"the point at slot {slot}, id {point_id!r} as it stands there, fails its checksum"
-    next_steps = inquiry.mend
     if point_id in replayed:
-        inquiry.quarantine(path, f"{message}, and the log writes it", next_steps=next_steps)
+        inquiry.quarantine(path, f"{message}, and the log writes it")
     else:
-        inquiry.withhold(path, message, next_steps=next_steps)
-
-
-@contextmanager
-def _live_rows(inquiry: Inquiry, identity: Identity, replayed: frozenset[str]) -> Iterator[_LiveRows | None]:
-    """None when there is no file: that was found when the files were matched."""
-    path = inquiry.folder / ROWS
-    if not path.exists():
-        yield None
-        return
-    with closing(RowsFile(path, identity.stride, read_only=True)) as file:
-        live_rows = _LiveRows(inquiry, identity, replayed, file)
-        live_rows.check_end()
-        yield live_rows
+        inquiry.withhold(path, message)
 
 
 def _check_content(inquiry: Inquiry, point: StoredPoint, meta: Meta) -> None:
-    """Check what a checksum cannot prove: a write accepts the values."""
-    for problem in _problems(point, meta):
-        inquiry.add(
-            Severity.ERROR, inquiry.folder / POINTS,
-            f"the point at slot {point.slot}, id {point.id!r}: {problem}",
-            next_steps=inquiry.insert_again(point.id),
-        )  # fmt: skip
-
-
-def _problems(point: StoredPoint, meta: Meta) -> Iterator[str]:
-    problem = content_problem(point.id, point.payload)
-    if problem is not None:
-        yield problem
+    problems = [content_problem(point.id, point.payload)]
     if not 1 <= point.epoch <= meta.checkpoints:
-        yield f"generation {point.epoch} after {meta.checkpoints} checkpoints"
+        problems.append(f"generation {point.epoch} after {meta.checkpoints} checkpoints")
     if not 0 <= point.sequence <= meta.applied:
-        yield f"sequence {point.sequence}, but only {meta.applied} is applied"
+        problems.append(f"sequence {point.sequence}, but only {meta.applied} is applied")
+    for problem in filter(None, problems):
+        message = f"the point at slot {point.slot}, id {point.id!r}: {problem}"
+        steps = inquiry.remedies.insert_again(point.id)
+        inquiry.add(Severity.ERROR, inquiry.folder / POINTS, message, steps=steps)
+
+
+def content_problem(point_id: str, payload: bytes | None) -> str | None:
+    """Return why no engine writes this id or payload, whatever their checksum; None when one does."""
+    try:
+        check_point_id(point_id)
+    except InvalidInput as error:
+        return error.message
+    try:
+        is_object = payload is None or isinstance(json.loads(payload), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    return None if is_object else "its payload is no JSON object"
+
+
+def row_problems(
+    file: RowsFile, slots: Sequence[int], checksums: Sequence[int], identity: Identity
+) -> list[str | None]:
+    """Return what is wrong with the row in each slot; None for an intact row."""
+    rows = file.read(np.array(slots, np.int64))
+    good = row_checksums(rows) == np.array(checksums, np.int64)
+    finite = good.copy()
+    finite[good] = np.all(np.isfinite(decode_rows(rows[good], identity.vector_type)), axis=1)
+    problems: list[str | None] = [None] * len(slots)
+    for line in np.flatnonzero(~finite).tolist():
+        problems[line] = "holds values that are not finite" if good[line] else "fails its checksum"
+    return problems
 
 
 class _LiveRows:
@@ -134,57 +173,63 @@ class _LiveRows:
         self._replayed = replayed
         self._file = file
         self._size = os.stat(file.path).st_size
-        self._capacity = max(0, self._size - HEADER_BYTES) // identity.stride
-        self._told_of_end = False
-
-    def check(self, points: Sequence[StoredPoint]) -> int:
-        """Verify the rows of `points`, ascending by slot; returns how many are intact."""
-        present = [point for point in points if point.slot < self._capacity]
-        if len(present) < len(points):
-            self._tell_of_end(points[len(present)])
-        if not present:
-            return 0
-        found = self._file.read(np.fromiter((p.slot for p in present), np.int64, len(present)))
-        wanted = np.fromiter((p.row_checksum for p in present), np.int64, len(present))
-        good = row_checksums(found) == wanted
-        for line in np.flatnonzero(~good).tolist():
-            self._withhold(present[line], "fails its checksum")
-        lines = np.flatnonzero(good)
-        values = decode_rows(found[lines], self._identity.vector_type)
-        for line in lines[~np.all(np.isfinite(values), axis=1)].tolist():
-            self._withhold(present[line], "holds values that are not finite")
-            good[line] = False
-        return int(good.sum())
-
-    def check_end(self) -> None:
-        """A row that a crash cut in the middle of a checkpoint is normal, but seldom."""
-        surplus = max(0, self._size - HEADER_BYTES) % self._identity.stride
-        if surplus:
+        self._capacity, surplus = divmod(max(0, self._size - HEADER_BYTES), identity.stride)
+        self._is_cut = False
+        if surplus:  # A crash may cut a row in the middle of a checkpoint.
             last = "byte is" if surplus == 1 else f"{surplus} bytes are"
             message = f"the last {last} no whole row; no point needs them"
-            self._inquiry.add(Severity.INFO, self._file.path, message, offset=self._size - surplus)
+            inquiry.add(Severity.INFO, file.path, message, offset=self._size - surplus)
 
-    def _tell_of_end(self, point: StoredPoint) -> None:
-        if not self._told_of_end:
-            self._told_of_end = True
-            self._inquiry.quarantine(
-                self._file.path, f"it ends here, but point {point.id!r} stands at slot {point.slot}",
-                offset=self._size,
-                next_steps=self._inquiry.mend,
-            )  # fmt: skip
+    def check(self, points: Sequence[StoredPoint]) -> int:
+        """Verify the rows of `points`, ascending by slot; return how many are intact."""
+        present = [point for point in points if point.slot < self._capacity]
+        if len(present) < len(points) and not self._is_cut:
+            self._is_cut = True
+            first = points[len(present)]
+            message = f"it ends here, but point {first.id!r} stands at slot {first.slot}"
+            self._inquiry.quarantine(self._file.path, message, offset=self._size)
+        if not present:
+            return 0
+        slots, checksums = [p.slot for p in present], [p.row_checksum for p in present]
+        problems = row_problems(self._file, slots, checksums, self._identity)
+        for point, problem in zip(present, problems, strict=True):
+            if problem is not None and point.id not in self._replayed:  # The log frees a replayed row.
+                message = f"the row of point {point.id!r} {problem}"
+                steps = self._inquiry.remedies.insert_again(point.id)
+                offset = self._file.offset(point.slot)
+                self._inquiry.withhold(self._file.path, message, offset=offset, steps=steps)
+        return problems.count(None)
 
-    def _withhold(self, point: StoredPoint, problem: str) -> None:
-        if point.id in self._replayed:
-            return  # the log frees this row
-        self._inquiry.withhold(
-            self._file.path, f"the row of point {point.id!r} {problem}", offset=self._file.offset(point.slot),
-            next_steps=self._inquiry.insert_again(point.id),
-        )  # fmt: skip
+
+def check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
+    """Check whether a start can take `index.bin`. The file is a cache: its damage loses nothing."""
+    try:
+        _check_index(inquiry, table, meta)
+    except (StorageError, OSError) as error:
+        message = f"what is recorded of {INDEX} cannot be read: {error}; the next start builds it again"
+        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
 
 
-def _blocks(
-    points: Iterator[tuple[int, StoredPoint | None]],
-) -> Iterator[list[tuple[int, StoredPoint | None]]]:
-    while block := list(islice(points, BLOCK_POINTS)):
-        check_interruption()
-        yield block
+def _check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
+    path = inquiry.folder / INDEX
+    if bad := table.bad_snapshots():
+        fails = (
+            "record of {} fails its checksum; it is"
+            if bad == 1
+            else "records of {} fail their checksums; they are"
+        )
+        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, f"{bad} {fails.format(INDEX)} ignored")
+    if not path.exists():
+        if table.snapshots():
+            inquiry.add(Severity.INFO, path, "it is missing; the next start builds it again from the rows")
+        return
+    entry, remark = valid_snapshot(inquiry.folder, table, meta.applied)
+    if entry is None:
+        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it again from the rows")
+        return
+    inquiry.facts["index"] = {"bytes": entry.bytes, "sequence": entry.sequence}
+    if entry.sequence < meta.applied:
+        missing = (
+            f"it contains sequence {entry.sequence} of {meta.applied}; a start adds the others from the rows"
+        )
+        inquiry.add(Severity.INFO, path, missing)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
-from vecstow_engine.doctor.check import advice
-from vecstow_engine.doctor.check.findings import CheckReport, Finding, NextSteps, Severity
+from vecstow_engine.doctor.check.advice import Link, NextStep, NextSteps, set_aside
+from vecstow_engine.doctor.check.findings import CheckReport, Finding, Severity
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.manifest import parse_manifest
 from vecstow_engine.model.names import is_collection_uid
-from vecstow_engine.storage.discovery import Found
+from vecstow_engine.storage.discovery import Found, claimed_beside, claimed_uid
 from vecstow_engine.storage.files import TEMPORARY_SUFFIX
 from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
@@ -20,47 +23,46 @@ from vecstow_engine.storage.points.reader import peek_meta
 from vecstow_engine.storage.trash import list_deleted
 from vecstow_engine.storage.volume import VOLUME_ID
 
+_Findings: TypeAlias = Iterator[tuple[Severity, Path, str, NextSteps]]
+
 
 def check_beside(layout: Layout, report: CheckReport, found: Sequence[Found]) -> None:
     """Check what belongs to the volume, not to one of its collections."""
-    for find in (_volume_id, _foreign_log, _deleted, _leftovers):
-        for finding in find(layout):
-            report.add(finding)
-    for finding in _orphan_logs(layout, _known_uids(layout, found)):
-        report.add(finding)
+    # A manifest and the header of its rows may name different uids.
+    known = claimed_beside(layout, "") | {claimed_uid(layout, folder.name) for folder in found}
+    parts = _volume_id(layout), _foreign_log(layout), _deleted(layout), _leftovers(layout)
+    for severity, path, message, next_steps in chain(*parts, _orphan_logs(layout, known)):
+        file = os.path.relpath(path, layout.data)
+        report.add(Finding(severity, None, file, None, message, next_steps))
 
 
-def _warning(layout: Layout, path: Path, message: str, next_steps: NextSteps = ()) -> Finding:
-    return Finding(Severity.WARNING, None, os.path.relpath(path, layout.data), None, message, next_steps)
-
-
-def _volume_id(layout: Layout) -> Iterator[Finding]:
+def _volume_id(layout: Layout) -> _Findings:
+    path = layout.volume_id
     try:
-        raw = layout.volume_id.read_bytes()
+        raw = path.read_bytes()
     except FileNotFoundError:
-        yield _warning(
-            layout, layout.volume_id, "it is missing: the next start makes a new id, as of a new volume"
-        )
+        yield Severity.WARNING, path, "it is missing: the next start makes a new id, as of a new volume", ()
         return
     if VOLUME_ID.fullmatch(raw) is None:
+        remove = f"rm {shlex.quote(str(path))}"
+        next_steps = (
+            NextStep(f"put {path.name} back from a copy"),
+            NextStep("remove it: the next start makes a new id", remove, Link.OR),
+        )
         message = f"it holds {raw[:40]!r}, not the 32 hex digits of a volume's id: no engine starts"
-        next_steps = advice.replace_volume_id(layout)
-        yield Finding(Severity.ERROR, None, layout.volume_id.name, None, message, next_steps)
+        yield Severity.ERROR, path, message, next_steps
 
 
-def _foreign_log(layout: Layout) -> Iterator[Finding]:
+def _foreign_log(layout: Layout) -> _Findings:
     if layout.logs.is_file():
-        message = "it is a file, as d-vecDB has it; an import sets it aside"
-        yield Finding(Severity.INFO, None, layout.logs.name, None, message)
+        yield Severity.INFO, layout.logs, "it is a file, as d-vecDB has it; an import sets it aside", ()
 
 
-def _orphan_logs(layout: Layout, known: set[str]) -> Iterator[Finding]:
-    if not layout.logs.is_dir():
-        return
-    for folder in sorted(layout.logs.iterdir()):
+def _orphan_logs(layout: Layout, known: set[str | None]) -> _Findings:
+    for folder in sorted(layout.logs.glob("*")):
         if folder.is_dir() and folder.name not in known:
-            aside = advice.set_aside(layout, os.path.relpath(folder, layout.data))
-            yield _warning(layout, folder, f"no collection has this log: {_owner(folder)}", (aside,))
+            aside = set_aside(layout, os.path.relpath(folder, layout.data))
+            yield Severity.WARNING, folder, f"no collection has this log: {_owner(folder)}", (aside,)
 
 
 def _owner(folder: Path) -> str:
@@ -76,53 +78,27 @@ def _owner(folder: Path) -> str:
     return f"it was that of {owner.name} (dimension {owner.dimension}, {owner.metric}, {owner.vector_type})"
 
 
-def _known_uids(layout: Layout, found: Sequence[Found]) -> set[str]:
-    """The uids of collections, dropped ones among them, by manifest, header or folder name."""
-    known = {deleted.uid for deleted in list_deleted(layout)}
-    for folder in found:
-        if folder.manifest is not None and folder.manifest.collection_uid is not None:
-            known.add(folder.manifest.collection_uid)
-        try:
-            known.add(read_header(layout.collection(folder.name) / ROWS).uid)
-        except (StorageError, OSError):
-            continue
-    return known
-
-
-def _deleted(layout: Layout) -> Iterator[Finding]:
-    if not layout.deleted.is_dir():
-        return
+def _deleted(layout: Layout) -> _Findings:
     listed = {deleted.path for deleted in list_deleted(layout)}
-    for folder in sorted(layout.deleted.iterdir()):
+    for folder in sorted(layout.deleted.glob("*")):
         if folder not in listed:
             message = (
                 "its name is not that of a dropped collection: it cannot be restored, and is never purged"
             )
-            yield _warning(layout, folder, message)
+            yield Severity.WARNING, folder, message, ()
             continue
         try:
-            _read_dropped(folder)
+            manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+            if manifest.collection_uid is not None:
+                read_header(folder / ROWS)
+                peek_meta(folder / POINTS)
         except (StorageError, OSError) as error:
-            yield _warning(layout, folder, f"it cannot be restored: {error}")
+            yield Severity.WARNING, folder, f"it cannot be restored: {error}", ()
 
 
-def _read_dropped(folder: Path) -> None:
-    path = folder / MANIFEST
-    manifest = parse_manifest(path.read_bytes(), str(path))
-    if manifest.collection_uid is not None:
-        read_header(folder / ROWS)
-        peek_meta(folder / POINTS)
-
-
-def _leftovers(layout: Layout) -> Iterator[Finding]:
+def _leftovers(layout: Layout) -> _Findings:
     """Find files that a crash left half written: they are never read."""
-    patterns = (
-        f"*{TEMPORARY_SUFFIX}",
-        f"*/*{TEMPORARY_SUFFIX}",
-        f"wal/*/*{TEMPORARY_SUFFIX}",
-        f"{layout.staging.name}/*",
-    )
-    for pattern in patterns:
+    unfinished = (f"{folder}*{TEMPORARY_SUFFIX}" for folder in ("", "*/", "wal/*/"))
+    for pattern in (*unfinished, f"{layout.staging.name}/*"):
         for path in sorted(layout.data.glob(pattern)):
-            message = "left half written by a crash; nothing reads it"
-            yield Finding(Severity.INFO, None, os.path.relpath(path, layout.data), None, message)
+            yield Severity.INFO, path, "left half written by a crash; nothing reads it", ()

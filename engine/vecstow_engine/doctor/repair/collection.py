@@ -1,46 +1,107 @@
-"""One collection: observe, decide, act."""
+"""The repair of one collection, or of a whole volume without an engine: observe, decide, act."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeAlias
 
+from vecstow_engine.doctor.check import Progress
+from vecstow_engine.doctor.check.advice import Remedies
+from vecstow_engine.doctor.check.collection import is_sound, wanted
+from vecstow_engine.doctor.check.findings import no_progress
 from vecstow_engine.doctor.repair.observation import Observation, observe
-from vecstow_engine.doctor.repair.plan import (
-    CollectionRepair,
-    Progress,
-    RepairOutcome,
-    RepairPlan,
-    no_progress,
-)
-from vecstow_engine.doctor.repair.planner import Elsewhere, all_losses, make_plan
-from vecstow_engine.doctor.repair.salvage import Salvage
-from vecstow_engine.doctor.repair.staging import build, refuse_without_room, verify
-from vecstow_engine.doctor.repair.swap import (
+from vecstow_engine.doctor.repair.plan import RepairPlan, make_plan
+from vecstow_engine.doctor.repair.staging import (
     begin_evidence,
-    refuse_changed,
-    set_file_aside,
+    build,
+    refuse_without_room,
+    replace_manifest,
     take_place,
-    without_evidence_of_nothing,
+    verify,
 )
-from vecstow_engine.model.errors import StorageError, as_storage_error
-from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.errors import NotFound, StorageError, as_storage_error
 from vecstow_engine.model.names import new_collection_uid
 from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import begin_log
-from vecstow_engine.storage.layout import INDEX, MANIFEST, Layout, rfc3339
-from vecstow_engine.storage.manifests import manifests_locked, write_manifest
-from vecstow_engine.storage.staging import clear_away, set_log_aside
+from vecstow_engine.storage.discovery import discover
+from vecstow_engine.storage.layout import POINTS, ROWS, Layout, rfc3339
+from vecstow_engine.storage.staging import clear_away, finish_interrupted, set_log_aside
+from vecstow_engine.storage.volume import alone, stopped_volume, unserved
 
-Planned = Callable[[RepairPlan], None]
-"""Hears of a plan before anything is done."""
+Planned: TypeAlias = Callable[[RepairPlan], None]
+"""Gets a plan before anything is done."""
 
 
-def nobody(plan: RepairPlan) -> None:
-    """Show the plan nowhere."""
+class RepairOutcome(StrEnum):
+    """The outcome of a repair."""
+
+    SOUND = "sound"
+    """There was nothing to do."""
+    PLANNED = "planned"
+    """Something is to be done; nothing was."""
+    REPAIRED = "repaired"
+    IMPOSSIBLE = "impossible"
+    """Nothing was changed: what is there is not enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRepair:
+    """One collection's plan and what came of it."""
+
+    plan: RepairPlan
+    outcome: RepairOutcome
+    quarantine: str | None = None
+    """Where the damage was set aside, relative to the data directory."""
+
+    def document(self) -> dict[str, object]:
+        """The outcome and the plan as a JSON-ready mapping."""
+        return {"outcome": self.outcome.value, "quarantine": self.quarantine, "plan": self.plan.document()}
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """The outcomes of a repair of a volume."""
+
+    collections: dict[str, CollectionRepair] = field(default_factory=dict)
+
+    def document(self) -> dict[str, object]:
+        """The report as a JSON-ready mapping; `open`: whether something is still to be done."""
+        left = (RepairOutcome.PLANNED, RepairOutcome.IMPOSSIBLE)
+        return {
+            "open": any(repair.outcome in left for repair in self.collections.values()),
+            "collections": {name: repair.document() for name, repair in self.collections.items()},
+        }
+
+
+def repair_volume(
+    data: Path,
+    names: Sequence[str] | None = None,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+    planned: Planned = lambda plan: None,
+) -> RepairReport:
+    """Repair the collections of a stopped volume, all or those of these names, one after the other.
+
+    With `dry_run` nothing is written; `planned` gets each plan before it is carried out. Raises
+    VolumeRefused while an engine runs, or when `data` is no folder, NotFound for a name that has no folder
+    and where there is no collection (both before anything is written), DiskFull before anything of a
+    collection was changed, StorageError.
+    """
+    layout = stopped_volume(data)
+    report = RepairReport()
+    with _locked(layout, names, dry_run=dry_run):
+        if not dry_run:
+            finish_interrupted(layout)
+        for name in _wanted(layout, names):
+            report.collections[name] = repair_collection(
+                layout, name, dry_run=dry_run, progress=progress, planned=planned
+            )
+    return report
 
 
 def repair_collection(
@@ -51,7 +112,7 @@ def repair_collection(
     rebuild_reason: str | None = None,
     served: bool = False,
     progress: Progress = no_progress,
-    planned: Planned = nobody,
+    planned: Planned = lambda plan: None,
 ) -> CollectionRepair:
     """Repair one collection, which no program serves or writes meanwhile.
 
@@ -62,8 +123,13 @@ def repair_collection(
     exchange itself: then the damaged collection is in its place, or the repaired one is, or the repaired one
     comes there with the next start.
     """
-    with observe(layout, name, progress, rebuild_reason=rebuild_reason) as found:
-        plan = make_plan(found, Elsewhere(layout, name, served=served, seeks=dry_run or not served))
+
+    def tell(task: str, done: int, total: int) -> None:
+        progress(f"{name}: {task}", done, total)
+
+    with observe(layout, name, tell, rebuild_reason=rebuild_reason) as found:
+        remedies = Remedies(layout, name, is_sound, served=served)
+        plan = make_plan(found, remedies, seeks=dry_run or not served)
         planned(plan)
         if plan.impossible is not None:
             return CollectionRepair(plan, RepairOutcome.IMPOSSIBLE)
@@ -71,77 +137,50 @@ def repair_collection(
             return CollectionRepair(plan, RepairOutcome.SOUND)
         if dry_run:
             return CollectionRepair(plan, RepairOutcome.PLANNED)
-        if found.salvage is not None:
-            refuse_without_room(layout, name, found.salvage, plan.kept + plan.restored)
-        quarantine = _act(layout, found, plan, progress)
-    return CollectionRepair(plan, RepairOutcome.REPAIRED, quarantine)
+        evidence = _act(layout, found, plan, tell)
+    return CollectionRepair(plan, RepairOutcome.REPAIRED, os.path.relpath(evidence, layout.data))
 
 
-def _act(layout: Layout, found: Observation, plan: RepairPlan, progress: Progress) -> str:
-    if found.salvage is None:
-        return _set_files_aside(layout, found, plan)
-    return _make_anew(layout, found, found.salvage, plan, progress)
+def _act(layout: Layout, found: Observation, plan: RepairPlan, progress: Progress) -> Path:
+    """Replace the manifest; or build and verify the collection next to the damaged one, and exchange them.
 
-
-def _set_files_aside(layout: Layout, found: Observation, plan: RepairPlan) -> str:
-    """Repair what needs no other file: the manifest, the index."""
-    evidence = begin_evidence(layout, plan, [], None)
-    wanted, claims = found.identification.manifest, found.claims
-    if wanted is not None and claims is not None and claims.manifest != wanted:
-        with manifests_locked(layout):
-            refuse_changed(layout.collection(found.name), claims.manifest)
-            set_file_aside(layout, evidence, found.name, MANIFEST, keep=True)
-            write_manifest(layout.collection(found.name), dataclasses.replace(wanted, updated_at=rfc3339()))
-    if found.index_fault is not None:
-        set_file_aside(layout, evidence, found.name, INDEX)
-    return os.path.relpath(evidence, layout.data)
-
-
-def _make_anew(
-    layout: Layout, found: Observation, salvage: Salvage, plan: RepairPlan, progress: Progress
-) -> str:
-    assert found.identification.manifest is not None and found.claims is not None
-    manifest = dataclasses.replace(
-        found.identification.manifest, collection_uid=new_collection_uid(), updated_at=rfc3339()
-    )
-    staging = layout.staging / found.name
-    with _undone_on_error(layout, staging, manifest):
-        with _as_storage_error(found.name):
-            build(layout, staging, manifest, salvage, plan, progress)
-            verify(staging, manifest, progress)
-        evidence = begin_evidence(layout, plan, all_losses(salvage), _uids(found, manifest))
-        with without_evidence_of_nothing(evidence, found.name):
-            begin_log(layout, manifest, salvage.applied)
-            take_place(layout, staging, evidence, found.claims.manifest)
-    if found.owns_log:
-        set_log_aside(layout, evidence, salvage.identity.uid)
-    return os.path.relpath(evidence, layout.data)
-
-
-def _uids(found: Observation, manifest: Manifest) -> tuple[str, str] | None:
-    """The incarnation whose log is left behind, and the one that comes instead; None: no log is."""
-    assert found.salvage is not None and manifest.collection_uid is not None
-    return (found.salvage.identity.uid, manifest.collection_uid) if found.owns_log else None
-
-
-@contextmanager
-def _undone_on_error(layout: Layout, staging: Path, manifest: Manifest) -> Iterator[None]:
-    """Throw the new folder away after an error, while the damaged folder has its place.
-
-    A start would give it the place of a collection that was dropped since.
+    Returns the folder of evidence.
     """
+    assert found.manifest is not None
+    manifest, salvage = replace(found.manifest, updated_at=rfc3339()), found.salvage
+    aside: Path | None = None
+    if salvage is None:
+        aside = begin_evidence(layout, plan)
+        replace_manifest(layout, aside, found.claims.manifest, manifest)
+        return aside
+    uid, old_uid = new_collection_uid(), salvage.identity.uid
+    manifest = replace(manifest, collection_uid=uid)
+    total = plan.kept + plan.restored
+    refuse_without_room(layout, manifest.name, salvage, total)
+    staging = layout.staging / manifest.name
     try:
-        yield
+        with _as_storage_error(manifest.name):
+            build(layout, staging, manifest, salvage, total, progress)
+            verify(staging, manifest, progress)
+        aside = begin_evidence(layout, plan, salvage.losses(), (old_uid, uid) if found.owns_log else None)
+        begin_log(layout, manifest, salvage.applied)
+        take_place(layout, staging, aside, found.claims.manifest)
     except BaseException:
+        if aside is not None and not (aside / manifest.name).exists():
+            clear_away(aside)
+        # A start would give the new folder the place of a collection that was dropped since.
         if staging.is_dir() and layout.collection(manifest.name).is_dir():
             clear_away(staging)
-            clear_away(layout.log(str(manifest.collection_uid)))
+            clear_away(layout.log(uid))
         raise
+    if found.owns_log:
+        set_log_aside(layout, aside, old_uid)
+    return aside
 
 
 @contextmanager
 def _as_storage_error(name: str) -> Iterator[None]:
-    """Raise StorageError for a failed sync: the files are not in use yet, and are thrown away."""
+    """Turn errors about files that no reader relies on yet, which are removed, into StorageError."""
     try:
         yield
     except files.SyncFailed as error:
@@ -149,3 +188,33 @@ def _as_storage_error(name: str) -> Iterator[None]:
         raise StorageError(message, collection=name, operation="repair") from error
     except OSError as error:
         raise as_storage_error(error, f"repairing {name}") from error
+
+
+@contextmanager
+def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> Iterator[None]:
+    """Lock the volume as its one engine, which takes no room for itself; a dry run leaves no trace."""
+    # An engine, which repairs one collection at a time, can be asked by this command.
+    command = f"vecstow check {names[0] if names else 'NAME'} --repair{' --dry-run' if dry_run else ''}"
+    with unserved(layout, command):
+        if dry_run:
+            yield
+            return
+        if not layout.staging.is_dir():  # What a crash cut may be the only collection.
+            _wanted(layout, names)
+    with alone(layout, command):
+        yield
+
+
+def _wanted(layout: Layout, names: Sequence[str] | None) -> list[str]:
+    folders = discover(layout)
+    # A folder without a manifest and without data files is no collection.
+    data = (layout.collection(folder.name) / file for folder in folders for file in (ROWS, POINTS))
+    if names is None and all(folder.bare for folder in folders) and not any(p.exists() for p in data):
+        hint = "--data names the directory that an engine uses"
+        raise NotFound(f"no collections in {layout.data}", operation="repair", hint=hint)
+    try:
+        return [folder.name for folder in wanted(layout, folders, names)]
+    except NotFound as error:
+        if (layout.staging / str(error.collection)).is_dir():
+            error.hint = "a crash cut its repair or import: without --dry-run it is finished first"
+        raise

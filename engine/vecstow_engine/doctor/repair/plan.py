@@ -1,61 +1,26 @@
-"""The plan and the report of a repair: steps, what is saved, and what is lost, one by one."""
+"""The plan of a repair: steps, what is saved, and what is lost; made from what was observed.
+
+`make_plan` is pure but for counting evidence, and the search for a backup.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final, TypeAlias
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from vecstow_engine.doctor.check.advice import LATER_RELEASE, Remedies, sentence
+from vecstow_engine.doctor.repair.evidence import Loss
+from vecstow_engine.doctor.repair.observation import Observation
+from vecstow_engine.doctor.repair.salvage import Salvage
+from vecstow_engine.storage.layout import INDEX, MANIFEST, POINTS, ROWS
 
 RUNS_LISTED_MAX: Final = 5
 """A summary lists so many runs of lost log records."""
 LOSSES_LISTED_MAX: Final = 1_000
 """A plan lists so many; the file in the quarantine folder has them all."""
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Gets `<collection>: <what is done>`, how much of it, and of how much."""
-
-
-class RepairOutcome(StrEnum):
-    """The outcome of a repair."""
-
-    SOUND = "sound"
-    """There was nothing to do."""
-    PLANNED = "planned"
-    """Something is to be done; nothing was."""
-    REPAIRED = "repaired"
-    IMPOSSIBLE = "impossible"
-    """Nothing was changed: what is there is not enough."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One point, a run of rows, or a run of log records, that cannot be saved."""
-
-    reason: str
-    file: str
-    """Relative to the data directory."""
-    offset: int | None = None
-    id: str | None = None
-    slot: int | None = None
-    payload: bytes | None = None
-    proven: bool = False
-    """Id and payload pass the point's checksum; else they are reported as they stand there."""
-    records: tuple[int, int | None] | None = None
-    """First and last sequence, of a loss in the log; None for the last: how many there were is unknown."""
-    rows: tuple[int, int] | None = None
-    """First and last slot, of rows whose points are unknown."""
-
-    def document(self) -> dict[str, object]:
-        """As a line of `lost.jsonl`; what is known of the payload stands under `metadata`, as in REST."""
-        known: dict[str, object] = {"reason": self.reason, "file": self.file, "offset": self.offset}
-        if self.records is not None:
-            return known | {"records": list(self.records)}
-        if self.rows is not None:
-            return known | {"rows": list(self.rows)}
-        metadata = _json(self.payload, proven=self.proven)
-        return {"id": self.id, "slot": self.slot, "proven": self.proven, "metadata": metadata} | known
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +47,7 @@ class RepairPlan:
     lost_rows: int = 0
     """Lost points without an id: rows that no point claims. Some may have been free; `lost` is a limit."""
     lost_records: int = 0
-    """Log records that cannot be saved; a segment without a readable record counts as one."""
+    """Log records that cannot be saved; a segment without any readable record counts as one."""
     losses: tuple[Loss, ...] = ()
     """The first of them: the lost records of the log, the rows that no point claims, the points."""
     warnings: tuple[str, ...] = ()
@@ -101,49 +66,90 @@ class RepairPlan:
         return bool(self.steps) or self.impossible is not None
 
     def document(self) -> dict[str, object]:
-        """The plan as JSON has it."""
-        return {
-            "steps": [{"does": step.does, "because": step.because} for step in self.steps],
-            "summary": self.summary, "kept": self.kept, "restored": self.restored,
-            "lost": self.lost, "lost_without_id": self.lost_without_id,
-            "lost_rows": self.lost_rows, "lost_records": self.lost_records,
-            "losses": [loss.document() for loss in self.losses],
-            "warnings": list(self.warnings), "impossible": self.impossible, "hint": self.hint,
-        }  # fmt: skip
+        """The plan as a JSON-ready mapping, without the collection's name."""
+        document = dataclasses.asdict(self) | {"losses": [loss.document() for loss in self.losses]}
+        del document["collection"]
+        return {"steps": document.pop("steps"), "summary": self.summary} | document
 
 
-@dataclass(frozen=True, slots=True)
-class CollectionRepair:
-    """One collection's plan and what came of it."""
+def make_plan(found: Observation, remedies: Remedies, *, seeks: bool) -> RepairPlan:
+    """Decide what a repair does with the collection.
 
-    plan: RepairPlan
-    outcome: RepairOutcome
-    quarantine: str | None = None
-    """Where the damage was set aside, relative to the data directory."""
+    `seeks`: look for a backup of what a repair loses, too. A backup is read whole before it is named.
+    """
+    name = found.claims.name
+    if found.impossible is not None:
+        hint = found.hint  # A file of a later release needs that release alone.
+        if hint != LATER_RELEASE:
+            hint = ", or: ".join(filter(None, [hint, sentence(remedies.restore)]))
+        return RepairPlan(name, warnings=found.reasons, impossible=found.impossible, hint=hint)
+    if found.salvage is None:
+        return RepairPlan(name, tuple(_manifest_step(found)), warnings=found.warnings)
+    return _rebuilding(found, found.salvage, remedies, seeks=seeks)
 
-    def document(self) -> dict[str, object]:
-        """As JSON has it."""
-        return {"outcome": self.outcome.value, "quarantine": self.quarantine, "plan": self.plan.document()}
+
+def _rebuilding(found: Observation, salvage: Salvage, remedies: Remedies, *, seeks: bool) -> RepairPlan:
+    name = found.claims.name
+    kept, restored, named = salvage.evidence.counts()
+    rows = sum(last - first + 1 for first, last in (loss.rows for loss in salvage.lost_rows if loss.rows))
+    nameless = salvage.lost_without_id + rows
+    records = sum(_count(*loss.records) for loss in salvage.lost_records if loss.records)
+    lost = named + nameless
+    if not kept and not restored and (lost or not salvage.is_whole):
+        impossible = "nothing of it can be saved, and an empty collection in its place would hide the loss"
+        hint = sentence(remedies.restore)
+        return RepairPlan(name, warnings=found.reasons, impossible=impossible, hint=hint)
+    backup = remedies.backup if seeks and (lost or records) else None
+    return RepairPlan(
+        name,
+        tuple(_rebuild_steps(found, kept, restored)),
+        kept,
+        restored,
+        lost,
+        nameless,
+        rows,
+        records,
+        losses=tuple(islice(salvage.losses(), LOSSES_LISTED_MAX)),
+        warnings=(*found.warnings, *_warnings(found, salvage, rows)),
+        hint=None if backup is None else str(backup),
+    )
 
 
-@dataclass(slots=True)
-class RepairReport:
-    """The findings and the outcome of a repair of a volume, or of one collection."""
+def _manifest_step(found: Observation) -> Iterator[RepairStep]:
+    because = found.claims.manifest_fault or "; ".join(found.warnings)
+    if found.manifest is not None and found.manifest != found.claims.manifest and because:
+        yield RepairStep(f"set {MANIFEST} aside in .quarantine, and rebuild it from the headers", because)
 
-    collections: dict[str, CollectionRepair] = field(default_factory=dict)
 
-    @property
-    def open(self) -> bool:
-        """Whether something is still to be done."""
-        left = (RepairOutcome.PLANNED, RepairOutcome.IMPOSSIBLE)
-        return any(repair.outcome in left for repair in self.collections.values())
+def _rebuild_steps(found: Observation, kept: int, restored: int) -> Iterator[RepairStep]:
+    sources = [f"{kept:,} from {POINTS} and {ROWS}"]
+    if restored:
+        sources.append(f"{restored:,} from the log")
+    yield RepairStep("set the folder and its log aside in .quarantine, whole", "; ".join(found.reasons))
+    yield RepairStep(
+        f"build {ROWS} and {POINTS} again, with {_counted(kept + restored, 'point')}: {', '.join(sources)}",
+        "these prove themselves by their checksums",
+    )
+    if found.claims.manifest_fault is not None:
+        yield RepairStep(f"build {MANIFEST} again from the headers", found.claims.manifest_fault)
+    yield RepairStep(f"leave {INDEX} out", "the engine builds it from the rows")
 
-    def document(self) -> dict[str, object]:
-        """The report as JSON has it."""
-        return {
-            "open": self.open,
-            "collections": {name: repair.document() for name, repair in self.collections.items()},
-        }
+
+def _warnings(found: Observation, salvage: Salvage, rows: int) -> Iterator[str]:
+    if salvage.table_is_lost:
+        yield (
+            f"nothing of {POINTS} can be read, or it is missing: {ROWS} has {rows:,} rows, and "
+            "nothing says whose they are; only what the log still has is saved"
+        )
+    elif salvage.meta_is_lost and not salvage.is_whole:
+        yield (
+            f"the meta row of {POINTS} is lost: how many points there were is not known, and each is kept "
+            "for what it proves by itself"
+        )
+    if not found.claims.segments:
+        yield "there is no log: what was written after the last checkpoint is lost"
+    elif salvage.lost_records:
+        yield "ids that a lost record wrote or deleted are as they were before it"
 
 
 def _summary(plan: RepairPlan) -> Iterator[str]:
@@ -156,7 +162,7 @@ def _summary(plan: RepairPlan) -> Iterator[str]:
 
 
 def _lost_records(plan: RepairPlan) -> str:
-    """`1 log record lost (sequence 7)`; how many points a lost record had, nothing tells."""
+    """Return `1 log record lost (sequence 7)`; nothing tells how many points a lost record had."""
     runs = [loss.records for loss in plan.losses if loss.records is not None]
     told = [_sequences(first, last) for first, last in runs[:RUNS_LISTED_MAX]]
     more = ["more"] if len(runs) > RUNS_LISTED_MAX else []
@@ -171,20 +177,9 @@ def _sequences(first: int, last: int | None) -> str:
     return f"sequence {first}" if first == last else f"sequences {first} to {last}"
 
 
+def _count(first: int, last: int | None) -> int:
+    return 1 if last is None else last - first + 1
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def no_progress(label: str, done: int, total: int) -> None:
-    """Ignore the progress."""
-
-
-def _json(payload: bytes | None, *, proven: bool) -> Any:
-    """A payload as the object that it is; what is none is text if it was written so, and else garbage."""
-    if payload is None:
-        return None
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
-        value = payload.decode("utf-8", "replace")
-    return value if proven or isinstance(value, dict) else None

@@ -83,8 +83,13 @@ class DamagedTable:
                 for row in self._between(low, high):
                     yield row
             except StorageError:
+                # The unread part of a range begins behind its last row, if that is in its place.
                 if high - low > 1:
-                    ranges.extend(_halves(self._behind(row, low), min(high, end)))
+                    if row is not None and row[0] >= low and self.leads_to(row[0], row[-1]):
+                        low = row[0] + 1
+                    high = min(high, end)
+                    middle = (low + high) // 2
+                    ranges.extend(part for part in ((low, middle), (middle, high)) if part[0] < part[1])
 
     def leads_to(self, slot: int, checksum: int) -> bool:
         """Whether the tree leads from this slot to the point with this checksum."""
@@ -103,19 +108,11 @@ class DamagedTable:
                     if self.leads_to(row[0], row[-1]):
                         return
                     raise DamagedFile("a point is in a wrong place", file=str(self._path))
-                if row[0] <= last:
-                    self._step_back()
+                self._steps_back += row[0] <= last
+                if self._steps_back > STEPS_BACK_MAX and row[0] <= last:
+                    raise DamagedFile("the points are not in the order of their slots", file=str(self._path))
                 last = row[0]
                 yield row
-
-    def _step_back(self) -> None:
-        self._steps_back += 1
-        if self._steps_back > STEPS_BACK_MAX:
-            raise DamagedFile("the points are not in the order of their slots", file=str(self._path))
-
-    def _behind(self, row: tuple[Any, ...] | None, low: int) -> int:
-        """Return where the unread part of a range begins: behind its last row if that is in its place."""
-        return row[0] + 1 if row is not None and row[0] >= low and self.leads_to(row[0], row[-1]) else low
 
 
 @contextmanager
@@ -169,11 +166,6 @@ def _connect(source: Path, *, at_rest: bool) -> sqlite3.Connection:
         # Else SQLite refuses a file that is cut, and one in which any line of the schema is damaged.
         connection.execute("PRAGMA writable_schema=ON")
     return connection
-
-
-def _halves(low: int, high: int) -> list[tuple[int, int]]:
-    middle = (low + high) // 2
-    return [(start, end) for start, end in ((low, middle), (middle, high)) if start < end]
 
 
 def _text(raw: bytes) -> str | bytes:
