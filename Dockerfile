@@ -102,7 +102,7 @@ COPY --from=build /project/opt/ /opt/
 # A volume that is made here belongs to the user below; in a pod fsGroup sees to that.
 COPY --from=build --chown=65532:65532 /project/data /data
 ARG BASE_IMAGE
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Vecstow" \
       org.opencontainers.image.description="A vector store for Kubernetes: engine, sidecar and manager" \

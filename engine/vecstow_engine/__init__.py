@@ -4,4 +4,4 @@ Its packages are layers, and each imports only what lies below it: cli, api, ser
 index side by side, then model. Nothing here knows Kubernetes or imports the operator.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

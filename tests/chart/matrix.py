@@ -137,7 +137,7 @@ CASES = {
             "networkPolicy": {
                 "clients": [
                     {"podSelector": {"matchLabels": {"app": "search"}}},
-                    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+                    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.2.0.0/16"]}},
                 ],
                 "monitoring": [PROMETHEUS],
                 "apiServer": [{"ipBlock": {"cidr": "192.168.0.0/28"}}],
@@ -151,7 +151,7 @@ CASES = {
         | {
             "image": {
                 "repository": "registry.example.org:5000/team/vecstow",
-                "tag": "0.1.0",
+                "tag": "0.2.0",
                 "digest": DIGEST,
                 "pullPolicy": "Always",
             },

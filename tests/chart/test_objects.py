@@ -144,7 +144,7 @@ def test_a_new_version_of_the_chart_alone_restarts_nothing(render: Render, case:
 @pytest.mark.parametrize(
     ("case", "image"),
     [
-        pytest.param("default", "vecstow:0.1.0", id="the chart's own version"),
+        pytest.param("default", "vecstow:0.2.0", id="the chart's own version"),
         pytest.param("image by tag", "ghcr.io/vecstow/vecstow:1.10", id="tag"),
         pytest.param(
             "image by digest", f"registry.example.org:5000/team/vecstow@{DIGEST}", id="digest wins over a tag"

@@ -19,8 +19,8 @@ from tests.cluster.go_module import cache, one_maker
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "vecstow.test/vecstow:e2e"
-DOCUMENTED_IMAGE = "docker.io/library/vecstow:0.1.0"
-"""What Kubernetes makes of `vecstow:0.1.0`, the name in the docs and the examples."""
+DOCUMENTED_IMAGE = "docker.io/library/vecstow:0.2.0"
+"""What Kubernetes makes of `vecstow:0.2.0`, the name in the docs and the examples."""
 SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3")
 INPUTS = (
