@@ -52,8 +52,10 @@ FROM listed AS l LEFT JOIN damaged AS d ON d.slot = l.slot
 """
 _ADD_EFFECT: Final = """
 INSERT OR REPLACE INTO points (id, sequence, row, row_checksum, payload, flaw, file, offset)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS (
-  SELECT 1 FROM points WHERE id = ?1 AND (sequence > ?2 OR (sequence = ?2 AND flaw IS NULL)))
+WITH new (id, sequence, row, row_checksum, payload, flaw, file, offset) AS (VALUES (?, ?, ?, ?, ?, ?, ?, ?))
+SELECT * FROM new WHERE NOT EXISTS (
+  SELECT 1 FROM points AS p WHERE p.id = new.id
+  AND (p.sequence > new.sequence OR (p.sequence = new.sequence AND p.flaw IS NULL)))
 """
 _COUNTS: Final = """
 SELECT count(*) FILTER (WHERE slot IS NOT NULL AND flaw IS NULL),

@@ -100,7 +100,7 @@ class DamagedTable:
     def _between(self, low: int, high: int) -> Iterator[tuple[Any, ...]]:
         last = low - 1
         # One slot is looked up: a cursor drops a row when the step to the next one fails.
-        where = "rowid = ?1" if high - low == 1 else "rowid >= ?1 ORDER BY rowid"
+        where = "rowid = ?" if high - low == 1 else "rowid >= ? ORDER BY rowid"
         with wrapped(self._path):
             for row in self._connection.execute(_POINTS + where, (low,)):
                 if row[0] >= high:
