@@ -22,7 +22,7 @@ def series(name: str, pod: str = POD, container: str = "engine", **labels: str) 
 
 @dataclass(frozen=True)
 class Case:
-    """Values of series each 30 s, in promtool's notation, and what is told at a moment."""
+    """Series values at 30 s steps, in promtool's notation, and the alerts that fire at one moment."""
 
     name: str
     values: Mapping[str, str]

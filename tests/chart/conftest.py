@@ -21,7 +21,7 @@ Render = Callable[[str], Rendered]
 
 
 def _supplied(find: Callable[[], Path]) -> Path:
-    """What `find` finds. Without it the test is skipped, unless REQUIRED is set."""
+    """Return the path from `find`. If the program is not built, skip the test, unless REQUIRED is set."""
     try:
         return find()
     except NotBuilt as reason:
@@ -58,7 +58,7 @@ def checkov() -> Path:
 
 @pytest.fixture(scope="session")
 def render(helm: Helm) -> Render:
-    """What comes of a case of the matrix, rendered once."""
+    """Return a function that renders a case of the matrix, once per case."""
     known: dict[str, Rendered] = {}
 
     def rendered(name: str) -> Rendered:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "vecstow"
 CRD_CHART = ROOT / "charts" / "vecstow-crds"
 NAMESPACE = "chart-tests"
-"""Of what is rendered."""
+"""The namespace of each rendered release."""
 RELEASE = "one"
 HELM_SECONDS_MAX = 120.0
 POD_TEMPLATES = ("Deployment", "Job", "StatefulSet")
@@ -32,7 +32,7 @@ class HelmFailed(Exception):
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one release consists of."""
+    """The manifest and the notes of one rendered release."""
 
     manifest: str
     """As Helm sends it, with hooks and tests."""
@@ -95,7 +95,9 @@ class Helm:
     environment: Mapping[str, str]
 
     def run(self, *arguments: object, values: Values | None = None) -> str:
-        """What it prints; `values` are those of `--values`. Raises HelmFailed."""
+        """Run helm and return its output; `values` become the file of `--values`. Raise HelmFailed on an
+        error.
+        """
         given = [] if values is None else ["--values=-"]
         done = subprocess.run(
             [self.program, *map(str, arguments), *given],

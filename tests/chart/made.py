@@ -1,4 +1,4 @@
-"""What of the charts is made, and of what: `make charts` writes it, a test compares."""
+"""The generated files of the charts and their sources: `make charts` writes them, a test compares them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What these tests run beside Kubernetes, each made or fetched once and kept in the cache.
+"""Programs that these tests need next to Kubernetes, each built or fetched once and kept in the cache.
 
-`python -m tests.chart.supplies` brings what is missing: a few minutes the first time, and nothing later.
+`python -m tests.chart.supplies` adds what is missing. The first run takes a few minutes, a later run no time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def glua() -> Path:
 
 
 def promtool() -> Path:
-    """Of the PATH, or unpacked from Debian's package; raises NotBuilt."""
+    """Return promtool from the PATH or unpacked from Debian's package; raise NotBuilt without it."""
     found = shutil.which("promtool", path=f"{cache() / 'promtool'}:{os.environ['PATH']}")
     if found is None:
         raise NotBuilt("promtool is missing: type `sh scripts/chart-packages.sh`")

@@ -30,7 +30,7 @@ def rules(render: Render) -> dict[str, dict[str, Any]]:
 
 
 def run(promtool: Path, folder: Path, rules: dict[str, Any], *tests: dict[str, Any]) -> str:
-    """What `promtool test rules` has to say: nothing much, when all is as expected."""
+    """Return the complaints of `promtool test rules`, empty when all is as expected."""
     (folder / "rules.yaml").write_text(
         yaml.safe_dump({"groups": [{"name": "vecstow", "rules": list(rules.values())}]})
     )

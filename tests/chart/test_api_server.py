@@ -16,7 +16,9 @@ TRIED = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--fil
 
 
 def applied(cluster: ControlPlane, manifest: str) -> list[str]:
-    """What is said of each object, applied by the server as Helm does; nothing of it stays."""
+    """Return the server's line about each object, applied as Helm does, in a dry run that leaves nothing
+    behind.
+    """
     return cluster.kubectl(
         "apply", "--server-side", f"--namespace={NAMESPACE}", *TRIED, input=manifest
     ).splitlines()

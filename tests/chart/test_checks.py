@@ -1,4 +1,4 @@
-"""What a schema cannot see is told before anything is made, with what to type."""
+"""Values beyond a schema's checks are refused before any object is made, with the setting to type."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 def health(glua: Path, folder: Path, resource: dict[str, Any]) -> str:
-    """What the check says of a resource: `Status: message`."""
+    """Return the check's result for a resource: `Status: message`."""
     script = folder / "check.lua"
     script.write_text(
         f"obj = {lua(resource)}\n"

@@ -1,4 +1,4 @@
-"""What is made of something else is what `make charts` makes of it now."""
+"""Each generated file equals what `make charts` generates now."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ DASHBOARD = json.loads((CHART / "dashboard.json").read_text())
 OF_THE_SCRAPE = {"namespace", "pod", "container", "instance"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
 OWN_LABELS = {"vecstow_read_only": {"collection"}, "vecstow_http_request_duration_seconds_bucket": {"le"}}
-"""Of what has no samples while all is well."""
+"""Labels of the metrics that have no samples while all is well."""
 METRIC = re.compile(r"\b(?:vecstow|process)_[a-z_]+\b")
 SELECTOR = re.compile(r"((?:vecstow|process)_[a-z_]+)\{([^}]*)\}")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*["\']')

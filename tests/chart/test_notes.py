@@ -1,4 +1,4 @@
-"""What an install prints can be typed as it stands: each name in it is that of an object."""
+"""The text that an install prints can be typed as it stands: each name in it is that of an object."""
 
 from __future__ import annotations
 

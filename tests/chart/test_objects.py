@@ -1,4 +1,4 @@
-"""What every rendered release holds to, whatever the values."""
+"""Every rendered release follows these rules, whatever its values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECURED = {
 UNTIL_IT_LISTENS = ("env", "--block-signal=TERM")
 """SIGTERM waits until the program handles it."""
 START_SECONDS = 180
-"""What Python's imports may take on a busy node."""
+"""Limit on the time that Python's imports take on a busy node."""
 every_case = pytest.mark.parametrize("case", CASES)
 serving = pytest.mark.parametrize("case", SERVING)
 

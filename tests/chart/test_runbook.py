@@ -29,7 +29,7 @@ ALERTS = [rule["alert"] for rule in yaml.safe_load((CHART / "alerts.yaml").read_
 FENCE = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 PROGRAMS = {("vecstow",): vecstow, ("kubectl", "vecstow"): plugin}
 RELEASE = "vecstow"
-"""What the page calls it."""
+"""The release's name in the page's commands."""
 
 
 def anchors() -> set[str]:

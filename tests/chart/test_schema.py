@@ -26,7 +26,7 @@ OWN_FLAGS = {
     "--data", "--host", "--keys", "--log-format", "--log-level", "--name", "--pod-uid", "--port",
     "--without-keys",
 }  # fmt: skip
-"""What the chart decides itself."""
+"""The flags that the chart sets itself."""
 
 BAD = [
     ("replicas of two engines", "engine.replicas", 2, "one of"),
@@ -125,7 +125,7 @@ def levels(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 def setting(flag: Flag) -> dict[str, Any]:
-    """What the schema must say of it."""
+    """Return the schema that the values need for a flag."""
     if flag.annotation is bool:
         return {"type": "boolean"}
     if flag.annotation in TYPES:

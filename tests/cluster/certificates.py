@@ -21,7 +21,7 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority, whose files lie in `folder` beside all that it issues."""
+    """A certificate authority, whose files lie in `folder` next to all that it issues."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700)

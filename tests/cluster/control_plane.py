@@ -44,7 +44,7 @@ AUDIT_POLICY = {
         {"level": "None"},
     ],
 }
-"""What accounts of tests ask for is recorded, and what they are told."""
+"""The audit policy: it records the requests of test accounts, and the answers to them."""
 
 
 class Refused(Exception):
@@ -139,7 +139,7 @@ class ControlPlane:
             return self.etcd.compact()
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
-        """What `kubectl` prints, as the administrator; `input` is for `-f -`. Raises KubectlFailed."""
+        """Return the output of kubectl as the administrator; `input` is for `-f -`. Raise KubectlFailed."""
         done = subprocess.run(
             [self.programs / "kubectl", *arguments],
             input=input,
@@ -154,8 +154,9 @@ class ControlPlane:
         return done.stdout
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
-        """A GET as the administrator, for whoever looks again and again: no process is started for it.
-        Like kubectl, it asks again while the API server is too busy. Raises Refused.
+        """Send a GET as the administrator, for callers that poll: it starts no process.
+
+        Like kubectl, repeat the request while the API server is too busy. Raise Refused for any other status.
         """
         ends = time.monotonic() + BUSY_SECONDS_MAX
         while (answer := self._reader.get(path, params=query)).status_code == httpx.codes.TOO_MANY_REQUESTS:
@@ -169,7 +170,7 @@ class ControlPlane:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What kubectl needs to know, and whatever else reads KUBECONFIG."""
+        """The environment of kubectl and of every other program that reads KUBECONFIG."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
             # What the last cluster on this port had, and what its owner likes, is nothing to this one.
@@ -193,7 +194,7 @@ class ControlPlane:
         return list({e["auditID"]: e for e in events if e["user"]["username"] == user}.values())
 
     def certificate_kubeconfig(self, name: str, certificate: Certificate) -> Path:
-        """A kubeconfig for whoever the certificate names."""
+        """Write a kubeconfig for the user that the certificate names."""
         user = {"client-certificate": str(certificate.certificate), "client-key": str(certificate.key)}
         return self._kubeconfig(name, user, "default")
 

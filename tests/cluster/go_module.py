@@ -27,12 +27,12 @@ class GoModule:
     """A folder with `go.mod` and `go.sum`, and the one binary that comes of it."""
 
     title: str
-    """What people call it."""
+    """The name that people use."""
     name: str
     """The binary's."""
     folder: Path
     hint: str
-    """What to type when it is missing."""
+    """The command to type when the binary is missing."""
     requirement: str = ""
     """The module in `go.mod` whose version is the binary's; none when the code lies in `folder` itself."""
     package: str = "."
@@ -114,7 +114,7 @@ def cache() -> Path:
 
 @contextmanager
 def one_maker(name: str) -> Iterator[None]:
-    """Hold the lock of whoever makes `name`: a second one waits, and then finds it made."""
+    """Hold the lock of the process that makes `name`. A second process waits, and then finds `name` made."""
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Programs end with whoever started them; those that are not built are asked for."""
+"""Programs end with the process that started them; those that are not built are asked for."""
 
 from __future__ import annotations
 

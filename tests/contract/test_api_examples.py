@@ -26,7 +26,7 @@ def fences() -> list[tuple[str, str]]:
 
 
 def run_curl(command: str, url: str, variables: dict[str, str]) -> httpx.Response:
-    """What curl would do: -s, -X, -H, -d and an address are understood, and nothing else."""
+    """Run a curl command: it understands -s, -X, -H, -d and an address, and nothing else."""
     for name, value in variables.items():
         command = command.replace(f"'\"${name}\"'", value)
     words = iter(shlex.split(command.replace("\\\n", " ")))

@@ -40,7 +40,7 @@ def test_a_second_engine_on_the_volume_is_refused(tmp_path):
 
 @pytest.fixture
 def waiting(tmp_path):
-    """An engine that waits for the volume of another, which is given beside it."""
+    """An engine that waits for the volume of another engine; the fixture yields the other one first."""
     data = tmp_path / "data"
     second = EngineProcess(data, "--lock-wait-seconds", 60)
     with EngineProcess(data) as first, contextlib.ExitStack() as ending:
