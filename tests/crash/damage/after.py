@@ -19,13 +19,13 @@ TAKEN_MAX = 2
 
 @dataclass
 class Written:
-    """What one collection must have after the next start."""
+    """The content that one collection must have after the next start."""
 
     points: Points
     withheld: set[str]
     """Points that were withheld, and still are."""
     refused: list[str] = field(default_factory=list)
-    """What was said to writes and to the checkpoint."""
+    """The errors of refused writes, and of a refused checkpoint."""
 
 
 async def write_on(engine: RunningEngine, name: str, seen: Seen, chance: Random) -> Written:

@@ -12,7 +12,7 @@ from tests.crash.damage.volume import Volume
 
 DRAWS_MAX = 4
 WRITTEN_SHARE = 0.35
-"""Of the cases, in which the damaged volume is written to, and started on once more."""
+"""Share of the cases in which the damaged volume is written to, and started once more."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Case:
     label: str
     kind: str
     content: bytes | None
-    """What the file has now; None: it is gone."""
+    """The file's content after the damage; None: the file is gone."""
     seed: str
-    """Of what else is drawn."""
+    """The seed of all that is drawn later."""
     writes: bool
     """Points are written afterwards."""
 

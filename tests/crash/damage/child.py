@@ -44,7 +44,7 @@ def _report(volume: Volume, case: Case, folder: Path, writer: int) -> None:
     try:
         try:
             verdict = run_case(volume, case, folder)
-        except BaseException:  # noqa: BLE001 - whatever it is, it is told
+        except BaseException:  # noqa: BLE001 - whatever it is, the verdict reports it
             verdict = Verdict("error", [traceback.format_exc()])
         with os.fdopen(writer, "wb") as stream:
             stream.write(pickle.dumps(verdict))
@@ -53,7 +53,7 @@ def _report(volume: Volume, case: Case, folder: Path, writer: int) -> None:
 
 
 def _read_all(reader: int, deadline: float) -> bytes | None:
-    """What the child tells until it ends; None when it does not."""
+    """Return the bytes that the child sends until it ends; None when it does not end in time."""
     told = b""
     with os.fdopen(reader, "rb", buffering=0) as stream:
         while True:

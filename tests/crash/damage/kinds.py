@@ -15,10 +15,10 @@ HEAD = 128
 
 @dataclass(frozen=True)
 class Sources:
-    """What a file may be mistaken for."""
+    """Other contents that a damaged file may have instead of its own."""
 
     older: Sequence[bytes] = ()
-    """What it was before."""
+    """Earlier contents of the file."""
     others: Sequence[bytes] = ()
     """The file of the same name of other collections."""
 
@@ -108,7 +108,7 @@ def swap_pages(raw: bytes, chance: Random, sources: Sources) -> bytes:
 
 
 def older(raw: bytes, chance: Random, sources: Sources) -> bytes:
-    """What it had in it before."""
+    """Return an earlier content of the file."""
     return _one_of(sources.older, chance)
 
 

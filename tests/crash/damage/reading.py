@@ -30,13 +30,13 @@ NO_DISTANCE = 1e-4
 
 @dataclass
 class Seen:
-    """What one collection is like to its clients."""
+    """One collection as its clients see it."""
 
     state: str
     reason: str | None = None
     points: Points = field(default_factory=dict)
     withheld: dict[str, str] = field(default_factory=dict)
-    """By id, what its reader is told."""
+    """The error that a reader of the point gets, by id."""
     listed: int = 0
     """How many it says that it withholds."""
     rebuilt: bool = False

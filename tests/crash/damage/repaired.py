@@ -122,7 +122,7 @@ def _rows_by_slot(folder: Path, slots: Iterable[int]) -> dict[int, tuple[Any, ..
 
 
 def _is_of_the_log(told: str) -> bool:
-    """What stood in the place of a segment that is none of its own, nobody can tell."""
+    """Whether a message names the log. The content that a foreign segment replaced is unknown."""
     return "no log" in told or ".log" in told
 
 

@@ -1,8 +1,9 @@
-"""Whether what an engine tells of one collection is right, given what was damaged.
+"""Judges of the engine's reports on one collection, given the damaged file.
 
-A manifest has no checksum: one that parses is what somebody may have written, so of a damaged metadata.json
-the points and the shape are judged, and not the settings. The end of a log that is gone as a whole, from the
-beginning of a record on, leaves no trace: then what follows from an earlier record is right too.
+A manifest has no checksum: one that parses is one that a person may have written. So for a damaged
+metadata.json the points and the shape are judged, and the settings are not. The end of a log that is gone as
+a whole, from the beginning of a record on, leaves no trace. Then the state after an earlier record is right
+too.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def owner_of(label: str) -> str | None:
 
 
 def judge(case: Case, truth: Truth, seen: Seen) -> Verdict:
-    """Of the collection whose file was damaged."""
+    """Judge the collection whose file was damaged."""
     if not seen.served:
         return _of_closed(case, seen)
     verdict = Verdict(_ending(seen), list(seen.wrong))
@@ -84,7 +85,10 @@ def judge_neighbour(name: str, truth: Truth, seen: Seen) -> list[str]:
 
 
 def judge_rows(volume: Volume, case: Case, truth: Truth, seen: Seen) -> list[str]:
-    """For `vectors.bin` it can be told beforehand: quarantined, or exactly the changed rows are withheld."""
+    """Judge damage to `vectors.bin`, whose outcome follows from the bytes.
+
+    The collection is quarantined, or exactly the changed rows are withheld.
+    """
     whole, found = volume.files[volume.labels[case.label]], case.content or b""
     stride = truth.manifest.vector_type.row_bytes(truth.manifest.dimension)
     end = HEADER_BYTES + stride * (max(truth.slots.values()) + 1)
@@ -128,7 +132,7 @@ def _of_closed(case: Case, seen: Seen) -> Verdict:
 
 
 def _fits(seen: Seen, state: Points) -> bool:
-    """What is told is what is in `state`; of what is withheld nothing is told."""
+    """Whether the served points are those of `state`, and the withheld ones are in `state` but not served."""
     told = {point_id: point for point_id, point in state.items() if point_id not in seen.withheld}
     return seen.points == told and seen.withheld.keys() <= state.keys()
 

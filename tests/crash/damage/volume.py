@@ -53,7 +53,7 @@ GRAPH_POINTS = 1010
 
 @dataclass
 class Truth:
-    """What one collection has."""
+    """The true content of one collection."""
 
     manifest: Manifest
     states: list[Points] = field(default_factory=lambda: [{}])
@@ -61,7 +61,7 @@ class Truth:
     applied: int = 0
     """The sequence that its last checkpoint has."""
     slots: dict[str, int] = field(default_factory=dict)
-    """Of the points whose rows only `vectors.bin` has."""
+    """The slots of the points whose rows only `vectors.bin` has."""
 
     @property
     def last(self) -> Points:
@@ -70,7 +70,7 @@ class Truth:
 
     @property
     def ids(self) -> set[str]:
-        """Of all points that it ever had."""
+        """The ids of all points that the collection ever had."""
         return {point_id for state in self.states for point_id in state}
 
 
@@ -80,7 +80,7 @@ class Volume:
 
     files: dict[str, bytes]
     older: dict[str, list[bytes]]
-    """What a file had in it before, newest first."""
+    """Earlier contents of each file, newest first."""
     labels: dict[str, str]
     """A name of each file, the same however often the volume is made, and its path."""
     live: dict[str, Truth]
@@ -164,7 +164,7 @@ class _Maker:
             self._put(name, [33, 3011])
 
     def _killed_in_a_checkpoint(self, name: str) -> None:
-        """What lies there when SQLite has committed to its `-wal`, and has not moved it to the table yet."""
+        """Copy the volume after SQLite commits to its `-wal`, and before the table has that commit."""
         make_durable = writer.make_durable
 
         def copied_before(connection: Connection, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a running server makes of an error: what it says, what it serves, and what it still takes."""
+"""The behaviour of a running server after an error: its reports, its points, and the writes that it takes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Aftermath:
             self._rows = self._states()
 
     def problems(self) -> list[str]:
-        """What is wrong; the error has passed, and its server still runs."""
+        """List what is wrong once the error has passed, while its server still runs."""
         told = self._life.told()
         self._life.workload.main.refresh()
         found = self._settled()
@@ -88,7 +88,7 @@ class Aftermath:
         return [] if victim is None else [victim]
 
     def _settled(self) -> Inspection:
-        """What is served once every collection is opened that waited until the error had passed."""
+        """Inspect the server once every collection is open that waited for the end of the error."""
         deadline = time.monotonic() + SECONDS_MAX
         while True:
             found = self._life.inspection()
@@ -133,7 +133,10 @@ class Aftermath:
         ]
 
     def _writes(self, found: Inspection) -> list[str]:
-        """Whoever may take writes takes them again. SQLite does not tell a failed sync from other errors."""
+        """List the collections that wrongly take writes, or wrongly refuse them, after the error.
+
+        SQLite does not distinguish a failed sync from other errors.
+        """
         main, wrong = self._life.workload.main, []
         excused = self._injection.is_failed_sync or self._injection.how == "EIO"
         for name, state in found.states.items():
@@ -203,7 +206,7 @@ class Aftermath:
         return False
 
     def _victim_name(self) -> str | None:
-        """The served collection whose file it hit; None for files beside, or of none."""
+        """Return the served collection whose file the fault hit; None for any other file."""
         victim = self._life.control.victim
         match = _SERVED_FILE.match(victim.path) if victim is not None else None
         if match is None:

@@ -1,4 +1,4 @@
-"""What the preloaded library counts, and what it is told to do: a file that both have in their memory.
+"""The counts and the orders of the preloaded library, in a file that both processes map into memory.
 
 The layout and the numbers are those of fault.c.
 """
@@ -23,7 +23,7 @@ SYNC_DELAY_US: Final = 3_000
 
 
 class Kind(IntEnum):
-    """What a call does to the volume."""
+    """The effect of a call on the volume."""
 
     WRITE = 0
     TRUNCATE = 1
@@ -47,7 +47,7 @@ CHANGES: Final = tuple(kind for kind in Kind if kind is not Kind.OPEN)
 
 
 class Action(IntEnum):
-    """What befalls a call."""
+    """The fault that a call meets."""
 
     KILL_BEFORE = 1
     KILL_TORN = 2
@@ -62,7 +62,7 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """What is to befall the `nth` call (from 1) of these kinds, and the next ones up to `times`."""
+    """A fault at the `nth` call (from 1) of these kinds, and at the next ones up to `times`."""
 
     action: Action
     nth: int
@@ -71,7 +71,7 @@ class Fault:
     number: int = errno.EIO
     """errno of FAIL."""
     bytes: int = 0
-    """What is left of a write; 0: half of it."""
+    """The bytes of a write that are kept; 0: half of it."""
     pattern: str = ""
     """Part of the path; empty: any path below the folder."""
 
@@ -113,7 +113,7 @@ class Control:
         self._shared = _Layout.from_buffer(self._memory)
 
     def environment(self, library: Path, folder: Path) -> dict[str, str]:
-        """What the process under test is started with."""
+        """Return the environment in which the process under test starts."""
         return {
             "LD_PRELOAD": str(library),
             "VECSTOW_FAULT_FOLDER": str(folder),
@@ -181,5 +181,5 @@ class Control:
         return Call(Kind(max(record.kind, 1) - 1), record.path.decode(errors="replace"))
 
     def calls(self, first: int = 0) -> list[Call]:
-        """What was counted from that number on."""
+        """Return the counted calls from that number on."""
         return [self.call(number) for number in range(first, min(self.total, RECORDS_MAX))]

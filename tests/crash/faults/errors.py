@@ -35,7 +35,7 @@ class Errors:
 
     @classmethod
     def parse(cls, text: str) -> Errors:
-        """What `repeat` of a finding says."""
+        """Read the `repeat` text of a finding."""
         seed, *injections = text.split()
         return cls(int(seed), tuple(Injection.parse(injection) for injection in injections))
 
@@ -79,7 +79,7 @@ def _inject(life: Lives, injection: Injection, outcome: Outcome) -> list[str]:
 
 
 def _see_it_through(life: Lives, injection: Injection, aftermath: Aftermath) -> list[str]:
-    """What is wrong until the server ends."""
+    """List what is wrong until the server ends."""
     if not life.control.fired:
         return aftermath.end()
     if injection.is_the_last:

@@ -20,9 +20,9 @@ class Hangs(AssertionError):
 
 
 class FaultyEngine(EngineProcess):
-    """A server whose calls on its volume are counted, and fail when told; ended together with this process.
+    """A server whose calls on its volume are counted, and fail on demand; it ends together with this process.
 
-    Its control file lies beside the volume.
+    Its control file lies next to the volume.
     """
 
     def __init__(self, data: Path, *flags: object) -> None:

@@ -29,7 +29,7 @@ HOWS = {
     Kind.FSYNC: ("EIO", "ENOSPC", "EINTR"),
     Kind.FDATASYNC: ("EIO", "ENOSPC", "EINTR"),
 }
-"""What each kind of call can meet; unlink and rmdir have no other error that a disk makes."""
+"""The errors that each kind of call can meet; a disk makes no other error of unlink and rmdir."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Injection:
 
     @property
     def fault(self) -> Fault:
-        """What to arm."""
+        """Return the fault to arm."""
         times = ALWAYS if self.sticky else 1
         if self.how in (HALF, BYTE):
             return Fault(Action.CUT, self.nth, (self.kind,), times, bytes=int(self.how == BYTE))
@@ -65,7 +65,7 @@ class Injection:
 
     @property
     def is_invisible(self) -> bool:
-        """Whoever is interrupted, or cut short, goes on. SQLite does not after a sync."""
+        """Whether the caller goes on after a short or interrupted call. SQLite does not after a sync."""
         return self.how in (HALF, BYTE) or (self.how == "EINTR" and self.kind not in SYNCS)
 
     @property

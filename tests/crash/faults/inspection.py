@@ -1,4 +1,4 @@
-"""What a running server serves, read over REST in more than one way."""
+"""Inspections of the points that a running server serves, read over REST in more than one way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERVING = ("ready", "degraded", "read_only")
 
 @dataclass
 class Inspection:
-    """What one reading found."""
+    """The results of one reading."""
 
     content: Content = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class Inspection:
                     break
 
     def problems(self, workload: Workload, *, doubtful: bool = False) -> list[str]:
-        """What contradicts itself, or what the clients were told; if it is the last word, the ledgers go on
-        from it.
+        """List contradictions, in the reading itself or to the answers that the clients got.
 
-        `doubtful`: somebody was told that the next start decides what happened. Until then a collection may
-        be neither served nor dropped: what the names say is not what the disk has.
+        A reading that is not `doubtful` settles the ledgers. `doubtful`: a client got the answer that the
+        next start decides the outcome. Until then a collection may be neither served nor dropped: the names
+        in memory differ from those on disk.
         """
         ledgers = [writer.ledger for writer in workload.writers]
         if (lost := check(self.content, ledgers)) is not None:

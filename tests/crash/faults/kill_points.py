@@ -1,7 +1,8 @@
 """SIGKILL at the N-th call of a round that changes the volume, then a start for real; again and again.
 
-Each life of the server begins where the one before was killed. It recovers, everything is read and compared
-with what the clients were told, the volume is brought to where a round begins, and the next kill is set.
+Each life of the server begins where the one before was killed. The server recovers. All points are read and
+compared with the answers that the clients got. The volume returns to the state in which a round begins, and
+the next kill is set.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class KillPoint:
 
     @property
     def fault(self) -> Fault:
-        """What to arm."""
+        """Return the fault to arm."""
         return Fault(Action.KILL_TORN if self.torn else Action.KILL_BEFORE, self.nth)
 
 
@@ -55,7 +56,7 @@ class Kills:
 
     @classmethod
     def parse(cls, text: str) -> Kills:
-        """What `repeat` of a finding says."""
+        """Read the `repeat` text of a finding."""
         seed, *points = text.split()
         return cls(int(seed), tuple(KillPoint.parse(point) for point in points))
 

@@ -31,7 +31,7 @@ class Lives:
         self.victims: list[Call] = []
         """The calls at which servers died since the last one that began without a fault."""
         self.refused: list[Told] = []
-        """What the clients were told by the last one."""
+        """The refusals that the clients got from the last server."""
         self.start_changes = 0
         """How many changes that one made to begin."""
         self.begin_again()
@@ -39,7 +39,7 @@ class Lives:
 
     @property
     def control(self) -> Control:
-        """Of the faults."""
+        """The control of the faults."""
         return self.engine.control
 
     def begin_again(self) -> None:
@@ -91,11 +91,11 @@ class Lives:
         return ", then ".join(f"{call.kind.name.lower()} {call.path}" for call in self.victims) or "its end"
 
     def inspection(self) -> Inspection:
-        """What the running server serves."""
+        """Inspect the running server."""
         return inspect(self.workload, self.engine.port)
 
     def problems(self) -> list[str]:
-        """What is wrong with what a server without faults serves: everything must be ready, and right."""
+        """List what is wrong on a server without faults: every collection must be ready, and right."""
         try:
             found = self.inspection()
         except Refused as refused:
@@ -108,13 +108,13 @@ class Lives:
         return [told for writer in self.workload.writers for told in writer.told]
 
     def hidden_by_the_log(self) -> list[str]:
-        """What is wrong with the volume that a kill left, once its log is gone."""
+        """List what is wrong with the volume that a kill left, once its log is gone."""
         with self._copy() as copy:
             lost = lost_without_log(copy, [writer.ledger for writer in self.workload.writers])
         return [] if lost is None else [lost]
 
     def damage(self) -> list[str]:
-        """What `vecstow check` finds wrong with the volume that a kill left."""
+        """List the errors that `vecstow check` finds on the volume that a kill left."""
         with self._copy() as copy:
             report = check_volume(copy)
         return [

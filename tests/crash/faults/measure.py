@@ -1,4 +1,4 @@
-"""What one round and an orderly end do to a volume when nothing befalls them: the places for faults."""
+"""Counts of the calls in one round and an orderly end without a fault: the places for faults."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class RecoveryKills:
 
     @classmethod
     def parse(cls, text: str) -> RecoveryKills:
-        """What `repeat` of a finding says."""
+        """Read the `repeat` text of a finding."""
         seed, *crashes = text.split()
         return cls(int(seed), tuple(Crash.parse(crash) for crash in crashes))
 

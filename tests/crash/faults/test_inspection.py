@@ -1,4 +1,4 @@
-"""What a reading is held against while it cannot be complete."""
+"""The states that a reading is compared with while it cannot be complete."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Workload:
     def __init__(self, seed: int, orphan: Path) -> None:
         self.orphan = orphan
         self.slow_syncs: Callable[[], AbstractContextManager[None]] = nullcontext
-        """What lets writers gather."""
+        """Slows the syncs, so that writers gather."""
         self.orphaned = make_orphan(orphan)
         self.main = Writer("a", seed, owned=(OWN, NEW, COPY, IMPORTED), shared=(SHARED, GRAPH))
         self.others = [Writer("b", seed, shared=(SHARED, GRAPH)), Writer("c", seed, shared=(SHARED, GRAPH))]
@@ -50,7 +50,7 @@ class Workload:
 
     @property
     def flags(self) -> tuple[object, ...]:
-        """What the server is started with."""
+        """The flags that the server starts with."""
         return (*FLAGS, "--import-root", self.orphan.parent)
 
     def connect(self, port: int) -> None:

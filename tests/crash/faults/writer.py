@@ -1,4 +1,4 @@
-"""A client that does one thing after another and notes in its ledger what it was told."""
+"""A client that does one thing after another, and records each answer in its ledger."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.waiting import SECONDS_MAX
 
 DIMENSION = 4
 IDS = 24
-"""Of one client in one collection."""
+"""Number of ids of one client in one collection."""
 DROPPED_LATE = "is dropped, but its folder could not be moved away yet"
-"""What the server says of a drop that it goes on with by itself."""
+"""The server's message for a drop that it completes by itself."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Writer:
         return list(self._ask("/collections"))
 
     def trash(self) -> dict[str, str]:
-        """Of what was dropped, newest first: its name and path."""
+        """Return the path of each dropped collection by its name, newest first."""
         return {row["name"]: row["path"] for row in reversed(self._ask("/collections/deleted"))}
 
     def points(self, ids: list[str]) -> Points:
@@ -197,7 +197,7 @@ class Writer:
         return chosen
 
     def _ask(self, path: str) -> list[Any]:
-        """What a list has; nothing when it is refused, which is noted."""
+        """Return the rows of a list; none when the request is refused, which is recorded."""
         found: list[Any] = []
         self._do(None, lambda: found.extend(self.rest.call("GET", path)))
         return found
@@ -239,9 +239,10 @@ def _answered(request: Callable[[], object]) -> None:
 
 
 def answer_of(refused: Refused, operation: Operation | None) -> Answer:
-    """What a refusal says of the write: nothing was changed, or nobody knows.
+    """Return the effect of a refused write: nothing was changed, or the outcome is unknown.
 
-    Of several steps on disk, an error that does not say that nothing was changed may have come between two.
+    An operation of several steps on disk may fail between two, unless its error says that nothing was
+    changed.
     """
     if refused.kind == "OutcomeUnknown":
         return Answer.UNKNOWN
