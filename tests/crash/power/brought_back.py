@@ -1,4 +1,4 @@
-"""What was dropped or backed up before a loss of power: it can be brought back as it was."""
+"""The check that collections dropped or backed up before a loss of power can be restored as they were."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKUP = "backup of "
 
 
 def not_brought_back(data: Path, found: Recovery, told: Told) -> Iterator[str]:
-    """What of it is lost. Restores everything in `data`, which changes it."""
+    """Yield what cannot be restored. The check restores everything in `data`, which changes `data`."""
     pasts = [_pasts(ledger, found, told) for ledger in told.ledgers]
     if not any(world.dropped or world.backups for worlds in pasts for world in worlds):
         return

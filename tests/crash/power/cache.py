@@ -19,7 +19,7 @@ class Cache:
 
     @classmethod
     def resting(cls, tree: Mapping[str, bytes | None], inodes: Mapping[str, int]) -> Cache:
-        """What processes see that find exactly this."""
+        """Return the cache of processes that find exactly this."""
         cache = cls()
         cache.folders |= {inodes[path]: {} for path, content in tree.items() if content is None}
         for path, content in tree.items():
@@ -92,7 +92,7 @@ def set_length(content: bytearray, length: int) -> None:
 
 
 def real_tree(folder: Path) -> dict[str, bytes | None]:
-    """What really lies in a folder, in the form of `Cache.tree`."""
+    """Return the content of a real folder, in the form of `Cache.tree`."""
     return {
         str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
         for path in folder.rglob("*")

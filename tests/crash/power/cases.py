@@ -18,12 +18,12 @@ KEPT = Path(tempfile.gettempdir()) / "vecstow-prove"
 """Where the cases of findings are put."""
 TOLD_CHARACTERS = 400
 KEPT_MAX = 10
-"""Of one batch."""
+"""Limit on the cases that one batch keeps."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A state, and what its clients had been told."""
+    """A state, and the answers that its clients had."""
 
     state: State
     told: Told

@@ -32,7 +32,7 @@ def answers_in(events: Sequence[Event], ends: Sequence[int]) -> dict[Key, int]:
 
 
 class TimedLedger(Ledger):
-    """Knows by which answer each entry was told."""
+    """A ledger that keeps, for each entry, the key of its answer."""
 
     def __init__(self, client: str, owned: Iterable[str], shared: Iterable[str]) -> None:
         super().__init__(client, owned, shared)

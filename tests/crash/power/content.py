@@ -17,13 +17,13 @@ LAST = 1 << 60
 """As the place of a step: the last one."""
 
 Depth = Callable[[int, Sequence[int]], int]
-"""Of a sector, and the places (among the steps that are not durable) of those that change it, oldest first:
-how many of these reached the disk."""
+"""Function of a sector and of the steps that change it, which returns how many of them reached the disk. The
+steps are places among those that are not durable, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a file's uncertain steps is there."""
+    """The choice among a file's uncertain steps."""
 
     depth: Depth
     length: int | None = None
@@ -34,12 +34,12 @@ class Choice:
 
 
 def none_of(sector: int, touching: Sequence[int]) -> int:
-    """What was not synced is gone."""
+    """Keep no step that was not synced."""
     return 0
 
 
 def all_of(sector: int, touching: Sequence[int]) -> int:
-    """What was not synced is there all the same."""
+    """Keep every step, though it was not synced."""
     return len(touching)
 
 
@@ -99,7 +99,7 @@ def uncertain(file: File) -> list[Pending]:
 
 
 def content_of(file: File, choice: Choice) -> bytes:
-    """What the disk has of a file."""
+    """Return the content that the disk has of a file."""
     steps = uncertain(file)
     if not file.steps:
         return bytes(file.base)

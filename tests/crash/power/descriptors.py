@@ -1,4 +1,4 @@
-"""Which descriptor of which process is which file of the volume, or which connection."""
+"""The file of the volume, or the connection, behind each descriptor of each process."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Descriptors:
         return True
 
     def _fork(self, call: Call) -> None:
-        """What the child gets is what the parent has as the call begins."""
+        """Give the child the descriptors that the parent has as the call begins."""
         if call.result is not None and call.result not in self._tables:
             self._tables[call.result] = self._inherited(call.result)
 

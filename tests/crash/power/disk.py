@@ -1,4 +1,4 @@
-"""What a disk is bound to have when the power goes, and what it may have besides.
+"""A disk after a loss of power: the content that it must have, and the content that it may have.
 
 The rules, which are weaker than those of any file system that one would use:
 
@@ -72,7 +72,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.names: Names = {ROOT: {}}
-        """What is durable of the names, before `name_steps`."""
+        """The durable names, before `name_steps`."""
         self.name_steps: list[PendingName] = []
         self.files: dict[int, File] = {}
 

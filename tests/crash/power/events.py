@@ -1,4 +1,4 @@
-"""What the calls of a record did to one volume: writes, lengths, names and syncs of numbered inodes."""
+"""The effects of a record's calls on one volume: writes, lengths, names and syncs of numbered inodes."""
 
 from __future__ import annotations
 

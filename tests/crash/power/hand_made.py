@@ -47,7 +47,7 @@ def calls_of(*lines: str) -> list[Call]:
 
 
 def events_of(*lines: str, cache: Cache | None = None) -> list[Event]:
-    """What a whole record leads to."""
+    """Return the events that a whole record leads to."""
     return Reader(ROOT, cache or Cache()).read(parse(lines))
 
 

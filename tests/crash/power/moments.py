@@ -12,9 +12,9 @@ from tests.crash.power.disk import Disk
 from tests.crash.power.events import Answered, Event, Rename, Sync, Unlink, Write
 
 TURNING = (Sync, Rename, Unlink, Answered)
-"""What decides what is durable, and what is known."""
+"""Events that decide what is durable, and what is known."""
 AT_STAKE, NEAR = 8.0, 3.0
-"""How often such places come up, beside others."""
+"""Weights of such places and of those near them; any other place has 1.0."""
 TOLD_CHARACTERS = 150
 
 
@@ -24,11 +24,11 @@ class Moment:
 
     position: int
     disk: Disk
-    """What is durable, and what else may be there: what was under way is too."""
+    """The durable state, and the steps that may be there too, those under way included."""
     cache: Cache
-    """What the processes see."""
+    """The volume as the processes see it."""
     last: Event | None
-    """What was over last."""
+    """The last event that was over."""
     has_under_way: bool
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ def chosen(places: Sequence[int], events: Sequence[Event], count: int, chance: r
 
 
 def _doubtful(events: Sequence[Event]) -> Iterator[tuple[int, int]]:
-    """Where a file has its name of which the page cache shows what the disk may never have had."""
+    """Yield the spans in which the cache shows a named file's content that the disk may never have had."""
     gone = {event.inode: event.exit for event in events if isinstance(event, Unlink)}
     end = max((event.exit for event in events), default=0)
     for event in events:

@@ -21,9 +21,9 @@ MOMENTS = 50
 STATES_OF_A_MOMENT = 4
 BATCHES_OF_A_RECORD = 4
 OPERATIONS = {"smoke": 16, "ci": 40, "night": 80}
-"""Of each of three clients, in each of three processes."""
+"""Operations of each of three clients, in each of three processes."""
 THOROUGH_EVERY = 8
-"""Of so many states one is also looked at without its log, and checked as a whole when it is recovered."""
+"""One state in this many is also read without its log, and checked as a whole after its recovery."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What must hold of a volume that lost power: it is recovered, checked, recovered again, and compared."""
+"""The proof on a volume that lost power: it is recovered, checked, recovered again, and compared."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vecstow_engine.storage.log.replay import read_log
 BESIDE_POINTS = ("-shm", "-wal")
 """SQLite makes and removes these with each use."""
 SEARCHES = 3
-"""Of each collection."""
+"""Number of searches in each collection."""
 
 
 @dataclass
 class Verdict:
-    """What was found wrong, and how it went."""
+    """The problems of a state, and how its recovery went."""
 
     wrong: list[str] = field(default_factory=list)
     facts: Counter[str] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ def judge(data: Path, told: Told, *, thorough: bool) -> Verdict:
 
 
 def wrong_with(found: Recovery, told: Told) -> list[str]:
-    """What one recovery must show."""
+    """List what is wrong with one recovery."""
     wrong = list(found.wrong)
     for name, state in found.states.items():
         if state != "ready" or found.withheld.get(name):
@@ -79,7 +79,7 @@ def _told_before(report: CheckReport) -> list[str]:
 
 
 def _changed_again(data: Path, first: Recovery, *, checked: bool) -> list[str]:
-    """What a second recovery of the result shows or writes that is new."""
+    """List what a second recovery of the result shows or writes in addition."""
     before = _what_matters(data)
     wrong = [f"after recovery {line}" for line in _told_before(check_volume(data))] if checked else []
     second = reading.recovered(data, searches=0)

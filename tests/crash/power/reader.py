@@ -28,8 +28,7 @@ MARK_PREFIX = "/vecstow-mark/"
 PAGE_BYTES = 4096
 _ANSWER = b"HTTP/1.1 "
 _AT_ENTRY = CLONES | {"close", "close_range"}
-"""What a descriptor of these means is decided as they begin: another thread may use the number before they
-return."""
+"""Calls whose descriptor is resolved as they begin: another thread may use the number before they return."""
 _PATHS_IN_UNKNOWN = frozenset({"truncate", "symlink", "symlinkat", "openat2", "mknod", "mknodat", "setxattr"})
 _NEVER = frozenset({"sync", "syncfs", "chdir", "fchdir", "chroot", "io_submit", "io_uring_enter"})
 _HARMLESS_IOCTLS = ("FIOCLEX", "FIONCLEX", "TCGETS")
@@ -39,7 +38,7 @@ WHOLE = 0
 
 
 def cut_at_page(data: bytes, offset: int, pages: int) -> bytes:
-    """What a write has written that was killed after so many pages; WHOLE: all of it."""
+    """Return the part of a write that a kill after so many pages leaves; WHOLE: all of it."""
     return data if pages == WHOLE else data[: pages * PAGE_BYTES - offset % PAGE_BYTES]
 
 

@@ -20,7 +20,7 @@ from tests.engine_process import STOP_SECONDS_MAX, EngineProcess, end_with_paren
 
 REPOSITORY = Path(__file__).parents[3]
 UNDECIDED_MAX = 6
-"""Calls that a kill cut short, of which nobody knows yet whether they took place."""
+"""Limit on the calls that a kill cut short and whose effect is not known yet."""
 
 
 class RecordedServer(EngineProcess):

@@ -1,4 +1,4 @@
-"""A record of the real server at work: what it did to its volume, what its clients were told, and when."""
+"""A record of the real server at work: its calls on the volume, and the answers to its clients, in order."""
 
 from __future__ import annotations
 

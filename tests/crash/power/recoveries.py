@@ -28,7 +28,7 @@ _END = _MARK + "".join(f"\\x{byte:02x}" for byte in END.encode()) + '"'
 
 @dataclass(frozen=True)
 class RecordedRecovery:
-    """What one start did to a state of a volume."""
+    """The effects of one start on a state of a volume."""
 
     state: State
     events: list[Event]
@@ -40,7 +40,7 @@ class RecordedRecovery:
         return Disk.resting(self.state.tree, self.state.inodes)
 
     def cache(self) -> Cache:
-        """What the start found."""
+        """Return the cache as the start finds it."""
         return Cache.resting(self.state.tree, self.state.inodes)
 
 

@@ -22,9 +22,9 @@ from tests.crash.reading import recovered
 FIRST_LOSSES = {"smoke": 2, "ci": 2, "night": 8}
 """States of a batch whose recoveries are recorded."""
 MOMENTS = 6
-"""Of each recovery."""
+"""Number of moments in each recovery."""
 NESTED = 2
-"""Of the states in a recovery, those whose recoveries are recorded too."""
+"""Number of states in a recovery whose recoveries are recorded too."""
 BATCHES_OF_A_RECORD = 20
 OPERATIONS = {"smoke": 16, "ci": 40, "night": 80}
 IN_RECOVERY, IN_ITS_RECOVERY = "in a recovery", "in the recovery of an interrupted recovery"
@@ -81,7 +81,7 @@ class _Session:
             yield Case(state, told, f"in the recovery after {moment}, {case.origin}")
 
     def _shown(self, case: Case) -> Told:
-        """What an engine that is open shows is there to stay, as if its clients had been told."""
+        """Return the content that an open engine shows. It must stay, as if the clients had read it."""
         data = self.folder / "shown"
         case.state.write(data)
         content = recovered(data).content

@@ -1,4 +1,4 @@
-"""States of a volume after a loss of power: chosen by strategies, in folders, told apart by digests."""
+"""States of a volume after a loss of power: chosen by strategies, in folders, compared by digests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.crash.power.disk import Disk, Names, chosen_names, reachable
 from tests.crash.power.events import Write
 
 MAPPED_SUFFIX = "-shm"
-"""Of SQLite's shared memory, the only file that is written through a mapping, the record has no content."""
+"""Suffix of SQLite's shared memory, the only file written through a mapping: the record lacks its content."""
 GARBAGE_BYTES = 32_768
 
 
@@ -42,7 +42,7 @@ class State:
     strategy: str = ""
 
     def digest(self, *also: object) -> bytes:
-        """Equal for equal states of which the same is known."""
+        """Return a digest, equal for equal states with equal knowledge."""
         found = hashlib.blake2b(repr(also).encode(), digest_size=16)
         for path in sorted(self.tree):
             content = self.tree[path]

@@ -10,12 +10,12 @@ MKDIR = f"1 mkdir({at('notes')}, 0750) = 0"
 
 
 def bound(disk, inode=1):
-    """What must be there of a file."""
+    """Return the content that a file must have."""
     return content_of(disk.files[inode], NOTHING)
 
 
 def possible(disk, inode=1):
-    """What is there when everything is."""
+    """Return the content of a file when every step is there."""
     return content_of(disk.files[inode], EVERYTHING)
 
 

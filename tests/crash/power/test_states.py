@@ -1,4 +1,4 @@
-"""States that are chosen, told apart and written to a folder."""
+"""States are chosen, distinguished and written to a folder."""
 
 import random
 

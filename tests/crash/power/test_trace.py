@@ -1,4 +1,4 @@
-"""What strace prints, read back: each call once, with its two places in the record."""
+"""The output of strace is read back: each call once, with its two places in the record."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What was known when the power went."""
+"""The clients' knowledge when the power goes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.crash.ledger import Content, Ledger
 
 @dataclass(frozen=True)
 class Told:
-    """What clients did, and how much of it had been answered."""
+    """The operations of the clients, and how many of them were answered."""
 
     ledgers: Sequence[Ledger]
     answered: Mapping[str, int]
     shown: Content | None = None
-    """What an engine served already: nothing else is right."""
+    """The content that an engine served already: no other content is right."""

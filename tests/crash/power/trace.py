@@ -1,4 +1,4 @@
-"""What strace(1) saw a program do: every call that writes, names, syncs, opens or sends, in order.
+"""The calls of a program that strace(1) saw: all that write, name, sync, open or send, in order.
 
 A call has two positions in the record: its entry, printed before the kernel acted on it, and its exit,
 printed before the program went on. So a call whose exit stands before another's entry was over when that one
@@ -31,7 +31,7 @@ UNKNOWN_TO_THE_MODEL = (
 """Ways to write, or to hide a write, that nothing here follows: on the volume they end the reading."""
 
 NO_RINGS = "io_uring_setup:error=ENOSYS"
-"""What goes through a ring cannot be seen. The event loop, which uses one for its sockets, does without."""
+"""Makes rings fail: their traffic cannot be seen. The event loop also works without one."""
 
 STRING_BYTES_MAX = 8 << 20
 

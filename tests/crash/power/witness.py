@@ -1,4 +1,4 @@
-"""What a state shows that the proof must have met: each is a way in which a write can be lost."""
+"""The facts of a state that the proof must have met: each is a way in which a write can be lost."""
 
 from __future__ import annotations
 
