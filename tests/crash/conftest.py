@@ -1,4 +1,4 @@
-"""What the proof changes in its own processes must not reach the tests that run in this one."""
+"""Keep what the proof changes in its own processes away from the tests that run in this one."""
 
 from collections.abc import Iterator
 

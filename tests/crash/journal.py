@@ -1,7 +1,7 @@
-"""What clients wrote and what they were told, and whether what came back fits that.
+"""Journals of what clients wrote and how the server answered, and the check of later readings by them.
 
-Each client writes ids of its own, one request after the other, so the states that an id may rightly have
-are known: the last one acknowledged, or one submitted later.
+Each client writes ids of its own, one request after the other. So the states that an id may rightly have are
+known: the last one acknowledged, or one submitted later.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class History:
         """Place in `states` of the last one that the server confirmed."""
 
     def allowed(self) -> list[Stored | None]:
-        """What it may be after a crash."""
+        """Return the states that the point may have after a crash."""
         return self.states[self.acknowledged :]
 
     def settle(self, found: Stored | None) -> None:
@@ -77,7 +77,7 @@ class Client:
                 self._put(rest, shape.name, ids[start : start + 1000])
 
     def write(self, port: int, stopped: Callable[[], bool], shapes: list[Shape]) -> None:
-        """Write to `shapes` until told to stop, or until the server is gone."""
+        """Write to `shapes` until `stopped()` is true, or until the server is gone."""
         try:
             with Rest(port) as rest:
                 while not stopped():
@@ -177,7 +177,7 @@ class Writers:
 
 
 def wrong(name: str, point_id: str, found: Stored | None, history: History) -> str:
-    """What to say of a point that is not what it must be."""
+    """Describe a point that is not in an allowed state."""
     states = history.states
     known = f"state {states.index(found)}" if found in states else f"what nobody wrote: {found}"
     shown = "gone" if found is None else known

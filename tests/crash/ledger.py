@@ -1,9 +1,9 @@
-"""What a client did and was told, and so what may rightly be found afterwards.
+"""Ledgers of what a client did and of the answers, and the states that may rightly be found afterwards.
 
 A client does one thing after another, on points and collections that no other client touches. After each
-of its operations the world is known, unless the answer never came or was "outcome unknown": then there are
-two worlds. What is found must be one of them as a whole. That is at once: acknowledged is contained in
-recovered, recovered is contained in submitted, and no batch is half there.
+operation the world is known, unless the answer never came or was "outcome unknown": then there are two
+worlds. The content that is found must be one of them as a whole. This covers three rules at once:
+acknowledged is contained in recovered, recovered is contained in submitted, and no batch is half there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.crash.rest import Stored
 _Value = TypeVar("_Value")
 Points: TypeAlias = dict[str, Stored]
 Content: TypeAlias = dict[str, Points]
-"""What is served: collection, id, point."""
+"""The served points, by collection and id."""
 
 DIFFERENCES_TOLD = 3
 
 
 class Answer(Enum):
-    """What the client was told."""
+    """The answer that the client got."""
 
     YES = auto()
     NO = auto()
@@ -35,7 +35,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class World:
-    """What is there: collections, and what is kept of them beside, by a name that the client chose."""
+    """The served collections, and the dropped and backed-up ones by a name that the client chose."""
 
     served: Content = field(default_factory=dict)
     dropped: Content = field(default_factory=dict)
@@ -146,8 +146,9 @@ class Ledger:
         self.entries.append((operation, answer))
 
     def worlds(self, answered: int | None = None) -> list[World]:
-        """What may be there when the first `answered` entries were answered (None: all), and the next one
-        was perhaps under way.
+        """Return the worlds that are possible when the first `answered` entries were answered (None: all).
+
+        The next entry is perhaps under way.
         """
         worlds = self._begin
         entries = self.entries if answered is None else self.entries[:answered]
@@ -174,7 +175,7 @@ class Ledger:
         self.entries = []
 
     def restricted(self, content: Content) -> Content:
-        """What is this client's of it."""
+        """Return this client's part of the content."""
         mine = {name: points for name, points in content.items() if name in self.owned}
         prefix = self.client + "/"
         for name in self.shared & content.keys():
@@ -185,7 +186,7 @@ class Ledger:
 def check(
     content: Content, ledgers: Iterable[Ledger], answered: Mapping[str, int] | None = None
 ) -> str | None:
-    """What is wrong with what was found, or None. `answered`: entries that were answered, by client."""
+    """Return what is wrong with the content, or None. `answered`: number of answered entries, by client."""
     ledgers = list(ledgers)
     if strangers := _strangers(content, ledgers):
         return f"nobody wrote {strangers}"

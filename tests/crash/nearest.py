@@ -15,11 +15,11 @@ from tests.crash.rest import Stored
 from vecstow_engine.model.points import Hit
 
 TOLERANCE = 2e-5
-"""Of a distance computed in float32, for one and each unit of it."""
+"""Tolerance of a distance computed in float32, for one and each unit of it."""
 
 
 def distances(metric: str, query: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row (n, d) to the query (d,); shape (n,)."""
+    """Return the distance of each row (n, d) to the query (d,); shape (n,)."""
     if metric == "Euclidean":
         euclidean: NDArray[np.float64] = np.linalg.norm(rows - query, axis=1)
         return euclidean
@@ -35,7 +35,7 @@ def distances(metric: str, query: NDArray[np.float64], rows: NDArray[np.float64]
 def wrong_hits(
     metric: str, query: NDArray[np.float32], limit: int, hits: Sequence[Hit], points: Mapping[str, Stored]
 ) -> str | None:
-    """What is wrong with the answer to a search among `points`, or None: exactly the nearest were found."""
+    """Return what is wrong with a search's answer, or None: the hits must be the nearest of `points`."""
     told = wrong_distances(metric, query, hits, points)
     if told is not None:
         return told
@@ -52,7 +52,7 @@ def wrong_hits(
 def wrong_distances(
     metric: str, query: NDArray[np.float32], hits: Sequence[Hit], points: Mapping[str, Stored]
 ) -> str | None:
-    """What is wrong with hits, the nearest or not: an id twice, a stranger, a distance, the order."""
+    """Return what is wrong with hits, the nearest or not: an id twice, a stranger, a distance, the order."""
     ids = [hit.id for hit in hits]
     if len(set(ids)) != len(ids):
         return f"a point is found twice: {ids}"

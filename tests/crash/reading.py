@@ -1,4 +1,4 @@
-"""What a volume serves, as the engine's own service in this process finds it."""
+"""The content that a volume serves, as the engine's own service in this process finds it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ HOLD_SECONDS = 3600.0
 
 @dataclass
 class Recovery:
-    """What one start made of a volume."""
+    """The result of one start on a volume."""
 
     content: Content = field(default_factory=dict)
-    """What is served, of the collections that serve."""
+    """The served points, of the collections that serve."""
     states: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str | None] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)

@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 class Unreached(OSError):
-    """Nobody listens there, or nobody is there: nothing was sent."""
+    """Raised when no process listens there, or the server is gone: nothing was sent."""
 
 
 class Rest:

@@ -1,4 +1,4 @@
-"""What a running engine serves, held against the journals of those who wrote it."""
+"""The content of a running engine, compared with the journals of its writers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def assert_searched_once(rest: Rest, name: str, points: dict[str, Stored], rng: 
 def assert_gone_is_not_searched(
     rest: Rest, name: str, clients: list[Client], points: dict[str, Stored]
 ) -> None:
-    """What was deleted in this round is not found by the vectors that it had."""
+    """Assert that no search finds the points deleted in this round by the vectors that they had."""
     gone = [
         (point_id, state[0])
         for client in clients

@@ -120,7 +120,7 @@ async def test_live_copies_are_right_or_say_what_is_missing(tmp_path, engine, cl
 
 
 def checkpoint(engine: EngineProcess, clients: list[Client]) -> Marks:
-    """Have the engine make checkpoints, which compacting does first; nobody writes meanwhile."""
+    """Have the engine make checkpoints, which compacting does first; no client writes meanwhile."""
     with Rest(engine.port) as rest:
         for shape in SHAPES:
             rest.call("POST", f"/collections/{shape.name}/compact")
@@ -205,7 +205,7 @@ def assert_between(
 async def assert_searches_resolve(
     opened: RunningEngine, collection: Collection, found: dict[str, Stored]
 ) -> None:
-    """What a search finds is there, once, at the distance that its vector has."""
+    """Assert that each hit of a search exists, comes once, and has the distance of its vector."""
     for point_id in sorted(found)[:: len(found) // SEARCHED + 1]:
         vector = np.frombuffer(found[point_id][0], "<f4")
         hits = await opened.search(collection.name, SearchQuery.build(collection.manifest, vector, 10))

@@ -1,4 +1,4 @@
-"""What a volume comes back with, over real processes: restarts, lost files, manifests written by hand."""
+"""Recovery of a volume over real processes: restarts, lost files, manifests written by hand."""
 
 from __future__ import annotations
 

@@ -57,8 +57,10 @@ def test_fifty_kills_lose_no_acknowledged_write_and_bring_nothing_back(tmp_path)
 def plan(
     engine: EngineProcess, rng: np.random.Generator, number: int
 ) -> tuple[list[Shape], Callable[[], bool]]:
-    """What is written in a round, and when it ends: in the middle of a snapshot or just after one, in the
-    middle of a checkpoint, or at a random moment.
+    """Choose the shapes that a round writes, and a function that is true when the round ends.
+
+    A round ends in the middle of a snapshot or just after one, in the middle of a checkpoint, or at a random
+    moment.
     """
     folder = engine.data / GRAPH.name
     if number % 10 in (1, 6) and number > 1:

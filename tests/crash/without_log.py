@@ -1,7 +1,7 @@
-"""What a volume has without its log: each collection as its last checkpoint left it, whole.
+"""The content of a volume without its log: each collection as its last checkpoint left it, whole.
 
-The log does every change again that a crash left half done, and so it also hides a checkpoint that wrote
-over rows which the point table still needs. Without the log that shows.
+The log repeats every change that a crash left half done. So it also hides a checkpoint that wrote over rows
+which the point table still needs. Without the log, such a checkpoint shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.crash.reading import Recovery, recovered
 
 
 def lost_without_log(data: Path, ledgers: Iterable[Ledger]) -> str | None:
-    """What is wrong with `data` without its `wal/`, which this removes: give it a copy. None: nothing."""
+    """Return what is wrong with `data` without its `wal/`, or None. This removes `wal/`: pass a copy."""
     shutil.rmtree(data / "wal", ignore_errors=True)
     found = recovered(data)
     for name, state in found.states.items():

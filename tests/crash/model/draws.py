@@ -1,4 +1,4 @@
-"""What the rules are given, and when they may be chosen."""
+"""The values that the rules take, and the conditions under which a rule may be chosen."""
 
 from __future__ import annotations
 

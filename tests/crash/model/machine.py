@@ -1,4 +1,4 @@
-"""What every rule needs: the engine, what there must be, and the question asked after each step."""
+"""The base of every rule: the engine, the content that must be there, and the check after each step."""
 
 from __future__ import annotations
 

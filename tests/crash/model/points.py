@@ -17,7 +17,7 @@ from vecstow_engine.model.filter_parser import parse_filter
 
 
 class PointRules(Machine):
-    """What clients do most."""
+    """The most frequent operations of clients."""
 
     @has_collections
     @rule(pick=PICK, values=POINTS)

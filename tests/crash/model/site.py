@@ -29,7 +29,7 @@ MOMENTS = {
 }
 """At which a kill comes; the two in a checkpoint come before the call of that name."""
 CALLS_OF_A_START = ("new_file", "remove")
-"""Of `storage.files`, about a log segment."""
+"""Functions of `storage.files` about a log segment, at which a kill comes in a start."""
 
 
 class Site:

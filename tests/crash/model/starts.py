@@ -16,7 +16,7 @@ from vecstow_engine.storage.layout import Layout
 
 
 class StartRules(PointRules):
-    """What ends a process, and what must be there afterwards."""
+    """The ways in which a process ends, and the content that must be there afterwards."""
 
     @rule()
     def restart(self) -> None:
@@ -31,7 +31,7 @@ class StartRules(PointRules):
     @has_collections
     @rule(pick=PICK, values=POINTS, call=st.sampled_from(CALLS_OF_A_START))
     def kill_in_start(self, pick: int, values: dict[str, int], call: str) -> None:
-        """What was replayed is replayed again."""
+        """Kill a start, so that the next one replays the same records again."""
         self.put(pick, values)
         self.site.kill_in_start(call)
         self.held = False
@@ -86,7 +86,7 @@ class StartRules(PointRules):
 
 
 def cut_newest(folder: Path, length: int, grown_to: int) -> None:
-    """Of the newest segment no more is left than this, and zeros."""
+    """Cut the newest segment to `length` bytes, and append zeros up to `grown_to`."""
     path = max(folder.glob("*.log"))
     raw = path.read_bytes()[:length]
     path.write_bytes(raw + bytes(grown_to - length))

@@ -1,4 +1,4 @@
-"""What the engine does by itself in time: here when an example says so."""
+"""The engine's periodic work, here done when an example says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UpkeepRules(Machine):
     @has_collections
     @rule(pick=PICK)
     def checkpoint_without_room(self, pick: int) -> None:
-        """What is written from now on comes to a second layer, and to a second segment."""
+        """Fail a checkpoint, so that later writes come to a second layer, and to a second segment."""
         name = self.named(pick)
         store = self.collection(name).store
         if store is not None and (store.layers.frozen is not None or store.layers.active.last_sequence):

@@ -1,4 +1,4 @@
-"""What must be there, kept in dictionaries."""
+"""The content that must be there, kept in dictionaries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Kept:
     vector_type: VectorType
     points: Points = field(default_factory=dict)
     history: dict[int, Points] = field(default_factory=lambda: {0: {}})
-    """What it held after each sequence of its log."""
+    """The content after each sequence of the collection's log."""
     applied: int = 0
     """The highest sequence that a checkpoint is known to have."""
 

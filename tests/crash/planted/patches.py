@@ -34,7 +34,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PlantedBug:
-    """A mistake that somebody might make, and how it must come to light."""
+    """A mistake that a person might make, and how it must come to light."""
 
     name: str
     story: str
@@ -43,9 +43,9 @@ class PlantedBug:
     part: str
     """The part of the proof that must find it."""
     arguments: tuple[str, ...]
-    """Of that part, so that it is quick."""
+    """Arguments of that part that make it quick."""
     says: str
-    """What the finding must say: a regular expression."""
+    """Arguments of that part that make it quick."""
     changes: tuple[Change, ...]
 
 

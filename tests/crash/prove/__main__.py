@@ -17,7 +17,7 @@ from tests.crash.prove.runner import WORKERS, Progress, run_batch, run_parts
 TOLD_SECONDS = 10.0
 """Between two lines, where they cannot be written over each other."""
 SUMMARY_CHARACTERS = 1_000
-"""Of each finding, in the summary at the end: the last lines of a long run are what is kept of it."""
+"""Characters of each finding in the summary at the end: of a long run, only the last lines are kept."""
 
 
 class Teller:

@@ -1,4 +1,4 @@
-"""What a part of the proof is: batches of cases, and what became of them."""
+"""A part of the proof: batches of cases, and their outcomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 DEPTHS = ("smoke", "ci", "night")
-"""What pytest runs, what CI runs, and what one lets run over night."""
+"""The depths of pytest, of CI, and of a run over night."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Finding:
     """A promise that was broken."""
 
     what: str
-    """What is wrong, with the file, the id, the state."""
+    """The problem, with the file, the id, the state."""
     repeat: str
     """The text that makes just this case again: `--only PART --repeat TEXT`."""
 
 
 @dataclass
 class Outcome:
-    """What became of some cases."""
+    """The outcome of some cases."""
 
     cases: int = 0
     digests: set[bytes] = field(default_factory=set)
@@ -60,11 +60,11 @@ class Part:
 
     name: str
     unit: str
-    """What is counted, in the plural."""
+    """The thing that is counted, in the plural."""
     goals: Mapping[str, int | None]
     """How many by depth; None: as many as there are batches."""
     batches: Callable[[str, int], Iterator[Batch]]
-    """Of a depth and a seed; may be endless."""
+    """The batches of a depth and a seed; may be endless."""
     again: Callable[[str], Batch] | None = None
     """The batch of one finding's `repeat`."""
     case_seconds: float = 0.1

@@ -139,7 +139,7 @@ class Line:
         return self._running
 
     def take_ended(self) -> Iterator[Progress]:
-        """The parts of which nothing runs any more, and nothing will."""
+        """Yield the parts that run no batch any more, and will run none."""
         busy = {id(progress) for progress, _ in self._running.values()}
         ended = [p for p in self._open if (p.all_begun or p.reached) and id(p) not in busy]
         self._open = [progress for progress in self._open if progress not in ended]
@@ -154,7 +154,7 @@ def run_batch(batch: Batch) -> Outcome:
     usual, tempfile.tempdir = tempfile.tempdir, str(folder)  # a check copies tables: in memory too
     try:
         return batch.run(folder)
-    except Exception:  # noqa: BLE001 - whatever it is, somebody must look at it
+    except Exception:  # noqa: BLE001 - whatever it is, a person must look at it
         return Outcome(1, findings=[Finding(f"the batch ended with\n{traceback.format_exc()}", str(batch))])
     finally:
         tempfile.tempdir = usual
@@ -167,7 +167,7 @@ def silence() -> None:
 
 
 def _outcome(future: Future[Outcome], batch: Batch) -> Outcome:
-    """What became of a batch; one that hangs, or took its process with it, is a finding."""
+    """Return the outcome of a batch. A batch that hangs, or kills its process, is a finding."""
     if not future.done():
         return _lost(batch, "hangs, or runs beside one that does")
     try:
@@ -186,7 +186,7 @@ def _workers() -> Iterator[ProcessPoolExecutor]:
             yield workers
         finally:
             _end(workers)
-            del os.environ[SHARED]  # the folder goes now: nobody later may look for it
+            del os.environ[SHARED]  # the folder goes now: no later process may look for it
 
 
 def memory() -> str | None:

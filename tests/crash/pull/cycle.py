@@ -33,7 +33,7 @@ WRITING_SECONDS_MAX = 0.8
 
 
 class Gone(Exception):
-    """Raised when an answer comes after the disk began to go: nobody would have heard it."""
+    """Raised when an answer comes after the disk began to go: no client would have received it."""
 
 
 class PulledClient(Client):

@@ -1,7 +1,7 @@
-"""A real file system on a loop device, which can be pulled away from under whoever uses it.
+"""A real file system on a loop device, which can be pulled away from under the processes that use it.
 
-Only root can have one. Whoever uses this lives in a mount namespace of his own (`unshare --mount`): when the
-last process there ends, however it ends, the kernel unmounts and gives the loop device back.
+Only root can have one. A process that uses it lives in a mount namespace of its own (`unshare --mount`). When
+the last process there ends, however it ends, the kernel unmounts the file system and frees the loop device.
 """
 
 from __future__ import annotations
