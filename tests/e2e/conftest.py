@@ -41,7 +41,7 @@ def release(node: Node, crds: None, namespace: str) -> Release:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests measured by the way, with `record_property`: nothing of it is asserted."""
+    """Print what tests measured with `record_property`; no test asserts it."""
     passed = terminalreporter.getreports("passed")
     lines = [
         f"{report.location[2]}: {name}: {value}"

@@ -20,7 +20,7 @@ from tests.cluster.go_module import cache, one_maker
 ROOT = Path(__file__).parents[2]
 IMAGE = "vecstow.test/vecstow:e2e"
 DOCUMENTED_IMAGE = "docker.io/library/vecstow:0.2.0"
-"""What Kubernetes makes of `vecstow:0.2.0`, the name in the docs and the examples."""
+"""The name that Kubernetes makes of `vecstow:0.2.0`, the name in the docs and the examples."""
 SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3")
 INPUTS = (
@@ -34,13 +34,13 @@ INPUTS = (
     "requirements-build.lock",
     "requirements-image.lock",
 )
-"""What the project's image is made of."""
+"""The inputs of the project's image."""
 KEPT = 2
 """How many archives of the project's image are kept, the newest ones: each is some 400 MB."""
 STORE_BYTES_MAX = 10 << 30
 """Layers are kept for the next build; when they take more, all are rebuilt."""
 PIP_OPTIONS = ("extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
-"""What a build needs to know of the machine's pip."""
+"""The settings of the machine's pip that a build needs."""
 
 
 def archive() -> Path:
@@ -128,7 +128,7 @@ def _pip_settings() -> str:
 
 
 def _store() -> Path:
-    """Of buildah's images and layers."""
+    """Return the place of buildah's images and layers."""
     return cache() / "images"
 
 

@@ -18,14 +18,14 @@ BATCH = 20
 PAUSE_SECONDS = 0.02
 AGAIN_SECONDS = 0.05
 RETRIED = (429, 503)
-"""What a well-made client tries again: each says that nothing was done."""
+"""Statuses that a well-made client retries: each means that nothing was done."""
 
 
 class Load:
     """Two threads, a writer and a searcher, of one collection, from entering until leaving.
 
-    Each tries again what was answered 429 or 503, and what found nobody who listens. What ended without an
-    answer is tried again too, since writes are by id, and counted in `broken`.
+    Each repeats requests that were answered 429 or 503, and requests for which no server listened. A request
+    that ended without an answer is repeated too, since writes are by id, and counted in `broken`.
     """
 
     def __init__(self, release: Release, collection: str) -> None:
@@ -34,12 +34,12 @@ class Load:
         self.acknowledged: list[str] = []
         self.searches = 0
         self.longest_gap = 0.0
-        """Seconds between two answered searches; whoever looks at it may set it back."""
+        """Longest time between two answered searches, in seconds; a reader may reset it."""
         self._found_at = 0.0
         self.broken: Counter[str] = Counter()
-        """What ended without an answer after it was sent, by the error."""
+        """Requests that ended without an answer after they were sent, by the error."""
         self.refused: Counter[str] = Counter()
-        """What no second try would mend, by its text."""
+        """Refusals that no second try would mend, by their text."""
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), daemon=True)

@@ -29,8 +29,8 @@ done
 : >"$1/started"
 exec "$2"
 """
-"""What the first process does before it is what reaps: /run is new with each start, what is written to /var
-lies in a folder of the machine's, and containers lie on no overlay, which the kernel would refuse."""
+"""Steps of the first process before it reaps others. /run is new with each start. A folder of the machine
+holds what is written to /var. Containers lie on no overlay, which the kernel would refuse."""
 
 
 class Machine:
@@ -47,7 +47,7 @@ class Machine:
         self._programs: list[Program] = []
         self._started = folder / "started"
         self.pid = 0
-        """Of the first process, seen from outside; 0 while the machine is off."""
+        """Pid of the first process, seen from outside; 0 while the machine is off."""
 
     def start(self) -> None:
         """Switch on, and return when its file systems are there; raises StartFailed."""
@@ -81,7 +81,7 @@ class Machine:
         return program
 
     def run(self, *command: str | Path, input: str | None = None) -> str:
-        """What a command prints that runs inside; raises CalledProcessError."""
+        """Run a command inside and return its output; raise CalledProcessError."""
         done = subprocess.run(self.command(*command), check=True, capture_output=True, text=True, input=input)
         return done.stdout
 

@@ -13,7 +13,7 @@ DEVICE = "node0"
 PEER = "node1"
 BRIDGE = "cni0"
 SYSTEM = Path("/proc/sys/net")
-"""Of the calling thread's network."""
+"""Settings of the calling thread's network."""
 
 
 class Network:
@@ -51,7 +51,7 @@ class Network:
             self._outside = None
 
     def forget(self) -> None:
-        """What a reboot forgets: the pods' bridge, the rules of Services, and every connection."""
+        """Remove what a reboot removes: the pods' bridge, the rules of Services, and every connection."""
         if _exists(BRIDGE):
             ip("link", "delete", BRIDGE)
         subprocess.run(["nft", "flush", "ruleset"], check=True)

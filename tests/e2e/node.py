@@ -114,7 +114,7 @@ class Node:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What kubectl and helm need to know, and where they are."""
+        """The environment of kubectl and helm, with both on the PATH."""
         homes = {
             f"HELM_{part}_HOME": str(self.folder / "helm" / part.lower())
             for part in ("CACHE", "CONFIG", "DATA")
@@ -123,7 +123,7 @@ class Node:
         return self.cluster.environment | homes | {"PATH": programs}
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
-        """What kubectl prints, as the administrator; raises KubectlFailed."""
+        """Run kubectl as the administrator and return its output; raise KubectlFailed."""
         return self.cluster.kubectl(*arguments, input=input)
 
     def apply(self, *objects: dict[str, object]) -> None:
@@ -132,12 +132,12 @@ class Node:
         self.kubectl("apply", "--validate=false", "--filename=-", input=json.dumps(listed))
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """What `kubectl get` finds."""
+        """Return the answer of `kubectl get`."""
         found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "--output=json"))
         return found
 
     def helm(self, *arguments: str) -> str:
-        """What helm prints, as the administrator; raises HelmFailed."""
+        """Run helm as the administrator and return its output; raise HelmFailed."""
         done = subprocess.run(
             [self.supplies.helm, *arguments],
             capture_output=True,
@@ -207,7 +207,7 @@ class Node:
         containerd.wait_until(socket.exists, START_SECONDS_MAX)
 
     def _start_programs(self) -> None:
-        """What needs the API server, or waits for it."""
+        """Start the programs that need the API server, or wait for it."""
         programs = self.supplies.kubernetes
         kubelet = [
             f"--config={self._settings / 'kubelet.json'}",

@@ -20,7 +20,7 @@ def pod(name: str, *command: str) -> dict[str, Any]:
 
 
 def pod_spec(*command: str) -> dict[str, Any]:
-    """What one container `main` needs to be admitted; its root is read-only."""
+    """Return the spec that one container `main` needs to be admitted; its root is read-only."""
     may = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},

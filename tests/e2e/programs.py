@@ -1,4 +1,4 @@
-"""The programs that a real node needs beside Kubernetes, each built from a Go module in `go/`."""
+"""The programs that a real node needs next to Kubernetes, each built from a Go module in `go/`."""
 
 from __future__ import annotations
 

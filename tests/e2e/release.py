@@ -78,7 +78,7 @@ class Release:
         return self.node.kubectl(f"--namespace={self.namespace}", *arguments, input=input)
 
     def execute(self, *command: str, container: str = "engine") -> str:
-        """What a command prints in the engine's pod."""
+        """Run a command in the engine's pod and return its output."""
         return self.kubectl("exec", self.pod, f"--container={container}", "--", *command)
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +95,7 @@ class Release:
         )
 
     def typed(self, command: str) -> str:
-        """What it prints; it has to succeed."""
+        """Run a command line, which has to succeed, and return its output."""
         done = self.shell(command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -107,7 +107,7 @@ class Release:
         self.node.apply(*objects)
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """What `kubectl get` finds there."""
+        """Return the answer of `kubectl get` in the release's namespace."""
         return self.node.get(*arguments, f"--namespace={self.namespace}")
 
     # What an application developer does ---------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Release:
         self.kubectl("wait", "--for=condition=Ready", "--timeout=80s", *(f"vcol/{name}" for name in names))
 
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
-        """One condition; empty when nobody has set it."""
+        """Return one condition; empty when it is not set."""
         conditions = self.get("vcol", name).get("status", {}).get("conditions", ())
         return next((condition for condition in conditions if condition["type"] == kind), {})
 
@@ -140,7 +140,7 @@ class Release:
 
     @property
     def address(self) -> str:
-        """Of the Service."""
+        """The address of the Service."""
         address: str = self.get("service", self.fullname)["spec"]["clusterIP"]
         return address
 
@@ -165,12 +165,12 @@ class Release:
         return time.monotonic() - began
 
     def pod_status(self) -> dict[str, Any]:
-        """Of the engine's pod."""
+        """Return the status of the engine's pod."""
         status: dict[str, Any] = self.get("pod", self.pod)["status"]
         return status
 
     def restarts(self) -> dict[str, int]:
-        """Of each container of the pod."""
+        """Return the restarts of each container of the pod."""
         status = self.pod_status()
         known = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
         return {each["name"]: each["restartCount"] for each in known}

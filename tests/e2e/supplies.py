@@ -1,4 +1,4 @@
-"""What a node is made of, all of it made here and kept in the cache.
+"""The supplies of a node, all made here and kept in the cache.
 
 `python -m tests.e2e.supplies` makes what is missing, which takes some minutes the first time.
 """
@@ -26,7 +26,7 @@ COMMANDS = (
     "openssl",
     "runc",
 )
-"""Of the machine's own packages."""
+"""Programs from the machine's own packages."""
 
 
 @dataclass(frozen=True)

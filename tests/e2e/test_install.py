@@ -50,7 +50,7 @@ def test_a_release_of_any_name_is_installed_and_tested_and_answers_by_its_dns_na
 
 
 def asked(release: Release, name: str, url: str, *, key: bool) -> str:
-    """What a pod of an application gets."""
+    """Return the answer that an application's pod gets."""
     asking = pod(name, "python3", "-c", ASKS, url)
     if key:
         source = {"secretKeyRef": {"name": KEYS_SECRET, "key": "app"}}

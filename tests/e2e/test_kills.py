@@ -42,7 +42,7 @@ KINDS = {
     "SIGKILL of the sidecar": "sidecar",
     "OOM kill": "engine",
 }
-"""What is rebuilt."""
+"""The kinds of kill, and the part that is rebuilt after each."""
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_pods_killed_in_every_way_lose_nothing(releases: list[Release], record_p
 
 @dataclass(frozen=True)
 class Round:
-    """What was seen of one release."""
+    """The observations on one release."""
 
     gaps: dict[str, list[float]]
     acknowledged: int
@@ -103,7 +103,7 @@ def killed_again_and_again(release: Release, first: int) -> Round:
 
 
 def identity(release: Release) -> tuple[object, ...]:
-    """Of the pod and the containers that run now."""
+    """Return the identity of the pod and of the containers that run now."""
     found = release.get("pods", f"--field-selector=metadata.name={release.pod}")["items"]
     if not found:
         return ()

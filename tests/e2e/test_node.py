@@ -183,7 +183,7 @@ def test_helm_installs_a_chart(node: Node, placed: Placed, tmp_path: Path) -> No
 
 
 def test_nothing_is_left_of_a_node_that_is_stopped(node: Node) -> None:
-    """A second one, beside the node of the run."""
+    """A second node leaves nothing behind, also while the node of the run goes on."""
     before = seen("no such folder")
     with temporary_folder() as folder:
         with Node(node.supplies, folder) as second:
@@ -198,7 +198,7 @@ def test_nothing_is_left_of_a_node_that_is_stopped(node: Node) -> None:
 
 
 def seen(folder: str) -> dict[str, object]:
-    """What a node in this folder adds to the machine that it is raised on."""
+    """Return what a node in this folder adds to the machine that it is raised on."""
     loops = subprocess.run(["losetup", "--list"], check=True, capture_output=True, text=True).stdout
     return {
         "cgroups": sorted(Path("/sys/fs/cgroup").glob(f"*/{CGROUP_PREFIX}{os.getpid()}-*")),
@@ -209,7 +209,7 @@ def seen(folder: str) -> dict[str, object]:
 
 
 def command_lines() -> list[str]:
-    """Of every process."""
+    """Return the command line of every process."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -37,7 +37,7 @@ def under(name: str, block: str) -> str:
 
 
 def names_of(here: Release, kind: str) -> list[str]:
-    """Of all objects of a kind, in the release's namespace."""
+    """Return the names of all objects of a kind in the release's namespace."""
     return [each["metadata"]["name"] for each in here.get(kind)["items"]]
 
 

@@ -1,4 +1,4 @@
-"""What a node is made of is rebuilt when, and only when, what it is made of has changed."""
+"""A supply of a node is rebuilt when, and only when, one of its inputs has changed."""
 
 from __future__ import annotations
 

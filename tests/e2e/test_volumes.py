@@ -1,4 +1,4 @@
-"""What happens to volumes: full, damaged, exchanged, copied; and what people type then."""
+"""Volumes that are full, damaged, exchanged or copied, and the commands that people type then."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_damaged_table_of_points_is_told_and_repaired_while_others_serve(three
 
 
 def next_command(told: str, name: str) -> str:
-    """What the plugin says to type next about that resource."""
+    """Return the command that the plugin names next for that resource."""
     about = told.partition(f"\n{name}: ")[2]
     return about.partition("next: ")[2].splitlines()[0]
 
