@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 class Resources:
-    """Of one namespace, as the administrator. What only tries leaves nothing behind."""
+    """The resources of one namespace, as the administrator. A dry run leaves nothing behind."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
@@ -75,7 +75,7 @@ class Resources:
         return self._said(self._objects.get_namespaced_custom_object, name)
 
     def names(self, field_selector: str) -> list[str]:
-        """Of those that the API server selects."""
+        """Return the names of the resources that the API server selects."""
         found = self._said(self._objects.list_namespaced_custom_object, field_selector=field_selector)
         return [item["metadata"]["name"] for item in found["items"]]
 

@@ -21,7 +21,7 @@ class PluginFailed(Exception):
 
 
 def plugin(site: Site, *arguments: str) -> str:
-    """What it prints, as the administrator, in the site's namespace. Raises PluginFailed."""
+    """Run the plugin as the administrator, in the site's namespace; return its output. Raise PluginFailed."""
     done = subprocess.run(
         [PLUGIN, *arguments, "--namespace", site.namespace],
         capture_output=True,

@@ -15,7 +15,7 @@ POINTS: dict[str, Stored] = {
     f"point-{place}": (struct.pack("<4f", *(float(place == axis) for axis in range(4))), {"place": place})
     for place in range(4)
 }
-"""Of length one, so that Cosine stores them as they are."""
+"""Points of length one, so that Cosine stores them as they are."""
 
 
 def served_with_points(site: Site, name: str, **spec: Any) -> str:
@@ -73,7 +73,7 @@ def manifest_path(site: Site, name: str) -> Path:
 
 
 def deleted(site: Site, name: str) -> list[Path]:
-    """What of that name was moved away."""
+    """Return the folders of that name that were moved away."""
     return sorted(site.data.glob(f".deleted/{name}-*"))
 
 

@@ -141,7 +141,7 @@ class Site:
         self.manager = self.new_manager()
 
     def new_sidecar(self, engine: EngineOnCluster) -> Role:
-        """Of that engine; not started."""
+        """Return the sidecar of that engine, not started."""
         return Role(
             self.cluster.account_kubeconfig(self.namespace, "sidecar"),
             self.folder / f"sidecar-{engine.name}.log",
@@ -210,12 +210,12 @@ class Site:
         return "/" + path.format(f"namespaces/{self.namespace}")
 
     def condition(self, kind: str = "Ready", name: str = "notes") -> dict[str, Any]:
-        """One condition; empty when nobody has set it."""
+        """Return one condition; empty when it is not set."""
         conditions = self.resource(name).get("status", {}).get("conditions", ())
         return next((condition for condition in conditions if condition["type"] == kind), {})
 
     def reason(self, name: str = "notes") -> str | None:
-        """Of Ready."""
+        """Return the reason of Ready."""
         return self.condition("Ready", name).get("reason")
 
     def wait_reason(self, reason: str, name: str = "notes") -> dict[str, Any]:

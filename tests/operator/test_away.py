@@ -34,7 +34,7 @@ from tests.waiting import wait_for
 AWAY_SECONDS = float(os.environ.get("VECSTOW_AWAY_SECONDS", "60"))
 """How long the API server is killed for; a nightly run takes more."""
 SEEN_SECONDS_MAX = 240.0
-"""Until a role has found out: a request that nobody answers has its time."""
+"""Time until a role notices: a request without an answer runs into its timeout."""
 WOKEN_SECONDS_MAX = 12.0
 """Well below the 30 s between lists by the clock, so that it was the watch."""
 KILLS = 30
@@ -96,7 +96,7 @@ class Writing:
 
 
 def errors(role: Role) -> float:
-    """What the API server refused, or did not answer."""
+    """Return how many requests the API server refused, or did not answer."""
     return role.metric('vecstow_operator_errors_total{source="api_server"}')
 
 
@@ -110,7 +110,7 @@ def managed_by(site: Site, name: str) -> str | None:
 
 
 def edit(site: Site, name: str) -> None:
-    """What no resource says."""
+    """Write a setting into the manifest that no resource declares."""
     path = manifest_path(site, name)
     path.write_text(json.dumps(manifest(site, name) | {"index_config": {"ef_search": 7}}))
 
@@ -174,7 +174,7 @@ def cut(site: Site, wire: Wire) -> Iterator[None]:
 def silent(site: Site, wire: Wire) -> Iterator[None]:
     failed = errors(site.sidecar)
     with silence() as port:
-        with wire.leading_to(None):  # so that nobody waits for the next list by the clock
+        with wire.leading_to(None):  # so that no role waits for the next list by the clock
             wait_for(lambda: errors(site.sidecar) > failed, "the sidecar's errors", SEEN_SECONDS_MAX)
         with wire.leading_to(port):
             failed = errors(site.sidecar)
@@ -391,7 +391,7 @@ def test_second_manager_waits_for_the_lease_of_the_first(wired: tuple[Site, Wire
             site.manager.start()
     wait_for(lambda: answers(site.manager), "the health of the one started again")
     assert passes(site.manager) == 0
-    site.kubectl("delete", "lease", "vecstow-manager")  # so that nobody waits for its end
+    site.kubectl("delete", "lease", "vecstow-manager")  # so that no manager waits for its end
     site.apply(collection("four"))
     wait_served(site, "four", SEEN_SECONDS_MAX)
 
@@ -411,7 +411,7 @@ def passes(role: Role) -> float:
 
 
 class Churn:
-    """Somebody who declares, changes and deletes, by chance, until the block ends."""
+    """A client that declares, changes and deletes resources, by chance, until the block ends."""
 
     def __init__(self, site: Site, retained: list[str], dropped: list[str]) -> None:
         self._site = site
@@ -480,7 +480,7 @@ def kill_and_start(site: Site, role: Role) -> None:
 
 
 def differences(site: Site, retained: list[str], dropped: list[str]) -> list[str]:
-    """Between what is declared, what lies on the volume and what is told."""
+    """Return the names for which the resources, the volume and the status differ."""
     there = {item["metadata"]["name"]: item for item in site.resources()}
     found = [name for name, item in there.items() if not is_settled(site, item)]
     for name in {*retained, *dropped} - there.keys():

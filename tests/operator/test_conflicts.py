@@ -1,4 +1,4 @@
-"""Who has a name when more than one wants it, and what people hear of it: once each."""
+"""The owner of a name that more than one resource wants, and the events about it: once each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def in_conflict(site, name):
 
 
 def annotations(site, name):
-    """Of Vecstow, by their names."""
+    """Return the names of Vecstow's annotations."""
     found = site.resource(name)["metadata"].get("annotations", {})
     return [name for name in found if name.startswith("vecstow.dev/")]
 
@@ -149,7 +149,7 @@ def test_resource_of_another_shape_waits_for_leave_and_then_replaces(shared):
 
 
 def test_leave_of_before_replaces_no_later_collection(shared):
-    """A manifest in git may keep the annotation, and somebody restores what it replaced under another uid."""
+    """An annotation kept in git replaces no collection that is restored under another uid."""
     uid = served_with_points(shared, "kept")
     remove(shared, "kept")
     shared.apply(collection("kept", dimension=5))

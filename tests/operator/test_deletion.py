@@ -52,7 +52,7 @@ def is_retained(site, name):
 
 
 def deleting(site, name, policy):
-    """Serve it, and ask for its end while nobody writes manifests."""
+    """Serve a resource, and delete it while no sidecar writes manifests."""
     served_with_points(site, name, deletionPolicy=policy)
     site.sidecar.end()
     remove(site, name)
@@ -229,7 +229,7 @@ def test_policy_changed_to_retain_in_time_keeps_the_data(shared):
 
 @pytest.mark.usefixtures("sidecar_comes_back")
 def test_policy_changed_to_delete_while_another_holds_the_resource_drops_the_data(shared):
-    """Retain needs no finalizer; somebody else's keeps the resource."""
+    """Retain needs no finalizer; the finalizer of another controller keeps the resource."""
     served_with_points(shared, "held")
     shared.kubectl(
         "patch", "vcol", "held", "--type=merge", "-p", '{"metadata": {"finalizers": ["example.com/held"]}}'
@@ -303,7 +303,7 @@ def test_resource_of_an_engine_that_is_gone_is_released_without_a_drop(site):
 
 
 def end_pod(site):
-    """What kubelet does."""
+    """End the pod as kubelet does."""
     site.engine.stop()
     site.sidecar.end()
 

@@ -1,4 +1,4 @@
-"""What somebody changes on the volume is put right within ten seconds; data that is gone is told of."""
+"""Changes on the volume are put right within ten seconds; lost data is reported."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_folder_that_is_gone_while_everything_is_down_is_told(site):
 
 
 def known(site):
-    """What the status remembers of the data."""
+    """Return what the status records of the data."""
     status = site.resource()["status"]
     return status["collectionUid"], status["vectorCount"]
 

@@ -1,4 +1,4 @@
-"""What the chart's hooks run: a round trip as `helm test`, and the release before an uninstall."""
+"""The chart's hooks: a round trip as `helm test`, and the release before an uninstall."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def round_trip(site: Site, url: str, granted: list[dict[str, Any]]) -> subproces
 
 
 def traces(site: Site) -> list[str]:
-    """Of round trips: resources, and collections on the volume."""
+    """Return the traces of round trips: resources, and collections on the volume."""
     names = [resource["metadata"]["name"] for resource in site.resources()]
     return [name for name in names + os.listdir(site.data) if name.startswith(NAME_PREFIX)]
 

@@ -19,9 +19,9 @@ from tests.waiting import wait_for
 ROLES = ("sidecar", "manager")
 PEOPLE = REPOSITORY / "charts" / "vecstow-crds" / "templates" / "aggregated-roles.yaml"
 NOTHING_SECONDS = 5.0
-"""What comes at all comes sooner."""
+"""Time after which nothing more comes: an effect comes sooner."""
 REFUSALS = 4
-"""Of a watch: until the next one, which wakes a pass, more than NOTHING_SECONDS go by."""
+"""Refusals of a watch after which more than NOTHING_SECONDS pass until the next watch, which wakes a pass."""
 
 
 class Right(NamedTuple):
@@ -43,7 +43,7 @@ def rights(role: str) -> Iterator[Right]:
 
 
 def common_rights(role: str) -> Iterator[Right]:
-    """What the chart of the definition lets every service account do."""
+    """Return the rights that the chart of the definition gives every service account."""
     cluster_role = next(yaml.safe_load_all(CRD_READER.read_text()))
     return _rights(role, cluster_role["rules"])
 
@@ -66,7 +66,7 @@ def rules_without(right: Right) -> list[dict[str, Any]]:
 
 
 def asked(site: Site, role: str) -> list[tuple[Right, int]]:
-    """What the role asked of the API server, and the status that it got."""
+    """Return the role's requests to the API server, each with the status of its answer."""
     return [
         (Right(role, event["verb"], _resource(event["objectRef"])), event["responseStatus"]["code"])
         for event in site.cluster.asked(site.namespace, role)
@@ -187,7 +187,7 @@ EFFECTS: dict[Right, Callable[[Site], None]] = {
     Right("manager", "create", "leases"): never_acts,
     Right("manager", "update", "leases"): acts_only_at_first,
 }
-"""Of each right, what shows that it is gone."""
+"""The check that shows the lack of each right."""
 
 
 def test_effect_of_every_right_is_known() -> None:
@@ -219,7 +219,7 @@ def test_nothing_else_is_asked_for(cluster: ControlPlane, namespace: str, tmp_pa
         wait_for(lambda: site.resource("dropped")["metadata"].get("finalizers"), "the finalizer")
         for role in (site.sidecar, site.manager):
             role.end()
-        site.kubectl("delete", "lease", "vecstow-manager")  # so that nobody waits for its end
+        site.kubectl("delete", "lease", "vecstow-manager")  # so that no manager waits for its end
         for role in (site.sidecar, site.manager):
             role.start()
         fill(site, "notes")
@@ -239,7 +239,7 @@ def test_nothing_else_is_asked_for(cluster: ControlPlane, namespace: str, tmp_pa
 
 
 class Person:
-    """Who has one of the cluster's own roles in a namespace."""
+    """A user with one of the cluster's own roles in a namespace."""
 
     def __init__(self, cluster: ControlPlane, namespace: str, role: str) -> None:
         self._cluster = cluster

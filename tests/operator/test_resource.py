@@ -39,7 +39,7 @@ def resources(cluster: ControlPlane) -> Iterator[Resources]:
 
 
 def explained(cluster: ControlPlane, path: str) -> dict[str, str]:
-    """What `kubectl explain` says of each field, in one line."""
+    """Return the text of `kubectl explain` about each field, in one line."""
     text = cluster.kubectl("explain", path).partition("FIELDS:\n")[2]
     parts = re.split(r"^  (\w+)\t", text, flags=re.MULTILINE)[1:]
     return {name: " ".join(said.split()) for name, said in zip(parts[::2], parts[1::2], strict=True)}
@@ -142,7 +142,7 @@ def test_engine_selects_those_that_name_none_too(resources: Resources) -> None:
 
 
 def test_fresh_resource_looks_like_nothing(resources: Resources) -> None:
-    """So that whoever waits for it waits, whatever he compares."""
+    """The status of a fresh resource satisfies no client that waits for it, whatever the client compares."""
     created = resources.create(collection("fresh"))
     assert created["metadata"]["generation"] == 1
     assert created["status"] == {"observedGeneration": -1}

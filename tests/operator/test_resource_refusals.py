@@ -1,6 +1,4 @@
-"""What is wrong is refused when it is declared, in words that name the field and its limit; what is just
-within is taken.
-"""
+"""A wrong declaration is refused in words that name the field and its limit; one just within is taken."""
 
 from __future__ import annotations
 

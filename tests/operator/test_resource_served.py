@@ -1,4 +1,4 @@
-"""From `kubectl apply` to an answer over REST: Ready is neither told too soon nor of another resource."""
+"""From `kubectl apply` to an answer over REST: Ready comes neither too soon nor for another resource."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def fill(rest: Rest, name: str, vectors: Any) -> None:
 
 
 def recall(rest: Rest, name: str, vectors: Any) -> float:
-    """Of the nearest of 100 points, that point itself, by searches that bring no ef_search."""
+    """Return the share of 100 points that a search without ef_search finds as nearest to themselves."""
     found = 0
     for number in range(0, ROWS, ROWS // 100):
         body = {"vector": vectors[number].tobytes(), "limit": 1}
@@ -202,7 +202,7 @@ def test_ready_of_the_generation_before_ends_nobodys_wait(shared: Site) -> None:
 
 @contextmanager
 def watched(site: Site) -> Iterator[list[Document]]:
-    """Every state of every resource of the namespace, as whoever waits sees it."""
+    """Collect every state of every resource of the namespace, as a waiting client sees it."""
     configuration = client.Configuration()
     config.load_kube_config(str(site.cluster.kubeconfig), client_configuration=configuration)
     seen: list[Document] = []

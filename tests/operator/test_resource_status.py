@@ -74,7 +74,7 @@ class Written:
         return applied is not None
 
     def wanted(self, view: str) -> Document:
-        """What it would write if the engine were so."""
+        """Return the status that the manager would write if the engine were so."""
         found = self.now
         resource = observed(found)
         assessment = assess(resource, VIEWS[view](resource))

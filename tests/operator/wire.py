@@ -30,7 +30,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def reroute(self, kubeconfig: Path) -> None:
-        """Let whoever reads it come through here."""
+        """Let each program that reads the kubeconfig come through here."""
         content = json.loads(kubeconfig.read_text())
         content["clusters"][0]["cluster"]["server"] = f"https://{HOST}:{self.port}"
         written = kubeconfig.with_suffix(".new")

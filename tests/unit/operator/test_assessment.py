@@ -42,7 +42,7 @@ def telling(*reasons, rows=(SERVED,), uid="r-1", **state):
 
 
 def extra(*rows):
-    """A second pod beside one that serves."""
+    """A second pod next to one that serves."""
     return engine_of(pod(SERVED), pod(*rows, name="vecstow-1"), wanted_pods=2)
 
 
@@ -296,7 +296,7 @@ def test_accepted_loss_is_forgotten():
 
 
 def served_with(status, count, **fields):
-    """The assessment on a repaired collection of which so many vectors are served."""
+    """Assess a repaired collection that serves so many vectors."""
     resource = claim(generation=3, status=status, **fields)
     return assess(resource, engine_of(pod(row(collection_uid=OTHER_UID, vector_count=count))))
 

@@ -1,4 +1,4 @@
-"""What people hear of the claims that engines mount."""
+"""The lines that people read about the claims that engines mount."""
 
 from types import SimpleNamespace
 

@@ -46,7 +46,7 @@ def reads(monkeypatch):
 
 
 def place(volume, manifest=EMPTY, **files):
-    """A collection's folder, with files of this content beside the manifest."""
+    """Write a collection's folder, with files of this content next to the manifest."""
     folder = volume.layout.collection(manifest.name)
     write_manifest(folder, manifest)
     for name, content in files.items():
@@ -184,7 +184,7 @@ def test_folder_that_went_is_forgotten(volume, reads):
 
 
 def test_first_write_between_two_looks_is_not_missing_data(volume, monkeypatch):
-    """The engine makes the data, then the manifest's uid: whoever sees the uid must see the data."""
+    """The engine makes the data before the manifest's uid: a reader that sees the uid must see the data."""
     place(volume)
     real = volume_module.read_manifest
 

@@ -49,7 +49,7 @@ NAMES = [
     "", "a", "A", "0", "_", "-", ".", "é", "a-b", "a_b", "a.b", "a b", "a\n", "\na", "a-", "a_", "a.", "-a",
     "a" * 63, "a" * 64, "a" * 65, "A" * 63 + "-", *sorted(RESERVED_NAMES),
 ]  # fmt: skip
-"""Of all kinds that a pattern might tell apart."""
+"""Names of all kinds that a pattern might distinguish."""
 
 
 def document(name="notes", **spec):
@@ -189,7 +189,7 @@ def test_defaults_are_what_the_module_fills_in():
 
 
 def root_rule():
-    """Of the root's one rule: the pattern of a name that needs no other, and the names that it may not be."""
+    """Return the root's one rule: the pattern of a name that needs no other, and the names it excludes."""
     [rule] = rules(ROOT)
     shape = re.fullmatch(
         r"has\(self\.spec\.collectionName\) \|\| \(self\.metadata\.name\.matches\('(.*)'\) && "

@@ -1,4 +1,4 @@
-"""What is done about one collection: a table of what is declared, what lies there, and the decision."""
+"""The decision about one collection: a table of its resources, its folder, and the decision."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ SERVED = claim(status=HAD)
 EMPTY = manifest_of(NEW)
 FILLED = manifest_of(NEW, UID)
 ANEW = replace(EMPTY, created_at=NEW.created_at)
-"""Written where one was lost beside its data: the collection is no younger than its resource."""
+"""The manifest written for a lost one next to its data: the collection is no younger than its resource."""
 RETAINED = replace(FILLED, managed_by=ManagedBy.API, resource_uid=None, generation=None)
 REPLACE = {"vecstow.dev/replace": UID}
 SHAPE = "5-Euclidean-Float32"

@@ -161,7 +161,7 @@ def test_answer_that_asks_for_an_hour_holds_nobody(write, tokens, monkeypatch, s
     ],
 )
 def test_answer_that_is_another_is_none(write, tokens, document, content_type, ask):
-    """Of what stands before the API server: nothing is known then, and no pass fails."""
+    """Another program's answer in place of the API server's raises Away, which fails no pass."""
     tokens.document, tokens.content_type = document, content_type
     write(tokens.port, "old")
     cluster = Cluster(load_configuration())

@@ -1,4 +1,4 @@
-"""The Lease that keeps a second manager from acting: renewed in time, lost in time, and both are told."""
+"""The Lease keeps a second manager from acting: renewals in time and losses in time, both reported."""
 
 import copy
 from types import SimpleNamespace
@@ -169,7 +169,7 @@ def test_process_outside_of_a_pod_makes_a_lease_without_an_owner(name, uid):
 
 
 def test_lease_that_is_held_is_let_go_at_the_end(site):
-    """As other controllers do it: nobody holds it, and for no longer than a second."""
+    """The end releases the Lease as other controllers do: no holder, and a duration of one second."""
     lease, other = site.lease(), site.lease("other")
     assert lease.is_held()
     lease.release()

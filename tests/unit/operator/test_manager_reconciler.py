@@ -25,7 +25,7 @@ from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
 
 class Cluster:
-    """Stands in for the API server, of which tests/cluster has the real one: it keeps what is written."""
+    """A stand-in for the API server, which tests/cluster has for real: it keeps what is written."""
 
     namespace = "apps"
 
@@ -36,7 +36,7 @@ class Cluster:
         self.definition_goes = False
         self.is_away = False
         self.foreign = {}
-        """Of a status, under another name than the manager's."""
+        """Fields of a status that another field manager owns."""
         self.changed = set()
         """Names of resources that are not any more as they were read."""
         self.write = lambda name: None
@@ -266,7 +266,7 @@ def test_new_resource_is_given_a_moment_before_it_is_called_pending(manager):
 
 
 def test_edit_that_is_followed_soon_never_takes_ready_away(manager):
-    """Whoever waits for it reads observedGeneration, which is the old one until then."""
+    """A client that waits for the edit reads observedGeneration, which is the old one until then."""
     manager.cluster.declare(document())
     serve(manager)
     manager.run_pass()
@@ -726,7 +726,7 @@ def test_refusal_of_one_change_holds_no_other_resource(manager):
     [pytest.param(3, False, id="for a while"), pytest.param(1000, True, id="for ever")],
 )
 def test_end_of_a_namespace_lets_go_until_its_time_is_up(manager, refused, is_held):
-    """Nobody comes after this manager who may."""
+    """The manager tries until its time is up: no process that may write comes after it."""
     manager.cluster.declare(document(**LEAVING))
     manager.cluster.ends = True
     manager.cluster.write = refuse(list(range(refused)))

@@ -1,4 +1,4 @@
-"""What the manager's Lease says of it."""
+"""The manager's state by its Lease."""
 
 import datetime
 from types import SimpleNamespace

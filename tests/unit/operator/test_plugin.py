@@ -1,4 +1,4 @@
-"""What the plugin changes: exactly the object that it looked at, and only where there is something to do."""
+"""The plugin changes exactly the object that it looked at, and only where there is something to do."""
 
 import dataclasses
 import json
@@ -287,7 +287,7 @@ ANSWERS = {
 
 @pytest.fixture
 def asked(plugin):
-    """What the engine of the resource `notes`, whose collection is `Notes`, is asked."""
+    """Record the requests to the engine of the resource `notes`, whose collection is `Notes`."""
     calls = []
 
     def call(method, *path, body=None):

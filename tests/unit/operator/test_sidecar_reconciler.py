@@ -1,4 +1,4 @@
-"""A pass of the sidecar, on a real volume beside a real engine."""
+"""A pass of the sidecar, on a real volume with a real engine."""
 
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ BORN = "2025-11-11T11:11:11.000Z"
 
 
 class Cluster:
-    """Stands in for the API server, of which tests/cluster has the real one: complete lists, or Away."""
+    """A stand-in for the API server, which tests/cluster has for real: complete lists, or Away."""
 
     def __init__(self):
         self.documents = []
@@ -61,7 +61,7 @@ class Cluster:
 
 
 class Beside:
-    """Stands in for the engine where a test asks only what it is told."""
+    """A stand-in for the engine where a test checks only the reports to it."""
 
     def __init__(self):
         self.told = []
@@ -71,7 +71,7 @@ class Beside:
 
 
 class Pod:
-    """An engine pod: its volume, the sidecar, and what is beside it."""
+    """An engine pod: its volume, the sidecar, and the engine next to it."""
 
     def __init__(self, data, beside=None):
         self.layout = Layout(data)
@@ -94,7 +94,7 @@ class Pod:
 
     @property
     def reasons(self):
-        """What the engine was told last."""
+        """Return the reasons in the last report to the engine."""
         return [finding.reason.value for finding in self.told[-1]]
 
     def manifest(self, name="notes"):
@@ -127,7 +127,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def served(tmp_path):
-    """An engine on the volume that serves over HTTP, and the sidecar beside it."""
+    """An engine on the volume that serves over HTTP, and the sidecar next to it."""
     with RunningEngine(tmp_path / "data") as engine, socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(create_app(engine), log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
@@ -466,7 +466,7 @@ def test_failure_of_one_collection_holds_no_other_up(pod, monkeypatch):
 
 @pytest.mark.parametrize("step", ["decision", "write"])
 def test_unforeseen_error_of_one_collection_holds_no_other_up(pod, monkeypatch, step):
-    """Its resource is told, and each pass tries again."""
+    """The status reports the error, and each pass tries again."""
     decide, calls = reconciler.decide, []
 
     def failing(claims, *others):

@@ -1,4 +1,4 @@
-"""What is seen of engines: their StatefulSets, their pods, and what these answer."""
+"""Observations of engines: their StatefulSets, their pods, and the answers of these."""
 
 import hashlib
 import json
@@ -125,7 +125,7 @@ STATE = {"engine": "vecstow", "pod_uid": "p-1", "volume_id": "v", "findings": No
 
 @pytest.fixture
 def engine():
-    """What answers at `port`, as `document` says, and the status of each answer."""
+    """A server at `port` that answers with `document`, and records the status of each answer."""
     handler = type("Handler", (Engine,), {"document": STATE, "answers": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()

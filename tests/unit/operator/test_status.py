@@ -25,7 +25,7 @@ SERVED = state_of(RESOURCE)
 THEN = "2026-01-01T00:00:00Z"
 NOW = "2026-03-01T00:00:00Z"
 FRESH = {"observedGeneration": -1}
-"""What the definition fills in."""
+"""The status that the definition fills in."""
 
 
 def row(**changes):

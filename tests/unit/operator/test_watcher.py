@@ -13,7 +13,7 @@ from vecstow_operator.loop import News, Watcher
 
 
 class Kopf:
-    """Stands in for kopf's operator: it runs until it is told to end, or until a test ends it."""
+    """A stand-in for kopf's operator: it runs until its caller stops it, or until a test ends it."""
 
     def __init__(self):
         self.begun = 0
@@ -34,7 +34,7 @@ class Kopf:
 
 
 class Role:
-    """What a watch knows of its role."""
+    """The part of its role that a watch knows."""
 
     def __init__(self):
         self.knows_all = True
@@ -129,7 +129,7 @@ def event(kind, document):
 
 @pytest.fixture
 def news():
-    """Of one resource that is known already."""
+    """Return the news of one resource that is known already."""
     known = News()
     assert known.is_in(event(None, resource()))
     return known
