@@ -1,4 +1,4 @@
-"""Who may do what: every route with every role, held to the table in docs/api.md."""
+"""Every route answers every role as the table in docs/api.md says."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_every_route_says_its_role_in_the_openapi_document():
 
 @pytest.fixture
 def unlisted(monkeypatch):
-    """A route that somebody added, and forgot the table."""
+    """A route that was added without a line in the table."""
     added = APIRouter()
 
     @added.get("/unlisted")
@@ -152,7 +152,7 @@ def test_nor_with_a_point_route_that_has_none(monkeypatch):
 
 
 async def test_nobody_reaches_a_route_by_the_role_of_another(keys, monkeypatch):
-    """What is held against the table and what FastAPI takes the path for are one route."""
+    """The route whose role is checked is the route that FastAPI takes the path for."""
     monkeypatch.setattr("vecstow_engine.api.dispatch.find_place", lambda path: Place(("/collections",)))
     client, engine = docs_service(keys=keys)
     reply = await client.call("GET", "/collections/docs", headers=bearer(key_of(Role.ADMIN)))
@@ -238,7 +238,7 @@ async def test_a_method_that_is_not_served_needs_the_key_of_one_that_is(keys, me
 
 @pytest.fixture
 def tenants(keys):
-    """Two collections of the limited key, one of somebody else's."""
+    """Two collections of the limited key, and one of another key."""
     client, engine = docs_service(keys=keys)
     for name in ("team-a", "other"):
         engine.catalog.create(Manifest(name=name, dimension=3, distance_metric=DistanceMetric("Cosine")))

@@ -1,4 +1,4 @@
-"""What every request passes: limits, the last resort, the clock."""
+"""Every request passes the limits, the last resort and the clock."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_a_key_shows_no_digest_of_itself():
 
 
 def mounted(folder, content: bytes) -> None:
-    """What kubelet does with a Secret: a new folder, then one link to it swapped."""
+    """Write a Secret as kubelet does: a new folder, then one link to it swapped."""
     version = folder / f"..{next(VERSIONS)}"
     version.mkdir()
     (version / "keys.yaml").write_bytes(content)

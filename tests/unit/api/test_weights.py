@@ -1,4 +1,4 @@
-"""What decoding is expected to take: never less than it takes, found without decoding."""
+"""The estimate of a decoding's memory is never less than the decoding takes, and needs no decoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecstow_engine.api.parsing import JsonBatch, packed_entries, weigh_json, we
 
 ENTRIES = 50_000
 FIXED_BYTES = 4096
-"""Of the decoder, and of the outermost list."""
+"""Bytes of the decoder, and of the outermost list."""
 pack = msgspec.msgpack.encode
 
 

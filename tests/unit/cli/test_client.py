@@ -65,7 +65,7 @@ def refused(status, message, headers=None, **details):
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only during a sleep."""
 
     def __init__(self):
         self.time = 0.0

@@ -97,7 +97,7 @@ def test_import_resumes_where_it_was_interrupted(engine, vecstow, embeddings):
 
 
 def test_import_asks_no_more_once_a_row_was_missing(engine, vecstow, embeddings):
-    """What comes after the first gap is sent, whatever the engine has of it: it may be older."""
+    """Rows after the first gap are sent, whatever the engine has of them: its points may be older."""
     import_rows(vecstow, embeddings)
     del engine.collections["docs"].points["p1"]
     report = json.loads(import_rows(vecstow, embeddings, "--batch", 1, "--resume", "--json")[1])

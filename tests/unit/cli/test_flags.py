@@ -43,7 +43,7 @@ class Outer:
 
 
 def ask(arguments, environment=None):
-    """What a command with these flags gets; a string is its complaint."""
+    """Return the values that a command with these flags gets; a string is its complaint."""
     got = {}
     app = typer.Typer()
 
@@ -98,7 +98,7 @@ def test_no_two_settings_share_a_name_and_each_says_what_it_is():
 
 
 def test_the_defaults_of_serve_are_those_of_the_settings():
-    """What the command line passes on, with no flag given, changes nothing."""
+    """The values that the command line passes on, with no flag given, change nothing."""
     values = {flag.field: flag.default for flag in FLAGS if flag.default is not dataclasses.MISSING}
     assert gather(Settings, values | {"data": Path("d")}) == Settings(data=Path("d"))
     assert gather(HttpSettings, values) == HttpSettings()

@@ -37,7 +37,7 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "no-such-host.invalid"])
 def test_this_machine_is_let_in_without_keys(host):
-    """An address that nobody can listen on is refused when that is tried."""
+    """An address on which no process can listen is refused when the server tries it."""
     assert _keys(host, KeySettings()) is None
 
 
@@ -129,7 +129,7 @@ def test_a_refusal_says_how_to_give_a_key():
 
 
 def test_every_command_that_asks_an_engine_takes_a_file_and_none_takes_a_key():
-    """What stands on a command line, everybody on the machine can read."""
+    """Commands take the key from a file: every user of the machine can read a command line."""
     helps = PAGE.read_text().split("\n## vecstow ")[1:]
     asking = [text for text in helps if "--url" in text]
     assert len(asking) == 10

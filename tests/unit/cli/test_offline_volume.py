@@ -29,7 +29,7 @@ UID = "0123456789abcdef" * 2
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A data directory that nobody made yet, in VECSTOW_DATA."""
+    """A data directory that does not exist yet, in VECSTOW_DATA."""
     monkeypatch.delenv("VECSTOW_URL", raising=False)
     monkeypatch.setenv("VECSTOW_DATA", str(tmp_path / "deep" / "data"))
     return tmp_path / "deep" / "data"

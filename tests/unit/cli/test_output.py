@@ -1,4 +1,4 @@
-"""What is printed: whole lines for pipes, nothing that steers a terminal, one line per error."""
+"""Output has whole lines for pipes, nothing that steers a terminal, and one line per error."""
 
 import io
 import json

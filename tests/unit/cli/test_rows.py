@@ -1,4 +1,4 @@
-"""What `import` reads: vectors, ids and payloads that belong together, or an error with file and line."""
+"""`import` reads vectors, ids and payloads that belong together, or names the file and line of an error."""
 
 import gzip
 import json

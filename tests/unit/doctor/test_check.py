@@ -1,4 +1,4 @@
-"""`check` on the files of one collection: what is wrong, where, and that a start makes of it what is told."""
+"""`check` on the files of one collection: it names the damage, its place, and the outcome of a start."""
 
 import dataclasses
 import re
@@ -55,7 +55,7 @@ def page_of(volume, table):
 
 @dataclass
 class Damage:
-    """What is done to a volume, what must be found, and what a start makes of it."""
+    """A damage to a volume, the finding that it must cause, and the state that a start gives."""
 
     do: Any
     severity: str
@@ -242,7 +242,7 @@ def test_backups_that_are_damaged_too_are_not_recommended(volume):
 
 
 def test_no_backup_is_read_for_a_sound_collection(volume, monkeypatch):
-    """That would take as long as the check itself."""
+    """`check` leaves the backups alone: reading them would take as long as the check itself."""
     monkeypatch.setattr(collection_check, "is_sound", None)
     assert volume.check().clean
 
@@ -295,7 +295,7 @@ def test_damaged_scale_of_a_row_is_found_quietly(tmp_path, vector_type):
 
 
 def test_row_that_is_no_vector_is_an_error(volume):
-    """With a checksum that fits it: nobody may have written it."""
+    """A row that is not finite is an error though its checksum fits: no engine writes such a row."""
     offset, row = volume.row_offset("p7"), struct.pack("<4f", 1, float("nan"), 1, 1)
     raw = volume.rows.read_bytes()
     volume.rows.write_bytes(raw[:offset] + row + raw[offset + STRIDE :])

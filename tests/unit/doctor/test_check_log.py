@@ -1,4 +1,4 @@
-"""`check` on the write-ahead log: torn is told from damaged as recovery tells them, by segment and byte."""
+"""`check` on the write-ahead log: it separates torn from damaged as recovery does, by segment and byte."""
 
 from __future__ import annotations
 

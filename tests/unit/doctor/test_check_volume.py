@@ -1,4 +1,4 @@
-"""`check` on manifests, on what lies beside the collections, and beside an engine that goes on."""
+"""`check` on manifests, on files outside the collections, and next to a running engine."""
 
 import asyncio
 import json
@@ -119,7 +119,7 @@ def test_collection_that_waits_to_be_moved_away_is_told(volume):
     assert report.collections["notes"]["state"] == "dropped"
 
 
-# Beside the collections ----------------------------------------------------------------------------------
+# Next to the collections ---------------------------------------------------------------------------------
 
 
 def dropped(volume):

@@ -1,4 +1,4 @@
-"""Repair of a damaged log: what is still proven is applied in its order, what is lost is told by sequence."""
+"""Repair of a damaged log: it applies proven records in their order, and reports lost ones by sequence."""
 
 import json
 import shutil

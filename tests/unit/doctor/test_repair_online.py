@@ -111,7 +111,7 @@ def test_collection_with_a_damaged_index_of_ids_serves_on_when_its_repair_fails(
 
 
 class Paused:
-    """Holds a repair before it writes what it saved, until it is told to go on."""
+    """Holds a repair before it writes what it saved, until `go_on` is set."""
 
     def __init__(self, monkeypatch):
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -185,7 +185,7 @@ def test_engine_that_stops_gives_a_repair_up_and_the_damage_stays_as_it_was(stor
 
 
 def test_collection_that_takes_no_writes_is_written_anew(store):
-    """Its files can be read; what the disk has of them cannot be told after a failed sync."""
+    """Readable files are written again after a failed sync, as their content on the disk is unknown."""
     with RunningEngine(store.data) as engine:
         asyncio.run(engine.put("notes", acknowledged=9000))
         with pytest.MonkeyPatch.context() as patch:

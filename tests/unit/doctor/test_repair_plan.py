@@ -1,4 +1,4 @@
-"""What a repair says before it does anything, and what it leaves behind as evidence."""
+"""A repair states its plan before it does anything, and leaves evidence behind."""
 
 import json
 

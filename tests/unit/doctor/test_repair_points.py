@@ -45,7 +45,7 @@ UNREAD = {
 
 
 def logged(store):
-    """What the log alone has."""
+    """Return the points that only the log has."""
     return {i: v for i, v in store.points.items() if i.startswith("n") or i == "p2"}
 
 

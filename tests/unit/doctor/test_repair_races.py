@@ -1,4 +1,4 @@
-"""Repair beside others who have an interest: a copy of the same uid, a drop, a manifest that comes back."""
+"""Repair during other actions: a copy has the same uid, a drop comes, a manifest comes back."""
 
 import asyncio
 import errno
@@ -39,7 +39,7 @@ def store(tmp_path):
 
 
 def copied(store, *, rename):
-    """A copy beside the collection, whose manifest names the original or the copy."""
+    """Copy the collection to a folder next to it; the copy's manifest names the original or the copy."""
     copy = store.data / "copy"
     shutil.copytree(store.folder, copy)
     if rename:
@@ -94,7 +94,7 @@ def test_log_of_a_dropped_collection_stays_when_its_copy_is_repaired(store):
 
 
 def repaired_meanwhile(engine, monkeypatch, meanwhile):
-    """What comes of a repair during which something happens; its error, if it fails."""
+    """Repair while `meanwhile` runs; return the repair's error in a list, empty if there is none."""
     paused, failures = Paused(monkeypatch), []
 
     def repair():
@@ -330,7 +330,7 @@ def test_compaction_that_waited_for_a_repair_gets_an_error_that_names_the_repair
 
 
 def test_manifest_that_is_changed_while_it_is_repaired_is_not_written_over(store):
-    """Nothing else is damaged; somebody puts it back, and drops the collection, at the same time."""
+    """A repair leaves the lost manifest alone that comes back meanwhile, marked as dropped."""
     text = store.manifest.read_text()
     store.manifest.unlink()
 

@@ -89,7 +89,7 @@ def test_rows_of_another_incarnation_are_not_taken_for_its_own(store):
 
 
 def test_row_that_is_intact_but_not_finite_is_taken_out(store):
-    """What no engine has written may not be served, whatever its checksum."""
+    """A row that no engine has written is not served, whatever its checksum."""
     raw = bytearray(store.rows.read_bytes())
     offset = store.row_offset("p7")
     raw[offset : offset + 4] = np.float32("nan").tobytes()

@@ -166,7 +166,7 @@ def test_truncation_behind_many_records_yields_a_prefix(release, tmp_path):
 
 
 def check_prefix(path: Path, cut: int, records: list[Record], offsets: list[int]) -> None:
-    """What is read of the first `cut` bytes: all whole records, or all but the last of them."""
+    """Check that the first `cut` bytes give all whole records, or all but the last of them."""
     shorter = path.with_name("cut")
     shorter.write_bytes(path.read_bytes()[:cut])
     points, report = read(shorter)

@@ -36,7 +36,7 @@ def texts(metadata: list[Any]) -> list[str]:
 def round_trip(
     tmp_path, count: int, metadata: Any, dimension: int = 4
 ) -> tuple[list[Any], list[Any], ImportReport]:
-    """What was given, what was read, and the report."""
+    """Return the metadata written, the metadata read, and the report."""
     records = make(count, dimension, metadata)
     write(tmp_path / "f", records, "0.2.1")
     found, report = read(tmp_path / "f", dimension)
@@ -273,7 +273,7 @@ def test_json_without_a_frame_is_read(tmp_path):
     ],
 )
 def test_a_search_without_result_ends_after_its_steps(raw):
-    """Bytes that can be read in endlessly many ways, none of which ends rightly."""
+    """A search ends after its steps on bytes with endlessly many readings, all of them wrong."""
     expected = CountingOptions()
     assert Search(raw, len(raw), expected, 2_000).run() == []
     assert expected.asked <= 2_000
@@ -288,7 +288,7 @@ def test_ways_that_meet_again_are_followed_once():
 
 
 def test_a_long_array_of_objects_is_no_less_likely_than_a_short_one():
-    """What its objects have in common counts little each time."""
+    """The fields that an array's objects have in common add little to its cost each time."""
     raws = [untagged({"items": [{"sku": "x", "n": at, "ok": True}] * 2}) for at in range(1, 9)]
     fields = FieldStatistics()
     for raw in raws:

@@ -1,4 +1,4 @@
-"""Searches that run beside adds, removes, slices and rebuilds lose nothing and see nothing twice."""
+"""Searches during adds, removes, slices and rebuilds lose nothing and see nothing twice."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

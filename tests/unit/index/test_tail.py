@@ -31,7 +31,7 @@ def search(queue, queries, k):
 
 
 def pop(queue, count):
-    """What the feeder of the graph does: take the oldest rows, and remove them."""
+    """Take the oldest rows and remove them, as the feeder of the graph does."""
     rows, labels = queue.peek(count)
     queue.remove(labels)
     return rows, labels

@@ -1,4 +1,4 @@
-"""The filter language: what each operator matches, what is refused, and an independent oracle beside it."""
+"""The filter language: each operator's matches, the refusals, and the answers of an independent oracle."""
 
 from __future__ import annotations
 

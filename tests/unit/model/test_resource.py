@@ -1,4 +1,4 @@
-"""What a VectorCollection declares, as a manifest: defaults, limits, merges and conflicts."""
+"""The manifest that a VectorCollection declares: defaults, limits, merges and conflicts."""
 
 import copy
 import dataclasses

@@ -24,7 +24,7 @@ def on_disk(engine, name="notes"):
 
 
 def change(engine, name="notes", **fields):
-    """As a sidecar does it; nobody pokes the engine."""
+    """Change a manifest as a sidecar does, without a poke of the engine."""
     return update_manifest(engine.layout, name, lambda found: dataclasses.replace(found, **fields))[1]
 
 

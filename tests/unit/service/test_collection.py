@@ -1,4 +1,4 @@
-"""What a collection says of itself."""
+"""The reason and the errors that a collection reports about itself."""
 
 import threading
 import traceback

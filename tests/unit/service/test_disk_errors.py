@@ -1,4 +1,4 @@
-"""What an error of the disk leaves behind: an answer that is true, and a collection that goes on."""
+"""After an error of the disk, the answer is true and the collection goes on."""
 
 import errno
 import shutil

@@ -28,7 +28,7 @@ def log_of(engine, name="notes"):
 
 
 def aside(engine):
-    """A place on the volume where nobody looks."""
+    """Return a place on the volume where the engine does not look."""
     path = engine.layout.data / ".aside"
     path.mkdir(exist_ok=True)
     return path
@@ -278,7 +278,7 @@ async def test_loss_that_a_checkpoint_met_is_looked_after_without_a_poke(engine)
 
 
 async def test_own_moves_are_not_taken_for_a_loss(tmp_path):
-    """Rescans go on all the time beside drops, restores, compactions, backups, checkpoints and repairs."""
+    """Rescans during drops, restores, compactions, backups, checkpoints and repairs find no lost files."""
     with RunningEngine(tmp_path / "data") as engine, capture_logs() as logs:
         engine.declare()
         await engine.put(**fill("p", 1200))
@@ -381,7 +381,7 @@ async def test_copy_of_the_lost_folder_is_served_with_all_that_the_log_has(engin
 
 
 async def test_copied_file_counts_when_the_manifest_was_touched(engine):
-    """Before that nobody can tell whether all of it is there."""
+    """Before the manifest is touched, the copy may lack a part."""
     await engine.put(a=1)
     shutil.copy2(folder_of(engine) / ROWS, aside(engine) / ROWS)
     remove_rows(engine)

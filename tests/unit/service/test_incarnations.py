@@ -193,7 +193,7 @@ async def test_repair_that_waited_while_its_collection_was_replaced_touches_no_o
 
 
 async def test_first_write_makes_no_files_where_data_has_come_meanwhile(engine, monkeypatch):
-    """The follower opens what somebody put there; the write was made for the collection without it."""
+    """The follower opens data that was put there; the write was made for the collection without data."""
     await engine.put(a=1)
     engine.checkpoint()
     with engine.copied("other") as other:

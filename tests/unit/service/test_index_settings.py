@@ -1,4 +1,4 @@
-"""Index settings that somebody changes in the manifest beside the engine, during a rebuild too."""
+"""Index settings that are changed in the manifest of a running engine, during a rebuild too."""
 
 import dataclasses
 
@@ -68,7 +68,7 @@ async def test_searches_are_answered_and_progress_is_told_while_the_graph_is_reb
 
 
 async def test_rebuild_is_told_of_no_later_than_its_settings(filled, monkeypatch):
-    """Who asks between the two would take the new settings for done."""
+    """The rebuild starts before the manifest changes: no client takes the new settings for done too early."""
     collection = filled.collection("notes")
     before = collection.manifest.index_config
     started = []

@@ -67,7 +67,7 @@ def test_replay_ends_at_the_record_at_hand(killed, monkeypatch):
 
 
 def test_a_signal_ends_the_child_that_saves_a_graph(tmp_path, monkeypatch):
-    """The engine's handlers only note a signal, and nobody reads the note in the child."""
+    """The engine's handlers only note a signal, and no thread of the child reads the note."""
 
     class Endless:
         def save(self, path):

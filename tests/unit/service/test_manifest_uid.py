@@ -1,4 +1,4 @@
-"""A manifest that names other data than is served, or none: changed beside a running engine."""
+"""A manifest names other data than is served, or none, while the engine runs."""
 
 import dataclasses
 import shutil
@@ -34,7 +34,7 @@ async def test_manifest_takes_the_uid_of_the_data_that_is_served(engine, uid):
 
 
 async def test_manifest_that_came_with_other_data_is_left_as_it_is(engine):
-    """Somebody exchanged the folder: what lies there now is not what is served."""
+    """The folder was exchanged: the data that lies there now is not the data that is served."""
     await engine.put(a=1)
     folder = engine.layout.collection("notes")
     shutil.copytree(folder, folder.with_name(".copy"))

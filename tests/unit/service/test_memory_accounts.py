@@ -1,4 +1,4 @@
-"""What the engine believes that its parts take of memory, against what the kernel counts."""
+"""The engine's account of the memory that its parts take, against the kernel's count."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_collection_that_is_closed_meanwhile_waits_for_nothing():
 
 
 async def test_an_account_of_what_waits_for_the_graph_becomes_the_graph(engine):
-    """What was admitted is what the graph takes in the end: nothing is charged late."""
+    """The graph takes in the end what was admitted: nothing is charged late."""
     await engine.put(**fill("p", 1500))
     promised = figures_of(engine.collection("notes")).lasting
     assert figures_of(engine.indexed()).lasting == pytest.approx(promised, rel=0.01)

@@ -1,4 +1,4 @@
-"""What an engine does at its memory limit: it refuses or postpones what exceeds it, and serves the rest."""
+"""An engine at its memory limit refuses or postpones what exceeds it, and serves the rest."""
 
 from __future__ import annotations
 

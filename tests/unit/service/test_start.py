@@ -1,4 +1,4 @@
-"""The start while another engine has the volume: it waits as long as it was told to."""
+"""A start waits for the engine that has the volume, as long as its settings say."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What goes on while long work has a collection's files, or while names change for long: all the rest."""
+"""Long work on a collection's files, or a long change of names, stops nothing else."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Readers of the point table beside writers, drops and failed syncs."""
+"""Readers of the point table during writes, drops and failed syncs."""
 
 import asyncio
 import sqlite3

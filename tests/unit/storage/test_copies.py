@@ -105,7 +105,7 @@ async def test_crash_between_mark_and_rename_of_a_drop_is_finished_at_the_next_s
 
 
 async def test_purge_does_not_take_the_log_of_a_collection_that_is_being_restored(engine, monkeypatch):
-    """Who asked first is served first."""
+    """The first request is served first."""
     engine.drop("notes")
     [gone] = engine.catalog.deleted()
     real = trash.is_claimed
@@ -378,7 +378,7 @@ async def test_volume_that_d_vecdb_left_is_foreign_until_it_is_imported_in_its_p
 
 
 async def test_foreign_records_that_we_cannot_hold_are_skipped_and_told(engine):
-    """What is no number, zeros under Cosine, and metadata above the limit: the others come."""
+    """Values that are not finite, zeros under Cosine, and metadata above the limit are skipped."""
     records = make(6, 4, lambda at: {"n": at, "text": "x" * (70_000 if at == 2 else 1)})
     records[1].vector = [1.0, float("nan"), 2.0, 3.0]
     records[3].vector = [0.0] * 4

@@ -103,7 +103,7 @@ async def test_stale_copy_of_a_served_folder_does_not_take_the_log_that_goes_on(
     assert await engine.values("copy", "a", "b", "c") == [1, None, None]
 
 
-# What is missing is told ---------------------------------------------------------------------------------
+# What is missing is reported -----------------------------------------------------------------------------
 
 
 async def test_restore_of_a_backup_without_its_log_says_so(engine):

@@ -42,7 +42,7 @@ ALLOWED = {
     "index/hnsw.py": {"save_index"},  # hnswlib's own: to a temporary file, in a forked child
     "storage/points/reader.py": {"import tempfile"},  # a private copy outside the volume
 }  # fmt: skip
-"""What each module but storage/files.py may do besides reading."""
+"""The writing calls that each module but storage/files.py may make."""
 
 
 def dotted(node: ast.AST) -> str:
@@ -55,7 +55,7 @@ def opening_mode(call: ast.Call, position: int) -> str:
 
 
 def suspicious(node: ast.AST) -> str | None:
-    """What in this node writes to the file system, or could."""
+    """Return the operation of this node that writes to the file system, or could; None without one."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         return next((f"import {name}" for name in names if name in WRITING_MODULES), None)
@@ -90,7 +90,7 @@ def test_rule_01_only_one_module_writes(module):
 
 
 def test_rule_01_the_test_above_sees_writes():
-    """What looks for writes must find those of the one module that has them."""
+    """The search for writes finds those of the one module that has them."""
     found = writings("storage/files.py")
     assert {"os.pwritev", "os.fsync", "os.fdatasync", "os.rename", "os.unlink"} <= found
 
@@ -198,7 +198,7 @@ def test_rule_02_rename_across_folders_syncs_both(tmp_path, disk):
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000], ids=oct)
 def test_rule_02_files_are_0640_and_folders_0750_at_most(tmp_path, umask):
-    """Vectors and payloads are nobody's business but the owner's and the group's."""
+    """Only the owner and the group may read vectors and payloads."""
     old = os.umask(umask)
     try:
         volume = Volume(Layout(tmp_path / "data"), reserve_bytes=4096)

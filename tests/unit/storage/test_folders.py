@@ -42,7 +42,7 @@ def test_folder_whose_name_could_not_be_made_durable_is_not_taken_for_one_that_i
 
 
 def test_nobody_relies_on_a_folder_before_its_name_is_durable(tmp_path, monkeypatch):
-    """Of two first writes on a new volume only one makes `wal/`; both are acknowledged."""
+    """One of two first writes on a new volume makes `wal/`; both are acknowledged."""
     syncing, goes_on = threading.Event(), threading.Event()
     real = files.sync_folder
 

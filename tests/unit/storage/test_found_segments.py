@@ -23,7 +23,7 @@ def notes(tmp_path):
 
 
 def tear_second_segment(notes, disk):
-    """Two segments, of which the second ends with a cut record and a whole one behind it."""
+    """Make two segments; the second one ends with a cut record and a whole one behind it."""
     disk.fail("write vectors.bin")
     with pytest.raises(StorageError):
         notes.store.checkpoint()

@@ -1,4 +1,4 @@
-"""Open handles: few, shared, opened beside each other, and closed only by whoever was last."""
+"""Open handles: few, shared, opened in parallel, and closed only by the last user."""
 
 import os
 import threading
@@ -58,7 +58,7 @@ def fail():
 
 
 def test_idle_handle_that_cannot_be_closed_keeps_nobody_from_another_one():
-    """Whoever borrows the other one, perhaps of another collection, has no part in it."""
+    """The borrower of another handle, perhaps of another collection, has no part in the failed close."""
     opened, unclosed = [], []
     cache = HandleCache(1, unclosed=unclosed.append)
     with cache.borrow("a", lambda: Handle(opened)) as first:

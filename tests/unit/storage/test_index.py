@@ -165,7 +165,7 @@ def test_rule_13_child_dies_with_its_parent():
 
 
 def _is_gone(pid):
-    """Ended, though perhaps nobody has asked for its exit code yet."""
+    """Whether the process has ended, though perhaps its exit code was not asked for yet."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "ZX"
@@ -210,7 +210,7 @@ async def test_rule_13_record_holds_length_checksum_space_links_version_and_sequ
 
 
 async def test_rule_13_snapshot_never_contains_what_is_not_durably_applied(engine):
-    """What the graph has beyond the last checkpoint is checkpointed before the record."""
+    """The changes that the graph has beyond the last checkpoint are checkpointed before the record."""
     await engine.put(more=5000)
     engine.indexed()
     store = engine.collection("notes").store

@@ -160,7 +160,7 @@ def test_rule_05_failed_sync_is_never_tried_again_whatever_the_errno(notes, disk
 
 
 def test_rule_05_new_process_comes_back_by_replay(notes, disk):
-    """What the log holds then, counts: the write whose outcome was unknown may be there."""
+    """In a new process the log's content counts: the write whose outcome was unknown may be there."""
     disk.fail("data_sync *.log")
     with pytest.raises(OutcomeUnknown):
         notes.put(b=2)

@@ -193,7 +193,7 @@ def notes(tmp_path):
 
 
 def test_manifest_without_a_uid_takes_the_headers(notes):
-    """A manifest that was lost, and written again by hand, serves the vectors beside it."""
+    """A manifest that was lost, and written again by hand, serves the vectors next to it."""
     notes.close()
     write_manifest(notes.folder, MANIFEST)
     again = StoreOnDisk(notes.data)
@@ -235,7 +235,7 @@ def test_missing_data_file_beside_a_uid_is_damage_not_an_empty_collection(notes,
 
 @pytest.mark.parametrize("log_too", [True, False], ids=["the log gone too", "the log there"])
 def test_rows_without_their_table_are_damage_even_without_a_uid(notes, log_too):
-    """A manifest by hand beside rows that lost their table must not begin them again."""
+    """A manifest written by hand does not start rows again that lost their table."""
     notes.checkpoint()
     notes.close()
     write_manifest(notes.folder, MANIFEST)
@@ -375,7 +375,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_nothing_is_written_before_every_check_has_passed(notes, damage):
-    """What is quarantined stays as it was found, for whoever repairs it."""
+    """The files of a quarantined collection stay as they were found, for the person who repairs it."""
     notes.close()
     damage(notes)
     before = {path: path.read_bytes() for path in notes.data.rglob("*") if path.is_file()}

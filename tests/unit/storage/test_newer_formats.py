@@ -25,7 +25,7 @@ SHAPE = {
     "vector_type": VectorType.FLOAT32,
 }
 OWN_FILES = ("LOCK", "VOLUME", ".manifests.lock")
-"""What each start writes."""
+"""The files that each start writes."""
 
 
 def raise_version(path, end):

@@ -378,7 +378,7 @@ class TwoMoments:
         return {name: (self.notes.folder / name).read_bytes() for name in ("points.db", "vectors.bin")}
 
     def open_mix(self, table, rows):
-        """Tell how it opens, and assert that nothing is told wrongly: right, damage, or withheld (some)."""
+        """Return how the mix opens (right, damage, or some withheld); assert that no value is wrong."""
         (self.notes.folder / "points.db").write_bytes(table)
         (self.notes.folder / "vectors.bin").write_bytes(rows)
         try:

@@ -140,7 +140,7 @@ OLD, NEW = b"old", b"new"
 @pytest.mark.parametrize("applied", range(8))
 @pytest.mark.parametrize(("begins", "ends"), [(1, 6), (3, 6), (3, 4), (5, 9), (6, 8)])
 def test_rule_06_newer_segment_counts_as_far_as_it_reaches(on_disk, applied, begins, ends):
-    """Of records that stand in two segments those of the newer one are read, from any sequence on."""
+    """Records that stand in two segments are read from the newer one, from any sequence on."""
     old = segment(1, *[record(n, synced=0, payload=OLD) for n in range(1, 7)], synced=0)
     newer = [record(n, synced=min(n - 1, 6), payload=NEW) for n in range(begins, ends + 1)]
     verdict = select_records(on_disk.found(old, segment(begins, *newer, synced=1)), applied)

@@ -151,7 +151,7 @@ def test_truncated_trailing_record_is_ignored():
 
 
 def test_record_of_another_seed_is_not_taken():
-    """What an earlier file of the same blocks left behind never counts."""
+    """Records that an earlier file of the same blocks left behind never count."""
     assert records_of(record_bytes(1, b"one", seed=2), seed=1) == []
 
 

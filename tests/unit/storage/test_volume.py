@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 class Room:
-    """What statfs says of the volume's free bytes."""
+    """The volume's free bytes as statfs reports them."""
 
     def __init__(self, monkeypatch):
         self.free = 100_000 * MIB
