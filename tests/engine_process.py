@@ -24,12 +24,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Let this process be killed when its parent is gone: nobody waits for it any more."""
+    """Let this process be killed when its parent is gone: no process waits for it any more."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Process(Protocol):
-    """What is needed of a process: a part of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that is needed of a process."""
 
     pid: int
 

@@ -15,7 +15,7 @@ _Found = TypeVar("_Found")
 def wait_for(
     look: Callable[[], _Found | None], what: str | Callable[[], str], seconds: float = SECONDS_MAX
 ) -> _Found:
-    """The first true thing that `look` finds; `what` is told when it does not come."""
+    """Return the first true thing that `look` finds; `what` is the message when it does not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, what if isinstance(what, str) else what()

@@ -19,7 +19,7 @@ REMOVAL_SECONDS_MAX = 20.0
 
 
 class MemoryLimit:
-    """What a child process calls before it becomes the engine."""
+    """A limit that a child process applies to itself before it becomes the engine."""
 
     def __init__(self, limit_bytes: int, group: Path | None) -> None:
         self.limit_bytes = limit_bytes

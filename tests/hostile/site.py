@@ -18,7 +18,7 @@ from tests.hostile.memory_limit import MemoryLimit
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 60.0
-"""Of a client that means no harm, on a machine with other work to do."""
+"""Patience of a client that means no harm, on a machine with other work to do."""
 
 
 class LimitedEngine(EngineProcess):

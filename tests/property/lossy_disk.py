@@ -1,7 +1,7 @@
-"""What a disk has after the power went off: what was synced, and by chance more or nothing of the rest.
+"""A disk after the power went off: it keeps what was synced, and by chance more or nothing of the rest.
 
 Contents count from the last fsync of a file, names from the last fsync of their folder. SQLite syncs by
-itself, unseen: of `points.db` what `point_commits` promised is kept, and nothing of its `-wal`.
+itself, unseen. Of `points.db` the disk keeps what `point_commits` promised, and nothing of its `-wal`.
 """
 
 from __future__ import annotations

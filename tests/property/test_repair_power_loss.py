@@ -18,7 +18,7 @@ class FolderDisk(LossyDisk):
     """Whole folders are renamed too: what was durable in them is so under both names."""
 
     def everything_is_durable(self):
-        """What lies there from the beginning."""
+        """Mark all that lies there from the beginning as durable."""
         for path in [self.root, *self.root.rglob("*")]:
             self.became_durable(path)
 
@@ -42,7 +42,7 @@ def damaged(tmp_path_factory):
 
 
 def repaired_until(damaged, data, number):
-    """What the disk holds after a loss of power before a step (None: after the last), told by its record."""
+    """Return the record of a disk that lost power before a step of a repair (None: after the last)."""
     shutil.copytree(damaged.data, data)
     with pytest.MonkeyPatch.context() as patch:
         disk = FolderDisk(patch, data)

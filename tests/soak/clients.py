@@ -1,4 +1,4 @@
-"""What the clients of a soak do: everything that their key allows, at random, and on the record."""
+"""The clients of a soak: they do everything that their key allows, at random, and on the record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_MAX = 20
 BULK_DIMENSION = 512
 BULK_POINTS = 1000
 REFUSALS = frozenset({404, 409, 413, 429, 503, 507})
-"""Statuses that a client may be told when others drop its scratch, or room, memory or a collection lacks."""
+"""Statuses that a client may get when others drop its scratch, or when room, memory or a collection lacks."""
 METRICS = ("Cosine", "Euclidean", "DotProduct", "Manhattan")
 TYPES = ("Float32", "Float16", "Int8")
 
@@ -113,7 +113,7 @@ class SoakClient(Client):
                 self.findings.append(f"{name}: an id came twice: {hits}")
 
     def _read(self, rest: Rest, name: str) -> None:
-        """Nobody else writes these ids: they are what was acknowledged last."""
+        """Read ids that no other client writes: each point must be what was acknowledged last."""
         ids = self.rng.choice(self.ids[name], BATCH_MAX, replace=False).tolist()
         found = rest.get_many(name, ids)
         for point_id in ids:

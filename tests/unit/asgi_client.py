@@ -19,7 +19,7 @@ from vecstow_engine.service.engine import Engine
 
 @dataclass
 class Reply:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]

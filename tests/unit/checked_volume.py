@@ -111,7 +111,7 @@ class CheckedVolume:
         return check_volume(self.data, names or None)
 
     def state_when_started(self, name: str = "notes") -> str:
-        """The state of `notes` once an engine has read all of it; asserts that nothing is told wrongly."""
+        """Return the state of `notes` once an engine has read all of it; assert that no answer is wrong."""
         with RunningEngine(self.data) as engine:
             try:
                 collection = engine.collection(name)

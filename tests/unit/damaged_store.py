@@ -16,7 +16,7 @@ POINTS = 300
 
 
 class DamagedStore:
-    """300 points of which 40 were replaced and 30 deleted, some in freed slots; then three log records:
+    """300 points: 40 were replaced and 30 deleted, and some fill freed slots. Then come three log records:
 
     2 upsert n0 to n9, the delete of p0 and p1, 1 upsert of p2 (each its own record).
     """
@@ -126,7 +126,7 @@ def swap(path: Path, first: int, second: int) -> None:
 
 
 def digests(data: Path) -> dict[str, str]:
-    """What every file of a volume contains, by its name; locks aside."""
+    """Return the digest of every file of a volume by its name, without the locks."""
     return {
         str(path.relative_to(data)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(data.rglob("*"))

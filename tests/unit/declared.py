@@ -12,7 +12,7 @@ from vecstow_operator.observed import Observed, Report, observed, report_on
 from vecstow_operator.vocabulary import FINALIZER, Reason
 
 UID = "0123456789abcdef" * 2
-"""Of a collection's data."""
+"""The uid of a collection's data."""
 OTHER_UID = "f" * 32
 VOLUME = "a" * 32
 OTHER_VOLUME = "b" * 32
@@ -61,19 +61,19 @@ def claim(name: str = "notes", uid: str = "r-1", **fields: Any) -> Observed:
 
 
 def report(reason: Reason, message: str, hint: str | None = None, uid: str = "r-1") -> Report:
-    """What the sidecar reports on the resource `notes` of that uid."""
+    """Return the sidecar's report on the resource `notes` of that uid."""
     return report_on(claim(uid=uid), reason, message, hint)
 
 
 def manifest_of(resource: Observed, collection_uid: str | None = None) -> Manifest:
-    """What the sidecar writes for it."""
+    """Return the manifest that the sidecar writes for a resource."""
     assert isinstance(resource.declared, CollectionResource)
     manifest = manifest_from_resource(resource.declared, ManagedBy.KUBERNETES, None)
     return dataclasses.replace(manifest, collection_uid=collection_uid)
 
 
 def state_of(resource: Observed, **changes: Any) -> CollectionState:
-    """What an engine says that serves it."""
+    """Return the state that an engine reports when it serves the resource."""
     values: dict[str, Any] = {
         "name": resource.collection_name,
         "state": "ready",

@@ -17,7 +17,7 @@ FILLING = bytes(4096)
 
 @dataclass
 class Record:
-    """What one record holds; vectors are given as float32 can hold them."""
+    """The content of one record; vectors are given as float32 can hold them."""
 
     id: bytes
     vector: list[float]

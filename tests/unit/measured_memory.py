@@ -1,4 +1,4 @@
-"""What a structure takes of memory: by its own account, and as the kernel counts it in a fresh process.
+"""The memory of a structure: by its own account, and as the kernel counts it in a fresh process.
 
 python -m tests.unit.measured_memory graph 20000 128
 """

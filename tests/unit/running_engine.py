@@ -75,7 +75,7 @@ class RunningEngine(Engine):
         return [hit.id for hit in await self.search(collection, query)]
 
     def checkpoint(self, name: str = "notes") -> bool:
-        """What the upkeep thread does when a checkpoint is due."""
+        """Make a checkpoint, as the upkeep thread does when one is due."""
         collection = self.collection(name)
         with collection.upkeep:
             return self._upkeep.checkpoint(collection)

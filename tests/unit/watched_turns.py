@@ -1,4 +1,4 @@
-"""A lock of turns that tells when somebody has queued for it, so that tests need not sleep."""
+"""A lock of turns that reports when a thread has queued for it, so that tests need not sleep."""
 
 from __future__ import annotations
 
