@@ -49,7 +49,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
     ],
 )
 def test_target_is_met_by_the_median(target: Target, values: list, beside: list, met: bool) -> None:
-    """Of the value or of its ratio to what was measured beside it."""
+    """The median of the value, or of its ratio to the baseline measured with it, decides."""
     assert Figure("b", "f", "s", values, beside, target=target).met is met
 
 

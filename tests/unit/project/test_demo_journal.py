@@ -12,7 +12,7 @@ def point(number, **payload):
 
 @pytest.fixture
 def journal():
-    """Of two points `b` was updated, `a` deleted, `c` made, all acknowledged; `d` and `e` are in flight."""
+    """Acknowledged: `b` was updated, `a` deleted, `c` inserted. In flight: `d` and `e`."""
     journal = Journal({"a": point(1), "b": point(2)})
     for client, kind, changes in (
         (0, "update", {"b": point(20, turn=1)}),

@@ -46,7 +46,7 @@ def test_setup_does_nothing_the_second_time() -> None:
 
 
 def test_ci_calls_make_alone() -> None:
-    """What CI runs is what a person runs: apart from system packages, .ci/run only calls make."""
+    """CI runs what a person runs: apart from system packages, .ci/run only calls make."""
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith('exec make "${@:-ci}"')
 
 
@@ -61,7 +61,7 @@ def test_lock_pins_and_hashes_every_package(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_names_no_registry(lock: str) -> None:
-    """Where packages come from is the configuration of whoever installs."""
+    """The configuration of the person who installs says where packages come from."""
     text = (ROOT / lock).read_text()
     assert "://" not in text
     assert "--index-url" not in text
@@ -69,7 +69,7 @@ def test_lock_names_no_registry(lock: str) -> None:
 
 
 def test_locks_agree_on_shared_packages() -> None:
-    """What hnswlib is compiled against is what it runs with."""
+    """hnswlib runs with the packages that it is compiled against."""
     pins = [
         dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+ ;[^\\\n]*|\S+)", (ROOT / lock).read_text(), re.MULTILINE))
         for lock in LOCKS
@@ -80,7 +80,7 @@ def test_locks_agree_on_shared_packages() -> None:
 
 
 def test_project_names_no_path_outside_the_clone() -> None:
-    """A clone stands alone: no tracked text mentions a folder beside it or a machine's own paths."""
+    """A clone stands alone: no tracked text mentions a folder next to it or a machine's own paths."""
     # Brackets keep this very line from matching.
     outside = re.compile(r"\.\./share[d]\b|/wor[k]/|/roo[t]/")
     naming = [

@@ -33,7 +33,7 @@ OPENINGS = {
 FORBIDDEN = re.compile(r"\b(" + "|".join(WORDS).replace(" ", r"\s+") + r")\b", re.IGNORECASE)
 OPENING = re.compile(rf"({'|'.join(OPENINGS)})\b")
 PROGRAMS = ("engine", "operator")
-CODE = (*PROGRAMS, "benchmarks", "scripts", "examples")
+CODE = (*PROGRAMS, "benchmarks", "scripts", "examples", "tests")
 PAGES = ("docs/*.md", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 MANIFESTS = ("charts/**/*.yaml", "charts/**/*.tpl", "charts/**/*.txt", "charts/**/*.md*", "crds/*.yaml")
 
