@@ -148,7 +148,7 @@ class ManifestWatcher:
         elif collection.reopens or _is_to_have_data(collection, manifest):
             self._unless_held(manifest, lambda: self._reopen(collection, manifest))
         else:
-            self._apply_settings(collection, manifest)
+            self._unless_held(manifest, lambda: self._apply_settings(collection, manifest))
 
     def _unless_held(self, manifest: Manifest, change: Callable[[], None]) -> None:
         with self._gate.passing() as free:
@@ -234,7 +234,8 @@ class ManifestWatcher:
                 found, collection_uid=uid, created_at=created_at or found.created_at
             )
 
-        found = update_manifest(self._layout, manifest.name, decide)[1]
+        with self._catalog.changes.names("following the manifest", manifest.name):
+            found = update_manifest(self._layout, manifest.name, decide)[1]
         log.warning("manifest did not name its data; put right", collection=manifest.name, uid=uid)
         return found or dataclasses.replace(manifest, collection_uid=uid)
 

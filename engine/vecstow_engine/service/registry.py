@@ -207,15 +207,22 @@ class Registry:
         self._seen.pop(name, None)
 
     def changed(self) -> list[str]:
-        """Return the folders whose manifest file is new or changed since the last call."""
+        """Return the folders whose manifest file is new or changed since the last call.
+
+        The names of folders that were not served and are gone become free.
+        """
         with self.changing:
             changed = []
+            gone = self._broken.keys() - self._taken.keys()
             for entry in os.scandir(self._layout.data):
+                gone.discard(entry.name)
                 if self._is_followed(entry):
                     signature = self._signature(entry.name)
                     if signature != self._seen.get(entry.name):
                         self._seen[entry.name] = signature
                         changed.append(entry.name)
+            for name in gone:
+                self.free_name(name)
             return changed
 
     def _is_followed(self, entry: os.DirEntry[str]) -> bool:

@@ -1,6 +1,7 @@
 """A failed sync ends what relied on it, and nothing else (rule 5)."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -12,6 +13,7 @@ from vecstow_engine.model.errors import (
     StorageError,
     VecstowError,
 )
+from vecstow_engine.storage.manifests import update_manifest
 
 CHANGES_OF_NAMES = {
     "create": (lambda engine: engine.declare("new"), "sync new/"),
@@ -106,3 +108,16 @@ async def test_failed_step_of_a_change_of_names_is_an_error_that_names_it(engine
     with pytest.raises(StorageError, match="restore failed"):
         engine.catalog.restore(engine.newest_deleted(), None)
     assert engine.catalog.restore(engine.newest_deleted(), None) == "old"
+
+
+async def test_rule_05_failed_sync_of_a_manifest_that_was_put_right_is_not_tried_again(engine, disk):
+    """The page cache has the new manifest by then, so a second look would take it for durable."""
+    await engine.put(a=1)
+    update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, collection_uid=None))
+    disk.fail("sync notes/")
+    engine.refresh({})
+    failed = disk.last("FAILED *")
+    with pytest.raises(ReadOnly):
+        engine.declare("new")
+    engine.refresh({})
+    assert disk.steps[failed + 1 :] == []
