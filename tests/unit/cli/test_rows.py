@@ -178,7 +178,7 @@ def test_another_encoding_is_named_before_lines_are_counted(npy, tmp_path):
         ),
         pytest.param('{"id": "\\ud800"}', "p.jsonl line 2 is no valid JSON", id="half a character"),
         pytest.param(
-            '{"id": "x", "t": ' + "[" * 5000 + "]" * 5000 + "}", "p.jsonl line 2 is nested too", id="deep"
+            '{"id": "x", "t": ' + "[" * 30_000 + "]" * 30_000 + "}", "p.jsonl line 2 is nested too", id="deep"
         ),
         pytest.param('{"size": 1}', "p.jsonl line 2 has no 'id'", id="no id"),
         pytest.param('{"id": "x", "n": 1, "n": 2}', "p.jsonl line 2 .*'n'", id="repeated key"),

@@ -160,7 +160,7 @@ def test_stored_payloads_of_any_depth_are_answered_and_searched(levels):
 
 
 def test_levels_that_are_too_deep_come_as_json_text():
-    text = b'{"x":' + b"[" * 2000 + b'"]"' + b"]" * 2000 + b',"y":[1]}'
+    text = b'{"x":' + b"[" * 30_000 + b'"]"' + b"]" * 30_000 + b',"y":[1]}'
     found = decode_payload(text)
     assert found["y"] == [1]
     inner, depth = found["x"], 1
@@ -168,4 +168,4 @@ def test_levels_that_are_too_deep_come_as_json_text():
         [inner] = inner
         depth += 1
     assert depth == PAYLOAD_DEPTH_MAX
-    assert inner == "[" * (2001 - PAYLOAD_DEPTH_MAX) + '"]"' + "]" * (2001 - PAYLOAD_DEPTH_MAX)
+    assert inner == "[" * (30_001 - PAYLOAD_DEPTH_MAX) + '"]"' + "]" * (30_001 - PAYLOAD_DEPTH_MAX)

@@ -1,5 +1,6 @@
 """Rules 11 and 12: when points.db is durable, and how changed content in it, or in the rows, is seen."""
 
+import functools
 import shutil
 import sqlite3
 
@@ -13,7 +14,7 @@ from vecstow_engine.storage.identity import HEADER_BYTES
 from vecstow_engine.storage.points import reader, writer
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.records import Meta, StoredPoint
-from vecstow_engine.storage.points.writer import create_points, fold_journal, write_points
+from vecstow_engine.storage.points.writer import connect, create_points, fold_journal, write_points
 
 UID = "00112233445566778899aabbccddeeff"
 PAGE = 4096
@@ -491,3 +492,21 @@ def test_checkpoint_of_more_points_than_one_scan_reads_is_counted(tmp_path):
     table = PointTable(path)
     assert len(table.slots(meta).slots) == meta.points == 2 * reader.SCAN_ROWS
     table.close()
+
+
+def test_connection_that_cannot_be_set_up_is_closed(monkeypatch, tmp_path):
+    """On a full disk `-shm` has no room, and each attempt would keep a descriptor."""
+    made = []
+
+    class Refusing(sqlite3.Connection):
+        def executescript(self, script):
+            made.append(self)
+            raise sqlite3.OperationalError("database or disk is full")
+
+    path = tmp_path / "points.db"
+    path.touch()
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Refusing))
+    with pytest.raises(sqlite3.OperationalError):
+        connect(path, 100)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].total_changes  # noqa: B018

@@ -247,10 +247,14 @@ def connect(path: Path, cache_kib: int, *, read_only: bool = False) -> sqlite3.C
         isolation_level=None,
         check_same_thread=False,
     )
-    connection.executescript(
-        "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size=0;"
-        f"PRAGMA cache_size=-{cache_kib};"
-    )
+    try:
+        connection.executescript(
+            "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA mmap_size=0;"
+            f"PRAGMA cache_size=-{cache_kib};"
+        )
+    except sqlite3.Error:  # for example on a full disk, where `-shm` has no room
+        connection.close()
+        raise
     return connection
 
 
