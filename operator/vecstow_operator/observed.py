@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import structlog
 
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.resource import ENGINE_DEFAULT, CollectionResource, DeletionPolicy, parse_resource
 from vecstow_operator.vocabulary import FINALIZER, Annotation, Reason
 
-log = structlog.stdlib.get_logger(__name__)
+log = logging.getLogger(__name__)
+"""The standard logger: `kubectl vecstow` imports this module, and configures no log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def parse_report(document: Mapping[str, Any]) -> Report:
     if reason not in set(Reason):
         reason, message = Reason.UNKNOWN, f"{reason}: {message}"
     uid, hint = str(document["resource_uid"]), document.get("hint")
-    return Report(str(document["collection"]), uid, Reason(reason), message, hint)
+    return Report(str(document.get("collection", "")), uid, Reason(reason), message, hint)
 
 
 def observed(document: Mapping[str, Any]) -> Observed:
@@ -194,7 +194,7 @@ def _declared(
     except VecstowError as error:
         return InvalidResource(error.message, error.hint)
     except Exception as error:
-        log.exception("resource could not be read", resource=metadata["name"])
+        log.exception("resource %s could not be read", metadata["name"])
         return InvalidResource(f"it cannot be read: {error!r}", None)
 
 

@@ -10,6 +10,7 @@ longer than the discovery of the collections. Health and points do not wait for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import signal
 import socket
@@ -131,7 +132,8 @@ class _Inner:
         if await starting:
             await self._run(self._engine.stop)
         if self._loading is not None:
-            (await self._loading).state.workers.close()
+            with contextlib.suppress(Exception):  # The request that loaded FastAPI got the error.
+                (await self._loading).state.workers.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _run(self, step: Callable[[], None]) -> bool:
@@ -143,7 +145,8 @@ class _Inner:
         return True
 
     def _load(self) -> asyncio.Future[FastAPI]:
-        if self._loading is None:
+        """Return FastAPI as it is loaded; load it again after an error, for example without descriptors."""
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
             self._loading = asyncio.get_running_loop().run_in_executor(None, self._create_fastapi)
         return self._loading
 

@@ -112,6 +112,7 @@ class ResourceWriter:
             return away
         except Exception as error:
             log.exception("resource could not be released", resource=cached.resource.name)
+            self._metrics.errors.labels("operator").inc()
             return Away(repr(error))
         return None
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
+from vecstow_engine.api import fastapi_app
 from vecstow_engine.service.request_memory import Part
 
 MIB = 1 << 20
@@ -240,3 +241,27 @@ async def test_at_info_nothing_is_written_for_a_search(caplog):
     with capture_logs() as lines:
         await client.call("POST", SEARCH, QUERY)
     assert lines == []
+
+
+async def test_fastapi_that_could_not_be_loaded_is_loaded_again_and_does_not_disturb_the_end(monkeypatch):
+    client, _ = docs_service()
+    create, errors = fastapi_app.create_fastapi, [OSError(24, "Too many open files") for _ in range(2)]
+
+    def fail_first(*arguments):
+        if errors:
+            raise errors.pop()
+        return create(*arguments)
+
+    monkeypatch.setattr(fastapi_app, "create_fastapi", fail_first)
+    assert (await client.call("GET", "/collections")).status == 500
+    events, sent = asyncio.Queue(), []
+    events.put_nowait({"type": "lifespan.startup"})
+    events.put_nowait({"type": "lifespan.shutdown"})
+
+    async def send(message):
+        sent.append(message["type"])
+
+    await client.app({"type": "lifespan"}, events.get, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert (await client.call("GET", "/collections")).status == 500
+    assert (await client.call("GET", "/collections")).status == 200

@@ -1,7 +1,9 @@
 """`check` on manifests, on files outside the collections, and next to a running engine."""
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -313,3 +315,18 @@ async def test_quarantined_collection_can_be_checked_by_the_engine(volume):
     with RunningEngine(volume.data) as engine:
         report = await asyncio.to_thread(engine.check, "notes")
     assert report["collections"]["notes"]["state"] == "quarantined"
+
+
+def test_log_folder_that_cannot_be_read_is_an_error(volume, monkeypatch):
+    """pathlib's `glob` would take it for an empty folder."""
+    logs, listed = volume.data / "wal", os.scandir
+
+    def refuse(path="."):
+        if str(path) == str(logs):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in os.scandir(path)])
+    with pytest.raises(PermissionError):
+        check_volume(volume.data)

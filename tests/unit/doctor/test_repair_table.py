@@ -7,7 +7,9 @@ from contextlib import closing
 import pytest
 
 from vecstow_engine.doctor.repair import table as reading
+from vecstow_engine.doctor.repair.evidence import Evidence
 from vecstow_engine.doctor.repair.table import damaged_table
+from vecstow_engine.model.errors import StorageError
 from vecstow_engine.storage.points.records import Meta, StoredPoint, checked_point
 from vecstow_engine.storage.points.writer import create_points
 
@@ -181,3 +183,12 @@ def test_a_log_of_sqlite_without_its_table_is_a_missing_table(folded):
     folded.with_name("points.db-wal").write_bytes(b"not empty")
     folded.unlink()
     assert read(folded) == (None, None, {})
+
+
+@pytest.mark.parametrize("rows", [Evidence.saved, Evidence.lost])
+def test_error_of_what_repair_remembers_is_no_error_of_the_volume(rows):
+    """The caller writes points.db meanwhile, and would name that file."""
+    with closing(Evidence()) as evidence:
+        reading_rows = rows(evidence)
+    with pytest.raises(StorageError, match="what repair remembers"):
+        next(reading_rows)

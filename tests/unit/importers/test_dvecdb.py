@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from tests.unit.dvecdb_records import FILLING, Record, encode, make, unpack, write
-from vecstow_engine.importers.dvecdb.importer import ForeignPoint, read_batches, read_vectors
+from vecstow_engine.importers.dvecdb.importer import ForeignPoint, build, read_batches, read_vectors
 from vecstow_engine.importers.dvecdb.record_file import RecordFile, detect
 from vecstow_engine.importers.report import ImportReport
 from vecstow_engine.model.errors import InvalidInput, StorageError
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.metrics import DistanceMetric
+from vecstow_engine.storage.layout import Layout
 
 RELEASES = ["0.2.1", "0.2.6"]
 DIMENSION = 4
@@ -372,3 +375,17 @@ def test_the_lists_of_a_report_are_bounded(tmp_path):
     (tmp_path / "f").write_bytes(ruined * 1_500 + FILLING)
     points, report = read(tmp_path / "f")
     assert (points, report.skipped_count, len(report.skipped)) == ([], 1_500, 1_000)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_file_whose_records_all_break_a_limit_is_imported_as_an_empty_collection(count, tmp_path):
+    """Each record is reported as skipped."""
+    deep: Any = "x"
+    for _ in range(150):
+        deep = [deep]
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source / "vectors.bin", make(count, DIMENSION, lambda at: {"deep": deep}), "0.2.6")
+    wanted = Manifest("notes", DIMENSION, DistanceMetric.COSINE)
+    _, report = build(Layout(tmp_path / "data"), source, tmp_path / "staging", wanted)
+    assert len(report.skipped) == count

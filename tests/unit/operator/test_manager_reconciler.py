@@ -642,6 +642,8 @@ def test_unforeseen_error_of_one_resource_keeps_no_other_in_an_ending_namespace(
     with pytest.raises(Away, match="1 of 2 resources are held still: KeyError"):
         manager.role.writer.release_all()
     assert (manager.cluster.finalizers("a"), manager.cluster.finalizers("b")) == ([FINALIZER], [])
+    value = manager.metrics.registry.get_sample_value
+    assert value("vecstow_operator_errors_total", {"source": "operator"}) == 1
 
 
 def test_unforeseen_error_of_one_event_holds_no_other(manager):

@@ -147,6 +147,7 @@ async def test_neighbours_of_a_collection_whose_files_are_gone_go_on(engine):
     await engine.put("other", b=2)
     assert engine.checkpoint("other")
     assert await engine.values("other", "a", "b") == [1, 2]
+    assert engine.discovered
     assert engine.not_ready() == {}
 
 

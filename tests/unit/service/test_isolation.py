@@ -477,6 +477,7 @@ def test_leftover_that_cannot_be_removed_does_not_prevent_a_start(tmp_path, monk
 
     monkeypatch.setattr(files, "remove_tree", refuse)
     with capture_logs() as lines, RunningEngine(tmp_path / "data") as engine:
+        assert engine.discovered
         assert engine.not_ready() == {}
     assert "what a crash left could not be removed" in [line["event"] for line in lines]
     assert leftover.is_dir()

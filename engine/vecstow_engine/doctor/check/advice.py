@@ -122,10 +122,10 @@ class Remedies:
     def _backups(self) -> list[str]:
         """The names of the backups, newest first."""
         pattern = re.compile(re.escape(f"{self.name}-") + _BACKUP_TIME.pattern)
-        return sorted(
-            (path.name for path in self.layout.backups.glob("*") if pattern.fullmatch(path.name)),
-            reverse=True,
-        )
+        if not self.layout.backups.is_dir():
+            return []
+        names = (path.name for path in self.layout.backups.iterdir())
+        return sorted((name for name in names if pattern.fullmatch(name)), reverse=True)
 
     @property
     def _new_name(self) -> str:

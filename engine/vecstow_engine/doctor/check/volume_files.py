@@ -59,7 +59,8 @@ def _foreign_log(layout: Layout) -> _Findings:
 
 
 def _orphan_logs(layout: Layout, known: set[str | None]) -> _Findings:
-    for folder in sorted(layout.logs.glob("*")):
+    # Unlike `glob`, `iterdir` raises for a folder that cannot be read.
+    for folder in sorted(layout.logs.iterdir()) if layout.logs.is_dir() else ():
         if folder.is_dir() and folder.name not in known:
             aside = set_aside(layout, os.path.relpath(folder, layout.data))
             yield Severity.WARNING, folder, f"no collection has this log: {_owner(folder)}", (aside,)

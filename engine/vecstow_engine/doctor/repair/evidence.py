@@ -220,12 +220,16 @@ class Evidence:
 
     def saved(self) -> Iterator[SavedPoint]:
         """Yield the points that make up the repaired collection, in the same order each time."""
-        return (SavedPoint(*row) for row in self._table.execute(f"{_SAVED} ORDER BY slot, sequence, n"))
+        # The caller writes another table meanwhile, and would take an error here for one of that table.
+        with typed_errors():
+            for row in self._table.execute(f"{_SAVED} ORDER BY slot, sequence, n"):
+                yield SavedPoint(*row)
 
     def lost(self) -> Iterator[Loss]:
         """Yield the points that cannot be saved, as far as they have ids or slots."""
-        for reason, file, offset, point_id, slot, payload, proven in self._table.execute(_LOST):
-            yield Loss(reason, file, offset, point_id, slot, payload, bool(proven))
+        with typed_errors():
+            for reason, file, offset, point_id, slot, payload, proven in self._table.execute(_LOST):
+                yield Loss(reason, file, offset, point_id, slot, payload, bool(proven))
 
     def _row(self, statement: str) -> tuple[int, ...]:
         return tuple(self._table.execute(statement).fetchone())

@@ -70,7 +70,8 @@ def _batches(path: Path, wanted: Manifest, report: ImportReport) -> Iterator[Poi
         try:
             yield _batch_of(wanted, points)
         except (InvalidInput, TooLarge):
-            yield _batch_of(wanted, [point for point in points if _fits(wanted, point, report)])
+            if fitting := [point for point in points if _fits(wanted, point, report)]:
+                yield _batch_of(wanted, fitting)
 
 
 def _fits(wanted: Manifest, point: ForeignPoint, report: ImportReport) -> bool:
