@@ -13,7 +13,8 @@ from vecstow_engine.api.answers import Answer, success
 from vecstow_engine.api.errors import Forbidden, MethodNotAllowed, Unauthenticated
 from vecstow_engine.api.paths import parse_query
 from vecstow_engine.api.request import Request
-from vecstow_engine.model.errors import Recovering, Unavailable, VecstowError
+from vecstow_engine.model.errors import ReadOnly, Recovering, Unavailable, VecstowError
+from vecstow_engine.service.lifecycle import State
 
 if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile
@@ -32,23 +33,27 @@ def _check_ready(engine: Engine) -> None:
 
 
 def _check_takes_more(engine: Engine) -> None:
-    """For the probe that decides whether a Service sends here: an engine that ends answers, and says no."""
+    """200 until the engine stops; for the probe that decides whether a Service sends requests here."""
     _check_ready(engine)
     if engine.leaving:
         raise Unavailable("the engine is shutting down")
 
 
 def _check_live(engine: Engine) -> None:
-    """Answers from the first moment; fails only when a restart would help."""
+    """200 from the first moment on; fails only when a restart would help."""
     if not engine.live:
         raise Unavailable("the engine stopped working", hint="restart it; the log has the reason")
 
 
 def _check_all_ready(engine: Engine) -> None:
-    """200 when no collection is recovering or read-only; for people and tests, not for probes."""
+    """200 when no collection is recovering or read-only; for people and tests, not for probes.
+
+    Only a Recovering gets Retry-After: a read-only collection does not become ready by waiting.
+    """
     _check_ready(engine)
     if waiting := engine.not_ready():
-        raise Recovering(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
+        kind = ReadOnly if State.READ_ONLY in waiting.values() else Recovering
+        raise kind(f"{len(waiting)} collections are not ready", details={"not_ready": waiting})
 
 
 HEALTH_ROUTES: Final[dict[str, Callable[[Engine], None]]] = {

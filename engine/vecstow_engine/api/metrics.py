@@ -225,7 +225,7 @@ class EngineCollector(Collector):
         """Return the read-only collections; the label `_names` stands for a failed sync of a name."""
         names = [row["name"] for row in state["collections"] if row["state"] == "read_only"]
         names = names[: self._collections_max] + [NAMES] * (state["failure"] is not None)
-        text = "Collections that take no writes until the next start, because a sync failed."
+        text = "Collections that take no writes until the next start or a repair, mostly after a failed sync."
         return _family(GaugeMetricFamily, "vecstow_read_only", text, "collection", dict.fromkeys(names, 1))
 
     def _self_recall(self, rows: Any) -> Metric:

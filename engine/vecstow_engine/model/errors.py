@@ -8,9 +8,9 @@ VecstowError
 ├── Conflict                the target exists already, or something else owns or holds it
 ├── Busy                    a queue or buffer is at its limit; nothing was logged
 ├── Unavailable             the collection or the volume cannot answer now
-│   ├── Recovering          the write-ahead log is being replayed
-│   ├── ReadOnly            a sync failed: no more writes until the next start
-│   ├── Quarantined         damage was found; nothing is served
+│   ├── Recovering          the collection is being opened or repaired, or waits for that
+│   ├── ReadOnly            no more writes until the next start or a repair, mostly after a failed sync
+│   ├── Quarantined         the files are damaged, gone or cannot be opened; nothing is served
 │   └── Foreign             the data files are another program's
 ├── DiskFull                the volume has no room; nothing was changed
 ├── OutOfMemory             the memory limit has no room; nothing was changed
@@ -34,6 +34,10 @@ MESSAGE_CHARACTERS_MAX: Final = 600
 """Longer messages lose their middle, which quotes a client's value; their ends name the limit."""
 DETAIL_CHARACTERS_MAX: Final = 300
 DETAIL_ITEMS_MAX: Final = 50
+READ_ONLY_HINT: Final = (
+    "examine the disk; then restart the engine, which replays the log, or repair the collection"
+)
+"""What ends `read_only`. This process cannot tell which bytes the disk has."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -92,15 +96,15 @@ class Unavailable(VecstowError):
 
 
 class Recovering(Unavailable):
-    """Raised while a collection's write-ahead log is being replayed."""
+    """Raised while a collection is being opened or repaired, or waits for its next opening."""
 
 
 class ReadOnly(Unavailable):
-    """Raised for writes to a collection whose sync failed; reads go on."""
+    """Raised for writes after a failed sync or a lost log segment, until a start or a repair; reads go on."""
 
 
 class Quarantined(Unavailable):
-    """Raised for a collection in which damage was found that cannot be withheld point by point."""
+    """Raised for a collection whose files are damaged as a whole, missing, or of a newer format."""
 
 
 class Foreign(Unavailable):

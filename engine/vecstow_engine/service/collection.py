@@ -11,7 +11,15 @@ import structlog
 from numpy.typing import NDArray
 
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.errors import Conflict, DamagedFile, NotFound, Quarantined, ReadOnly, Recovering
+from vecstow_engine.model.errors import (
+    READ_ONLY_HINT,
+    Conflict,
+    DamagedFile,
+    NotFound,
+    Quarantined,
+    ReadOnly,
+    Recovering,
+)
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.points import decode_rows
 from vecstow_engine.query.search import Source
@@ -70,7 +78,8 @@ class Collection(Stateful):
         self._withheld_logged = 0
         self._index_lacks_rows = False
         self.upkeep = threading.Lock()
-        """The lock over the collection's files: one checkpoint, snapshot, backup or drop at a time."""
+        """The lock over the collection's files: its holder makes a checkpoint, snapshot, backup or drop, or
+        opens the files. The incarnations of one name share it."""
 
     @property
     def name(self) -> str:
@@ -95,9 +104,10 @@ class Collection(Stateful):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the collection was closed because its files are gone, and needs a stand-in.
+        """Whether the collection was closed because its files are gone, and a stand-in is to take its place.
 
-        False until it is known whether a sync failed meanwhile: the stand-in takes that over.
+        False until `refuse_if_gone` knows whether the sync of the last write failed: the stand-in takes over
+        that failure. The stand-in has no store, so it is never lost itself.
         """
         now = self.undropped
         if not isinstance(now, InQuarantine) or self.store is None:
@@ -183,8 +193,7 @@ class Collection(Stateful):
         self.readable()
         if broken is not None:
             message = f"collection {self.name!r} takes no writes: {broken}"
-            hint = "restart the engine: it replays the log in a new process"
-            raise ReadOnly(message, collection=self.name, hint=hint)
+            raise ReadOnly(message, collection=self.name, hint=READ_ONLY_HINT)
 
     def refuse_misfit(self, checked_against: Manifest) -> None:
         """Raise Conflict for a request that was checked against the manifest of another incarnation."""
@@ -277,7 +286,7 @@ class Collection(Stateful):
             self.move_to(InQuarantine(error, reopens=True))
         raise error
 
-    def queued(self, changed_bytes: int, rows: int) -> None:
+    def count_queued(self, changed_bytes: int, rows: int) -> None:
         """Add to the rows and bytes that wait for the log; negative numbers subtract."""
         self.queued_bytes += changed_bytes
         self.queued_rows += rows

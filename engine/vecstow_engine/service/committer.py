@@ -169,7 +169,7 @@ class Committer:
             waiting.waiting.append(write)
             waiting.waiting_bytes += write.bytes
             self._waiting_bytes += write.bytes
-            collection.queued(write.changes, write.rows)
+            collection.count_queued(write.changes, write.rows)
             if not waiting.scheduled:
                 waiting.scheduled = True
                 self._to_commit.put(collection)
@@ -249,7 +249,8 @@ class Committer:
         self, collection: Collection, group: list[_Write], outcome: list[Applied] | Exception
     ) -> None:
         with self._lock:
-            collection.queued(-sum(write.changes for write in group), -sum(write.rows for write in group))
+            changes, rows = sum(write.changes for write in group), sum(write.rows for write in group)
+            collection.count_queued(-changes, -rows)
         _wake(group, outcome)
 
     def _release(self, collection: Collection, group: list[_Write]) -> None:

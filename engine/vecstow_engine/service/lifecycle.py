@@ -2,17 +2,20 @@
 
 A collection is in exactly one of these states. The state alone decides the requests that are answered, the
 name in the API and the event that opens the collection again. For `Serving` the name also depends on the
-store, which records damage and failed syncs.
+store, which records damage and the errors that end its writes.
 
     state          API               reads  writes  left by
-    Opening        recovering        503    503     the loader
-    Postponed      recovering        503    503     a retry at `retry_at`, a drop
+    Opening        recovering        503    503     the end of the opening, a drop
+    Postponed      recovering        503    503     a retry at `retry_at`, a repair, a drop
     Serving        ready, degraded   yes    yes     lost files, a repair, a drop
                    read_only         yes    503     lost files, a repair, a drop
-    InQuarantine   quarantined       503    503     a changed manifest, returned files, a repair
+    InQuarantine   quarantined       503    503     a changed manifest, returned files, a retry at `retry_at`,
+                                                    a repair, a drop
     ForeignData    foreign           503    503     an import in its place, a repair, a drop
-    Retired        recovering        503    503     never: another object has the name
+    Retired        recovering        503    503     a drop; another object has the name
     Dropping       as before         404    404     the manifest without the mark
+
+In this table a drop is also the replacement by another object of the same name.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class State(StrEnum):
     DEGRADED = "degraded"
     """Reads and writes; the points that fail their checks are withheld and listed."""
     READ_ONLY = "read_only"
-    """Reads; no writes until the next start or a repair, because a sync failed."""
+    """Reads; no writes until the next start or a repair, mostly because a sync failed."""
     QUARANTINED = "quarantined"
     """Nothing: damage is not limited to single points, or the files are gone or cannot be opened."""
     FOREIGN = "foreign"
@@ -47,7 +50,7 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
     failure: str | None = None
-    """Why the collection takes no writes until the process ends: a sync failed, and no store says so."""
+    """Why no writes are taken any more: a sync failed, and no store records it. None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Postponed(_Base):
 
 @dataclass(frozen=True, slots=True)
 class Serving(_Base):
-    """The state in which the collection answers reads, and takes writes unless a sync failed."""
+    """The state in which the collection answers reads, and takes writes unless it is `broken`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class Stateful:
             self.lifecycle = transition(self.lifecycle, state)
 
     def fail(self, reason: str) -> None:
-        """Take no more writes until the process ends."""
+        """Take no more writes: only another process, or the object after a repair, does."""
         with self._moving:
             self.lifecycle = failed(self.lifecycle, reason)
 

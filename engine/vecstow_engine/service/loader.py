@@ -118,7 +118,7 @@ class Loader:
                 self.open_again(collection)
 
     def open_again(self, collection: Collection) -> None:
-        """Open a collection, unless its upkeep lock is taken, it is dropped, or there is a hold."""
+        """Open a collection again, unless its upkeep lock is taken, it is dropped, or the volume is held."""
         if not collection.upkeep.acquire(blocking=False):
             return
         try:
@@ -143,8 +143,8 @@ class Loader:
     def load(self, collection: Collection, is_rival: Callable[[], bool] | None = None) -> None:
         """Open `collection`, and move it to Serving or to the state that holds the error. Raises nothing.
 
-        `is_rival`: whether another folder claims the same uid; by default the registry says so. Only a start
-        loads index.bin, because the interpreter is blocked meanwhile.
+        `is_rival` tells whether another folder claims the same uid; by default `Registry.is_rival` does.
+        index.bin is not loaded, because the interpreter is blocked meanwhile: only the start does so.
         """
         self._load(collection, is_rival, with_graph=False)
         self._indexer.notify(collection)
@@ -294,11 +294,17 @@ class Loader:
     ) -> None:
         message = error.message if isinstance(error, VecstowError) else str(error)
         details = error.details if isinstance(error, VecstowError) else {}
-        reason = "newer format" if isinstance(error, NewerFormat) else "damage"
-        log.error("collection failed to load", collection=collection.name, kind=reason, reason=message)
-        is_found = isinstance(error, (DamagedFile, NewerFormat))  # any other error may be a failed sync
+        log.error("collection failed to load", collection=collection.name, kind=_kind(error), reason=message)
+        # Any other error may be a failed sync, so the files are not opened again in this process.
+        is_found = isinstance(error, (DamagedFile, NewerFormat))
         error = quarantined(collection.name, message, details)
         collection.move_to(lifecycle.InQuarantine(error, reopens=is_found, retry_at=retry_at))
+
+
+def _kind(error: VecstowError | OSError) -> str:
+    if isinstance(error, DamagedFile):
+        return "damage"
+    return "newer format" if isinstance(error, NewerFormat) else "error"
 
 
 def _passes(error: VecstowError | OSError) -> bool:

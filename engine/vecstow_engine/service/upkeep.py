@@ -15,7 +15,7 @@ from weakref import WeakSet
 import structlog
 
 from vecstow_engine.index.vector_index import VectorIndex
-from vecstow_engine.model.errors import DiskFull
+from vecstow_engine.model.errors import READ_ONLY_HINT, DiskFull
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.hold import Gate
@@ -234,13 +234,13 @@ class Upkeep:
             self._indexer.notify(collection)
 
     def _log_broken(self, collection: Collection) -> None:
-        """Log once that a collection takes no more writes, wherever the sync failed."""
+        """Log once that a collection takes no more writes, whichever thread found the cause."""
         reason = collection.broken
         is_news = collection not in self._logged_broken and not collection.reopens
         if reason is not None and is_news and not collection.dropping:
             self._logged_broken.add(collection)
             log.error(
-                "collection takes no writes until the next start", collection=collection.name, reason=reason
+                "collection takes no writes", collection=collection.name, reason=reason, next=READ_ONLY_HINT
             )
 
     def _due(self, collection: Collection) -> Iterator[tuple[Work, Callable[[], object]]]:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from vecstow_engine.model.errors import (
+    READ_ONLY_HINT,
     DamagedFile,
     Quarantined,
     ReadOnly,
@@ -75,7 +76,7 @@ class Store:
 
     @property
     def last_sequence(self) -> int:
-        """The newest sequence that readers see."""
+        """The newest durable sequence. Readers see its effect once `commit` has applied it."""
         return self.log.last
 
     @property
@@ -86,8 +87,9 @@ class Store:
     def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
         """Log all effects with one sync, then apply them; every refusal happens before anything is logged.
 
-        Deletes of absent ids are not logged. `Layers.apply` describes `announce`. Raises DiskFull, ReadOnly,
-        OutcomeUnknown, TooLarge, or Unavailable for an id whose table row is damaged.
+        Deletes of absent ids are not logged. `Layers.apply` describes `announce`. Raises Unavailable for an
+        id whose table row is damaged, and the errors of `Log.append`: DiskFull, StorageError, TooLarge,
+        ReadOnly or OutcomeUnknown.
         """
         with self._writing, self._log_handle():
             self._refuse_if_failed()
@@ -110,7 +112,7 @@ class Store:
 
         Raises DiskFull or Busy: nothing is lost, and a later checkpoint can succeed. Raises Quarantined when
         the data files lost their names; the log then stays complete. A failed sync, or a StorageError of the
-        point table, ends the writes of this process: synced and unsynced data are then indistinguishable.
+        point table, ends the writes of this process, which cannot find out what is on the disk.
         """
         self._refuse_if_failed()
         if not self._freeze():
@@ -207,8 +209,7 @@ class Store:
     def _refuse_if_failed(self) -> None:
         if self.failure is not None:
             message = f"the collection takes no writes: {self.failure}"
-            hint = "restart the engine: it replays the log in a new process"
-            raise ReadOnly(message, collection=self.identity.name, hint=hint)
+            raise ReadOnly(message, collection=self.identity.name, hint=READ_ONLY_HINT)
 
     def _refuse_without_files(self) -> None:
         if (missing := self.data_files.missing()) is not None:

@@ -169,6 +169,16 @@ async def test_a_collection_in_replay_does_not_hide_the_others():
     assert reply.headers["retry-after"] == "1"
 
 
+async def test_no_wait_is_asked_for_while_a_collection_is_read_only(monkeypatch):
+    """Only a restart or a repair ends `read_only`."""
+    client, engine = docs_service()
+    waiting = {"docs": "read_only", "notes": "recovering"}
+    monkeypatch.setattr(engine, "not_ready", lambda: waiting)
+    reply = await client.call("GET", "/health/ready")
+    assert (reply.status, reply.json["details"]["not_ready"]) == (503, waiting)
+    assert "retry-after" not in reply.headers
+
+
 async def test_liveness_fails_when_a_restart_would_help():
     client, engine = docs_service()
     engine.live = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from vecstow_engine.model.errors import OutcomeUnknown, ReadOnly, as_storage_error
+from vecstow_engine.model.errors import READ_ONLY_HINT, OutcomeUnknown, ReadOnly, as_storage_error
 from vecstow_engine.storage import files
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layout import SEGMENT_SUFFIX, segment_name
@@ -39,8 +39,9 @@ class _Active:
 class Log:
     """The log of one collection: appends records to the newest segment, and acknowledges after `fdatasync`.
 
-    `last` is the newest sequence in the log, and `synced` the newest durable one. Both advance when the sync
-    of an append returns. After a failed sync `broken` holds the reason, and no write is taken.
+    `last` is the newest durable sequence; it advances when the sync of an append returns. `broken` is the
+    reason why no write is taken any more: a sync failed, a failed append could not be cut back, or the active
+    segment is gone.
     """
 
     def __init__(
@@ -49,7 +50,6 @@ class Log:
         self.folder = folder
         self.identity = identity
         self.last = carried[-1].upto if carried else applied
-        self.synced = self.last
         self.broken: str | None = None
         self._first = applied + 1
         self._carried = tuple(carried)
@@ -74,9 +74,9 @@ class Log:
     def append(self, payloads: Sequence[tuple[int, bytes]]) -> list[int]:
         """Log each (type, payload) as one record, all with one sync; return their sequences.
 
-        Raises TooLarge or DiskFull (nothing is logged), or OutcomeUnknown (the sync failed). Raises ReadOnly
-        after an earlier failed sync, even without payloads: the records of that sync can reappear after a
-        restart.
+        Raises TooLarge, DiskFull, or StorageError for another error of the disk: nothing is logged. Raises
+        OutcomeUnknown when the sync failed, or when the cut of a failed append failed. Raises ReadOnly once
+        `broken` is set, even without payloads: the records of a failed sync can reappear after a restart.
         """
         self._refuse_if_broken()
         for _, payload in payloads:
@@ -88,10 +88,10 @@ class Log:
         sequences = range(self.last + 1, self.last + 1 + len(payloads))
         parts: list[bytes] = []
         for sequence, (kind, payload) in zip(sequences, payloads, strict=True):
-            parts += [encode_record(active.seed, sequence, sequence - 1, self.synced, kind, payload), payload]
+            parts += [encode_record(active.seed, sequence, sequence - 1, self.last, kind, payload), payload]
         self._write(active, parts)
         self._sync(active)
-        self.last = self.synced = sequences[-1]
+        self.last = sequences[-1]
         return list(sequences)
 
     def resume(self) -> None:
@@ -149,7 +149,7 @@ class Log:
             self._active.fd = None
 
     def _start(self, first: int, carried: Iterable[Record]) -> None:
-        header = SegmentHeader(self.identity, first, self.synced, secrets.randbits(32))
+        header = SegmentHeader(self.identity, first, self.last, secrets.randbits(32))
         path = self.folder / segment_name(first)
         try:
             files.make_folder(self.folder.parent)
@@ -189,7 +189,7 @@ class Log:
 
     def _read_only(self) -> ReadOnly:
         message = f"the collection takes no writes: {self.broken}"
-        hint = "restart the engine: it replays the log in a new process"
+        hint = READ_ONLY_HINT
         return ReadOnly(message, collection=self.identity.name, hint=hint)
 
     def _opened(self) -> _Active:
