@@ -90,6 +90,7 @@ class Loop:
                 log.exception("pass failed")
             self.heartbeat.beat()
             took, worked = time.monotonic() - begun, time.thread_time() - worked
+            # After a pass of much work the pause is longer, so that passes take SHARE_MAX of a core at most.
             self.stopped.wait(max(GATHER_SECONDS, worked / SHARE_MAX - took))
             is_woken = self._woken.wait(max(0.0, self.tick_seconds - took))
             if is_woken:  # a wake after the wait has ended is left for the pass after the next one

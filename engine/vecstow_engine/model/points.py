@@ -4,8 +4,8 @@ Batches and queries are checked once against a collection's manifest; later code
 Every error names the place (`vectors[3].data`), the value and the limit. Distances are those of the stored
 values, so every search uses vectors decoded from stored bytes.
 
-Shapes: n points of dimension d. A label is the index's name of a point, `epoch << 32 | slot`, new
-whenever a slot is used again.
+Shapes: n points of dimension d. A label is the index's name of a point, `epoch << 32 | slot`. A
+slot that is used again has a higher epoch, so no two points share a label.
 """
 
 from __future__ import annotations

@@ -88,9 +88,9 @@ class Gate:
 
     @contextmanager
     def passing(self) -> Iterator[bool]:
-        """Yield True if the block may change files; a hold then waits for its end.
+        """Yield whether the block may change files; a hold that begins waits for the end of such a block.
 
-        Yields False during a hold and after `close`: the block must change nothing.
+        Yields False during a hold and after `close`. The block runs all the same, and must change nothing.
         """
         with self._changed:
             free = self.remaining_seconds == 0 and not self.closed

@@ -81,7 +81,11 @@ def open_volume(layout: Layout, settings: StorageSettings, is_leaving: Callable[
 
 @dataclass(eq=False)
 class Loader:
-    """The opener of collections. `load` may be called from any thread."""
+    """The opener of collections.
+
+    `begin` opens all collections at the start, in threads of its own. `load` opens one collection in the
+    caller's thread, any thread. `open_again` and `open_postponed` load collections whose opening failed.
+    """
 
     _layout: Layout
     _settings: Settings
@@ -227,6 +231,7 @@ class Loader:
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
         bring(opened.store.view.labels())
+        # `Catalog.open_new` sets made_whole: a restore, an import or a repair has left no log.
         warnings = opened.warnings if collection.made_whole else opened.remarks
         collection.opened(opened.store, collection.index, warnings)
         if remark:

@@ -49,7 +49,7 @@ class ManifestWatcher:
     _rescanned_at: float = field(default_factory=time.monotonic, init=False)
     _folders_in_trouble: dict[str, Folder] = field(default_factory=dict, init=False)
     _unfollowed: set[str] = field(default_factory=set, init=False)
-    """Names of the manifests that wait for the next attempt."""
+    """Names of the manifests that could not be followed, and wait for the next attempt."""
 
     def rescan_when_due(self) -> None:
         """Rescan when the last scan is old or could not be made, or when a collection lost its files."""
@@ -159,7 +159,10 @@ class ManifestWatcher:
 
     @contextmanager
     def _upkeep_of(self, collection: Collection) -> Iterator[bool]:
-        """Hold the upkeep lock over the block and yield True; yield False when another thread holds it."""
+        """Hold the upkeep lock over the block and yield True; yield False when another thread holds it.
+
+        After False the block must change nothing: the next scan reads the manifest again.
+        """
         free = collection.upkeep.acquire(blocking=False)
         try:
             yield free
@@ -275,9 +278,10 @@ def _is_to_have_data(collection: Collection, manifest: Manifest) -> bool:
 
 
 def stand_in(lost: Collection) -> Collection:
-    """Return a quarantined collection that takes the place of `lost`, without its memory.
+    """Return a quarantined collection for the place of `lost`, which has lost its files.
 
-    Both share the upkeep lock, since the last checkpoint of `lost` may still go on.
+    The stand-in has no store and no index, so their memory becomes free. Both share the upkeep lock, since
+    the last checkpoint of `lost` may still go on.
     """
     assert lost.store is not None and lost.error is not None
     other = Collection(lost.manifest)

@@ -55,11 +55,14 @@ class Registry:
         self._broken: dict[str, str] = {}
         """Folders that are not served, mostly for a broken manifest, and why. Their names stay taken."""
         self._taken: dict[str, str | None] = {}
-        """Folders under repair, and their earlier entry in `_broken`. Their manifests are not followed."""
+        """Folders without a readable manifest that a repair works on, and their earlier entry in `_broken`.
+
+        Their manifests are not followed meanwhile.
+        """
         self._rivals: set[str] = set()
         """Names of the folders that shared a uid with another folder at the start."""
         self._has_changed = False
-        """Whether a shared uid may have come since the start, which compared all folders."""
+        """Whether a collection was added or changed since the start, which compared all uids."""
         self._seen: dict[str, tuple[int, int]] = {}
         """Inode and ctime (ns) of each folder's manifest at the last scan."""
         self.changing = threading.RLock()

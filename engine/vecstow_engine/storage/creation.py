@@ -1,8 +1,9 @@
 """The creation of data files: at the first write of a collection, and by a bulk load.
 
 The first write makes durable, in this order: the data files, the manifest with their uid, the first log
-segment with the write itself. A crash in between leaves a manifest without a uid and files without points.
-The next first write replaces those files.
+segment with the write itself. A crash in between leaves files without points. With both files in place, the
+next recovery serves them, and writes their uid into the manifest. With `vectors.bin` alone, the next first
+write replaces it.
 """
 
 from __future__ import annotations

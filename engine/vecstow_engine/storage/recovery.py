@@ -3,10 +3,15 @@
     observe      reads all files; raises for files that are unreadable or do not belong together
     make_plan    decides what is replayed; raises for a collection that must not open; pure
     apply_plan   makes the journal of SQLite durable, rebuilds trees, removes temporaries, replays the log
-                 and begins a new segment
+                 and, if the log has records or a torn tail, begins a new segment
 
 Nothing on the volume changes before the first two steps have passed: a collection that is refused keeps every
-byte. The steps raise DamagedFile (the collection is quarantined), Foreign or NewerFormat.
+byte. `service.loader` decides by the error:
+
+    DamagedFile, NewerFormat          quarantined; a changed manifest is a reason to open again
+    Foreign                           foreign
+    Busy, DiskFull                    opened again after a pause
+    LogChanged, other StorageErrors   quarantined until the next start or a repair
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ class Opened:
     replayed: int = 0
     """The number of records above the applied sequence."""
     changes: tuple[Applied, ...] = ()
-    """The changes of those records, without the changes that replay has moved into the files."""
+    """The changes of those records for the index. Replay moves earlier changes into the files when memory is
+    short; the index finds their points there, by `VectorIndex.reconcile`."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -71,7 +77,7 @@ def open_store(
     replay_bytes_max: int = REPLAY_BYTES_MAX,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Opened:
-    """Open one collection. `is_rival`: whether another folder claims the same uid.
+    """Open one collection. `is_rival`: whether another folder claims the same uid, as the registry knows.
 
     Replay takes `replay_bytes_max` bytes of memory for changes, and one record. `progress` gets the number of
     replayed records and the number of all records.
@@ -174,9 +180,9 @@ def _resume(log: Log) -> list[str]:
         log.resume()
     except DiskFull as error:
         return [f"the log goes on with the first write that finds room: {error.message}"]
-    except StorageError as error:  # Nothing was changed, and the found segments stay readable.
+    except StorageError as error:  # The found segments stay readable; the next `resume` continues.
         return [f"the log goes on with the first write that the disk takes: {error.message}"]
-    except ReadOnly as error:
+    except ReadOnly as error:  # `Log.broken` is set: the collection is served, and is `read_only`.
         return [error.message]
     return []
 

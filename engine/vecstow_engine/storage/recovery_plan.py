@@ -60,7 +60,8 @@ class Plan:
     found: Observation
     replayable: Replayable
     begins_segment: bool
-    """Whether the log continues in a new segment: after records, a torn tail, or a rename of the folder."""
+    """Whether recovery itself begins a new segment: after records, a torn tail, or a rename of the folder.
+    Otherwise the first write does so."""
 
 
 def observe(layout: Layout, manifest: Manifest) -> Observation | None:

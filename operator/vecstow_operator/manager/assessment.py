@@ -162,7 +162,7 @@ def _in_pod(resource: Observed, pod: EnginePod, own: CollectionState | None) -> 
         return
     if own.state not in READY_STATES:
         message = own.reason or f"the collection is {own.state}"
-        hint = f"; kubectl vecstow repair {resource.name}" if own.state == QUARANTINED_STATE else ""
+        hint = f"; kubectl vecstow repair {resource.name} --dry-run" if own.state == QUARANTINED_STATE else ""
         yield FROM_STATE.get(own.state, Reason.PENDING), message + hint
     known = resource.known
     if _has_lost(resource, own):
@@ -209,7 +209,7 @@ def _degradations(
     for _, own in pairs:
         if own is not None and own.state == "degraded":
             message = own.reason or "points fail their checks and are withheld"
-            hint = f"kubectl vecstow repair {resource.name}"
+            hint = f"kubectl vecstow repair {resource.name} --dry-run"
             yield report_on(resource, Reason.POINTS_WITHHELD, message, hint)
     if loss is not None and loss.missing is not None:
         yield report_on(
@@ -262,7 +262,8 @@ def _share(part: int, whole: int) -> int:
 def _known(resource: Observed, pairs: _Pairs) -> Known:
     """Return the data that the next start must find again. Data that is lost or not served stays known.
 
-    Its uid alone follows the manifest: the sidecar misses that incarnation, and a person accepts its loss.
+    For such data only the uid is updated, from the manifest. The sidecar reports that incarnation as lost,
+    and a person accepts the loss of that uid.
     """
     pod, own = pairs[0] if pairs else (None, None)
     if pod is None or pod.state is None or own is None or _is_other(resource, pod, own):

@@ -93,8 +93,8 @@ def is_same(wanted: Document, before: Mapping[str, Any]) -> bool:
 def is_due(wanted: Document, before: Mapping[str, Any], seconds_since: float) -> bool:
     """Whether to patch the status now. `seconds_since` is the age of the resource's last patch.
 
-    Each write of vectors puts the graph behind for a moment, and the status shows that late. The end of the
-    building shows at once, since a person may wait for it.
+    A change of figures alone, for example of vectors that are not in the graph yet, waits COUNT_SECONDS_MIN.
+    All other changes show at once, and so does the end of the graph's building: a person may wait for it.
     """
     if _but_figures(wanted) != _but_figures(before) or (_is_indexing(before) and not _is_indexing(wanted)):
         return True

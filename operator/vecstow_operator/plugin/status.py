@@ -154,8 +154,8 @@ def _next(reason: Reason, engine: str, namespace: str, name: str) -> str | None:
         # The volume comes first: `accept-empty` is right only when the volume is lost for good.
         Reason.DATA_MISSING: f"kubectl describe pvc {inside}",
         Reason.VOLUME_REPLACED: f"kubectl describe pvc {inside}",
-        Reason.QUARANTINED: f"{plugin} repair {where}",
-        Reason.POINTS_WITHHELD: f"{plugin} repair {where}",
+        Reason.QUARANTINED: f"{plugin} repair {where} --dry-run",
+        Reason.POINTS_WITHHELD: f"{plugin} repair {where} --dry-run",
         Reason.VOLUME_FULL: f"{plugin} cleanup {inside}",
         Reason.READ_ONLY: f"{plugin} check {where}",
         Reason.ENGINE_MISSING: f"kubectl get statefulset {inside} -l vecstow.dev/engine",

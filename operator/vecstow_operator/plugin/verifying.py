@@ -24,7 +24,7 @@ def check(name: str, *, engine: Engine = None, session: Session, as_json: AsJson
     lines.append(f"{collection}: {len(findings)} finding{'' if len(findings) == 1 else 's'}")
     is_damaged = any(finding["severity"] == "error" for finding in findings)
     if is_damaged:
-        lines.append(f"  next: kubectl vecstow repair -n {session.namespace} {name}")
+        lines.append(f"  next: kubectl vecstow repair -n {session.namespace} {name} --dry-run")
     print_answer(document, "\n".join(lines), as_json=as_json)
     if is_damaged:
         raise typer.Exit(1)

@@ -240,9 +240,10 @@ def _text(shape: Shape) -> str:
 def _expected_data(
     owner: Observed, folder: Folder, volume_id: str | None
 ) -> tuple[str | None, tuple[Report, ...]]:
-    """Return the uid for the manifest, so that the engine misses data that is gone, and the reports of that.
+    """Return the uid that the manifest must name, and the reports of data that is gone.
 
-    Where data is there, a manifest without a uid takes the one in the data's headers.
+    With the uid of data that is gone, the engine quarantines the collection instead of serving it empty. For
+    a folder with data, the manifest's own uid stays: the engine fills in a missing one from the headers.
     """
     found = folder.manifest.collection_uid if folder.manifest is not None else None
     if folder.has_data:

@@ -117,7 +117,7 @@ class SidecarReconciler:
         """The reason why the last change failed, by collection. It is logged once; each pass tries again."""
         self._reverted = RevertedDrift()
         self._refusal: str | None = None
-        """The reason why the engine took no report; logged once when a key would help."""
+        """The reason why the engine took no report, until it takes one. A refused key is logged once."""
 
     @property
     def knows_all(self) -> bool:

@@ -114,7 +114,7 @@ def extra(*rows):
         ),
         pytest.param(
             engine_of(pod(row(state="quarantined", reason="vectors.bin at byte 0"))), Reason.QUARANTINED,
-            "vectors.bin at byte 0; kubectl vecstow repair notes", id="quarantined",
+            "vectors.bin at byte 0; kubectl vecstow repair notes --dry-run", id="quarantined",
         ),
         pytest.param(
             engine_of(pod(row(state="foreign", reason="d-vecDB's"))), Reason.FOREIGN,
@@ -370,7 +370,8 @@ def test_each_pod_is_a_replica_in_its_own_words():
     [
         pytest.param(
             engine_of(pod(row(state="degraded", reason="1 point is withheld"))),
-            Reason.POINTS_WITHHELD, "1 point is withheld; kubectl vecstow repair notes", id="withheld points",
+            Reason.POINTS_WITHHELD, "1 point is withheld; kubectl vecstow repair notes --dry-run",
+            id="withheld points",
         ),
         pytest.param(
             engine_of(pod(SERVED, is_full=True)), Reason.VOLUME_FULL,

@@ -70,7 +70,7 @@ PENDING_TEXT = "Pending: pod vecstow-0 does not follow generation 3 yet"
         pytest.param(
             [(5, PENDING), (6, QUARANTINED), (7, PENDING), (100, None), (101, READY)],
             [
-                (6, "NotReady", "Quarantined: damaged; kubectl vecstow repair notes"),
+                (6, "NotReady", "Quarantined: damaged; kubectl vecstow repair notes --dry-run"),
                 (101, "Ready", "served by vecstow"),
             ],
             id="what needs somebody is told at once",

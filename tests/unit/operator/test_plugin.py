@@ -105,7 +105,8 @@ DAMAGED = state_of(RESOURCE, state="quarantined", reason="points.db: a wrong sum
         ),
         pytest.param(
             HAD, {"vecstow": engine_of(pod(DAMAGED))},
-            "has no loss to accept: Quarantined: points.db: a wrong sum; kubectl vecstow repair notes",
+            "has no loss to accept: Quarantined: points.db: a wrong sum; "
+            "kubectl vecstow repair notes --dry-run",
             id="damaged: it can be repaired",
         ),
         pytest.param(
@@ -256,7 +257,7 @@ def test_status_is_a_success_when_all_is_served_whole(plugin, resources, row, re
         line["next_command"]
         == {
             None: None,
-            "repair": "kubectl vecstow repair -n apps notes",
+            "repair": "kubectl vecstow repair -n apps notes --dry-run",
             "adopt": "kubectl vecstow adopt -n apps notes",
             "look": "kubectl describe pvc -n apps",
             "cleanup": "kubectl vecstow cleanup -n apps",

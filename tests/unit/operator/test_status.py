@@ -378,7 +378,8 @@ NOT_READY = EventReason.NOT_READY
         pytest.param(READY, MORE, [], id="more vectors"),
         pytest.param(READY, MORE_TO_INDEX, [], id="the graph behind them"),
         pytest.param(
-            READY, QUARANTINED, [warning(NOT_READY, "Quarantined: damaged; kubectl vecstow repair notes")],
+            READY, QUARANTINED,
+            [warning(NOT_READY, "Quarantined: damaged; kubectl vecstow repair notes --dry-run")],
             id="damaged",
         ),
         pytest.param(
@@ -394,7 +395,7 @@ NOT_READY = EventReason.NOT_READY
         pytest.param(CONFLICT, CONFLICT, [], id="a conflict is told once"),
         pytest.param(
             READY, DEGRADED,
-            [warning(EventReason.DEGRADED, "1 point is withheld; kubectl vecstow repair notes")],
+            [warning(EventReason.DEGRADED, "1 point is withheld; kubectl vecstow repair notes --dry-run")],
             id="degraded",
         ),
         pytest.param(

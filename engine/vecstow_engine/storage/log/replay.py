@@ -170,8 +170,9 @@ class Runs:
             return None
         segment, run = self._runs[found[-1]]
         newer = (run.previous for _, run in self._runs[found[-1] + 1 :])
-        overtaken = [previous for previous in newer if previous > last and run.follows(previous)]
-        return Extent(segment, run, last, min([run.last, *overtaken]))
+        # A newer run that follows a record of this run replaces every later record of this run.
+        replaced_after = [previous for previous in newer if previous > last and run.follows(previous)]
+        return Extent(segment, run, last, min([run.last, *replaced_after]))
 
 
 def records_of(extents: Iterable[Extent]) -> Iterator[Record]:
@@ -248,9 +249,10 @@ def _gather(runs: list[Run], found: Iterable[RecordHead], end: int) -> int:
 def _age(segment: FoundSegment) -> tuple[int, int]:
     """Return a sort key that rises from older to newer segments. The order of names differs from this order.
 
-    Recovery carries records over into a segment named after the first of them. That name can be below the
-    names of the segments that held the records, whose torn tails must not replace later records. `synced`
-    never falls. At the same `synced`, the segment of the lower name is the newer one.
+    Recovery repeats carried records in a segment that is named after the first of them. That name can be
+    below the names of the found segments. A torn tail of a found segment must not replace records that were
+    written later. `synced` never falls from a segment to a newer one. At the same `synced`, the segment of
+    the lower name is the newer one.
     """
     return segment.header.synced if segment.header is not None else 0, -segment.first_sequence
 

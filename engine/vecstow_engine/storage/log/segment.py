@@ -51,7 +51,7 @@ class SegmentHeader:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One batch of effects, which is atomic."""
+    """One effect: valid as a whole, or not at all."""
 
     sequence: int
     previous: int
