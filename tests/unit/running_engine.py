@@ -77,7 +77,7 @@ class RunningEngine(Engine):
     def checkpoint(self, name: str = "notes") -> bool:
         """Make a checkpoint, as the upkeep thread does when one is due."""
         collection = self.collection(name)
-        with collection.upkeep:
+        with collection.upkeep_lock:
             return self._upkeep.checkpoint(collection)
 
     def import_orphan(self, *, orphaned_path: str, collection_name: str, **shape: Any) -> None:

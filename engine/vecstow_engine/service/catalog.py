@@ -107,7 +107,7 @@ class Catalog:
         Raises Busy during a hold, and the errors of `Collection.writable`: ReadOnly after a failed sync of
         these files.
         """
-        with self._gate.passing() as free, collection.upkeep:
+        with self._gate.passing() as free, collection.upkeep_lock:
             if not free:
                 seconds = math.ceil(self._gate.remaining_seconds)
                 reason = (
@@ -138,7 +138,7 @@ class Catalog:
         # The upkeep lock comes first: its holder may take an hour, and other names must change meanwhile.
         with (
             self._gate.required("drop"),
-            collection.upkeep,
+            collection.upkeep_lock,
             self.changes.exclusive("drop", collection.name),
         ):
             self._registry.refuse_gone(collection)

@@ -77,7 +77,7 @@ class Collection(Stateful):
         """The rows that wait for the log, and the bytes of memory that their changes take."""
         self._withheld_logged = 0
         self._index_lacks_rows = False
-        self.upkeep = threading.Lock()
+        self.upkeep_lock = threading.Lock()
         """The lock over the collection's files: its holder makes a checkpoint, snapshot, backup or drop, or
         opens the files. The incarnations of one name share it."""
 
@@ -148,7 +148,7 @@ class Collection(Stateful):
 
     def take_over(self, other: Collection) -> None:
         """Take the place of `other`: share its upkeep lock, and its failure after a failed sync."""
-        self.upkeep = other.upkeep
+        self.upkeep_lock = other.upkeep_lock
         if other.lifecycle.failure is not None:
             self.fail(other.lifecycle.failure)
 
@@ -270,7 +270,7 @@ class Collection(Stateful):
         """Quarantine a served collection whose data files lost their names, and raise Quarantined.
 
         Another program moved the folder: the engine itself moves files of a served collection only with
-        `upkeep` and the registry's `changing` held, and the caller holds one of the two. Nothing more is
+        `upkeep_lock` and the registry's `changing` held, and the caller holds one of the two. Nothing more is
         written, least of all the log: the log and the files, wherever they are, hold all data.
         """
         store = self.store

@@ -187,7 +187,7 @@ class Engine:
 
     def backup(self, name: str) -> str:
         """Copy one collection to `.backups/`; return the path, relative to the data directory."""
-        with self._bound(name) as collection, collection.upkeep, self.gate.interruptible("backup"):
+        with self._bound(name) as collection, collection.upkeep_lock, self.gate.interruptible("backup"):
             collection.readable()  # the previous holder of the lock may have moved the folder
             collection.refuse_if_gone()
             return str(make_backup(self.layout, collection.manifest).relative_to(self.layout.data))
@@ -200,7 +200,7 @@ class Engine:
         before = after = 0
         with self._bound(name) as collection:
             collection.writable()
-            with self.gate.required("compact"), collection.upkeep, self.gate.interruptible("compact"):
+            with self.gate.required("compact"), collection.upkeep_lock, self.gate.interruptible("compact"):
                 collection.writable()  # the previous holder of the lock may have moved the folder
                 if collection.store is not None:
                     before, after = self._upkeep.compact(collection)
@@ -220,7 +220,7 @@ class Engine:
         if collection.state is State.RECOVERING:
             collection.readable()
         is_rival = self.registry.is_rival(collection)
-        with self.gate.passing() as free, collection.upkeep:
+        with self.gate.passing() as free, collection.upkeep_lock:
             self.registry.refuse_gone(collection)
             if free and collection.store is not None and collection.broken is None:
                 with contextlib.suppress(DiskFull, Busy, StorageError, Quarantined):

@@ -123,7 +123,7 @@ class Loader:
 
     def open_again(self, collection: Collection) -> None:
         """Open a collection again, unless its upkeep lock is taken, it is dropped, or the volume is held."""
-        if not collection.upkeep.acquire(blocking=False):
+        if not collection.upkeep_lock.acquire(blocking=False):
             return
         try:
             with self._gate.passing() as free:
@@ -131,7 +131,7 @@ class Loader:
                     collection.move_to(lifecycle.Opening())  # a drop or a hold must wait again
                     self.load(collection)
         finally:
-            collection.upkeep.release()
+            collection.upkeep_lock.release()
 
     def _load_at_start(self, collection: Collection) -> None:
         self._load(collection, with_graph=True)

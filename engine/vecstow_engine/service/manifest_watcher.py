@@ -163,12 +163,12 @@ class ManifestWatcher:
 
         After False the block must change nothing: the next scan reads the manifest again.
         """
-        free = collection.upkeep.acquire(blocking=False)
+        free = collection.upkeep_lock.acquire(blocking=False)
         try:
             yield free
         finally:
             if free:
-                collection.upkeep.release()
+                collection.upkeep_lock.release()
             else:
                 self._registry.look_again(collection.name)
 

@@ -79,7 +79,7 @@ class Repairer:
 
     def _plan(self, collection: Collection) -> CollectionRepair:
         """Plan from the files of a collection that may serve; the upkeep lock keeps checkpoints away."""
-        with collection.upkeep:
+        with collection.upkeep_lock:
             self._registry.refuse_gone(collection)
             rebuild_reason = _why_rebuild(self._layout, collection, collection.broken)
             return repair_collection(
@@ -130,7 +130,7 @@ class Repairer:
         """
         name = collection.name
         away = Recovering(f"collection {name!r} is being repaired", collection=name, retry_after_seconds=5)
-        with collection.upkeep, self._registry.changing:
+        with collection.upkeep_lock, self._registry.changing:
             self._registry.refuse_gone(collection)
             broken = collection.lifecycle.failure
             collection.move_to(Retired(away))

@@ -95,7 +95,7 @@ class Upkeep:
         During a hold do nothing: the logs hold all changes.
         """
         # Collections whose upkeep lock is taken, perhaps for an hour, come last.
-        for collection in sorted(self._collections(), key=lambda found: found.upkeep.locked()):
+        for collection in sorted(self._collections(), key=lambda found: found.upkeep_lock.locked()):
             self._log_broken(collection)
             with self._gate.passing() as free:
                 if free:
@@ -295,12 +295,12 @@ class Upkeep:
     def _attempt(
         self, collection: Collection, work: Work, task: Callable[[], object], *, waits: bool = False
     ) -> None:
-        if not collection.upkeep.acquire(blocking=waits):
+        if not collection.upkeep_lock.acquire(blocking=waits):
             return  # another thread works on the files, perhaps for an hour: other collections come first
         try:
             if not collection.dropping and collection.broken is None:  # a repair may have retired it
                 with self._attempts.at(work, collection):
                     task()
         finally:
-            collection.upkeep.release()
+            collection.upkeep_lock.release()
             self._accounts.update(collection)

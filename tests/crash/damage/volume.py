@@ -179,7 +179,7 @@ class _Maker:
         for name in self._with_data():
             self._checkpoint(name)
         graph = self.engine.indexed("graph")
-        with graph.upkeep:
+        with graph.upkeep_lock:
             assert take_snapshot(graph, lambda: None)
         self.stages.append(_files(self.data))
 

@@ -63,7 +63,7 @@ class UpkeepRules(Machine):
         name = self.named(pick)
         if self.collection(name).store is not None:
             collection = self.site.engine.indexed(name)
-            with collection.upkeep:
+            with collection.upkeep_lock:
                 take_snapshot(collection, lambda: self.site.engine._upkeep.checkpoint(collection))
 
     @is_free

@@ -320,7 +320,7 @@ def test_compaction_that_waited_for_a_repair_gets_an_error_that_names_the_repair
                 failures.append(error)
 
         thread = threading.Thread(target=compact)
-        with collection.upkeep:
+        with collection.upkeep_lock:
             thread.start()
             wait_until(lambda: engine.gate._inside > 0)
             collection.move_to(Retired(Recovering("it is being repaired")))
@@ -354,7 +354,7 @@ def test_backup_that_waited_while_a_repair_began_is_refused(store):
                 failures.append(error)
 
         thread = threading.Thread(target=backup)
-        with collection.upkeep:
+        with collection.upkeep_lock:
             thread.start()
             collection.move_to(Retired(Recovering("it is being repaired")))
         thread.join()

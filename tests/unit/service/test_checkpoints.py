@@ -44,11 +44,14 @@ async def test_snapshot_takes_no_room_that_writes_need(engine, monkeypatch):
         size = graph.hnsw.file_size()
     stats = SimpleNamespace(f_bavail=2 * size - 1, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: stats)
-    with collection.upkeep, pytest.raises(DiskFull, match=f"takes {size} bytes, and {2 * size - 1} are free"):
+    with (
+        collection.upkeep_lock,
+        pytest.raises(DiskFull, match=f"takes {size} bytes, and {2 * size - 1} are free"),
+    ):
         take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
     assert not list(collection.store.layers.folder.glob("index.bin*"))
     stats.f_bavail += 1
-    with collection.upkeep:
+    with collection.upkeep_lock:
         assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
 
 

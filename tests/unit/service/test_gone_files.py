@@ -192,7 +192,7 @@ async def test_snapshot_is_not_recorded_in_a_folder_that_came_meanwhile(engine, 
 
     monkeypatch.setattr(snapshotter, "_wait", overtaken)
     before = (folder_of(engine) / POINTS).read_bytes()
-    with collection.upkeep, pytest.raises(Quarantined):
+    with collection.upkeep_lock, pytest.raises(Quarantined):
         snapshotter.take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
     assert (folder_of(engine) / POINTS).read_bytes() == before
     assert not (folder_of(engine) / "index.bin").exists()
@@ -292,7 +292,7 @@ async def test_own_moves_are_not_taken_for_a_loss(tmp_path):
                 collection = engine.indexed()
                 await engine.put(**{f"q{round_}": 9000 + round_})
                 engine.checkpoint()
-                with collection.upkeep:
+                with collection.upkeep_lock:
                     snapshotter.take_snapshot(collection, lambda c=collection: engine._upkeep.checkpoint(c))
                 await engine.delete_points("notes", [f"p{round_}"])
                 engine.compact("notes")
@@ -321,7 +321,7 @@ def repair_row(engine, slot):
     path = folder_of(engine) / ROWS
     raw = bytearray(path.read_bytes())
     raw[4096 + 16 * slot] ^= 1
-    with collection.upkeep:
+    with collection.upkeep_lock:
         path.write_bytes(raw)
     assert engine.repair("notes")["outcome"] == "repaired"
 
@@ -488,7 +488,7 @@ async def test_quarantined_collection_is_not_opened_anew_during_a_hold(without_d
 
 async def test_quarantined_collection_is_not_opened_anew_while_it_is_looked_at(without_data):
     change(without_data, collection_uid=None)
-    with without_data.collection("notes").upkeep:
+    with without_data.collection("notes").upkeep_lock:
         without_data.refresh({})
         assert without_data.describe("notes")["state"] == "quarantined"
     without_data.refresh({})
@@ -498,7 +498,7 @@ async def test_quarantined_collection_is_not_opened_anew_while_it_is_looked_at(w
 async def test_collection_is_not_opened_anew_while_its_last_checkpoint_is_under_way(engine):
     """Two would write the same files."""
     await engine.put(a=1)
-    with engine.collection("notes").upkeep:
+    with engine.collection("notes").upkeep_lock:
         move_folder(engine)
         engine.refresh({})
         (aside(engine) / "notes").rename(folder_of(engine))

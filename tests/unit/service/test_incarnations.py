@@ -218,11 +218,11 @@ async def test_first_write_makes_no_files_where_data_has_come_meanwhile(engine, 
 def test_collection_that_is_opened_again_is_another_object(engine):
     """So that a request which is bound to what it found never reaches what came instead."""
     before = engine.collection("notes")
-    with engine.registry.changing, before.upkeep:
+    with engine.registry.changing, before.upkeep_lock:
         engine.catalog.reopen(before, before.manifest)
     after = engine.collection("notes")
     assert after is not before
-    assert after.upkeep is before.upkeep
+    assert after.upkeep_lock is before.upkeep_lock
     with pytest.raises(Conflict, match="was replaced"), Bound(engine.registry, before):
         pass
 

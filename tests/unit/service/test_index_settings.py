@@ -125,7 +125,7 @@ async def test_ef_search_changed_during_a_rebuild_takes_effect_at_once(paused, m
 
 
 async def test_settings_that_change_while_files_are_worked_on_are_followed_after_it(paused):
-    with paused.collection("notes").upkeep:
+    with paused.collection("notes").upkeep_lock:
         change(paused, NARROW)
         assert rebuild_of(paused) is None
     paused.refresh({})
@@ -168,5 +168,5 @@ async def test_graph_that_a_start_rebuilt_is_saved_though_nothing_was_written_si
 
 def snapshot(engine):
     collection = engine.collection("notes")
-    with collection.upkeep:
+    with collection.upkeep_lock:
         assert take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))

@@ -222,7 +222,7 @@ async def test_last_checkpoints_begin_with_collections_on_whose_files_nobody_wor
         engine.declare(name)
         await engine.put(name, a=1)
     free = engine.collection("free").store
-    with engine.collection("busy").upkeep:
+    with engine.collection("busy").upkeep_lock:
         stop = threading.Thread(target=engine.stop)
         stop.start()
         await asyncio.to_thread(wait_until, lambda: free.meta.applied == free.last_sequence)
@@ -352,7 +352,7 @@ async def test_postponed_opening_waits_for_nobody_who_works_on_the_files(two, mo
     with copy:
         monkeypatch.setattr(loader, "open_store", real)
         bad = copy.collection("bad")
-        with bad.upkeep:
+        with bad.upkeep_lock:
             copy._loader.open_again(bad)
             assert bad.state == "quarantined"
         await asyncio.to_thread(wait_until, lambda: copy.describe("bad")["state"] == "ready")

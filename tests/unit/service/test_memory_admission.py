@@ -322,7 +322,7 @@ async def test_pressure_makes_no_work_for_a_collection_without_changes(engine, m
     collection = engine.collection("notes")
     monkeypatch.setattr(memory_accounts.Accounts, "presses", True)
     wait_until(lambda: collection.store.overlay_bytes == 0 and collection.store.layers.frozen is None)
-    with collection.upkeep:
+    with collection.upkeep_lock:
         assert list(engine._upkeep._due(collection)) == []
 
 

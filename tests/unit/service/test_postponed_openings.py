@@ -174,7 +174,7 @@ async def test_first_write_that_found_no_room_is_tried_again(engine, disk):
 async def test_first_writes_that_wait_together_all_hear_that_there_is_no_room(engine, disk):
     collection = engine.collection("notes")
     disk.fail("write vectors.bin.tmp", errno.ENOSPC, times=2)
-    with collection.upkeep:
+    with collection.upkeep_lock:
         first = asyncio.create_task(engine.put(a=1))
         others = []
         queues = engine._committer._queues

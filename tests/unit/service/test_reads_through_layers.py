@@ -37,7 +37,7 @@ def keep_changing(engine, busy):
     while not busy.is_set():
         for name in ("one", "two", "three"):
             engine.compact(name)
-            with engine.collection(name).upkeep:
+            with engine.collection(name).upkeep_lock:
                 shutil.rmtree(make_backup(engine.layout, engine.collection(name).manifest))
 
 

@@ -71,7 +71,7 @@ async def test_collection_marked_as_dropped_is_moved_after_the_work_on_its_files
     """No poke waits for that work."""
     await engine.put(a=1)
     client = client_of(engine)
-    with engine.collection("notes").upkeep:
+    with engine.collection("notes").upkeep_lock:
         mark_dropped(engine.layout, "notes")
         await poke(client)
         await assert_all_is_answered(client)
@@ -84,7 +84,7 @@ async def test_collection_marked_as_dropped_is_moved_after_the_work_on_its_files
 
 async def test_collection_whose_mark_is_taken_away_before_it_could_be_moved_serves_again(engine):
     await engine.put(a=1)
-    with engine.collection("notes").upkeep:
+    with engine.collection("notes").upkeep_lock:
         mark_dropped(engine.layout, "notes")
         await asyncio.to_thread(wait_until, lambda: engine.collection("notes").dropping)
         update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dropped_at=None))
@@ -96,7 +96,7 @@ async def test_collection_whose_mark_is_taken_away_before_it_could_be_moved_serv
 async def test_changed_shape_is_followed_after_the_work_on_the_files(engine):
     """No poke waits for that work."""
     client = client_of(engine)
-    with engine.collection("notes").upkeep:
+    with engine.collection("notes").upkeep_lock:
         update_manifest(engine.layout, "notes", lambda found: dataclasses.replace(found, dimension=7))
         await poke(client)
         await assert_all_is_answered(client)
@@ -120,7 +120,7 @@ async def test_drop_over_rest_waits_for_work_on_the_files_and_nobody_else_does(e
     for name in names:
         engine.declare(name)
     client = client_of(engine)
-    with engine.collection("notes").upkeep:
+    with engine.collection("notes").upkeep_lock:
         drop = asyncio.create_task(status(client, "DELETE", "/collections/notes"))
         drops = [asyncio.create_task(status(client, "DELETE", f"/collections/{name}")) for name in names]
         await poke(client)
@@ -151,7 +151,7 @@ async def test_upkeep_of_the_others_goes_on_beside_work_on_one(tmp_path):
         for name in ("notes", "other"):
             engine.declare(name)
             await engine.put(name, a=1)
-        with engine.collection("notes").upkeep:
+        with engine.collection("notes").upkeep_lock:
             await engine.put("notes", b=2)
             await engine.put("other", b=2)
             other = engine.collection("other").store

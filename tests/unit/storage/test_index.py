@@ -42,7 +42,7 @@ async def engine(tmp_path):
 
 def snapshot(engine):
     collection = engine.collection("notes")
-    with collection.upkeep:
+    with collection.upkeep_lock:
         return take_snapshot(collection, lambda: engine._upkeep.checkpoint(collection))
 
 
