@@ -37,7 +37,7 @@ DETAIL_ITEMS_MAX: Final = 50
 READ_ONLY_HINT: Final = (
     "examine the disk; then restart the engine, which replays the log, or repair the collection"
 )
-"""What ends `read_only`. This process cannot tell which bytes the disk has."""
+"""The ways out of `read_only`. This process cannot tell which bytes the disk has."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -156,6 +156,7 @@ class Loader:
     def _load(
         self, collection: Collection, is_rival: Callable[[], bool] | None = None, *, with_graph: bool
     ) -> None:
+        """Do the work of `load`; `with_graph`: whether to load index.bin."""
         name = collection.name
         try:
             rival = is_rival() if is_rival is not None else self._registry.is_rival(collection)
@@ -208,6 +209,7 @@ class Loader:
         return self._open(collection, is_rival=is_rival, with_graph=with_graph)
 
     def _open(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
+        """Recover the files, fill the index, and move to Serving. Raises the errors of `open_store`."""
         opened = open_store(
             self._layout,
             collection.manifest,
