@@ -65,7 +65,7 @@ class Reason(StrEnum):
     RECOVERING = "Recovering"
     """The engine replays the log or loads the collection."""
     READ_ONLY = "ReadOnly"
-    """A sync failed: reads are answered, writes are not."""
+    """Reads are answered, writes are not until a restart or a repair, mostly after a failed sync."""
     QUARANTINED = "Quarantined"
     """The collection's files are damaged."""
     FOREIGN = "Foreign"
