@@ -67,7 +67,7 @@ class Reason(StrEnum):
     READ_ONLY = "ReadOnly"
     """Reads are answered, writes are not until a restart or a repair, mostly after a failed sync."""
     QUARANTINED = "Quarantined"
-    """The collection's files are damaged."""
+    """The collection's files are damaged, missing, of a newer format, or could not be opened."""
     FOREIGN = "Foreign"
     """Another program wrote the files."""
     DATA_MISSING = "DataMissing"
