@@ -122,11 +122,12 @@ def _declaring(place: Path | Address) -> Iterator[Declare]:
     """Yield the function that declares a collection on a volume, which is made, or over REST."""
     if isinstance(place, Path):
         from vecstow_engine.storage import files
-        from vecstow_engine.storage.layout import Layout
+        from vecstow_engine.storage.volume import stopped_volume
 
-        for folder in reversed((place, *place.parents)):
-            files.make_folder(folder)
-        layout = Layout(place)
+        if not place.exists():
+            for folder in reversed((place, *place.parents)):
+                files.make_folder(folder)
+        layout = stopped_volume(place)
         yield lambda resource: _declare_on_volume(layout, resource)
     else:
         from vecstow_engine.cli.client import Client

@@ -13,7 +13,7 @@ import typer
 
 from vecstow_engine.cli.options import Address, Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
 from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
-from vecstow_engine.model.errors import NotFound, StorageError, VolumeRefused
+from vecstow_engine.model.errors import NotFound, StorageError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.names import check_collection_name
 
@@ -168,17 +168,14 @@ def _deleted_on_volume(data: Path) -> list[dict[str, Any]]:
     """Return the dropped collections that can be restored, newest first, in the form of the engine."""
     from vecstow_engine.storage.trash import list_deleted
 
-    return [deleted.document(data) for deleted in list_deleted(_layout(data))]
+    layout = _layout(data)
+    return [deleted.document(layout.data) for deleted in list_deleted(layout)]
 
 
 def _layout(data: Path) -> Layout:
-    from vecstow_engine.storage.layout import Layout
+    from vecstow_engine.storage.volume import stopped_volume
 
-    if not data.is_dir():
-        raise VolumeRefused(
-            f"{data} is no folder", hint="--data names the directory that `vecstow serve` uses"
-        )
-    return Layout(data)
+    return stopped_volume(data)
 
 
 def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:

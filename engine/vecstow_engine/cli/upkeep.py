@@ -137,6 +137,9 @@ def maintenance_command(
     Example:
       vecstow maintenance --data ./data
     """
+    from vecstow_engine.storage.volume import refuse_no_folder
+
+    refuse_no_folder(data)
     signals = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     print_line(f"maintenance: {data} is not served. In another shell:")

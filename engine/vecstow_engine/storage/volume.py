@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Final
 
 from vecstow_engine.model.errors import DiskFull, VolumeHeld, VolumeRefused
 from vecstow_engine.storage import files
-from vecstow_engine.storage.layout import Layout
+from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 
 NETWORK_FILE_SYSTEMS: Final = {
     0x6969: "NFS",
@@ -31,6 +32,7 @@ RESERVE_SHARE_MAX: Final = 0.02
 """The largest share of the volume's size that the reserve may take."""
 SPARE_BYTES: Final = 1 << 20
 """Extra bytes that a copy leaves for folders, the first log segment and reports."""
+DATA_HINT: Final = "--data names the directory that an engine uses"
 URL_DEFAULT: Final = "http://127.0.0.1:3030"
 """The default address of an engine."""
 
@@ -139,11 +141,43 @@ class Volume:
         return raw.decode().rstrip()
 
 
+def is_volume(folder: Path) -> bool:
+    """Whether an engine used a folder as its data directory: it has the volume's id or its lock."""
+    layout = Layout(folder)
+    return os.path.isfile(layout.volume_id) or os.path.isfile(layout.lock)
+
+
 def stopped_volume(data: Path) -> Layout:
-    """Return the layout of a volume without an engine; raise VolumeRefused when `data` is not a folder."""
-    if not data.is_dir():
-        raise VolumeRefused(f"{data} is no folder", hint="--data names the directory that an engine uses")
+    """Return the layout of a volume without an engine.
+
+    Raises VolumeRefused when `data` is not a folder, or clearly not a data directory.
+    """
+    refuse_no_folder(data)
+    _refuse_misplaced(data)
     return Layout(data.absolute())
+
+
+def refuse_no_folder(data: Path) -> None:
+    """Raise VolumeRefused when `data` is not a folder."""
+    if not data.is_dir():
+        raise VolumeRefused(f"{data} is no folder", hint=DATA_HINT)
+
+
+def _refuse_misplaced(data: Path) -> None:
+    """Raise VolumeRefused for the folder of a collection, and for a folder that only contains a volume.
+
+    A volume that contains another volume is a volume.
+    """
+    if any(os.path.isfile(data / name) for name in (MANIFEST, ROWS, POINTS)):
+        message = f"{data} holds the files of a collection: it is no data directory"
+        raise VolumeRefused(message, hint=f"{DATA_HINT}, the parent of its collections' folders")
+    if is_volume(data):
+        return
+    with os.scandir(data) as entries:
+        inner = sorted(entry.path for entry in entries if is_volume(Path(entry.path)))
+    if inner:
+        message = f"{data} is no data directory, but contains one: {inner[0]}"
+        raise VolumeRefused(message, hint=f"--data {shlex.quote(inner[0])}")
 
 
 @contextlib.contextmanager
@@ -207,12 +241,16 @@ def file_system_type(path: Path) -> int:
 
 
 def _prepare(data: Path) -> None:
+    if data.exists():
+        refuse_no_folder(data)
     try:
         files.make_folders(data)
     except OSError as error:
-        raise VolumeRefused(f"data directory {data} cannot be made: {error}") from error
+        raise VolumeRefused(f"data directory {data} cannot be made: {error}", hint=DATA_HINT) from error
     if not os.access(data, os.R_OK | os.W_OK | os.X_OK):
         raise VolumeRefused(f"data directory {data} is not writable for user id {os.getuid()}")
+    if not is_volume(data):
+        _refuse_misplaced(data)
 
 
 def _refuse_network(data: Path) -> None:

@@ -214,6 +214,51 @@ def test_a_data_directory_that_is_none_is_named(data, vecstow):
     assert f"{data} is no folder" in err
 
 
+PLACED = {
+    "check": ("check",),
+    "repair": ("check", "--repair", "--dry-run"),
+    "list": ("ls",),
+    "what was dropped": ("ls", "--deleted"),
+    "show": ("show", "packages"),
+    "restore": ("restore", ".deleted/x"),
+    "apply": ("apply", "-f", str(SAMPLE / "collection.yaml")),
+}
+
+
+@pytest.mark.parametrize("command", PLACED.values(), ids=PLACED)
+def test_folder_of_a_collection_is_no_data_directory(data, apply, vecstow, command):
+    apply()
+    code, out, err = vecstow(*command, "--data", data / "packages")
+    assert (code, out) == (1, "")
+    assert f"{data}/packages holds the files of a collection: it is no data directory" in err
+    assert [path.name for path in (data / "packages").iterdir()] == ["metadata.json"]
+
+
+@pytest.mark.parametrize("mark", ["VOLUME", "LOCK"])
+@pytest.mark.parametrize("command", PLACED.values(), ids=PLACED)
+def test_folder_that_contains_a_volume_is_no_data_directory(data, apply, vecstow, command, mark):
+    apply()
+    (data / mark).touch()
+    code, out, err = vecstow(*command, "--data", data.parent)
+    assert (code, out) == (1, "")
+    assert f"{data.parent} is no data directory, but contains one: {data}\nhint: --data {data}\n" in err
+    assert list(data.parent.iterdir()) == [data]
+
+
+@pytest.mark.parametrize("command", PLACED.values(), ids=PLACED)
+def test_file_is_no_data_directory(tmp_path, vecstow, command):
+    (tmp_path / "file").touch()
+    assert vecstow(*command, "--data", tmp_path / "file")[2].startswith(
+        f"vecstow: {tmp_path}/file is no folder\nhint: --data names"
+    )
+
+
+def test_maintenance_of_a_folder_that_does_not_exist_is_refused(data, vecstow):
+    code, out, err = vecstow("maintenance", "--data", data)
+    assert (code, out) == (1, "")
+    assert f"{data} is no folder" in err
+
+
 def test_an_address_in_the_environment_wins_over_a_volume_there(data, vecstow, monkeypatch):
     """A running engine knows more than its volume shows; an option wins over both."""
     monkeypatch.setenv("VECSTOW_URL", "http://127.0.0.1:1")

@@ -84,6 +84,41 @@ def test_folder_that_never_was_a_collection_is_a_warning(volume):
     assert told(volume.check().findings) == [("warning", "stray/metadata.json", None)]
 
 
+def test_folder_that_is_no_collection_is_not_counted_as_one(volume, vecstow):
+    (volume.data / "stray").mkdir()
+    assert "stray" not in volume.check().collections
+    assert vecstow("check", "--data", volume.data)[1].splitlines()[-1].startswith("checked 2 collections ")
+
+
+def test_only_a_folder_without_folders_is_advised_to_be_moved_away(volume):
+    """A folder in the folder can be anything, even the volume of another engine."""
+    stray = volume.data / "stray"
+    stray.mkdir()
+    assert volume.check().findings[0].next_command == (
+        f"mkdir -p {volume.data}/.quarantine && mv {stray} {volume.data}/.quarantine/"
+    )
+    shutil.copytree(volume.data, stray / "deep", ignore=shutil.ignore_patterns("stray"))
+    [finding] = volume.check().findings
+    assert (finding.severity, finding.next_command) == ("warning", None)
+
+
+def test_files_of_another_program_without_a_manifest_are_not_advised_to_be_moved_away(volume):
+    (volume.data / "old").mkdir()
+    (volume.data / "old" / "vectors.bin").write_bytes(bytes(range(200)))
+    [finding] = volume.check().findings
+    assert (finding.severity, finding.next_command) == ("warning", None)
+
+
+@pytest.mark.parametrize("mark", ["VOLUME", "LOCK"])
+def test_volume_in_a_volume_is_checked_by_a_command_of_its_own(volume, mark):
+    inner = volume.data / "inner"
+    inner.mkdir()
+    (inner / mark).touch()
+    [finding] = volume.check().findings
+    assert "data directory of its own" in finding.message
+    assert finding.next_command == f"vecstow check --data {inner}"
+
+
 def test_copied_folder_is_an_error_and_its_origin_is_not(volume):
     shutil.copytree(volume.notes, volume.data / "copy")
     manifest = volume.data / "copy" / "metadata.json"

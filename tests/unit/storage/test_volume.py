@@ -104,10 +104,24 @@ def test_file_system_type_is_statfs_word_for_it(tmp_path):
     assert file_system_type(tmp_path) == int(said.stdout, 16)
 
 
+@pytest.mark.parametrize("name", ["metadata.json", "vectors.bin", "points.db", "data/VOLUME", "data/LOCK"])
+def test_new_data_directory_is_neither_in_a_collection_nor_around_a_volume(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(VolumeRefused, match="no data directory"):
+        Volume(Layout(tmp_path), 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", name.partition("/")[0]}
+    (tmp_path / "VOLUME").write_text("0" * 32)
+    Volume(Layout(tmp_path), 0).close()
+
+
 def test_data_directory_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "data").write_text("x")
-    with pytest.raises(VolumeRefused, match="cannot be made"):
+    with pytest.raises(VolumeRefused, match="is no folder") as refused:
         Volume(Layout(tmp_path / "data"), 0)
+    assert "--data" in (refused.value.hint or "")
+    with pytest.raises(VolumeRefused, match="cannot be made"):
+        Volume(Layout(tmp_path / "data" / "below"), 0)
 
 
 # Rule 15: the reserve ------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ intact.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -30,7 +32,7 @@ from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 from vecstow_engine.storage.manifests import read_manifest
 from vecstow_engine.storage.points.reader import table_at_rest
 from vecstow_engine.storage.recovery_plan import match_files
-from vecstow_engine.storage.volume import stopped_volume, unserved
+from vecstow_engine.storage.volume import is_volume, stopped_volume, unserved
 
 
 def check_volume(
@@ -125,6 +127,9 @@ def _check(inquiry: Inquiry, found: Found) -> None:
         _examine(inquiry, found.manifest)
         return
     identity = _header(inquiry)
+    if found.bare and identity is None:
+        _report_stray(inquiry, found)
+        return
     _report_manifest(inquiry, found, identity)
     if identity is not None:
         _check_files(inquiry, identity)
@@ -199,9 +204,23 @@ def _report_manifest(inquiry: Inquiry, found: Found, identity: Identity | None) 
     if not found.bare:
         with inquiry.reading(path, lambda: remedies.mend if identity is None else remedies.repair):
             read_manifest(inquiry.folder)
-    elif identity is not None:
-        inquiry.quarantine(path, "it is missing, next to data of a collection", steps=remedies.repair)
     else:
-        message = "it is missing: the folder is no collection, and is skipped"
-        steps = remedies.at_rest(set_aside(inquiry.layout, found.name))
-        inquiry.add(Severity.WARNING, path, message, steps=steps)
+        inquiry.quarantine(path, "it is missing, next to data of a collection", steps=remedies.repair)
+
+
+def _report_stray(inquiry: Inquiry, found: Found) -> None:
+    """Report a folder that is no collection. Only one without data and without folders can be moved away."""
+    message = "it is missing: the folder is no collection, and is skipped"
+    steps: NextSteps = ()
+    if is_volume(inquiry.folder):
+        message = "it is missing: the folder is a data directory of its own, and is skipped"
+        steps = (NextStep(command=f"vecstow check --data {shlex.quote(str(inquiry.folder))}"),)
+    elif not found.has_data and _has_only_files(inquiry.folder):
+        steps = inquiry.remedies.at_rest(set_aside(inquiry.layout, found.name))
+    inquiry.add(Severity.WARNING, inquiry.folder / MANIFEST, message, steps=steps)
+
+
+def _has_only_files(folder: Path) -> bool:
+    """Whether a folder can be read, and no other folder is in it."""
+    found = next(os.walk(folder), None)
+    return found is not None and not found[1]
