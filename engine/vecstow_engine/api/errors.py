@@ -21,8 +21,6 @@ import re
 import sys
 from typing import Any, Final, get_origin
 
-from msgspec import Raw
-
 from vecstow_engine.model.errors import (
     MESSAGE_CHARACTERS_MAX,
     Busy,
@@ -42,8 +40,6 @@ from vecstow_engine.model.errors import (
     shortened,
 )
 from vecstow_engine.model.fields import unknown_field
-
-Buffer = bytes | bytearray | memoryview | Raw
 
 
 class Unauthenticated(VecstowError):
@@ -113,11 +109,8 @@ _RETRY_AFTER_SECONDS: Final = 1
 _AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
-_TOO_LARGE: Final = "Number out of range"
-_PLACE: Final = re.compile(r"\(byte (\d+)\)$")
-_NO_NUMBER: Final = re.compile(rb"nan|inf", re.IGNORECASE)
-_NO_NUMBER_BYTES: Final = 4
-"""Number of bytes that are compared with these names, from the character that the decoder refused."""
+NUMBER_OUT_OF_RANGE: Final = "Number out of range"
+"""The beginning of the decoder's message."""
 _ID_FIELD: Final = re.compile(r"(^|\.)ids?(\[.*\])?$")
 
 
@@ -177,7 +170,8 @@ def wrong_shape(kind: Any, message: str, prefix: str) -> WrongShape | InvalidInp
     """Return the error for msgspec's `message` on a body that is no `kind`; `prefix` is the body's field."""
     match = _AT.match(shortened(message, MESSAGE_CHARACTERS_MAX))
     what, path = (match["what"], match["path"] or "") if match else (message, "")
-    field = (prefix + path).lstrip(".")
+    # The decoder does not name the keys of an object with any keys.
+    field = (prefix + path.partition("[...]")[0]).lstrip(".")
     if unknown := _UNKNOWN.fullmatch(what):
         struct = kind.Entry if field else get_origin(kind) or kind
         return unknown_field(unknown[1], struct.__struct_fields__, field)
@@ -187,27 +181,6 @@ def wrong_shape(kind: Any, message: str, prefix: str) -> WrongShape | InvalidInp
     if _ID_FIELD.search(field):
         what += "; ids are strings"
     text = f"{field}: {what}" if field else what
-    if what.startswith(_TOO_LARGE):
+    if what.startswith(NUMBER_OUT_OF_RANGE):
         return InvalidInput(text, details={"field": field or "body", "limit": sys.float_info.max})
     return WrongShape(text.replace("`", ""), details={"field": field or "body"})
-
-
-def malformed(body: Buffer, broken: Exception, *, is_json: bool) -> Malformed:
-    """Return the error for a body that is not valid JSON or MessagePack."""
-    if not is_json:
-        return Malformed(f"the body is not valid MessagePack: {broken}", details={"field": "body"})
-    hint = "NaN and Infinity are no JSON numbers; every value must be finite"
-    return Malformed(
-        f"the body is not valid JSON: {broken}",
-        hint=hint if _is_no_number(body, str(broken)) else None,
-        details={"field": "body"},
-    )
-
-
-def _is_no_number(body: Buffer, message: str) -> bool:
-    """Whether a decoder stopped at NaN or Infinity, which JSON does not have."""
-    place = _PLACE.search(message)
-    if place is None:
-        return False
-    start = max(0, int(place[1]) - 1)  # `nan` begins like `null`: the decoder refuses its second character
-    return _NO_NUMBER.search(memoryview(body)[start : start + 1 + _NO_NUMBER_BYTES]) is not None

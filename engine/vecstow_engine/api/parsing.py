@@ -18,14 +18,15 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar, get_origin
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
 from vecstow_engine.api.answers import Media
-from vecstow_engine.api.errors import malformed, wrong_shape
+from vecstow_engine.api.errors import NUMBER_OUT_OF_RANGE, wrong_shape
+from vecstow_engine.api.undecodable import beyond_float64, malformed, too_deep
 from vecstow_engine.model.errors import InvalidInput, refused
 from vecstow_engine.service.request_memory import Lease, Part
 
@@ -133,14 +134,18 @@ class IdList(msgspec.Struct, forbid_unknown_fields=True):
 def decode(decoder: Decoder[T], body: Text | memoryview | Raw, prefix: str = "") -> T:
     """Return the decoded `body`; `prefix` is the name of the field that contains it.
 
-    Raises WrongShape (unknown, missing or mistyped fields), InvalidInput (a number beyond float64) and
-    Malformed (not valid JSON or MessagePack).
+    Raises WrongShape (unknown, missing or mistyped fields), InvalidInput (a number beyond float64, too many
+    levels) and Malformed (not valid JSON or MessagePack).
     """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as wrong:
-        raise wrong_shape(decoder.type, str(wrong), prefix) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        named = beyond_float64(body, prefix) if str(wrong).startswith(NUMBER_OUT_OF_RANGE) else None
+        raise named or wrong_shape(decoder.type, str(wrong), prefix) from None
+    except RecursionError:
+        is_search = prefix == "filter" or get_origin(decoder.type) is SentSearch
+        raise too_deep(prefix, is_search) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         is_json = isinstance(decoder, msgspec.json.Decoder)
         raise malformed(body, broken, is_json=is_json) from None
 

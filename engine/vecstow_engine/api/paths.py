@@ -12,9 +12,12 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from vecstow_engine.api.errors import Malformed
 from vecstow_engine.model.errors import InvalidInput, refused
+from vecstow_engine.model.fields import integer
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _QUERY_FIELDS_MAX: Final = 32
+_INTEGER: Final = re.compile(r"-?[0-9]{1,1000}")
+"""Python converts no text of many thousand digits."""
 
 
 def unquote_segment(segment: str) -> str:
@@ -64,13 +67,14 @@ def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def query_integer(values: dict[str, str], name: str) -> int | None:
-    """Return a query parameter as an integer, None when absent; raise InvalidInput."""
+def query_integer(values: dict[str, str], name: str, low: int, high: int) -> int | None:
+    """Return a query parameter as an integer in [low, high], None when absent; raise InvalidInput."""
     text = values.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if _INTEGER.fullmatch(text) is None:
         raise InvalidInput(
-            f"query parameter {name} is {text[:80]!r}; it must be a whole number", details=refused(name, text)
+            f"query parameter {name} is {text[:80]!r}; it must be an integer from {low} to {high}",
+            details=refused(name, text),
         )
-    return int(text)
+    return integer(int(text), name, low, high)

@@ -16,7 +16,7 @@ from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
 from vecstow_engine.api.request import Request, run_coding
 from vecstow_engine.model.errors import NotFound, TooLarge, refused
 from vecstow_engine.model.names import check_collection_name, check_point_id
-from vecstow_engine.model.points import check_ids
+from vecstow_engine.model.points import EF_SEARCH_MAX, LIMIT_MAX, check_ids
 from vecstow_engine.service.request_memory import Part
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
 
 Handler = Callable[["Engine", Request, "Collection", str], Awaitable[Answer]]
-SEARCH_QUERY: Final = ("limit", "ef_search")
+SEARCH_QUERY: Final = {"limit": (1, LIMIT_MAX), "ef_search": (1, EF_SEARCH_MAX)}
+"""The query parameters of a search, each with its least and its largest value."""
 GET_VALUES_MAX: Final = 4_000_000
 """The most numbers in one answer: about 80 MB of JSON."""
 GET_CHUNK_POINTS: Final = 128
@@ -75,8 +76,8 @@ async def _insert_batch(engine: Engine, request: Request, collection: Collection
 async def _search(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
     query: dict[str, int | None] = {}
     if request.query:
-        values = parse_query(request.query, SEARCH_QUERY)
-        query = {field: query_integer(values, field) for field in SEARCH_QUERY}
+        values = parse_query(request.query, tuple(SEARCH_QUERY))
+        query = {field: query_integer(values, field, *bounds) for field, bounds in SEARCH_QUERY.items()}
     search = await request.decode(read_search, collection.manifest, query)
     hits = await engine.search(collection, search)
     size = request.lease.parts[Part.ANSWERS]
@@ -145,7 +146,7 @@ def _no_such_point(name: str, point_id: str) -> NotFound:
 
 _ROOT: Final = "/collections/{collection}"
 _BY_ID: Final = f"{_ROOT}/vectors/{{id}}"
-SEARCH: Final = PointRoute("POST", f"{_ROOT}/search", _search, query=SEARCH_QUERY)
+SEARCH: Final = PointRoute("POST", f"{_ROOT}/search", _search, query=tuple(SEARCH_QUERY))
 INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)
 BY_LAST: Final = {"search": SEARCH, "vectors": INSERT}
 BY_WORD: Final = {

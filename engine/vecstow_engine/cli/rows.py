@@ -16,10 +16,11 @@ import msgspec
 import numpy as np
 
 from vecstow_engine.api.parsing import check_text
+from vecstow_engine.api.undecodable import beyond_float64, reason_of
 from vecstow_engine.cli.input_files import GZIP, InputFileError, check_regular, count_lines, lines
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.names import check_point_id
-from vecstow_engine.model.payloads import encode_payload
+from vecstow_engine.model.payloads import PAYLOAD_DEPTH_MAX, encode_payload
 
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of vectors in one request, well below the engine's limit of a body."""
@@ -217,9 +218,11 @@ def _payload(line: str, file: Path, number: int) -> dict[str, Any]:
     try:
         payload = _decode.decode(line)
     except RecursionError:
-        raise InputFileError(file, "is nested too deeply", line=number) from None
+        problem = f"nests too deep; at most {PAYLOAD_DEPTH_MAX} levels are allowed"
+        raise InputFileError(file, problem, line=number) from None
     except (msgspec.MsgspecError, ValueError) as broken:
-        raise InputFileError(file, f"is no valid JSON: {broken}", line=number) from None
+        beyond = beyond_float64(line.encode(), f"{file} line {number}: payload")
+        raise beyond or InputFileError(file, f"is no valid JSON: {reason_of(broken)}", line=number) from None
     if not isinstance(payload, dict):
         raise WrongShape(f"{file} line {number} must be a JSON object")
     check_text(line.encode(), payload, f"{file} line {number}")

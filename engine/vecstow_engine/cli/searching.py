@@ -126,5 +126,7 @@ def _finite(values: list[Any], what: str) -> list[Any]:
 def _json(text: str, option: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as broken:
+    except RecursionError:
+        raise InvalidInput(f"{option} is nested too deeply") from None
+    except ValueError as broken:
         raise InvalidInput(f"{option} is no valid JSON: {broken}") from broken

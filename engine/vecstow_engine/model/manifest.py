@@ -235,7 +235,9 @@ def _decode(raw: bytes, file: str) -> dict[str, Any]:
         raise DamagedFile(f"{len(raw)} bytes; a manifest has at most {MANIFEST_BYTES_MAX}", file=file)
     try:
         document = json.loads(raw)
-    except (ValueError, RecursionError) as broken:
+    except RecursionError:
+        raise DamagedFile("not valid JSON: it nests too deep", file=file) from None
+    except ValueError as broken:
         raise DamagedFile(f"not valid JSON: {broken}", file=file) from broken
     if not isinstance(document, dict):
         raise DamagedFile("not a JSON object", file=file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -83,7 +83,7 @@ def check_payload(payload: Mapping[Any, Any], place: str) -> None:
                 limit = PAYLOAD_DEPTH_MAX
             levels.append(iter(value.items() if isinstance(value, dict) else enumerate(value)))
         if fault is not None:
-            field = _shown(place, path)
+            field = shown_path(place, path)
             raise InvalidInput(f"{field} {fault}", details=refused(field, value, limit))
 
 
@@ -135,7 +135,8 @@ def _fault_of(value: object) -> tuple[str | None, int | None]:
     return fault, limit
 
 
-def _shown(place: str, path: list[object]) -> str:
+def shown_path(place: str, path: Sequence[object]) -> str:
+    """Return the path of a value for a message, without its middle when it is long."""
     keys = [f"[{key}]" if isinstance(key, int) else f".{str(key)[:_KEY_CHARACTERS_SHOWN]}" for key in path]
     return place + "".join(keys if len(keys) <= 6 else [*keys[:3], "…", *keys[-2:]])
 

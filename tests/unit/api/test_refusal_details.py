@@ -62,6 +62,9 @@ REFUSED = [
     pytest.param(SEARCH, QUERY | {"limit": 10_001}, "limit", 10_001, 10_000, id="limit too large"),
     pytest.param(f"{SEARCH}?limit=10001", QUERY, "limit", 10_001, 10_000, id="limit of the query"),
     pytest.param(f"{SEARCH}?limit=x", QUERY, "limit", "x", NONE, id="limit as text"),
+    pytest.param(f"{SEARCH}?limit=-5", QUERY, "limit", -5, 1, id="limit of the query below zero"),
+    pytest.param(f"{SEARCH}?limit={10**26}", QUERY, "limit", str(10**26), 10_000, id="long limit"),
+    pytest.param(f"{SEARCH}?ef_search=1001", QUERY, "ef_search", 1001, 1000, id="ef_search of the query"),
     pytest.param(SEARCH, QUERY | {"ef_search": 1001}, "ef_search", 1001, 1000, id="ef_search"),
     filtered({"a": {"$x": 1}}, "filter.a.$x", "$x", ["$eq", "$ne"]),
     filtered({"a": [1]}, "filter.a", "a list of 1 values", NONE),
@@ -332,3 +335,95 @@ async def test_hint_about_nan_comes_with_nan_alone(client, body, is_hinted):
     reply = await client.call("POST", VECTORS, body=body, headers={"content-type": "application/json"})
     assert (reply.status, reply.json["details"]["kind"]) == (400, "Malformed")
     assert ("NaN" in reply.json["details"].get("hint", "")) is is_hinted
+
+
+@pytest.mark.parametrize("value", [-5, 0, 10_001, 10**26])
+async def test_range_of_a_query_parameter_is_told_as_that_of_the_body(client, value):
+    of_body = await client.call("POST", SEARCH, QUERY | {"limit": value})
+    of_query = await client.call("POST", f"{SEARCH}?limit={value}", QUERY)
+    assert of_query.json == of_body.json
+
+
+async def test_query_parameter_that_is_no_integer_is_told_the_range(client):
+    for text in ("x", "1.5", "", "9" * 5000):
+        reply = await client.call("POST", f"{SEARCH}?ef_search={text}", QUERY)
+        assert (reply.status, "from 1 to 1000" in reply.json["message"]) == (400, True)
+
+
+DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
+PACKED_DEEP = b"\x81\xa1a" * 5000 + b"\x01"
+PACKED_VECTOR = msgspec.msgpack.encode(np.ones(4, "<f4").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "media", "limit"),
+    [
+        pytest.param(SEARCH, b'{"vector": [1, 2, 3, 4], "filter": ' + DEEP + b"}", "json", 16, id="search"),
+        pytest.param(VECTORS, b'{"data": [1, 2, 3, 4], "metadata": ' + DEEP + b"}", "json", 128, id="point"),
+        pytest.param(
+            BATCH, b'{"vectors": [{"data": [1], "metadata": ' + DEEP + b"}]}", "json", 128, id="batch"
+        ),
+        pytest.param("/collections", DEEP, "json", 128, id="collection"),
+        pytest.param(
+            SEARCH,
+            b"\x82\xa6vector" + PACKED_VECTOR + b"\xa6filter" + PACKED_DEEP,
+            "msgpack",
+            16,
+            id="packed",
+        ),
+    ],
+)
+async def test_body_that_no_decoder_can_follow_is_told_the_limit_of_levels(
+    client, target, body, media, limit
+):
+    reply = await client.call("POST", target, body=body, headers={"content-type": f"application/{media}"})
+    details = reply.json["details"]
+    assert (reply.status, details["kind"], details["limit"]) == (400, "InvalidInput", limit)
+    assert reply.json["message"].startswith(f"the body nests too deep; at most {limit} levels")
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "message"),
+    [
+        pytest.param(b"{bad", "json", "JSON: object keys must be strings (byte 1)", id="JSON"),
+        pytest.param(b"\xc1", "msgpack", "MessagePack: invalid opcode '\\xc1' (byte 0)", id="MessagePack"),
+    ],
+)
+async def test_body_is_called_malformed_once(client, body, media, message):
+    reply = await client.call("POST", VECTORS, body=body, headers={"content-type": f"application/{media}"})
+    assert reply.json["message"] == f"the body is not valid {message}"
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "field", "value"),
+    [
+        pytest.param(VECTORS, b'{"data": [1, 2, 1e400, 4]}', "data[2]", "1e400", id="vector"),
+        pytest.param(
+            VECTORS, b'{"data": [1,2,3,4], "metadata": {"a": [{"b": -1e400}]}}', "metadata.a[0].b", "-1e400",
+            id="payload",
+        ),
+        pytest.param(
+            BATCH, b'{"vectors": [{"data": [1,2,3,4], "metadata": {"a": 1e400}}]}', "vectors[0].metadata.a",
+            "1e400", id="payload in a batch",
+        ),
+        pytest.param(
+            SEARCH, b'{"vector": [1,2,3,4], "filter": {"a": {"$gt": 1e999}}}', "filter.a.$gt", "1e999",
+            id="filter",
+        ),
+        pytest.param(SEARCH, b'{"vector": [1,2,3,4], "limit": 1e400}', "limit", "1e400", id="limit"),
+        pytest.param("/collections", b'{"dimension": 1e400}', "dimension", "1e400", id="collection"),
+        pytest.param("/collections", b"1e400", "body", "1e400", id="the whole body"),
+    ],
+)  # fmt: skip
+async def test_number_beyond_float64_is_named_with_its_field(client, target, body, field, value):
+    reply = await client.call("POST", target, body=body)
+    details = reply.json["details"]
+    assert (reply.status, details["field"], details["value"]) == (400, field, value)
+    assert details["limit"] == np.finfo(np.float64).max
+    assert f"is {value}, which is out of range" in reply.json["message"]
+
+
+async def test_number_beyond_float64_is_refused_also_where_it_cannot_be_found(client):
+    """The text is broken behind the number."""
+    reply = await client.call("POST", "/collections", body=b'{"dimension": 1e400, NaN}')
+    assert (reply.status, reply.json["details"]["field"]) == (400, "body")

@@ -166,19 +166,24 @@ def test_another_encoding_is_named_before_lines_are_counted(npy, tmp_path):
     ("line", "message"),
     [
         pytest.param("{", "p.jsonl line 2 is no valid JSON", id="broken"),
+        pytest.param("{bad", "line 2 is no valid JSON: object keys must be strings", id="said once"),
         pytest.param("[1]", "p.jsonl line 2 must be a JSON object", id="a list"),
         pytest.param("", "p.jsonl line 2 is empty", id="empty line"),
         pytest.param(" ", "p.jsonl line 2 is empty", id="blank line"),
         pytest.param('{"id": "x"}\0', "p.jsonl line 2 is no valid JSON", id="zero byte"),
         pytest.param('{"id": "x", "n": NaN}', "p.jsonl line 2 is no valid JSON", id="not a number"),
-        pytest.param('{"id": "x", "n": 1e999}', "p.jsonl line 2 is no valid JSON", id="infinite"),
-        pytest.param('{"id": "x", "n": ' + "9" * 5000 + "}", "p.jsonl line 2 is no", id="endless number"),
+        pytest.param(
+            '{"id": "x", "n": 1e999}', "p.jsonl line 2: payload.n is 1e999, which is out", id="infinite"
+        ),
+        pytest.param('{"id": "x", "n": ' + "9" * 5000 + "}", r"line 2: payload\.n is 9999", id="endless"),
         pytest.param(
             '{"id": "x", "n": ' + "9" * 30 + "}", r"p.jsonl line 2: payload\.n is", id="beyond 64 bits"
         ),
         pytest.param('{"id": "\\ud800"}', "p.jsonl line 2 is no valid JSON", id="half a character"),
         pytest.param(
-            '{"id": "x", "t": ' + "[" * 30_000 + "]" * 30_000 + "}", "p.jsonl line 2 is nested too", id="deep"
+            '{"id": "x", "t": ' + "[" * 30_000 + "]" * 30_000 + "}",
+            "p.jsonl line 2 nests too deep; at most 128",
+            id="deep",
         ),
         pytest.param('{"size": 1}', "p.jsonl line 2 has no 'id'", id="no id"),
         pytest.param('{"id": "x", "n": 1, "n": 2}', "p.jsonl line 2 .*'n'", id="repeated key"),
