@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 143 ter
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from typing import Annotated, Any, Final
 
@@ -17,7 +18,7 @@ from vecstow_engine.cli.checking import check_command
 from vecstow_engine.cli.importing import import_command
 from vecstow_engine.cli.keys import keys_app
 from vecstow_engine.cli.listing import ls_command, show_command
-from vecstow_engine.cli.options import Json
+from vecstow_engine.cli.options import Json, engine_hint
 from vecstow_engine.cli.output import flush_stdout, open_streams, print_answer, print_error, print_line
 from vecstow_engine.cli.searching import search_command
 from vecstow_engine.cli.serving import serve_command
@@ -28,7 +29,7 @@ from vecstow_engine.cli.upkeep import (
     maintenance_command,
     restore_command,
 )
-from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.errors import VecstowError, VolumeServed
 
 CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -113,6 +114,9 @@ def _run(arguments: list[str] | None) -> int:
         app(args=arguments, prog_name="vecstow")
     except SystemExit as ended:
         return int(ended.code or 0)
+    except VolumeServed as error:
+        error.hint = engine_hint(sys.argv[1:] if arguments is None else arguments, error.lacks)
+        print_error(error)
     except VecstowError as error:
         print_error(error)
     except OSError as error:

@@ -14,7 +14,8 @@ import dataclasses
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -89,16 +90,38 @@ def choose_place(data: Path | None, url: str | None, key_file: Path | None) -> P
     """Return the data directory or the engine that a command uses.
 
     An option takes precedence over the environment, and VECSTOW_URL over VECSTOW_DATA: a running engine knows
-    more than its volume shows. Raises typer.BadParameter for both options, InvalidInput for a bad key.
+    more than its volume shows. An empty variable counts as unset.
+
+    Raises typer.BadParameter for both options, InvalidInput for a bad key.
     """
     if data is not None and url is not None:
         raise typer.BadParameter("--data and --url exclude each other")
     if data is not None:
         return data
     url = url or os.environ.get("VECSTOW_URL")
-    if url is None and (folder := os.environ.get("VECSTOW_DATA")):
+    if not url and (folder := os.environ.get("VECSTOW_DATA")):
         return Path(folder)
     return address(url or URL_DEFAULT, key_file)
+
+
+def engine_hint(arguments: Sequence[str], lacks: str) -> str:
+    """Return the hint that asks an engine for what a command wanted to do on the engine's volume.
+
+    `arguments` are those of the command, and `lacks` is an argument that only an engine needs.
+    """
+    kept = list(arguments)
+    for at in reversed(range(len(kept))):
+        if kept[at] == "--data":
+            del kept[at : at + 2]
+        elif kept[at].startswith("--data="):
+            del kept[at]
+    if lacks:
+        kept.insert(1, lacks)
+    end = kept.index("--") if "--" in kept else len(kept)
+    url = os.environ.get("VECSTOW_URL")
+    kept[end:end] = ["--url", url or URL_DEFAULT]
+    remark = "" if url else "  # or its own address: this is the default"
+    return f"ask that engine: {shlex.join(['vecstow', *kept])}{remark}"
 
 
 @dataclass(frozen=True, slots=True)

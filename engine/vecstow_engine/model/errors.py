@@ -19,7 +19,8 @@ VecstowError
     ├── DamagedFile         content that fails its checks
     ├── NewerFormat         written by a later release
     └── VolumeRefused       the data directory cannot be used (lock, network file system)
-        └── VolumeHeld      another engine uses the data directory
+        ├── VolumeHeld      another engine uses the data directory
+        └── VolumeServed    an engine serves the data directory, and can do the work
 """
 
 from __future__ import annotations
@@ -151,6 +152,19 @@ class VolumeRefused(StorageError):
 
 class VolumeHeld(VolumeRefused):
     """Raised when the data directory is in use by another engine."""
+
+
+class VolumeServed(VolumeRefused):
+    """Raised when a command needs a stopped volume, and an engine serves it. That engine can do the work.
+
+    `lacks` is the argument that a request to the engine needs in addition; empty when it needs none.
+    """
+
+    def __init__(self, message: str, *, lacks: str = "") -> None:
+        added = f"{lacks} and " if lacks else ""
+        hint = f"ask that engine: the same command, with {added}--url and its address instead of --data"
+        super().__init__(message, hint=hint)
+        self.lacks = lacks
 
 
 def is_no_room(error: BaseException) -> bool:

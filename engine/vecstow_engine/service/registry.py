@@ -242,7 +242,8 @@ class Registry:
     def log_counts(self) -> None:
         """Log one line with the number of collections in each state."""
         counts = Counter(collection.state.value for collection in self.collections())
-        log.info("collections loaded", **counts, failed=len(self._broken), total=len(self._collections))
+        total = len(self._collections.keys() | self._broken.keys())
+        log.info("collections loaded", **counts, failed=len(self._broken), total=total)
 
     def read(self, name: str) -> Manifest | None:
         """Return the manifest in a folder if it differs from the known one, else None; log a broken one.

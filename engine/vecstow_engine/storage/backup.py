@@ -144,7 +144,7 @@ def restore_on_volume(data: Path, given: str, new_name: str | None) -> Settled:
     The remarks also report a missing log of a dropped collection. A running engine reports that on opening.
     """
     layout = stopped_volume(data)
-    with alone(layout, f"vecstow restore {given}"):
+    with alone(layout):
         finish_interrupted(layout)
         try:
             settled = restore(layout, given, new_name)

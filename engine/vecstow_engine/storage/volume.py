@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vecstow_engine.model.errors import DiskFull, VolumeHeld, VolumeRefused
+from vecstow_engine.model.errors import DiskFull, VolumeHeld, VolumeRefused, VolumeServed
 from vecstow_engine.storage import files
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout
 
@@ -33,8 +33,6 @@ RESERVE_SHARE_MAX: Final = 0.02
 SPARE_BYTES: Final = 1 << 20
 """Extra bytes that a copy leaves for folders, the first log segment and reports."""
 DATA_HINT: Final = "--data names the directory that an engine uses"
-URL_DEFAULT: Final = "http://127.0.0.1:3030"
-"""The default address of an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,22 +179,22 @@ def _refuse_misplaced(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(layout: Layout, command: str) -> Iterator[None]:
+def alone(layout: Layout, *, lacks: str = "") -> Iterator[None]:
     """Lock a stopped volume for a change, as its one engine but without a reserve.
 
-    Raises VolumeRefused while an engine serves it; the hint names `command` for a request to that engine.
+    Raises VolumeServed with `lacks` while an engine serves it.
     """
-    with unserved(layout, command):
+    with unserved(layout, lacks=lacks):
         pass
     with contextlib.closing(Volume(layout, 0, allow_network=True)):
         yield
 
 
 @contextlib.contextmanager
-def unserved(layout: Layout, command: str) -> Iterator[None]:
+def unserved(layout: Layout, *, lacks: str = "") -> Iterator[None]:
     """Keep engines away while a volume is read, and write nothing. A copy of a volume may have no LOCK.
 
-    Raises VolumeRefused while an engine serves it; the hint names `command` for a request to that engine.
+    Raises VolumeServed with `lacks` while an engine serves it.
     """
     try:
         fd = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
@@ -208,8 +206,7 @@ def unserved(layout: Layout, command: str) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         message = f"{layout.lock} is held: an engine serves this volume"
-        hint = f"ask that engine: {command} --url {URL_DEFAULT}  # or its own address: this is the default"
-        raise VolumeRefused(message, hint=hint) from error
+        raise VolumeServed(message, lacks=lacks) from error
     finally:
         os.close(fd)
 

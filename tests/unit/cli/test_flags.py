@@ -114,3 +114,18 @@ def test_the_link_that_kubernetes_makes_for_a_service_is_no_port(vecstow, monkey
 def test_the_reference_in_the_docs_is_what_the_code_says(name):
     """When this fails: .venv/bin/python scripts/make_reference.py"""
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name]()
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    def served(**values):
+        taken.update(values)
+
+    taken = {}
+    for flag in FLAGS:
+        monkeypatch.setenv(flag.variable, "")
+    app = typer.Typer()
+    app.command()(takes_flags(FLAGS)(served))
+    assert CliRunner().invoke(app, ["--data", "x"]).exit_code == 0
+    assert gather(HttpSettings, taken) == HttpSettings()
+    assert gather(ProcessSettings, taken) == ProcessSettings()
+    assert CliRunner().invoke(app, []).exit_code == 2

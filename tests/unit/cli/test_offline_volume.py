@@ -265,3 +265,9 @@ def test_an_address_in_the_environment_wins_over_a_volume_there(data, vecstow, m
     assert "no answer from http://127.0.0.1:1" in vecstow("ls")[2]
     data.mkdir(parents=True)
     assert vecstow("ls", "--data", data)[:2] == (0, "no collections\n")
+
+
+def test_an_empty_address_in_the_environment_counts_as_unset(data, vecstow, monkeypatch):
+    monkeypatch.setenv("VECSTOW_URL", "")
+    data.mkdir(parents=True)
+    assert vecstow("ls")[:2] == (0, "no collections\n")

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 import shutil
 
 import pytest
@@ -250,14 +251,30 @@ def test_progress_ends_with_every_point_read(volume):
 # Who may check -------------------------------------------------------------------------------------------
 
 
-def test_served_volume_is_refused_with_the_command_that_works(volume):
-    with RunningEngine(volume.data), pytest.raises(VolumeRefused, match="LOCK is held") as refused:
-        volume.check()
-    command = "vecstow check --url http://127.0.0.1:3030"
-    assert refused.value.hint == f"ask that engine: {command}  # or its own address: this is the default"
-    with RunningEngine(volume.data), pytest.raises(VolumeRefused) as refused:
-        check_volume(volume.data, ["notes"])
-    assert "vecstow check notes --url http://127.0.0.1:3030" in str(refused.value.hint)
+URL = "http://engine.example:80"
+SERVED = {
+    "check --data {data}": "check",
+    "check notes --json --data={data}": "check notes --json",
+    "check --data {data} --repair": "check NAME --repair",
+    "check notes --data {data} --repair --dry-run": "check notes --repair --dry-run",
+    "restore .backups/x --data {data} --new-name p4": "restore .backups/x --new-name p4",
+    "restore --new-name p4 --data {data} -- '-x y'": "restore --new-name p4 {url} -- '-x y'",
+}
+
+
+@pytest.mark.parametrize(("typed", "asked"), SERVED.items(), ids=SERVED)
+def test_served_volume_is_refused_with_the_command_that_works(volume, vecstow, monkeypatch, typed, asked):
+    """The command has each option that was typed, and the address that the environment has."""
+    arguments = shlex.split(typed.format(data=volume.data))
+    asked = asked if "{url}" in asked else f"{asked} {{url}}"
+    monkeypatch.setenv("VECSTOW_URL", URL)
+    with RunningEngine(volume.data):
+        code, _, err = vecstow(*arguments)
+        assert (code, "LOCK is held: an engine serves this volume" in err) == (1, True)
+        assert err.splitlines()[-1] == "hint: ask that engine: vecstow " + asked.format(url=f"--url {URL}")
+        monkeypatch.setenv("VECSTOW_URL", "")
+        default = asked.format(url="--url http://127.0.0.1:3030")
+        assert f"vecstow {default}  # or its own address: this is the default\n" in vecstow(*arguments)[2]
     assert volume.check().clean
 
 

@@ -112,7 +112,7 @@ async def test_log_says_what_was_found_one_by_one_and_the_counts_at_the_end(data
         ("docs", 8, "Cosine"), ("notes", 4, "Euclidean"),
     }  # fmt: skip
     [counts] = [line for line in logs if line["event"] == "collections loaded"]
-    assert (counts["ready"], counts["failed"], counts["total"]) == (2, 1, 2)
+    assert (counts["ready"], counts["failed"], counts["total"]) == (2, 1, 3)
 
 
 def test_counts_are_logged_for_an_empty_volume(data):

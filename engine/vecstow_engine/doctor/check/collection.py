@@ -45,7 +45,7 @@ def check_volume(
     """
     layout = stopped_volume(data)
     report = CheckReport()
-    with unserved(layout, " ".join(["vecstow check", *(names or ())[:1]])):
+    with unserved(layout):
         folders = discover(layout)
         claimed = rivals(layout, folders)
         for found in wanted(layout, folders, names):

@@ -193,15 +193,14 @@ def _as_storage_error(name: str) -> Iterator[None]:
 @contextmanager
 def _locked(layout: Layout, names: Sequence[str] | None, *, dry_run: bool) -> Iterator[None]:
     """Lock the volume as its one engine, which takes no room for itself; a dry run leaves no trace."""
-    # An engine, which repairs one collection at a time, can be asked by this command.
-    command = f"vecstow check {names[0] if names else 'NAME'} --repair{' --dry-run' if dry_run else ''}"
-    with unserved(layout, command):
+    lacks = "" if names else "NAME"  # An engine repairs one collection at a time.
+    with unserved(layout, lacks=lacks):
         if dry_run:
             yield
             return
         if not layout.staging.is_dir():  # What a crash cut may be the only collection.
             _wanted(layout, names)
-    with alone(layout, command):
+    with alone(layout, lacks=lacks):
         yield
 
 
