@@ -64,8 +64,8 @@ def test_the_page_names_each_kind_beside_its_status():
     for status, kind in shown:
         found = next(STATUS[parent] for parent in KINDS[kind].__mro__ if parent in STATUS)
         assert found == status, kind
-    subclasses = {"NewerFormat", "VolumeHeld", "VolumeRefused", "DamagedFile"}
-    assert {kind for _, kind in shown} == set(KINDS) - subclasses
+    never_answered = {"VolumeHeld", "VolumeRefused", "VolumeServed"}
+    assert {kind for _, kind in shown} == set(KINDS) - never_answered
 
 
 def test_details_carry_what_the_error_knows():
