@@ -83,14 +83,14 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._reading_headers and self._header_clock is None:
             self._start_header_clock()
-        if self._header_bytes > self.settings.header_bytes_max:
-            self._refuse(_BAD_REQUEST)
-            return
         self._header_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
         except httptools.HttpParserError:
+            self._refuse(_BAD_REQUEST)
+            return
+        if self._header_bytes > self.settings.header_bytes_max:
             self._refuse(_BAD_REQUEST)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -117,6 +117,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_upgrade_offered = self.parser.should_upgrade()
         if self._is_upgrade_offered:
             return
+        if self._header_bytes > self.settings.header_bytes_max and self._has_large_headers():
+            raise _Refused
         self._reading_headers = False
         self._header_bytes = 0
         _cancel(self._header_clock)
@@ -214,6 +216,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"\r\n".join([*lines, b"", b""])
+
+    def _has_large_headers(self) -> bool:
+        """Whether the headers are too large. The last read may also contain a body, so they are counted."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return size > self.settings.header_bytes_max
 
     def _is_in_body(self) -> bool:
         """Whether a part of the last request's body is still missing."""

@@ -155,15 +155,30 @@ async def test_the_raw_path_reaches_the_route_over_http():
 async def test_endless_headers_are_refused_in_the_envelope():
     async with server(header_bytes_max=1000) as running, connect(running) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 2000)
-        await writer.drain()
-        async with connect(running) as (other_reader, other_writer):
-            # Answered after the server read what was sent before.
-            other_writer.write(LIVE)
-            await answer(other_reader)
-        writer.write(b"y")
         status, headers, document = await answer(reader)
         assert (status, headers["connection"], document["success"]) == (400, "close", False)
         assert await ends(reader)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"GET /" + b"y" * 2000 + b" HTTP/1.1\r\n", id="request line"),
+        pytest.param(b"GET /health/live HTTP/1.1\r\nx: " + b"y" * 2000 + b"\r\n", id="header"),
+    ],
+)
+async def test_headers_that_come_in_one_read_are_bounded_too(head):
+    async with server(header_bytes_max=1000) as running, connect(running) as (reader, writer):
+        writer.write(head + b"host: x\r\n\r\n")
+        assert (await answer(reader))[0] == 400
+        assert await ends(reader)
+
+
+async def test_body_in_the_read_of_the_headers_counts_as_no_header():
+    async with server(header_bytes_max=1000) as running, connect(running) as (reader, writer):
+        body = b'{"data": [1, 2, 3]}' + b" " * 2000
+        writer.write(request("PUT", "/collections/docs/vectors/a", body) + LIVE)
+        assert [(await answer(reader))[0] for _ in range(2)] == [200, 200]
 
 
 async def test_what_is_not_http_is_refused_in_the_envelope():
