@@ -12,8 +12,7 @@ from tests.crash.damage.kinds import KINDS
 from tests.crash.damage.part import Damage
 from tests.crash.damage.volume import whole_volume
 from tests.crash.prove.runner import silence
-from vecstow_engine.storage import snapshots
-from vecstow_engine.storage.view import View
+from vecstow_engine.storage import snapshots, view
 
 SEED = 3
 
@@ -62,6 +61,6 @@ def test_index_that_nobody_verifies_is_found(volume, tmp_path, monkeypatch):
 
 
 def test_rows_that_nobody_verifies_are_found(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr(View, "_first_bad", lambda self, found, rows: None)
+    monkeypatch.setattr(view, "_first_bad", lambda points, rows: None)
     found = Damage(1, 0, 8, "graph/vectors.bin").run(tmp_path).findings
     assert any("are damaged, and [] are withheld" in finding.what for finding in found)

@@ -6,7 +6,7 @@ the layers under it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -57,8 +57,7 @@ class View:
             found = self._find(ids)
             rows = self._rows_of(list(found.values()))
             vectors = decode_rows(rows, self._layers.identity.vector_type)
-            checked = zip(found.values(), row_checksums(rows).tolist(), strict=True)
-            bad = next((point for point, checksum in checked if point.row_checksum != checksum), None)
+            bad = _first_bad(found.values(), rows)
             if bad is None:
                 points = {i: Point(i, v, p.payload) for (i, p), v in zip(found.items(), vectors, strict=True)}
                 return [points.get(point_id) for point_id in ids]
@@ -202,3 +201,9 @@ class View:
 
     def _is_served(self, slot: int, epoch: int) -> bool:
         return self._layers.slots.epoch(slot) == epoch and slot not in self._layers.withheld
+
+
+def _first_bad(points: Iterable[_Found], rows: NDArray[np.uint8]) -> _Found | None:
+    """Return the first of the points whose row (n, stride) fails its checksum."""
+    checked = zip(points, row_checksums(rows).tolist(), strict=True)
+    return next((point for point, checksum in checked if point.row_checksum != checksum), None)
