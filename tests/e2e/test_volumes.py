@@ -152,7 +152,10 @@ def test_a_damaged_table_of_points_is_told_and_repaired_while_others_serve(three
         told = three.shell("kubectl vecstow status").stdout
         assert "points.db" in told
         assert "kubectl vecstow repair" in three.condition("third")["message"]
-        three.typed(next_command(told, "third"))
+        dry_run = next_command(told, "third")
+        assert dry_run.endswith(" --dry-run")
+        assert f"{POINTS} points kept" in three.shell(dry_run).stdout
+        three.typed(dry_run.removesuffix(" --dry-run"))
         load.wait_for_more()
     load.verify()
     three.wait_ready("third")
