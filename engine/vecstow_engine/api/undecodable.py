@@ -27,6 +27,8 @@ _NO_NUMBER: Final = re.compile(rb"nan|inf", re.IGNORECASE)
 _NO_NUMBER_BYTES: Final = 4
 """Number of bytes that are compared with these names, from the character that the decoder refused."""
 _LITERAL_CHARACTERS_SHOWN: Final = 80
+_NAMED_BYTES_MAX: Final = 1 << 20
+"""The largest text that is decoded once more to name a number: objects take many times the text's memory."""
 
 
 def malformed(body: Buffer, broken: Exception, *, is_json: bool) -> Malformed:
@@ -59,10 +61,13 @@ def too_deep(field: str, is_search: bool) -> InvalidInput:
 
 
 def beyond_float64(text: Buffer, prefix: str) -> InvalidInput | None:
-    """Return the error for the first number beyond float64 in a JSON text; None when there is none.
+    """Return the error for the first number beyond float64 in a JSON text.
 
-    `prefix` is the name of the field that contains the text.
+    `prefix` is the name of the field that contains the text. Returns None for a text without such a number,
+    and for a text above 1 MiB.
     """
+    if memoryview(text).nbytes > _NAMED_BYTES_MAX:
+        return None
     try:
         found = _find_beyond(json.loads(bytes(text), parse_float=_number, parse_int=_number))
     except (ValueError, RecursionError):

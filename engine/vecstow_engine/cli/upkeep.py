@@ -139,10 +139,13 @@ def maintenance_command(
     """
     from vecstow_engine.storage.volume import refuse_no_folder
 
-    refuse_no_folder(data)
+    state = "does not exist yet"  # A pod on a new volume stays, so that a copy can be put there.
+    if data.exists():
+        refuse_no_folder(data)
+        state = "is not served"
     signals = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    print_line(f"maintenance: {data} is not served. In another shell:")
+    print_line(f"maintenance: {data} {state}. In another shell:")
     print_line(f"  vecstow check --data {data}")
     print_line(f"  vecstow check --data {data} --repair --dry-run")
     signal.sigwait(signals)

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.asgi_client import AsgiClient
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.api.server import create_app
+from vecstow_engine.api.undecodable import beyond_float64
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import COLLECTION_RULE
 
@@ -427,3 +428,9 @@ async def test_number_beyond_float64_is_refused_also_where_it_cannot_be_found(cl
     """The text is broken behind the number."""
     reply = await client.call("POST", "/collections", body=b'{"dimension": 1e400, NaN}')
     assert (reply.status, reply.json["details"]["field"]) == (400, "body")
+
+
+def test_large_text_is_not_decoded_once_more_to_name_a_number():
+    """The objects would take many times the memory that the request has leased."""
+    assert beyond_float64(b"[" + b"1," * 1_000 + b"1e400]", "data").details["field"] == "data[1000]"
+    assert beyond_float64(b"[" + b"1," * 600_000 + b"1e400]", "data") is None

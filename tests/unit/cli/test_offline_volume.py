@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -253,10 +254,21 @@ def test_file_is_no_data_directory(tmp_path, vecstow, command):
     )
 
 
-def test_maintenance_of_a_folder_that_does_not_exist_is_refused(data, vecstow):
-    code, out, err = vecstow("maintenance", "--data", data)
+def test_maintenance_stays_on_a_new_volume_and_says_that_it_has_no_data(data, vecstow, monkeypatch):
+    """A pod in maintenance takes the copy of another volume; a pod that ends is started again and again."""
+    waited = []
+    monkeypatch.setattr(signal, "sigwait", waited.append)
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: None)
+    code, out, _ = vecstow("maintenance", "--data", data)
+    assert (code, len(waited)) == (0, 1)
+    assert f"{data} does not exist yet" in out
+
+
+def test_maintenance_of_a_file_is_refused(tmp_path, vecstow):
+    (tmp_path / "file").touch()
+    code, out, err = vecstow("maintenance", "--data", tmp_path / "file")
     assert (code, out) == (1, "")
-    assert f"{data} is no folder" in err
+    assert f"{tmp_path}/file is no folder" in err
 
 
 def test_an_address_in_the_environment_wins_over_a_volume_there(data, vecstow, monkeypatch):

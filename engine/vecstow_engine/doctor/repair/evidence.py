@@ -83,7 +83,7 @@ class Loss:
     slot: int | None = None
     payload: bytes | None = None
     proven: bool = False
-    """Whether id and payload pass the point's checksum; otherwise they are reported as they stand there."""
+    """Whether id and payload pass the point's checksum. If not, they are reported all the same, unproven."""
     records: tuple[int, int | None] | None = None
     """First and last sequence of a loss in the log; None for the last when nothing says how many there were.
     """
