@@ -102,6 +102,21 @@ def test_a_signal_that_came_before_python_did_ends_any_program(tmp_path, command
         assert outer.wait(60) == 143
 
 
+@pytest.mark.parametrize(
+    "start", ["vecstow_engine.cli.main:main", "vecstow_operator.start:main", "vecstow_operator.start:plugin"]
+)
+def test_an_interrupt_while_typer_builds_the_command_ends_in_one_code(start):
+    module, function = start.split(":")
+    program = (
+        "import signal, typer\n"
+        f"from {module} import {function} as start\n"
+        "typer.main.get_command = lambda app: signal.raise_signal(signal.SIGINT)\n"
+        "start()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("number", ENDED_EARLY, ids=lambda number: number.name)
 def test_a_signal_as_soon_as_the_port_is_open_ends_the_engine_in_order(tmp_path, number):
     engine = EngineProcess(tmp_path / "data")

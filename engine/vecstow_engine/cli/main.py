@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code of a shell after SIGINT."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,10 +24,12 @@ def main(arguments: list[str] | None = None) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     from vecstow_engine.cli.commands import run
 
-    if arguments is None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         run(arguments)
+    except KeyboardInterrupt:  # outside the command itself: typer still builds it, or its end is written
+        raise SystemExit(INTERRUPTED) from None
     finally:
         if arguments is None:
             # A command that ended in order keeps its exit code. At its end Python removes the handlers.
