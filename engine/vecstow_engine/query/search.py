@@ -7,20 +7,17 @@ if enough of them match, else among all points.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL, Hits, merge
-from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.model.points import Hit, SearchQuery
+from vecstow_engine.query.matching import Source, decoded, matching_labels
 from vecstow_engine.storage.view import View
 
 ATTEMPTS_MAX: Final = 5
@@ -34,17 +31,6 @@ RESOLVED_POINTS: Final = 128
 
 Result: TypeAlias = list[Hit] | VecstowError
 """The hits of a query, or the error that this query alone gets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One incarnation of a collection that holds data."""
-
-    manifest: Manifest
-    view: View
-    index: VectorIndex
-    hide_withheld: Callable[[], None]
-    """A callback that removes points that fail their checks from the index, so that a search finds others."""
 
 
 def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Result]:
@@ -108,12 +94,12 @@ def _scan_all(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
 
 def _nearest_matching(source: Source, query: SearchQuery, filter: Filter) -> Hits:
     view = source.view
-    matching = [label for label, _, payload in view.scan() if filter.matches(_decoded(payload))]
+    matching = matching_labels(source, filter)
     metric = source.manifest.distance_metric
     queries = exact.prepare(metric, query.vector[None])
     hits = Hits.none(1, query.limit)
     for start in range(0, len(matching), SCAN_BLOCK):
-        labels = np.array(matching[start : start + SCAN_BLOCK], np.uint64)
+        labels = matching[start : start + SCAN_BLOCK]
         rows = view.vectors(labels)
         good = ~np.isnan(rows[:, 0])
         block = exact.nearest(metric, queries, exact.prepare(metric, rows[good]), labels[good], query.limit)
@@ -179,7 +165,7 @@ class _Resolved:
         for point, distance in zip(points, distances, strict=True):
             if point is None:
                 self.gone += 1
-            elif self._room and (self._filter is None or self._filter.matches(_decoded(point[1]))):
+            elif self._room and (self._filter is None or self._filter.matches(decoded(point[1]))):
                 self._room -= 1
                 self._hits.append(Hit(point[0], distance, point[1]))
                 self._payload_bytes += len(point[1] or b"")
@@ -191,8 +177,3 @@ class _Resolved:
                 self._error = error.with_traceback(None)
                 self._hits = []
                 self._room = 0
-
-
-def _decoded(payload: bytes | None) -> dict[str, object] | None:
-    """Return the payload in the form that a filter reads."""
-    return None if payload is None else decode_payload(payload)

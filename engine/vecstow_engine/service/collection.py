@@ -22,7 +22,7 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.points import decode_rows
-from vecstow_engine.query.search import Source
+from vecstow_engine.query.matching import Source
 from vecstow_engine.service.attempts import Trouble, Work
 from vecstow_engine.service.lifecycle import (
     Dropping,
