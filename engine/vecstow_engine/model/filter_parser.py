@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 from vecstow_engine.model.errors import InvalidInput, by_kind, refused
 from vecstow_engine.model.filters import And, Condition, Filter, Node, Not, Or, Scalar
-from vecstow_engine.model.payloads import INTEGER_MAX, INTEGER_MIN
+from vecstow_engine.model.payloads import FIELD_CHARACTERS_MAX, INTEGER_MAX, INTEGER_MIN
 
 DEPTH_MAX: Final = 16
 """The limit of nested `$and`, `$or` and `$not`; the filter itself is the first level."""
@@ -16,7 +16,6 @@ CONDITIONS_MAX: Final = 256
 """The limit of conditions (one operator on one field) in a whole filter."""
 IN_VALUES_MAX: Final = 1_000
 """The limit of values in one `$in` or `$nin`."""
-FIELD_CHARACTERS_MAX: Final = 1_024
 VALUE_CHARACTERS_SHOWN: Final = 80
 """The number of characters of a refused value that a message repeats."""
 

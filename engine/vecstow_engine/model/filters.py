@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from vecstow_engine.model.payloads import ABSENT, field_reader
+
 Scalar: TypeAlias = str | int | float | bool | None
 Test: TypeAlias = Callable[[Mapping[str, object]], bool]
 Predicate: TypeAlias = Callable[[Any], bool]
 """The test of a field's value: a JSON value, or `ABSENT` for a field that the payload lacks."""
 
-ABSENT: Final = object()
-"""A value that equals nothing."""
 _NUMBERS: Final = frozenset({int, float})
 """The exact types of numbers: bool is a subclass of int, but is not a number here."""
 
@@ -121,19 +121,8 @@ def _compile_condition(condition: Condition) -> Test:
 
 
 def _nested(name: str, predicate: Predicate) -> Test:
-    first, *rest = name.split(".")
-
-    def test(payload: Mapping[str, object]) -> bool:
-        if name in payload:  # A key with dots in its own name wins.
-            return predicate(payload[name])
-        value = payload.get(first, ABSENT)
-        for step in rest:
-            if not isinstance(value, dict):
-                return predicate(ABSENT)
-            value = value.get(step, ABSENT)
-        return predicate(value)
-
-    return test
+    read = field_reader(name)
+    return lambda payload: predicate(read(payload))
 
 
 def _equals(operand: Any) -> Predicate:

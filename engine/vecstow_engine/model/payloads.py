@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
+from vecstow_engine.model.errors import InvalidInput, TooLarge, WrongShape, refused
+from vecstow_engine.model.fields import type_name
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 """The limit of a payload in bytes of compact JSON."""
@@ -23,6 +25,12 @@ PAYLOAD_DEPTH_MAX: Final = 128
 """The limit of nested objects and arrays, the same as in d-vecDB; the payload itself is the first level."""
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 64) - 1
+FIELD_CHARACTERS_MAX: Final = 1_024
+"""The limit of the name of a field, dots included."""
+CHOSEN_FIELDS_MAX: Final = 64
+"""The limit of fields in one choice."""
+ABSENT: Final = object()
+"""The value of a field that a payload lacks. It equals no JSON value."""
 _KEY_CHARACTERS_SHOWN: Final = 40
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -106,6 +114,107 @@ def pack_payload(payload: bytes) -> bytes:
         return _pack(decode_payload(payload))
     except (OverflowError, RecursionError):
         return _pack(portable(msgspec.json.decode(_flattened(payload))))
+
+
+def field_reader(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that returns the value of a field of a decoded payload, or `ABSENT`.
+
+    Dots reach into objects. A key of the payload itself that is spelled with dots wins over the path.
+    """
+    if "." not in name:
+        return lambda payload: payload.get(name, ABSENT)
+    first, *rest = name.split(".")
+
+    def read(payload: Mapping[str, Any]) -> Any:
+        if name in payload:
+            return payload[name]
+        value = payload.get(first, ABSENT)
+        for step in rest:
+            if not isinstance(value, dict):
+                return ABSENT
+            value = value.get(step, ABSENT)
+        return value
+
+    return read
+
+
+def check_field(value: object, place: str) -> str:
+    """Return the name of a field, at most 1,024 characters; raise WrongShape or InvalidInput."""
+    if not isinstance(value, str):
+        raise WrongShape(f"{place} is {type_name(value)}; it must be a string", details=refused(place, value))
+    if len(value) > FIELD_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"{place} has {len(value)} characters; at most {FIELD_CHARACTERS_MAX} are allowed",
+            details=refused(place, len(value), FIELD_CHARACTERS_MAX),
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadChoice:
+    """The part of each payload that an answer contains."""
+
+    fields: tuple[str, ...] | None = None
+    """The chosen fields, with dots for nested ones; empty for no payload; None for the whole payload."""
+    _readers: tuple[Callable[[Mapping[str, Any]], Any], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_readers", tuple(map(field_reader, self.fields or ())))
+
+    @classmethod
+    def parse(cls, value: object, place: str = "with_metadata") -> PayloadChoice:
+        """Return the choice that `true`, `false`, null or a list of 1 to 64 names describes; null is `true`.
+
+        Raises WrongShape, InvalidInput or TooLarge, which name `place`.
+        """
+        if value is None or isinstance(value, bool):
+            return cls(() if value is False else None)
+        if not isinstance(value, list):
+            raise WrongShape(
+                f"{place} is {type_name(value)}; it must be true, false or a list of fields",
+                details=refused(place, value),
+            )
+        if not value:
+            raise InvalidInput(
+                f"{place} is an empty list; at least one field is needed",
+                hint="write false for no payload",
+                details=refused(place, 0, 1),
+            )
+        if len(value) > CHOSEN_FIELDS_MAX:
+            raise TooLarge(
+                f"{place} has {len(value)} fields; at most {CHOSEN_FIELDS_MAX} are allowed",
+                details=refused(place, len(value), CHOSEN_FIELDS_MAX),
+            )
+        return cls(tuple(check_field(name, f"{place}[{at}]") for at, name in enumerate(value)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether an answer contains no payload at all, so that its points have no field for it."""
+        return self.fields == ()
+
+    def apply(self, payload: bytes | None) -> bytes | None:
+        """Return the chosen part of a stored payload as JSON; None for a point without payload.
+
+        Nested fields stand in objects of their own. A field that the payload lacks is left out.
+        """
+        if payload is None or self.fields is None:
+            return payload
+        if not self.fields:
+            return None
+        decoded = decode_payload(payload)
+        chosen: dict[str, Any] = {}
+        for name, read in zip(self.fields, self._readers, strict=True):
+            value = read(decoded)
+            if value is not ABSENT:
+                _put(chosen, [name] if name in decoded else name.split("."), value)
+        return msgspec.json.encode(chosen)
+
+
+def _put(target: dict[str, Any], steps: Sequence[str], value: object) -> None:
+    """Put a value at the end of a path, through objects that are made where they are missing."""
+    for step in steps[:-1]:
+        target = target.setdefault(step, {})
+    target[steps[-1]] = value
 
 
 def _is_deep(raw: bytes) -> bool:

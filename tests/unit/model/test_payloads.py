@@ -10,9 +10,12 @@ import pytest
 
 from vecstow_engine.api.answers import Media, encode
 from vecstow_engine.model import payloads
-from vecstow_engine.model.errors import InvalidInput, TooLarge
+from vecstow_engine.model.errors import InvalidInput, TooLarge, WrongShape
 from vecstow_engine.model.payloads import (
+    CHOSEN_FIELDS_MAX,
+    FIELD_CHARACTERS_MAX,
     PAYLOAD_DEPTH_MAX,
+    PayloadChoice,
     check_payload,
     check_unpacked,
     decode_payload,
@@ -169,3 +172,66 @@ def test_levels_that_are_too_deep_come_as_json_text():
         depth += 1
     assert depth == PAYLOAD_DEPTH_MAX
     assert inner == "[" * (30_001 - PAYLOAD_DEPTH_MAX) + '"]"' + "]" * (30_001 - PAYLOAD_DEPTH_MAX)
+
+
+STORED = {
+    "a": 1,
+    "place": {"city": "Oslo", "at": {"lat": 1.0, "lon": -0.0}},
+    "place.zip": "0150",
+    "tags": [None],
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param(["a"], {"a": 1}, id="a field"),
+        pytest.param(["none", "a.b", "tags.0", "place.none.x"], {}, id="absent fields"),
+        pytest.param(["place.at.lat"], {"place": {"at": {"lat": 1.0}}}, id="a nested field"),
+        pytest.param(
+            ["place.at.lat", "place.city"], {"place": {"at": {"lat": 1.0}, "city": "Oslo"}}, id="one object"
+        ),
+        pytest.param(["place.city", "place"], {"place": STORED["place"]}, id="a part, then the whole"),
+        pytest.param(["place", "place.city"], {"place": STORED["place"]}, id="the whole, then a part"),
+        pytest.param(["place.zip"], {"place.zip": "0150"}, id="a key spelled with dots"),
+        pytest.param(["tags", "tags"], {"tags": [None]}, id="a field twice"),
+    ],
+)
+def test_a_choice_of_fields_keeps_these_in_their_objects(fields, expected):
+    choice = PayloadChoice.parse(fields)
+    assert json.loads(choice.apply(encode_payload(STORED))) == expected
+    assert choice.apply(None) is None
+    assert not choice.is_empty
+
+
+@pytest.mark.parametrize("everything", [True, None])
+def test_the_whole_payload_is_chosen_with_true_and_null(everything):
+    assert PayloadChoice.parse(everything).apply(b'{"a": 1}') == b'{"a": 1}'
+
+
+def test_no_payload_is_chosen_with_false():
+    assert PayloadChoice.parse(False).is_empty
+    assert PayloadChoice.parse(False).apply(b"{}") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "says"),
+    [
+        ("a", WrongShape, "with_metadata is str; it must be true, false or a list of fields"),
+        (1, WrongShape, "with_metadata is int"),
+        (["a", 1], WrongShape, r"with_metadata\[1\] is int; it must be a string"),
+        ([], InvalidInput, "with_metadata is an empty list"),
+        (["a"] * (CHOSEN_FIELDS_MAX + 1), TooLarge, "with_metadata has 65 fields; at most 64 are allowed"),
+        (["x" * (FIELD_CHARACTERS_MAX + 1)], InvalidInput, r"with_metadata\[0\] has 1025 characters"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_none_is_refused(value, kind, says):
+    with pytest.raises(kind, match=says):
+        PayloadChoice.parse(value)
+
+
+@pytest.mark.parametrize("levels", [PAYLOAD_DEPTH_MAX, 5000])
+def test_a_choice_reads_payloads_of_any_depth(levels):
+    text = b'{"tenant":"a","x":' + b"[" * levels + b"]" * levels + b"}"
+    assert PayloadChoice.parse(["tenant"]).apply(text) == b'{"tenant":"a"}'
+    assert PayloadChoice.parse(["x"]).apply(text).startswith(b'{"x":[[')
