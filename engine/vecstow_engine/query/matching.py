@@ -34,7 +34,9 @@ def matching_labels(source: Source, filter: Filter | None) -> NDArray[np.uint64]
     """
     if filter is None:
         return source.view.labels()
-    matching = [label for label, _, payload in source.view.scan() if filter.matches(decoded(payload))]
+    matching = [
+        label for label, point_id, payload in source.view.scan() if filter.matches(decoded(payload), point_id)
+    ]
     return np.array(matching, np.uint64)
 
 

@@ -165,7 +165,7 @@ class _Resolved:
         for point, distance in zip(points, distances, strict=True):
             if point is None:
                 self.gone += 1
-            elif self._room and (self._filter is None or self._filter.matches(decoded(point[1]))):
+            elif self._room and (self._filter is None or self._filter.matches(decoded(point[1]), point[0])):
                 self._room -= 1
                 self._hits.append(Hit(point[0], distance, point[1]))
                 self._payload_bytes += len(point[1] or b"")

@@ -75,8 +75,8 @@ async def test_a_filter_reaches_the_engine_parsed():
     client, engine = docs_service()
     await client.call("POST", SEARCH, {"vector": [0, 0, 0], "filter": {"n": {"$lt": 3}}})
     [(_, search)] = engine.calls
-    assert search.filter.matches({"n": 2})
-    assert not search.filter.matches({"n": 3})
+    assert search.filter.matches({"n": 2}, "a")
+    assert not search.filter.matches({"n": 3}, "a")
 
 
 async def test_put_replaces_the_payload_and_clears_it_when_absent():

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecstow_engine.model.errors import InvalidInput, WrongShape
+from vecstow_engine.model.filter_operands import IN_VALUES_MAX
 from vecstow_engine.model.filter_parser import (
     CONDITIONS_MAX,
     DEPTH_MAX,
     FIELD_CHARACTERS_MAX,
-    IN_VALUES_MAX,
     parse_filter,
 )
 from vecstow_engine.model.filters import And, Condition, Filter, Not, Or
@@ -34,7 +34,7 @@ POINT: dict[str, Any] = {
 
 
 def matches(document: object, payload: dict[str, Any] | None = None) -> bool:
-    return parse_filter(document).matches(POINT if payload is None else payload)
+    return parse_filter(document).matches(POINT if payload is None else payload, "a")
 
 
 MATCHING = [
@@ -129,10 +129,10 @@ def test_does_not_match(document):
 def test_a_point_without_payload_has_no_field():
     """None and an empty payload are the same to a filter."""
     absent = parse_filter({"tenant": {"$exists": False}})
-    assert absent.matches(None)
-    assert absent.matches({})
-    assert not parse_filter({"tenant": "acme"}).matches(None)
-    assert parse_filter({}).matches(None)
+    assert absent.matches(None, "a")
+    assert absent.matches({}, "a")
+    assert not parse_filter({"tenant": "acme"}).matches(None, "a")
+    assert parse_filter({}).matches(None, "a")
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -358,7 +358,7 @@ DOCUMENTS = st.recursive(
 @given(document=DOCUMENTS, payload=PAYLOADS)
 def test_agrees_with_the_oracle(document, payload):
     """A compiled filter answers as the documentation's rules do, applied one by one."""
-    assert parse_filter(document).matches(payload) == oracle(document, payload)
+    assert parse_filter(document).matches(payload, "a") == oracle(document, payload)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -366,7 +366,7 @@ def test_agrees_with_the_oracle(document, payload):
 def test_each_operator_agrees_with_the_oracle(operators, payload, field):
     """One condition at a time, where no other condition can hide a wrong answer."""
     document = {field: operators}
-    assert parse_filter(document).matches(payload) == oracle(document, payload)
+    assert parse_filter(document).matches(payload, "a") == oracle(document, payload)
 
 
 JSON = st.recursive(
@@ -390,7 +390,7 @@ def test_any_document_is_parsed_or_refused(document, payload):
         parsed = parse_filter(document)
     except InvalidInput:
         return
-    assert parsed.matches(payload) in (True, False)
+    assert parsed.matches(payload, "a") in (True, False)
 
 
 def test_a_condition_with_an_unknown_operator_has_no_test():
