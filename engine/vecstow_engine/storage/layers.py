@@ -1,8 +1,7 @@
 """The layers of one collection: active overlay, frozen overlay, point table, rows. They locate each point.
 
-The newest layer that contains an id decides. `lock` guards the structures in memory, and is never held during
-I/O. Only the thread that commits changes which points are live, so its lookups stay valid until it applies
-them.
+The newest layer that contains an id decides. `lock` guards the structures in memory, and is never held
+during I/O. Only the thread that commits changes which points are live, so its lookups stay valid meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +45,9 @@ class Applied:
     removed: NDArray[np.uint64]
     """Labels that are no longer live."""
     existed: list[bool]
-    """For each id of the effect, whether the point existed before."""
+    """For each id of the effect that was not rejected, whether the point existed before."""
+    rejected: tuple[int, ...] = ()
+    """The positions of the effect's ids whose guards failed; nothing changed there."""
 
 
 Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
@@ -305,7 +306,7 @@ class Layers:
                 for entry in entries:
                     self.active.put(entry)
                     live[entry.id] = entry.slot
-                self.active.last_sequence = sequence
+                self.active.last_sequence = max(self.active.last_sequence, sequence)
         return Applied(labels, rows, np.array(removed, np.uint64), existed)
 
     def _apply_delete(self, effect: Delete, sequence: int, live: dict[str, int]) -> Applied:
@@ -322,7 +323,7 @@ class Layers:
 
     def _vacate(self, slot: int) -> int:
         """Free a live slot; return its former label."""
-        label = self.slots.epoch(slot) << 32 | slot
+        label = self.slots.label(slot)
         self.slots.vacate(slot)
         self.active.give_up(slot)
         self.withheld.pop(slot, None)

@@ -150,6 +150,10 @@ class SlotTable:
         """Return the epoch of a slot; 0 when it is not live."""
         return int(self._epochs[slot]) if slot < self._high_water else 0
 
+    def label(self, slot: int) -> int:
+        """Return the label of the point at a live slot."""
+        return self.epoch(slot) << 32 | slot
+
     def row_checksums(self, slots: NDArray[np.integer]) -> NDArray[np.uint32]:
         """Return the CRC32C that the row of each live slot must have, shape (n,)."""
         return np.asarray(self._row_checksums[slots], np.uint32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX
 from vecstow_engine.model.points import make_labels
 from vecstow_engine.storage import files
+from vecstow_engine.storage.admission import admit
 from vecstow_engine.storage.handles import DataFiles
 from vecstow_engine.storage.identity import Identity
 from vecstow_engine.storage.layers import Announce, Applied, Entry, Layers, Overlay
@@ -87,19 +89,21 @@ class Store:
     def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
         """Log all effects with one sync, then apply them; every refusal happens before anything is logged.
 
-        Deletes of absent ids are not logged. `Layers.apply` describes `announce`. Raises Unavailable for an
-        id whose table row is damaged, and the errors of `Log.append`: DiskFull, StorageError, TooLarge,
-        ReadOnly or OutcomeUnknown.
+        Ids whose guards fail are left out, and deletes of absent ids are not logged. `Layers.apply` describes
+        `announce`. Raises Unavailable for an id whose table row is damaged, and the errors of `Log.append`:
+        DiskFull, StorageError, TooLarge, ReadOnly or OutcomeUnknown.
         """
         with self._writing, self._log_handle():
             self._refuse_if_failed()
             live = self._live_slots(effects)
-            needed = without_absent(effects, live)
+            admitted = admit(effects, live, self.layers.slots.label)
+            needed = without_absent([each.effect for each in admitted], live)
             sequences = iter(self.log.append([encode_effect(effect) for effect in needed if effect.ids]))
-            return [
-                self.layers.apply(effect, next(sequences) if logged.ids else 0, live, announce)
-                for effect, logged in zip(effects, needed, strict=True)
+            applied = [
+                self.layers.apply(each.effect, next(sequences) if logged.ids else 0, live, announce)
+                for each, logged in zip(admitted, needed, strict=True)
             ]
+            return [replace(done, rejected=a.rejected) for done, a in zip(applied, admitted, strict=True)]
 
     def replay(self, effect: Effect, sequence: int) -> Applied:
         """Apply an effect from the log."""

@@ -98,11 +98,16 @@ class View:
         return vectors
 
     def as_upsert(self, labels: NDArray[np.uint64]) -> Upsert:
-        """Return an effect that writes the points of labels again, without those that fail their checks."""
+        """Return an effect that writes the points of labels again, without those that fail their checks.
+
+        Its guards require that the points still have these labels when it is committed.
+        """
         points = self.resolve(labels)
         rows, good = self._checked_rows(labels)
         kept = [(line, *point) for line, point in enumerate(points) if point is not None and good[line]]
-        return Upsert([i for _, i, _ in kept], rows[[line for line, _, _ in kept]], [p for _, _, p in kept])
+        lines = np.array([line for line, _, _ in kept], int)
+        ids, payloads = [i for _, i, _ in kept], [p for _, _, p in kept]
+        return Upsert(ids, rows[lines], payloads, guards=labels[lines].tolist())
 
     def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
         """Yield (label, id, payload) of every served point, in no particular order.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import accumulate, pairwise
 from typing import Final, TypeAlias
 
@@ -140,6 +141,17 @@ def decode_record_head(raw: bytes, seed: int, offset: int) -> RecordHead | None:
     return RecordHead(sequence, previous, synced, record_type, offset, length, checksum, begun)
 
 
+class Presence(Enum):
+    """A condition on an id that names no label."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+
+
+Guard: TypeAlias = int | Presence
+"""A condition on one id when its effect is committed: the point has this label, or is absent, or present."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upsert:
     """Points in the form that the files store."""
@@ -150,6 +162,8 @@ class Upsert:
     payloads: list[bytes | None]
     all_new: bool = False
     """Whether the ids were made for these points, so that none can be live. Replay does not know this."""
+    guards: Sequence[Guard] | None = None
+    """The guard of each id, which are then distinct; None without guards. The log contains no guards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,8 @@ class Delete:
     """Ids to remove; absent ids are ignored."""
 
     ids: list[str]
+    guards: Sequence[Guard] | None = None
+    """The guard of each id, which are then distinct; None without guards. The log contains no guards."""
 
 
 Effect: TypeAlias = Upsert | Delete
