@@ -10,7 +10,8 @@ import pytest
 from vecstow_engine.index import exact
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.model.points import PointBatch, SearchQuery
+from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.engine import Engine
 from vecstow_engine.service.settings import Settings, StorageSettings
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.crash.rest import Stored
-from vecstow_engine.model.points import Hit
+from vecstow_engine.model.searches import Hit
 
 TOLERANCE = 2e-5
 """Tolerance of a distance computed in float32, for one and each unit of it."""

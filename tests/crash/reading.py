@@ -16,7 +16,8 @@ import numpy as np
 from tests.crash.ledger import Content, Points
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import VecstowError
-from vecstow_engine.model.points import Point, SearchQuery
+from vecstow_engine.model.points import Point
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.lifecycle import State
 from vecstow_engine.storage.store import Store

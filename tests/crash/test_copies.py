@@ -17,7 +17,7 @@ from tests.crash.rest import Rest, Stored
 from tests.engine_process import EngineProcess
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.errors import Unavailable
-from vecstow_engine.model.points import SearchQuery
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.lifecycle import State
 

@@ -9,7 +9,7 @@ from tests.crash.model.part import Examples
 from tests.crash.model.site import CALLS_OF_A_START, Site
 from tests.crash.nearest import wrong_hits
 from vecstow_engine.model.errors import DiskFull
-from vecstow_engine.model.points import Hit
+from vecstow_engine.model.searches import Hit
 from vecstow_engine.storage.store import Store
 
 DISTANCES = {

@@ -13,7 +13,8 @@ import numpy as np
 
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest, manifest_document
-from vecstow_engine.model.points import Hit, Point, PointBatch, SearchQuery, decode_rows
+from vecstow_engine.model.points import Point, PointBatch, decode_rows
+from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.memory_plan import plan

@@ -13,7 +13,8 @@ import numpy as np
 from tests.unit.store_on_disk import MANIFEST, vector
 from tests.waiting import SECONDS_MAX
 from vecstow_engine.model.manifest import Manifest
-from vecstow_engine.model.points import PointBatch, SearchQuery
+from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.engine import Engine
 from vecstow_engine.service.settings import IndexSettings, LimitSettings, Settings, StorageSettings

@@ -21,7 +21,8 @@ from msgspec import Raw
 from vecstow_engine.api.errors import UnsupportedMedia, error_document, error_headers, status_of
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.payloads import pack_payload, portable
-from vecstow_engine.model.points import Hit, Point
+from vecstow_engine.model.points import Point
+from vecstow_engine.model.searches import Hit
 from vecstow_engine.service.request_memory import Lease, Part
 
 HITS_PER_STEP: Final = 128

@@ -44,17 +44,10 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.model.names import POINT_ID_CHARACTERS_MAX
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX, check_unpacked
-from vecstow_engine.model.points import (
-    FLOAT32_MAX,
-    PointBatch,
-    SearchQuery,
-    beyond_limit,
-    wrong_entries,
-    wrong_length,
-)
+from vecstow_engine.model.points import FLOAT32_MAX, PointBatch, beyond_limit, wrong_entries, wrong_length
+from vecstow_engine.model.searches import LIMIT_DEFAULT, SearchQuery
 from vecstow_engine.service.request_memory import Lease, Part
 
-LIMIT_DEFAULT: Final = 10
 ID_TEXT_BYTES_MAX: Final = 12 * POINT_ID_CHARACTERS_MAX + 2
 """Bytes of the longest id in JSON: each character is two escapes of six bytes, and there are two quotes."""
 PAYLOAD_TEXT_BYTES_MAX: Final = 4 * PAYLOAD_BYTES_MAX

@@ -11,7 +11,7 @@ from vecstow_engine.api.access import Access, access_of
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schemas import ErrorEnvelope
-from vecstow_engine.model.points import EF_SEARCH_MAX, LIMIT_MAX
+from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX
 
 Schema = dict[str, Any]
 

@@ -14,9 +14,9 @@ from vecstow_engine.api.answers import Answer, GrowingAnswer, hits_answer, point
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
 from vecstow_engine.api.request import Request, run_coding
-from vecstow_engine.model.errors import NotFound, TooLarge, refused
 from vecstow_engine.model.names import check_collection_name, check_point_id
-from vecstow_engine.model.points import EF_SEARCH_MAX, LIMIT_MAX, check_ids
+from vecstow_engine.model.points import check_ids
+from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX, check_vector_count, no_such_point
 from vecstow_engine.service.request_memory import Part
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 Handler = Callable[["Engine", Request, "Collection", str], Awaitable[Answer]]
 SEARCH_QUERY: Final = {"limit": (1, LIMIT_MAX), "ef_search": (1, EF_SEARCH_MAX)}
 """The query parameters of a search, each with its least and its largest value."""
-GET_VALUES_MAX: Final = 4_000_000
-"""The most numbers in one answer: about 80 MB of JSON."""
 GET_CHUNK_POINTS: Final = 128
 """Points that are read and rendered before other requests run; fewer when the vectors are large."""
 GET_CHUNK_VALUES: Final = 65_536
@@ -88,7 +86,7 @@ async def _get(engine: Engine, request: Request, collection: Collection, raw_id:
     point_id = check_point_id(unquote_segment(raw_id))
     [point] = await engine.get_points(collection, [point_id])
     if point is None:
-        raise _no_such_point(collection.name, point_id)
+        raise no_such_point(collection.name, point_id)
     return point_answer(point, request.answer_media)
 
 
@@ -103,21 +101,14 @@ async def _delete(engine: Engine, request: Request, collection: Collection, raw_
     point_id = check_point_id(unquote_segment(raw_id))
     [was_there] = await engine.delete_points(collection, [point_id])
     if not was_there:
-        raise _no_such_point(collection.name, point_id)
+        raise no_such_point(collection.name, point_id)
     return success({"id": point_id, "message": "deleted"}, request.answer_media)
 
 
 async def _get_many(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
     ids = await request.decode(read_ids, engine.settings.limits.batch_points_max)
     check_ids(ids, "ids[{}]")
-    values = len(ids) * collection.manifest.dimension
-    if values > GET_VALUES_MAX:
-        raise TooLarge(
-            f"{len(ids)} vectors have {values} values; at most {GET_VALUES_MAX} are answered",
-            hint="ask for fewer at a time",
-            collection=collection.name,
-            details=refused("ids", values, GET_VALUES_MAX),
-        )
+    check_vector_count(len(ids), collection.manifest, "ids")
     # Each chunk is rendered when it arrives: numbers in JSON take many times the memory of vectors.
     growing = GrowingAnswer(request.answer_media, len(ids), request.lease)
     step = max(1, min(GET_CHUNK_POINTS, GET_CHUNK_VALUES // collection.manifest.dimension))
@@ -136,12 +127,6 @@ async def _delete_many(engine: Engine, request: Request, collection: Collection,
     )
     rows = [{"id": point_id, "deleted": was} for point_id, was in zip(ids, there, strict=True)]
     return success(rows, request.answer_media)
-
-
-def _no_such_point(name: str, point_id: str) -> NotFound:
-    return NotFound(
-        f"collection {name!r} has no point with id {point_id!r}", collection=name, details={"id": point_id}
-    )
 
 
 _ROOT: Final = "/collections/{collection}"

@@ -1,8 +1,8 @@
-"""Points: their batches and queries, the stored bytes of their vectors, and their labels.
+"""Points: their batches, the stored bytes of their vectors, and their labels.
 
-Batches and queries are checked once against a collection's manifest; later code computes without checks.
-Every error names the place (`vectors[3].data`), the value and the limit. Distances are those of the stored
-values, so every search uses vectors decoded from stored bytes.
+Batches, and the vectors of searches, are checked once against a collection's manifest; later code computes
+without checks. Every error names the place (`vectors[3].data`), the value and the limit. Distances are those
+of the stored values, so every search uses vectors decoded from stored bytes.
 
 Shapes: n points of dimension d. A label is the index's name of a point, `epoch << 32 | slot`. A
 slot that is used again has a higher epoch, so no two points share a label.
@@ -15,14 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
-from vecstow_engine.model.fields import integer
-from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest
+from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric, VectorType
 from vecstow_engine.model.names import are_plain_point_ids, check_point_id, new_point_id
 from vecstow_engine.model.payloads import encode_payload
@@ -30,8 +27,6 @@ from vecstow_engine.model.payloads import encode_payload
 BATCH_POINTS_MAX: Final = 10_000
 WEIGHED_BYTES: Final = 1024 * 1024
 """The bytes of payloads that are encoded before they are weighed."""
-LIMIT_MAX: Final = 10_000
-EF_SEARCH_MAX: Final = INDEX_BOUNDS["ef_search"][1]
 FLOAT16_MAX: Final = 65_504.0
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _INT8_LEVELS: Final = 127
@@ -98,52 +93,6 @@ class Point:
     vector: NDArray[np.float32]
     """Decoded from the stored bytes, shape (d,)."""
     payload: bytes | None
-
-
-class Hit(msgspec.Struct, frozen=True):
-    """One answer of a search; smaller distances come first."""
-
-    id: str
-    distance: float
-    payload: bytes | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchQuery:
-    """One checked search."""
-
-    manifest: Manifest
-    """The manifest that the query was checked against."""
-    vector: NDArray[np.float32]
-    """Shape (d,)."""
-    limit: int = 10
-    ef_search: int | None = None
-    """The size of the candidate list; None for the collection's setting."""
-    filter: Filter | None = None
-    weigh: Callable[[int], None] | None = None
-    """A callback that gets the bytes of payloads found so far, and raises when they exceed the limit."""
-
-    @classmethod
-    def build(
-        cls,
-        manifest: Manifest,
-        vector: NDArray[np.float32],
-        limit: int = 10,
-        ef_search: int | None = None,
-        filter: Filter | None = None,
-        weigh: Callable[[int], None] | None = None,
-    ) -> SearchQuery:
-        """Check a query; raise InvalidInput or WrongShape."""
-        integer(limit, "limit", 1, LIMIT_MAX)
-        if ef_search is not None:
-            integer(ef_search, "ef_search", 1, EF_SEARCH_MAX)
-        _check_shape(manifest, vector[None], "vector")
-        _check_values(vector[None], "vector", manifest.distance_metric, _largest(manifest.distance_metric))
-        if manifest.distance_metric is DistanceMetric.COSINE and not vector.any():
-            raise InvalidInput(
-                "vector is all zeros, for which Cosine is not defined", details=refused("vector", 0)
-            )
-        return cls(manifest, vector, limit, ef_search, filter, weigh)
 
 
 def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> NDArray[np.uint8]:
@@ -230,6 +179,16 @@ def _check_values(vectors: NDArray[np.float32], place: str, metric: DistanceMetr
             f"the largest magnitude in {field} is {peaks[line]}; under {metric} it must be "
             f"0 or at least {MAGNITUDE_MIN:g}, so that distances do not vanish",
             details=refused(field, float(peaks[line]), MAGNITUDE_MIN),
+        )
+
+
+def check_query_vector(manifest: Manifest, vector: NDArray[np.float32], place: str) -> None:
+    """Raise InvalidInput, which names `place`, unless distances to a vector (d,) are defined and finite."""
+    _check_shape(manifest, vector[None], place)
+    _check_values(vector[None], place, manifest.distance_metric, _largest(manifest.distance_metric))
+    if manifest.distance_metric is DistanceMetric.COSINE and not vector.any():
+        raise InvalidInput(
+            f"{place} is all zeros, for which Cosine is not defined", details=refused(place, 0)
         )
 
 

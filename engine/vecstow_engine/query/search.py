@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import NO_LABEL, Hits, merge
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.points import Hit, SearchQuery
+from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.matching import Source, decoded, matching_labels
 from vecstow_engine.storage.view import View
 
@@ -130,7 +131,9 @@ def resolve(
         while read_to < stop:
             owner = owners[read_to]
             end = bisect_right(owners, owner, read_to, stop)
-            gathered[owner].add(points[read_to - start : end - start], distances[read_to:end])
+            gathered[owner].add(
+                points[read_to - start : end - start], labels[read_to:end], distances[read_to:end]
+            )
             read_to = end
         start = stop
         if start < len(labels) and gathered[owners[start]].is_complete:
@@ -160,15 +163,21 @@ class _Resolved:
         """Whether the query needs no further labels."""
         return not self._room
 
-    def add(self, points: Sequence[tuple[str, bytes | None] | None], distances: Sequence[float]) -> None:
+    def add(
+        self,
+        points: Sequence[tuple[str, bytes | None] | None],
+        labels: NDArray[np.uint64],
+        distances: Sequence[float],
+    ) -> None:
         """Add the points of the next labels, None for one that is gone, and weigh the payloads so far."""
-        for point, distance in zip(points, distances, strict=True):
+        for point, label, distance in zip(points, labels.tolist(), distances, strict=True):
             if point is None:
                 self.gone += 1
             elif self._room and (self._filter is None or self._filter.matches(decoded(point[1]), point[0])):
                 self._room -= 1
-                self._hits.append(Hit(point[0], distance, point[1]))
-                self._payload_bytes += len(point[1] or b"")
+                payload = self._query.payload.apply(point[1])
+                self._hits.append(Hit(point[0], distance, payload, label))
+                self._payload_bytes += len(payload or b"")
         if self._query.weigh is not None and self._error is None:
             try:
                 self._query.weigh(self._payload_bytes)

@@ -14,7 +14,8 @@ import structlog
 
 from vecstow_engine.doctor.check import check_folder
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
-from vecstow_engine.model.points import Hit, Point, PointBatch, SearchQuery
+from vecstow_engine.model.points import Point, PointBatch
+from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.service import stats
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.catalog import Catalog

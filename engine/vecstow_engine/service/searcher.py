@@ -20,7 +20,8 @@ from typing import Any, Final, TypeVar
 
 from vecstow_engine.model.errors import Busy, Unavailable
 from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.points import Hit, Point, SearchQuery
+from vecstow_engine.model.points import Point
+from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.search import Result, answer_filtered, answer_queries
 from vecstow_engine.service.collection import Collection
 

@@ -17,7 +17,8 @@ from tests.unit.running_engine import RunningEngine
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX
 from vecstow_engine.model.errors import Unavailable, VecstowError
 from vecstow_engine.model.filter_parser import parse_filter
-from vecstow_engine.model.points import Point, SearchQuery
+from vecstow_engine.model.points import Point
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.lifecycle import State
 from vecstow_engine.service.stats import description
 

@@ -19,7 +19,8 @@ from tests.crash.model.world import IDS, Kept, Rested, stored, vector_of
 from tests.crash.nearest import wrong_distances, wrong_hits
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.metrics import DistanceMetric
-from vecstow_engine.model.points import Hit, PointBatch, SearchQuery
+from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.lifecycle import State
 

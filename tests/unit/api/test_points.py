@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.model.points import Hit
+from vecstow_engine.model.searches import Hit
 
 VECTORS = "/collections/docs/vectors"
 SEARCH = "/collections/docs/search"

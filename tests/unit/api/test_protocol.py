@@ -21,7 +21,7 @@ from tests.unit.asgi_client import docs_service
 from vecstow_engine.api.protocol import bounded_protocol
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.model.errors import VolumeRefused
-from vecstow_engine.model.points import Hit
+from vecstow_engine.model.searches import Hit
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 

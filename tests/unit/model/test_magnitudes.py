@@ -14,7 +14,8 @@ from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.model.manifest import IndexConfig, Manifest
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.model.points import SearchQuery, check_vectors, decode_rows, encode_rows, make_labels
+from vecstow_engine.model.points import check_vectors, decode_rows, encode_rows, make_labels
+from vecstow_engine.model.searches import SearchQuery
 
 METRICS = [pytest.param(metric, id=metric.value) for metric in DistanceMetric]
 UNBOUNDED = [m for m in METRICS if m.id != "Cosine"]

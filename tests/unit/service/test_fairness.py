@@ -18,7 +18,7 @@ from vecstow_engine.model.errors import Busy, Unavailable
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
-from vecstow_engine.model.points import SearchQuery
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service import searcher
 from vecstow_engine.service.searcher import TENANT, FairPool
 

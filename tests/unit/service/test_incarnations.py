@@ -16,7 +16,8 @@ from vecstow_engine.api.request import Request
 from vecstow_engine.api.server import create_app
 from vecstow_engine.model.errors import Conflict
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
-from vecstow_engine.model.points import PointBatch, SearchQuery
+from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service import searcher
 from vecstow_engine.service.registry import Bound
 from vecstow_engine.storage.manifests import update_manifest

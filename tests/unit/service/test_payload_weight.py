@@ -11,7 +11,7 @@ from tests.unit.running_engine import RunningEngine, fill
 from tests.unit.store_on_disk import vector
 from vecstow_engine.model.errors import TooLarge
 from vecstow_engine.model.filter_parser import parse_filter
-from vecstow_engine.model.points import SearchQuery
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.query import search
 from vecstow_engine.service import searcher
 

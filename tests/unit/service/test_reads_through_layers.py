@@ -10,7 +10,7 @@ import pytest
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import vector
 from vecstow_engine.model.filter_parser import parse_filter
-from vecstow_engine.model.points import SearchQuery
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service.searcher import search_many
 from vecstow_engine.storage.backup import make_backup
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.filter_parser import parse_filter
-from vecstow_engine.model.points import SearchQuery
+from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.query import search
 from vecstow_engine.service import searcher
 
