@@ -17,13 +17,12 @@ from vecstow_engine.model.points import Point, decode_rows, epochs_of, make_labe
 from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.layers import Entry, Layers
 from vecstow_engine.storage.log.segment import Upsert
-from vecstow_engine.storage.points.records import StoredPoint
+from vecstow_engine.storage.points.records import ServedPoint, StoredPoint
 from vecstow_engine.storage.rows import row_checksums
+from vecstow_engine.storage.scan import Scan
+from vecstow_engine.storage.walk import Walk
 
 READ_ATTEMPTS_MAX: Final = 5
-SCAN_LABELS: Final = 4096
-"""The number of points that a scan looks up at a time, of those written during the scan."""
-
 VERIFY_BYTES: Final = 4 << 20
 """The size of the stored rows that are verified at a time."""
 
@@ -35,6 +34,14 @@ class View:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
+        self.walk = Walk(layers)
+        """The served points in the order of their ids."""
+
+    @property
+    def count(self) -> int:
+        """The number of served points."""
+        with self._layers.lock:
+            return self._layers.slots.live_count - len(self._layers.withheld)
 
     def labels(self) -> NDArray[np.uint64]:
         """Return the labels of all served points, shape (n,), ascending by slot."""
@@ -44,6 +51,19 @@ class View:
                 served = ~np.isin(slots, np.fromiter(withheld, np.int64, len(withheld)))
                 slots, epochs = slots[served], epochs[served]
         return make_labels(slots, epochs)
+
+    def labels_of(self, ids: Sequence[str]) -> NDArray[np.uint64]:
+        """Return the labels of those `ids` that exist, shape (n,); raise Unavailable for a withheld point."""
+        found = self._find(ids).values()
+        return make_labels([point.slot for point in found], [point.epoch for point in found])
+
+    def are_served(self, labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which labels are live and not withheld, shape (n,)."""
+        slots = slots_of(labels)
+        with self._layers.lock:
+            withheld = np.fromiter(self._layers.withheld, np.int64, len(self._layers.withheld))
+            live = self._layers.slots.epochs(slots) == epochs_of(labels)
+        return np.asarray(live & ~np.isin(slots, withheld), np.bool_)
 
     def withheld_labels(self) -> NDArray[np.uint64]:
         """Return the labels of the live points that failed a check when they were read, shape (n,)."""
@@ -109,28 +129,16 @@ class View:
         ids, payloads = [i for _, i, _ in kept], [p for _, _, p in kept]
         return Upsert(ids, rows[lines], payloads, guards=labels[lines].tolist())
 
-    def scan(self) -> Iterator[tuple[int, str, bytes | None]]:
+    def scan(self) -> Iterator[ServedPoint]:
         """Yield (label, id, payload) of every served point, in no particular order.
 
-        A point that is written again meanwhile, or moved by compaction, comes with its new label. It also
-        comes with its old label when the scan met that before; `resolve` then returns None for the old label.
+        `Scan.versions` describes what comes twice.
         """
-        with self._layers.lock:
-            fresh = {entry.slot: entry for overlay in self._layers.overlays() for entry in overlay.live()}
-            since = self._layers.active.epoch
-        recent = set()
-        for label, point_id, payload in self._scan(fresh):
-            if label >> 32 >= since:
-                recent.add(label)
-            yield label, point_id, payload
-        labels = self.labels()
-        labels = labels[epochs_of(labels) >= since]
-        labels = labels[[label not in recent for label in labels.tolist()]]
-        for start in range(0, len(labels), SCAN_LABELS):
-            part = labels[start : start + SCAN_LABELS]
-            for label, point in zip(part.tolist(), self.resolve(part), strict=True):
-                if point is not None:
-                    yield label, *point
+        return Scan(self._layers, self).versions()
+
+    def scan_once(self) -> Iterator[ServedPoint]:
+        """Yield every served point once, in no particular order, in one of its versions."""
+        return Scan(self._layers, self).once()
 
     def verify(self) -> None:
         """Read every point and every row, and withhold those that fail their checks."""
@@ -141,18 +149,6 @@ class View:
         for start in range(0, len(labels), count):
             check_interruption()
             self.vectors(labels[start : start + count])
-
-    def _scan(self, fresh: dict[int, Entry]) -> Iterator[tuple[int, str, bytes | None]]:
-        """Yield the points of the overlays, `fresh` by slot, and then those that the table has by then."""
-        for entry in fresh.values():
-            if self._is_served(entry.slot, entry.epoch):
-                yield entry.epoch << 32 | entry.slot, entry.id, entry.payload
-        with self._layers.table() as table:
-            for slot, point in table.scan():
-                if point is None:
-                    self._layers.withhold_point(slot)
-                elif slot not in fresh and self._is_served(slot, point.epoch):
-                    yield point.epoch << 32 | slot, point.id, point.payload
 
     def _checked_rows(self, labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return stored rows, shape (n, stride), and which pass their checksum; withhold the others."""
@@ -203,9 +199,6 @@ class View:
             if point is None:
                 self._layers.withhold_point(slot)
         return found
-
-    def _is_served(self, slot: int, epoch: int) -> bool:
-        return self._layers.slots.epoch(slot) == epoch and slot not in self._layers.withheld
 
 
 def _first_bad(points: Iterable[_Found], rows: NDArray[np.uint8]) -> _Found | None:

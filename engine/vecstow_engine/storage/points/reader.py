@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import sqlite3
 import sys
@@ -42,10 +43,10 @@ READER_CACHE_KIB: Final = 1024
 COPY_ATTEMPTS_MAX: Final = 3
 _BROKEN_TEXT: Final = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 _POINT_COLUMNS: Final = "slot, id, sequence, generation, row_checksum, payload, checksum"
-_SELECT_BY_IDS: Final = (
+_SELECT_LISTED: Final = (
     "SELECT listed.id, points.slot, points.id, points.sequence, points.generation, points.row_checksum,"
-    " points.payload, points.checksum"
-    " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id IN"
+    " points.payload, points.checksum, listed.slot"
+    " FROM points AS listed LEFT JOIN points ON points.slot = listed.slot WHERE listed.id"
 )
 """The table occurs twice: otherwise SQLite reads the id from its index, and hides damage in the table."""
 _PAYLOAD: Final = _POINT_COLUMNS.split(", ").index("payload")
@@ -111,10 +112,32 @@ class PointTable:
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredPoint | None]:
         """Return the points of those `ids` that exist; None for one that fails its checksum."""
         found: dict[str, StoredPoint | None] = {}
-        for listed, *row in self._all_of(_SELECT_BY_IDS, ids):
+        for listed, *row in self._all_of(f"{_SELECT_LISTED} IN", ids):
             point = checked_point(row)
             found[listed] = point if point is not None and point.id == listed else None
         return found
+
+    def following(self, point_id: str, count: int) -> list[tuple[str, int, StoredPoint | None]]:
+        """Return the points after `point_id` in the order of ids: id, slot, and None for a failed checksum.
+
+        They are at most `count`, with about `SCAN_BYTES` of payloads, and at least one unless there is none.
+        Raises DamagedFile where the index of ids is out of order, or leads to another point or to none.
+        """
+        fetch = functools.partial(_fetch_some, payload=_PAYLOAD + 1)
+        rows = self.query(f"{_SELECT_LISTED} > ? ORDER BY listed.id LIMIT ?", (point_id, count), fetch)
+        ids = [row[0] for row in rows]
+        with damaged_when(self.path, TypeError, ValueError):
+            "".join(ids).encode()  # raises ValueError for text that is not UTF-8
+            is_ordered = all(map(operator.lt, [point_id, *ids], ids))
+        points = [checked_point(row[1:]) for row in rows]
+        lost = [
+            row[1] is None or (p is not None and p.id != row[0]) for row, p in zip(rows, points, strict=True)
+        ]
+        if not is_ordered or any(lost):
+            raise DamagedFile(
+                "the index of ids is out of order, or leads to other points", file=str(self.path)
+            )
+        return [(row[0], row[-1], point) for row, point in zip(rows, points, strict=True)]
 
     def listed_slots(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the slots of `ids` in the index of ids, for those that it has; no point is read."""
@@ -191,13 +214,13 @@ class PointTable:
             self._connection.text_factory = str
 
 
-def _fetch_some(cursor: sqlite3.Cursor) -> list[_Row]:
-    """Fetch the first rows of `_POINT_COLUMNS`, with about `SCAN_BYTES` of payloads."""
+def _fetch_some(cursor: sqlite3.Cursor, payload: int = _PAYLOAD) -> list[_Row]:
+    """Fetch the first rows, with about `SCAN_BYTES` of payloads, which are in that column."""
     rows: list[_Row] = []
     size = 0
     while size < SCAN_BYTES and (more := cursor.fetchmany(SCAN_STEP_ROWS)):
         rows += more
-        size += sum(sys.getsizeof(row[_PAYLOAD]) for row in more)
+        size += sum(sys.getsizeof(row[payload]) for row in more)
     cursor.close()
     return rows
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -57,6 +57,14 @@ class StoredPoint(msgspec.Struct, frozen=True):
         point_id = self.id.encode()
         fixed = _POINT.pack(self.slot, self.sequence, self.epoch, self.row_checksum, len(point_id))
         return crc32c(fixed + point_id + (b"\0" if self.payload is None else self.payload))
+
+
+class ServedPoint(NamedTuple):
+    """One live point as a reader meets it."""
+
+    label: int
+    id: str
+    payload: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
