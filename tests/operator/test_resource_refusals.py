@@ -32,7 +32,7 @@ ENUMERATIONS = [
     ("vectorType", '"Float32", "Float16", "Int8"', ("float32", "Float64", "")),
     ("deletionPolicy", '"Retain", "Delete"', ("delete", "Orphan", "")),
 ]
-PAYLOAD_TYPES = '"keyword", "integer", "float", "boolean"'
+PAYLOAD_TYPES = '"keyword", "integer", "float", "boolean", "datetime", "text"'
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_number_out_of_bounds_is_refused(resources: Resources, document: Documen
             f'spec.payloadIndexes[0].type: Unsupported value: "{kind}": supported values: {PAYLOAD_TYPES}',
             id=f"type={kind!r}",
         )
-        for kind in ("Keyword", "text", "")
+        for kind in ("Keyword", "tree", "")
     ],
 )
 def test_unknown_word_is_refused_with_the_known_ones(
@@ -389,7 +389,7 @@ def test_other_changes_are_taken(resources: Resources, name: str, change: Docume
     + [pytest.param(having("vectorType", kind), id=kind) for kind in ("Float32", "Float16", "Int8")]
     + [
         pytest.param(indexing(entry(type=kind)), id=f"type={kind}")
-        for kind in ("keyword", "integer", "float", "boolean")
+        for kind in ("keyword", "integer", "float", "boolean", "datetime", "text")
     ]
     + [
         pytest.param(collection(collectionName=name), id=f"collectionName of {len(name)}: {name[:8]}")

@@ -19,7 +19,7 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.backup import Settled, begin_log_if_possible, bring_to_rest
 from vecstow_engine.storage.discovery import claimed_beside
 from vecstow_engine.storage.identity import MAGIC, read_header
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, rfc3339, size_or_zero
+from vecstow_engine.storage.layout import COLUMNS, INDEX, POINTS, ROWS, Layout, rfc3339, size_or_zero
 from vecstow_engine.storage.log.replay import segment_paths
 from vecstow_engine.storage.manifests import write_manifest
 from vecstow_engine.storage.staging import as_declared, clear_away, clear_place, readable_manifest, take_place
@@ -105,7 +105,8 @@ def _copy_own(layout: Layout, source: Path, staging: Path, wanted: Manifest) -> 
             files.copy_file(path, target)
         write_manifest(folder, dataclasses.replace(wanted, collection_uid=identity.uid))
         settled = bring_to_rest(copy, wanted.name, wanted.name)
-        files.remove(folder / INDEX)
+        for name in (INDEX, COLUMNS):
+            files.remove(folder / name)
         files.rename(folder, staging)
     finally:
         clear_away(copy.data)

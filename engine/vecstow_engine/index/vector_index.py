@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,6 +17,7 @@ from vecstow_engine.index import exact
 from vecstow_engine.index.exact import Hits, Labels, Rows, merge
 from vecstow_engine.index.graph import HnswGraph, graph_bytes
 from vecstow_engine.index.places import BACKLOG, GRAPH, TAIL, LabelTable, row_bytes
+from vecstow_engine.index.row_cache import RowCache
 from vecstow_engine.index.state import Fetch, GraphFeeder, IndexState
 from vecstow_engine.model.manifest import IndexConfig
 from vecstow_engine.model.metrics import DistanceMetric
@@ -25,6 +26,8 @@ FLAT_ROWS_MAX: Final = 1000
 SLICE_ROWS_MAX: Final = 1024
 _REMOVALS_NOTED_MAX: Final = 256
 _FETCH_BYTES: Final = 8 * 1024 * 1024
+_GATHERED_BYTES: Final = 16 * 1024 * 1024
+"""The bytes of rows that `search_among` compares at a time."""
 _COMPLETE_BYTES: Final = 1024 * 1024
 """The bytes of rows that are read from hnswlib at a time: 6 ms with the GIL held."""
 
@@ -46,10 +49,13 @@ class VectorIndex:
         threads: int = 2,
         slice_seconds: float = 0.02,
         flat_rows_max: int = FLAT_ROWS_MAX,
+        may_cache: Callable[[int], bool] = lambda size: True,
     ) -> None:
+        """Make an empty index. `may_cache` says whether there is memory for so many bytes of cached rows."""
         self._threads = threads
         self._state = IndexState(metric, dimension, config, fetch, flat_rows_max)
         self._feeder = GraphFeeder(self._state, slice_seconds)
+        self._cache = RowCache(dimension, may_cache)
         self.searched_at = -math.inf
         """time.monotonic() of the last search."""
 
@@ -98,6 +104,44 @@ class VectorIndex:
         self.searched_at = time.monotonic()
         prepared = exact.prepare(self._state.metric, queries)
         return _search(self._state, prepared, k, ef, self._threads)
+
+    def search_among(self, queries: Rows, labels: Labels, k: int) -> Hits:
+        """Return the k nearest of each query (q, dimension) among these labels (n,), exactly, padded.
+
+        The labels ascend by slot. Those that are not live any more may be found, too. Raises the errors of
+        `fetch`.
+        """
+        self.searched_at = time.monotonic()
+        state = self._state
+        prepared = exact.prepare(state.metric, queries)
+        hits = Hits.none(len(prepared), k)
+        block = max(1, _GATHERED_BYTES // (4 * state.dimension))
+        for start in range(0, len(labels), block):
+            part, rows = self._rows(labels[start : start + block])
+            hits = exact.nearest(state.metric, prepared, rows, part, k, hits)
+        return hits
+
+    def _rows(self, labels: Labels) -> tuple[Labels, Rows]:
+        """Return the labels whose rows can be read, and these rows, prepared, cached or fetched."""
+        rows, known = self._cache.take(labels)
+        if known.all():
+            return labels, rows
+        at = np.flatnonzero(~known)
+        fetched = exact.prepare(self._state.metric, self._state.fetch(labels[at]))
+        # `fetch` removes a label whose row fails its checks.
+        good = np.isin(labels[at], self._state.still_live(labels[at]))
+        self._cache.put(labels[at[good]], fetched[good])
+        rows[at], known[at] = fetched, good
+        return labels[known], rows[known]
+
+    def drop_cached_rows(self) -> None:
+        """Free the memory of cached rows; a later search reads them again."""
+        self._cache.clear()
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of memory that cached rows take."""
+        return self._cache.bytes
 
     def advance(self, rows_max: int = SLICE_ROWS_MAX, threads: int | None = None) -> int:
         """Move one slice towards the graph; return the number of labels that it processed, 0 when all is

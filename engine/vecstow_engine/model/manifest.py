@@ -1,8 +1,8 @@
 """The manifest `metadata.json`: the declared configuration of one collection.
 
 The five keys of schema 0 are exactly d-vecDB's. They come first, in its order, indented by two spaces. Schema
-1 adds who declared the collection, and when. Unknown keys are kept. Pure: `storage.manifests` reads and
-writes files. Format: docs/storage-format.md, "metadata.json".
+1 adds who declared the collection, and when; schema 2 two types of payload indexes. Unknown keys are kept.
+Pure: `storage.manifests` reads and writes files. Format: docs/storage-format.md, "metadata.json".
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from vecstow_engine.model.fields import integer, member, refuse_unknown, string,
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 from vecstow_engine.model.names import check_collection_name, is_collection_uid
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""The newest schema. A manifest is written in the oldest schema that has all that it says."""
 MANIFEST_BYTES_MAX: Final = 256 * 1024
 DIMENSION_MAX: Final = 65_536
 OWNER_CHARACTERS_MAX: Final = 256
 GENERATION_MAX: Final = (1 << 63) - 1
 PAYLOAD_INDEXES_MAX: Final = 64
 PAYLOAD_FIELD_CHARACTERS_MAX: Final = 256
-PAYLOAD_INDEX_TYPES: Final = ("keyword", "integer", "float", "boolean")
+PAYLOAD_INDEX_TYPES: Final = ("keyword", "integer", "float", "boolean", "datetime", "text")
+_TYPES_OF_SCHEMA_2: Final = ("datetime", "text")
 
 INDEX_BOUNDS: Final = {
     "max_connections": (2, 512),
@@ -96,7 +98,6 @@ class Manifest:
     distance_metric: DistanceMetric
     vector_type: VectorType = VectorType.FLOAT32
     index_config: IndexConfig = field(default_factory=IndexConfig)
-    schema_version: int = SCHEMA_VERSION
     collection_uid: str | None = None
     """Set at the first write, after the data files are durable: then missing data files are damage."""
     created_at: str | None = None
@@ -127,6 +128,11 @@ class Manifest:
         if self.generation is not None:
             integer(self.generation, "generation", 0, GENERATION_MAX)
         _check_payload_indexes(self.payload_indexes)
+
+    @property
+    def schema_version(self) -> int:
+        """The oldest schema that has all that the manifest says."""
+        return 2 if any(index.type in _TYPES_OF_SCHEMA_2 for index in self.payload_indexes) else 1
 
     @property
     def shape(self) -> Shape:
@@ -212,7 +218,7 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
         "distance_metric": manifest.distance_metric.value,
         "vector_type": manifest.vector_type.value,
         "index_config": {name: getattr(manifest.index_config, name) for name in INDEX_BOUNDS},
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": manifest.schema_version,
         "collection_uid": manifest.collection_uid,
         "created_at": manifest.created_at,
         "updated_at": manifest.updated_at,
@@ -227,7 +233,8 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
     return document
 
 
-_KNOWN_KEYS: Final = frozenset(f.name for f in dataclasses.fields(Manifest)) - {"unknown"}
+_SETTINGS: Final = frozenset(f.name for f in dataclasses.fields(Manifest)) - {"unknown"}
+_KNOWN_KEYS: Final = _SETTINGS | {"schema_version"}
 
 
 def _decode(raw: bytes, file: str) -> dict[str, Any]:
@@ -245,14 +252,13 @@ def _decode(raw: bytes, file: str) -> dict[str, Any]:
 
 
 def _from_document(document: dict[str, Any]) -> Manifest:
-    values: dict[str, Any] = {key: document[key] for key in _KNOWN_KEYS if key in document}
+    values: dict[str, Any] = {key: document[key] for key in _SETTINGS if key in document}
     values |= {
         "name": document["name"],
         "dimension": document["dimension"],
         "distance_metric": parse_metric(document["distance_metric"]),
         "vector_type": parse_vector_type(document["vector_type"]),
         "index_config": parse_index_config(document["index_config"]),
-        "schema_version": SCHEMA_VERSION,
         "payload_indexes": parse_payload_indexes(document.get("payload_indexes")),
         "managed_by": member(ManagedBy, document.get("managed_by", ManagedBy.API), "managed_by"),
         "unknown": {key: value for key, value in document.items() if key not in _KNOWN_KEYS},

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import InvalidInput, NotFound, TooLarge, refused
+from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.fields import integer
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import INDEX_BOUNDS, Manifest
@@ -71,6 +72,8 @@ class SearchOptions:
     """The weight of the distance between hits, 0 to 1, in their choice; 0 for the nearest points."""
     with_vectors: bool = False
     payload: PayloadChoice = WHOLE_PAYLOAD
+    explanation: Explanation | None = None
+    """The record of plan and steps, filled while the search runs; None for a search without one."""
 
     @classmethod
     def checked(
@@ -86,6 +89,7 @@ class SearchOptions:
         diversity: float = 0.0,
         with_vectors: bool = False,
         payload: PayloadChoice = WHOLE_PAYLOAD,
+        explanation: Explanation | None = None,
     ) -> SearchOptions:
         """Check the options; raise InvalidInput, or TooLarge for more vectors than an answer may have."""
         integer(limit, "limit", 1, LIMIT_MAX)
@@ -106,7 +110,17 @@ class SearchOptions:
         if with_vectors:
             check_vector_count(limit, manifest)
         return cls(
-            manifest, limit, ef_search, filter, weigh, offset, max_distance, diversity, with_vectors, payload
+            manifest,
+            limit,
+            ef_search,
+            filter,
+            weigh,
+            offset,
+            max_distance,
+            diversity,
+            with_vectors,
+            payload,
+            explanation,
         )
 
     @property

@@ -1,7 +1,6 @@
 """The answer to searches: labels from the index become hits, with ids and payloads of the view.
 
-Queries without a filter are answered many at a time. A query with a filter searches among the nearest points
-if enough of them match, else among all points.
+Queries without a filter are answered many at a time. `filtered` answers a query with a filter.
 """
 
 from __future__ import annotations
@@ -13,20 +12,16 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.index import exact
-from vecstow_engine.index.exact import NO_LABEL, Hits, merge
+from vecstow_engine.index.exact import NO_LABEL, Hits
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.searches import Hit, SearchQuery
-from vecstow_engine.query.matching import Source, decoded, matching_labels
+from vecstow_engine.query.matching import Source, matches
 from vecstow_engine.storage.view import View
 
 ATTEMPTS_MAX: Final = 5
 AHEAD_FACTOR: Final = 8
 """The number of extra labels to search for per label that is gone: damage affects whole pages."""
-CANDIDATES_MAX: Final = 1000
-SCAN_BLOCK: Final = 2048
-"""The number of matching rows that are compared at a time."""
 RESOLVED_POINTS: Final = 128
 """The number of points whose payloads are read before they are weighed: at most 8 MiB."""
 
@@ -48,20 +43,6 @@ def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Resul
     return answers
 
 
-def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """Return the nearest points whose payload matches.
-
-    Search the nearest of all points first, and all points when too few of those match.
-    """
-    wanted = min(max(10 * query.limit, 100), CANDIDATES_MAX)
-    if query.limit <= wanted:
-        ef = max(query.ef_search or source.manifest.index_config.ef_search, wanted)
-        near = _required(answer_group(source, [query], wanted, ef, filter)[0])
-        if len(near) >= query.limit:
-            return near
-    return _scan_all(source, query, filter)
-
-
 def answer_group(
     source: Source, queries: Sequence[SearchQuery], k: int, ef: int, filter: Filter | None = None
 ) -> list[Result]:
@@ -81,34 +62,7 @@ def answer_group(
     return [gathered.result for gathered in found]
 
 
-def _scan_all(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
-    """Search all points that match, exactly; read the payload of every point.
-
-    The search is repeated when points among the nearest were replaced meanwhile.
-    """
-    for _ in range(ATTEMPTS_MAX):
-        [gathered] = resolve(source.view, _nearest_matching(source, query, filter), [query])
-        if gathered.gone == 0:
-            break
-    return _required(gathered.result)
-
-
-def _nearest_matching(source: Source, query: SearchQuery, filter: Filter) -> Hits:
-    view = source.view
-    matching = matching_labels(source, filter)
-    metric = source.manifest.distance_metric
-    queries = exact.prepare(metric, query.vector[None])
-    hits = Hits.none(1, query.limit)
-    for start in range(0, len(matching), SCAN_BLOCK):
-        labels = matching[start : start + SCAN_BLOCK]
-        rows = view.vectors(labels)
-        good = ~np.isnan(rows[:, 0])
-        block = exact.nearest(metric, queries, exact.prepare(metric, rows[good]), labels[good], query.limit)
-        hits = merge(hits, block, query.limit)
-    return hits
-
-
-def _required(result: Result) -> list[Hit]:
+def required(result: Result) -> list[Hit]:
     """Return the hits; raise the error in their place."""
     if isinstance(result, VecstowError):
         raise result
@@ -173,7 +127,7 @@ class _Resolved:
         for point, label, distance in zip(points, labels.tolist(), distances, strict=True):
             if point is None:
                 self.gone += 1
-            elif self._room and (self._filter is None or self._filter.matches(decoded(point[1]), point[0])):
+            elif self._room and (self._filter is None or matches(self._filter, *point)):
                 self._room -= 1
                 payload = self._query.payload.apply(point[1])
                 self._hits.append(Hit(point[0], distance, payload, label))

@@ -38,9 +38,11 @@ class Work(StrEnum):
     AWAITING = "waiting for its files"
     COMMITTING = "committing"
     INDEXING = "indexing"
+    PAYLOAD_INDEXES = "payload indexes"
     UPKEEP = "upkeep"
     CHECKPOINT = "checkpoint"
     SNAPSHOT = "index snapshot"
+    PAYLOAD_SNAPSHOT = "payload index snapshot"
     REBUILD = "rebuild"
     CLOSING = "closing"
 

@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from vecstow_engine.index.payload.payload_indexes import PayloadIndexes
 from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.errors import (
     READ_ONLY_HINT,
@@ -55,6 +56,7 @@ class Collection(Stateful):
         self.manifest = manifest
         self.store: Store | None = None
         self.index: VectorIndex | None = None
+        self.payload_indexes = PayloadIndexes(manifest.payload_indexes)
         self.warnings: tuple[str, ...] = ()
         self.changed_at: float | None = None
         """The time.monotonic of the oldest change that no checkpoint contains; None without one."""
@@ -184,7 +186,8 @@ class Collection(Stateful):
         store, index = self.store, self.index
         if store is None or index is None:
             return None
-        return Source(self.manifest, store.view, index, self.hide_withheld)
+        columns = self.payload_indexes.complete
+        return Source(self.manifest, store.view, index, columns, self.hide_withheld)
 
     def writable(self) -> None:
         """Raise ReadOnly, or an error of `readable`, unless the collection takes writes."""
@@ -207,12 +210,27 @@ class Collection(Stateful):
     def commit(self, effects: Sequence[Effect]) -> list[Applied]:
         """Make effects durable, then visible: in the point table's layers and in the index."""
         assert self.store is not None and self.index is not None
-        applied = self.store.commit(effects, self.index_rows)
+        applied = self.store.commit(effects, self.announce)
         if self.changed_at is None:
             self.changed_at = time.monotonic()
         for change in applied:
             self.unindex(change)
         return applied
+
+    def announce(
+        self, rows: NDArray[np.uint8], labels: NDArray[np.uint64], payloads: Sequence[bytes | None]
+    ) -> None:
+        """Add new points to vector index and payload indexes, before the point table shows them.
+
+        `rows` has shape (n, stride), `labels` shape (n,). The points are logged already: an index that fails
+        to take them reads them from the store later.
+        """
+        self.index_rows(rows, labels)
+        try:
+            self.payload_indexes.put(labels, payloads)
+        except Exception as error:
+            self.payload_indexes.lack()
+            log.error("payloads are indexed later", collection=self.name, rows=len(labels), exc_info=error)
 
     def index_rows(self, rows: NDArray[np.uint8], labels: NDArray[np.uint64]) -> None:
         """Add rows to the index, before the point table shows them.

@@ -28,6 +28,7 @@ from vecstow_engine.service.loader import Loader, open_volume
 from vecstow_engine.service.manifest_watcher import ManifestWatcher
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.memory_plan import fitted, plan_for
+from vecstow_engine.service.payload_indexer import PayloadIndexer
 from vecstow_engine.service.registry import Bound, Registry
 from vecstow_engine.service.repairer import Repairer
 from vecstow_engine.service.request_memory import RequestMemory
@@ -72,6 +73,7 @@ class Engine:
         self.hold = Hold(self.gate, self.registry, lambda: self.volume, settings.limits.hold_seconds_max)
         self._handles = HandleCache(settings.storage.handles_max, self._make_room, _log_unclosed)
         self._indexer = Indexer(settings.index.index_threads, self.attempts, self.accounts)
+        self._payload_indexer = PayloadIndexer(self.attempts, self.accounts)
         layout, gate, registry, attempts = self.layout, self.gate, self.registry, self.attempts
         make_room, indexer = self._make_room, self._indexer
         self._loader = Loader(
@@ -98,6 +100,7 @@ class Engine:
         if self.leaving:
             return
         self._indexer.start()
+        self._payload_indexer.start()
         create_files, notify = self.catalog.create_files_of, self._indexer.notify
         self._committer = Committer(
             self.settings, self.volume, self.accounts, self.attempts, create_files, notify
@@ -108,6 +111,7 @@ class Engine:
             self.gate,
             self.registry.collections,
             self._indexer,
+            self._payload_indexer,
             self.attempts,
             self.accounts,
             (
@@ -134,6 +138,7 @@ class Engine:
                 steps.callback(self._upkeep.finish)
                 steps.callback(self._searcher.stop)
                 steps.callback(self._indexer.stop)
+                steps.callback(self._payload_indexer.stop)
                 steps.callback(self._upkeep.stop)
                 steps.callback(self._committer.stop)
                 steps.callback(self._loader.stop)
@@ -141,7 +146,9 @@ class Engine:
     @property
     def live(self) -> bool:
         """Whether all threads are alive; only a new process restores one that ended."""
-        parts = (self._committer, self._indexer, self._upkeep) if self.discovered else ()
+        parts = (
+            (self._committer, self._indexer, self._payload_indexer, self._upkeep) if self.discovered else ()
+        )
         return all(part.is_alive for part in parts)
 
     def not_ready(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ import structlog
 
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION, SPACES
+from vecstow_engine.index.payload.payload_columns import PayloadColumns
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model.errors import (
     Busy,
@@ -39,7 +40,7 @@ from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.settings import Settings, StorageSettings
 from vecstow_engine.storage.files import SyncFailed
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.layout import INDEX, Layout
+from vecstow_engine.storage.layout import COLUMNS, INDEX, Layout
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
@@ -197,6 +198,7 @@ class Loader:
             collection.fetch,
             threads=settings.index_threads,
             slice_seconds=settings.slice_seconds,
+            may_cache=self._accounts.may_cache,
         )
 
     def _open_with_room(self, collection: Collection, *, is_rival: bool, with_graph: bool) -> Opened:
@@ -233,6 +235,7 @@ class Loader:
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
         bring(opened.store.view.labels())
+        self._load_columns(collection, opened.store)
         # `Catalog.open_new` sets made_whole: a restore, an import or a repair has left no log.
         warnings = opened.warnings if collection.made_whole else opened.remarks
         collection.opened(opened.store, collection.index, warnings)
@@ -270,6 +273,24 @@ class Loader:
             self._indexer.rebuild(collection, manifest.index_config)
             collection.forget_snapshot()
         return ""
+
+    def _load_columns(self, collection: Collection, store: Store) -> None:
+        """Adopt a valid payload.bin. The columns are built from the payloads without one."""
+        indexes, folder = collection.payload_indexes, store.layers.folder
+        if indexes.unfinished is None or not (folder / COLUMNS).exists():
+            return
+        try:
+            with store.layers.table() as table:
+                entry, remark = valid_snapshot(folder, table, store.meta.applied, COLUMNS)
+            if entry is not None:
+                columns = PayloadColumns.load(folder / COLUMNS, collection.manifest.payload_indexes)
+                indexes.adopt(columns)
+                if not len(columns.missing(store.view.labels())):
+                    indexes.finish(columns)
+                return
+        except Exception as error:  # noqa: BLE001  # payload.bin is a cache: any error means a new build.
+            remark = str(error) or repr(error)
+        log.warning("payload indexes are built again", collection=collection.name, reason=remark)
 
     def _progress(self, collection: Collection) -> Callable[[int, int], None]:
         logged_at = time.monotonic()

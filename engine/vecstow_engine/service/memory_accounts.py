@@ -97,6 +97,10 @@ class Accounts:
                 self.update(collection)
         for gone in self._known.keys() - set(listed):
             self._put(gone, None)
+        if self._data + self.cached_bytes() > self.plan.data_bytes:
+            for collection in listed:
+                if (index := collection.index) is not None:
+                    index.drop_cached_rows()
         self.anonymous_bytes = anonymous_bytes()
 
     @property
@@ -139,11 +143,21 @@ class Accounts:
             "growth": sum(each.growth for each in figures) + GRAPH_FACTOR * charged,
             "rebuilds": sum(each.rebuild for each in figures),
             "tables": sum(each.tables for each in figures),
+            "cached_rows": self.cached_bytes(),
         }
 
     def fits(self, size: int) -> bool:
         """Whether `size` more bytes of data fit."""
         return self._data + size <= self.plan.data_bytes
+
+    def may_cache(self, size: int) -> bool:
+        """Whether `size` more bytes of cached rows fit next to the data."""
+        return self._data + self.cached_bytes() + size + ROOMY_BYTES <= self.plan.data_bytes
+
+    def cached_bytes(self) -> int:
+        """Return the bytes of cached rows of all collections; they give way to data."""
+        known = list(self._known)
+        return sum(index.cached_bytes for each in known if (index := each.index) is not None)
 
     def admit(self, collection: Collection, rows: int = 0) -> bool:
         """Charge the graph of a collection at full size, with `rows` that its index lacks; return True.
@@ -285,7 +299,10 @@ def figures_of(collection: Collection) -> Figures:
         graph=graph,
         growth=full - graph,
         rebuild=index.rebuild_bytes if index.rebuilding else 0,
-        tables=COLLECTION_BYTES + store.layers.slots.bytes + index.table_bytes,
+        tables=COLLECTION_BYTES
+        + store.layers.slots.bytes
+        + index.table_bytes
+        + collection.payload_indexes.memory_bytes,
     )
 
 

@@ -22,7 +22,8 @@ from vecstow_engine.model.errors import Busy, Unavailable
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.points import Point
 from vecstow_engine.model.searches import Hit, SearchQuery
-from vecstow_engine.query.search import Result, answer_filtered, answer_queries
+from vecstow_engine.query.filtered import answer_filtered
+from vecstow_engine.query.search import Result, answer_queries
 from vecstow_engine.service.collection import Collection
 
 THREADS: Final = 3

@@ -1,4 +1,4 @@
-"""`index.bin`, written by a forked child from a quiescent graph (rule 13 of the disk).
+"""`index.bin`, written by a forked child from a quiescent graph, and `payload.bin` (rule 13 of the disk).
 
 hnswlib's save blocks the interpreter for its whole duration. With a child, only the fork itself blocks the
 engine. The child holds no lock and no descriptor, and dies with its parent.
@@ -19,10 +19,13 @@ import structlog
 
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION
+from vecstow_engine.index.payload.payload_columns import FILE_VERSION
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.storage import files
+from vecstow_engine.storage.layout import COLUMNS
 from vecstow_engine.storage.snapshots import (
+    describe_columns,
     describe_snapshot,
     install_snapshot,
     refuse_without_room,
@@ -77,6 +80,42 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
         files.remove(path)  # without an error the file was renamed; otherwise its room is freed
     collection.snapshot_sequence, collection.snapshot_rows = sequence, count
     log.info("index snapshot written", collection=collection.name, bytes=size, rows=count, sequence=sequence)
+    return True
+
+
+def save_columns(collection: Collection, checkpoint: Callable[[], object]) -> bool:
+    """Write and install payload.bin of one collection. The caller holds the collection's upkeep lock.
+
+    `checkpoint` makes the points in the columns durable. Returns False when there are no complete columns, or
+    when the checkpoint did not contain all points. Raises the errors of `take_snapshot`.
+    """
+    store, columns = collection.store, collection.payload_indexes.complete
+    assert store is not None
+    if columns is None:
+        return False
+    collection.refuse_if_gone()
+    folder = store.layers.folder
+    path = snapshot_temporary(folder, COLUMNS)
+    files.remove(path)
+    refuse_without_room(folder, columns.memory_bytes, COLUMNS)
+    try:
+        parts, changes = columns.parts()
+        with files.closing(files.open_new(path)) as fd:
+            files.write_parts(fd, parts)
+        del parts
+        # Each point in the file was logged before it came into the columns.
+        sequence = store.last_sequence
+        entry = describe_columns(folder, sequence=sequence, version=FILE_VERSION)
+        if store.meta.applied < sequence:
+            checkpoint()
+        if store.meta.applied < sequence:
+            return False
+        with store.fatal_errors("recording a snapshot of the payload indexes"):
+            install_snapshot(folder, entry)
+    finally:
+        files.remove(path)
+    columns.changes -= changes
+    log.info("payload indexes written", collection=collection.name, bytes=entry.bytes, sequence=sequence)
     return True
 
 

@@ -48,6 +48,8 @@ def progress(collection: Collection) -> dict[str, object] | None:
     done, total = index.progress
     if index.rebuilding:
         return {"task": "rebuild", "done": done, "total": total}
+    if (columns := collection.payload_indexes.unfinished) is not None:
+        return {"task": "payload indexes", "done": columns.filled, "total": collection.count}
     is_growing = index.pending and collection.held_out is None
     return {"task": "index", "done": done, "total": total} if is_growing else None
 

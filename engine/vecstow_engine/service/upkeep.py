@@ -21,8 +21,9 @@ from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.hold import Gate
 from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.service.payload_indexer import PayloadIndexer
 from vecstow_engine.service.settings import Settings
-from vecstow_engine.service.snapshotter import take_snapshot
+from vecstow_engine.service.snapshotter import save_columns, take_snapshot
 from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.store import Store
 from vecstow_engine.storage.volume import Volume
@@ -36,7 +37,7 @@ RELOCATE_ROWS: Final = 4096
 SNAPSHOT_ROWS_MIN: Final = 5_000
 """The fewest new rows for which the running engine takes a snapshot."""
 
-UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT})
+UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT, Work.PAYLOAD_SNAPSHOT})
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class Upkeep:
         gate: Gate,
         collections: Callable[[], Iterable[Collection]],
         indexer: Indexer,
+        payload_indexer: PayloadIndexer,
         attempts: Attempts,
         accounts: Accounts,
         also: Iterable[Callable[[], object]],
@@ -63,6 +65,7 @@ class Upkeep:
         self._gate = gate
         self._collections = collections
         self._indexer = indexer
+        self._payload_indexer = payload_indexer
         self._attempts = attempts
         self._accounts = accounts
         self._chores = (self._count_memory, self._check_at_leisure, volume.fill_reserve, *also)
@@ -149,7 +152,7 @@ class Upkeep:
         assert store is not None and index is not None
         before = store.bytes_on_disk()
         self.checkpoint(collection)
-        while (moved := store.relocate(RELOCATE_ROWS, collection.index_rows)) is not None:
+        while (moved := store.relocate(RELOCATE_ROWS, collection.announce)) is not None:
             collection.unindex(moved)
             self.checkpoint(collection)
             check_interruption()
@@ -206,6 +209,7 @@ class Upkeep:
         collection.log_withheld()
         self._log_broken(collection)
         self._indexer.try_again(collection)
+        self._payload_indexer.notify(collection)
         self._admit(collection)
         due = dict(self._due(collection))
         for work in UPKEEP_TASKS - due.keys():
@@ -259,6 +263,8 @@ class Upkeep:
             yield Work.REBUILD, lambda: self._indexer.rebuild(collection, collection.manifest.index_config)
         if self._wants_snapshot(collection, SNAPSHOT_ROWS_MIN):
             yield Work.SNAPSHOT, lambda: self._snapshot(collection, index)
+        if self._wants_columns_saved(collection):
+            yield Work.PAYLOAD_SNAPSHOT, lambda: self._save_columns(collection)
 
     def _wants_rebuild(self, collection: Collection, index: VectorIndex) -> bool:
         if index.rebuilding:
@@ -284,6 +290,14 @@ class Upkeep:
             rows_min, int(collection.snapshot_rows * self._settings.index.snapshot_growth_ratio)
         )
 
+    def _wants_columns_saved(self, collection: Collection) -> bool:
+        columns = collection.payload_indexes.complete
+        share = self._settings.index.snapshot_growth_ratio
+        return columns is not None and columns.changes >= max(SNAPSHOT_ROWS_MIN, share * collection.count)
+
+    def _save_columns(self, collection: Collection) -> None:
+        save_columns(collection, lambda: self.checkpoint(collection))
+
     def _finish(self, collection: Collection) -> None:
         store, index = collection.store, collection.index
         if store is None or index is None or collection.broken is not None:
@@ -291,6 +305,9 @@ class Upkeep:
         self.checkpoint(collection)
         if collection.snapshot_sequence < store.last_sequence:
             self._snapshot(collection, index)
+        columns = collection.payload_indexes.complete
+        if columns is not None and columns.changes:
+            self._save_columns(collection)
 
     def _attempt(
         self, collection: Collection, work: Work, task: Callable[[], object], *, waits: bool = False

@@ -32,6 +32,7 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import encode_header, identity_of
 from vecstow_engine.storage.layout import (
+    COLUMNS,
     INDEX,
     MANIFEST,
     POINTS,
@@ -52,7 +53,8 @@ from vecstow_engine.storage.staging import clear_away, clear_place, cleared_on_e
 from vecstow_engine.storage.trash import list_deleted
 from vecstow_engine.storage.volume import alone, refuse_without_room, stopped_volume, tree_bytes
 
-_FILES: Final = (MANIFEST, INDEX, ROWS, POINTS, POINTS + "-wal")
+_CACHES: Final = (INDEX, COLUMNS)
+_FILES: Final = (MANIFEST, *_CACHES, ROWS, POINTS, POINTS + "-wal")
 
 
 def make_backup(layout: Layout, manifest: Manifest) -> Path:
@@ -67,7 +69,7 @@ def make_backup(layout: Layout, manifest: Manifest) -> Path:
         raise Conflict(f"backup {target} exists", hint="wait a second, and call again")
     clear_place(unnamed)
     folder = layout.collection(manifest.name)
-    copied = [folder / name for name in _FILES if name != INDEX]
+    copied = [folder / name for name in _FILES if name not in _CACHES]
     if manifest.collection_uid is not None:
         copied += segment_paths(layout.log(manifest.collection_uid))[-1:]
     refuse_without_room(layout.data, sum(map(size_or_zero, copied)), "backup", manifest.name)
@@ -92,7 +94,7 @@ def _copy_collection(source: Layout, target: Layout, manifest: Manifest) -> None
     found = source.collection(manifest.name)
     for name in _FILES:
         # A file that is never written again is linked.
-        transfer = files.link_file if name == INDEX else files.copy_file
+        transfer = files.link_file if name in _CACHES else files.copy_file
         # SQLite removes an empty -wal when its last reader closes, so the file can disappear at any moment.
         with contextlib.suppress(FileNotFoundError):
             transfer(found / name, folder / name)
@@ -304,4 +306,5 @@ def _stamp(folder: Path, manifest: Manifest, uid: str, meta: Meta) -> None:
         files.write_at(fd, 0, [encode_header(identity_of(manifest, uid))])
         files.sync(fd)
     rewrite_meta(folder / POINTS, dataclasses.replace(meta, uid=uid, name=manifest.name))
-    files.remove(folder / INDEX)
+    for name in _CACHES:
+        files.remove(folder / name)

@@ -74,13 +74,13 @@ def write_at(fd: int, offset: int, parts: Sequence[bytes | bytearray | memoryvie
     return total
 
 
-def write_parts(fd: int, parts: Iterable[bytes]) -> int:
+def write_parts(fd: int, parts: Iterable[bytes | memoryview]) -> int:
     """Write `parts` from the start of the file, as they arrive; return the number of bytes."""
     position = waiting_bytes = 0
-    waiting: list[bytes] = []
+    waiting: list[bytes | memoryview] = []
     for part in parts:
         waiting.append(part)
-        waiting_bytes += len(part)
+        waiting_bytes += memoryview(part).nbytes
         if waiting_bytes >= COPY_BYTES:
             position += write_at(fd, position, waiting)
             waiting, waiting_bytes = [], 0

@@ -50,8 +50,8 @@ class Applied:
     """The positions of the effect's ids whose guards failed; nothing changed there."""
 
 
-Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
-"""A callback that gets stored rows, shape (n, stride), and their new labels, shape (n,)."""
+Announce: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint64], Sequence[bytes | None]], None]
+"""A callback that gets stored rows, shape (n, stride), their new labels, shape (n,), and their payloads."""
 
 
 @dataclass(slots=True, eq=False)
@@ -298,7 +298,7 @@ class Layers:
         ]
         try:
             if announce is not None:
-                announce(rows, labels)
+                announce(rows, labels, [effect.payloads[line] for line in lines])
         finally:  # The effect is logged, so it counts even when `announce` fails.
             with self.lock:
                 removed = [self._vacate(live[entry.id]) for entry in entries if entry.id in live]

@@ -10,6 +10,7 @@ MANIFEST: Final = "metadata.json"
 ROWS: Final = "vectors.bin"
 POINTS: Final = "points.db"
 INDEX: Final = "index.bin"
+COLUMNS: Final = "payload.bin"
 SEGMENT_SUFFIX: Final = ".log"
 TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 

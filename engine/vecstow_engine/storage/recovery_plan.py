@@ -17,7 +17,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.storage import files
 from vecstow_engine.storage.handles import DataFiles
 from vecstow_engine.storage.identity import HEADER_BYTES, MAGIC, Identity, read_header
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS, Layout, has_content
+from vecstow_engine.storage.layout import COLUMNS, INDEX, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.log.replay import (
     FoundSegment,
     Replayable,
@@ -31,7 +31,7 @@ from vecstow_engine.storage.points.records import Meta, Slots
 from vecstow_engine.storage.points.table_repair import Fault, find_faults
 
 _TEMPORARIES: Final = frozenset(
-    name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, POINTS, POINTS + "-wal")
+    name + files.TEMPORARY_SUFFIX for name in (ROWS, INDEX, COLUMNS, POINTS, POINTS + "-wal")
 )
 """Temporary files that a crash may leave. The manifest's belongs to the program that writes it."""
 

@@ -158,6 +158,10 @@ class SlotTable:
         """Return the CRC32C that the row of each live slot must have, shape (n,)."""
         return np.asarray(self._row_checksums[slots], np.uint32)
 
+    def all_epochs(self) -> NDArray[np.uint32]:
+        """Return a copy of the epochs of all slots, shape (slots,); 0 for a slot that is not live."""
+        return self._epochs[: self._high_water].copy()
+
     def live(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """Return the live slots, ascending, and their epochs."""
         slots = np.flatnonzero(self._epochs[: self._high_water])

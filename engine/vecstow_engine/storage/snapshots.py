@@ -1,8 +1,8 @@
-"""`index.bin`: recorded before its rename, and verified before hnswlib opens it (rules 13 and 14).
+"""`index.bin` and `payload.bin`: recorded before the rename, verified before they are read (rules 13, 14).
 
 hnswlib answers wrongly, or crashes, on a damaged file, and reports no error on a full disk. Size and CRC32C
-are therefore checked after the write and before the read. Either of the two recorded entries can match the
-file, because a crash can come between the record and the rename.
+are therefore checked after the write and before the read. Either of the two recorded entries of a file can
+match it, because a crash can come between the record and the rename.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from crc32c import crc32c
 
 from vecstow_engine.model.errors import DiskFull, StorageError
 from vecstow_engine.storage import files
-from vecstow_engine.storage.layout import INDEX, POINTS
+from vecstow_engine.storage.layout import COLUMNS, INDEX, POINTS
 from vecstow_engine.storage.points.reader import PointTable
-from vecstow_engine.storage.points.records import SnapshotEntry
+from vecstow_engine.storage.points.records import COLUMNS_SPACE, SnapshotEntry
 from vecstow_engine.storage.points.writer import write_snapshot
 
 READ_BYTES: Final = 1 << 20
@@ -25,28 +25,30 @@ SPARE_BYTES_MAX: Final = 256 << 20
 """The room that a snapshot leaves for the log and the checkpoints; at most the snapshot's own size."""
 
 
-def valid_snapshot(folder: Path, table: PointTable, applied: int) -> tuple[SnapshotEntry | None, str]:
-    """Return the entry that matches the present index.bin, or None and why the file is unusable."""
-    path = folder / INDEX
-    entries = table.snapshots()
+def valid_snapshot(
+    folder: Path, table: PointTable, applied: int, name: str = INDEX
+) -> tuple[SnapshotEntry | None, str]:
+    """Return the entry that matches the present file of that name, or None and why the file is unusable."""
+    path = folder / name
+    entries = [entry for entry in table.snapshots() if entry.file == name]
     size = path.stat().st_size
     if not any(entry.bytes == size for entry in entries):
-        return None, f"{INDEX} has {size} bytes, which no recorded snapshot has"
+        return None, f"{name} has {size} bytes, which no recorded snapshot has"
     crc = file_crc(path)
     for entry in entries:
         if (entry.bytes, entry.crc) == (size, crc):
             if entry.sequence > applied:
-                return None, f"{INDEX} contains sequence {entry.sequence}, but only {applied} is applied"
+                return None, f"{name} contains sequence {entry.sequence}, but only {applied} is applied"
             return entry, ""
-    return None, f"{INDEX} fails its checksum"
+    return None, f"{name} fails its checksum"
 
 
-def refuse_without_room(folder: Path, size: int) -> None:
+def refuse_without_room(folder: Path, size: int, name: str = INDEX) -> None:
     """Raise DiskFull unless a snapshot of `size` bytes leaves room: it is a cache, and writes come first."""
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     if free < size + min(size, SPARE_BYTES_MAX):
-        message = f"{INDEX} is not written again: it takes {size} bytes, and {free} are free"
+        message = f"{name} is not written again: it takes {size} bytes, and {free} are free"
         hint = "nothing is lost; the next start builds what it lacks from the rows"
         raise DiskFull(message, operation="snapshot", hint=hint)
 
@@ -74,12 +76,20 @@ def install_snapshot(folder: Path, entry: SnapshotEntry) -> None:
     again.
     """
     write_snapshot(folder / POINTS, entry)
-    files.publish(snapshot_temporary(folder), folder / INDEX)
+    files.publish(snapshot_temporary(folder, entry.file), folder / entry.file)
 
 
-def snapshot_temporary(folder: Path) -> Path:
+def describe_columns(folder: Path, *, sequence: int, version: int) -> SnapshotEntry:
+    """Sync saved temporary columns of payload indexes and return their entry."""
+    temporary = snapshot_temporary(folder, COLUMNS)
+    files.sync_file(temporary)
+    size = temporary.stat().st_size
+    return SnapshotEntry(file_crc(temporary), size, sequence, COLUMNS_SPACE, 0, str(version))
+
+
+def snapshot_temporary(folder: Path, name: str = INDEX) -> Path:
     """Return the path of a snapshot before its rename."""
-    return files.temporary(folder / INDEX)
+    return files.temporary(folder / name)
 
 
 def file_crc(path: Path) -> int:

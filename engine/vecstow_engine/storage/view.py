@@ -65,6 +65,23 @@ class View:
             live = self._layers.slots.epochs(slots) == epochs_of(labels)
         return np.asarray(live & ~np.isin(slots, withheld), np.bool_)
 
+    def served_epochs(self) -> NDArray[np.uint32]:
+        """Return the epoch of each slot, shape (slots,); 0 for a slot without a served point."""
+        with self._layers.lock:
+            epochs = self._layers.slots.all_epochs()
+            epochs[list(self._layers.withheld)] = 0
+        return epochs
+
+    def position(self) -> tuple[int, int]:
+        """Return a value that differs after each write and after each checkpoint."""
+        active = self._layers.active
+        return active.epoch, active.last_sequence
+
+    def slots_of(self, ids: Sequence[str]) -> list[int]:
+        """Return the slots of those ids that exist and are served, in no particular order."""
+        found, _ = self._layers.find(ids)
+        return [point.slot for point in found.values() if point.slot not in self._layers.withheld]
+
     def withheld_labels(self) -> NDArray[np.uint64]:
         """Return the labels of the live points that failed a check when they were read, shape (n,)."""
         with self._layers.lock:

@@ -99,10 +99,10 @@ REFUSED = [
     pytest.param("/collections", NEW | {"owner": "x" * 257}, "owner", 257, 256, id="owner"),
     pytest.param(
         "/collections",
-        NEW | {"payload_indexes": [{"field": "a", "type": "text"}]},
+        NEW | {"payload_indexes": [{"field": "a", "type": "tree"}]},
         "payload_indexes",
-        "text",
-        ["keyword", "integer", "float", "boolean"],
+        "tree",
+        ["keyword", "integer", "float", "boolean", "datetime", "text"],
         id="type of a payload index",
     ),
     pytest.param(

@@ -152,7 +152,7 @@ DAMAGES = {
         lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* again", "ready"),
     "index: its record": Damage(
         lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1"), "warning", TABLE, None,
-        "1 record of index.bin fails", "ready"),
+        "1 record fails its checksum; it is ignored: index.bin or payload.bin is built again", "ready"),
     "index: root page of its records zero": Damage(
         lambda v: zero(v.table, page_of(v, "snapshots")), "warning", TABLE, None, "rebuilds it", "ready"),
 }  # fmt: skip

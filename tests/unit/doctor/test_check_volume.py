@@ -44,7 +44,7 @@ MANIFEST, ROWS = "notes/metadata.json", "notes/vectors.bin"
     [
         ({"name": "other"}, MANIFEST, None, "its folder, 'notes'", "undeclared"),
         ({"dimension": "four"}, MANIFEST, None, "must be an integer", "undeclared"),
-        ({"schema_version": 2}, MANIFEST, None, "it has schema_version 2", "undeclared"),
+        ({"schema_version": 3}, MANIFEST, None, "it has schema_version 3", "undeclared"),
         ({"dimension": 5}, ROWS, 28, "but the manifest says dimension 5", "quarantined"),
         ({"distance_metric": "Cosine"}, ROWS, 28, "Cosine", "quarantined"),
         ({"collection_uid": "f" * 32}, ROWS, 12, "the manifest says ffff", "quarantined"),

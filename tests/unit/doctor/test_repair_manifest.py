@@ -71,7 +71,7 @@ def test_settings_are_kept_when_the_data_is_made_anew(store):
 
 
 def test_manifest_of_a_later_release_is_left_to_that_release(store):
-    change(store, schema_version=2)
+    change(store, schema_version=3)
     before = digests(store.data)
     done = store.repair()
     assert done.outcome is RepairOutcome.IMPOSSIBLE

@@ -184,9 +184,10 @@ def test_a_null_counts_as_absent_as_it_does_for_the_api_server():
             id="payload index twice",
         ),
         pytest.param(
-            {"payloadIndexes": [{"field": "a", "type": "text"}]},
+            {"payloadIndexes": [{"field": "a", "type": "tree"}]},
             InvalidInput,
-            "spec.payloadIndexes[0].type 'text' is not one of keyword, integer, float, boolean",
+            "spec.payloadIndexes[0].type 'tree' is not one of keyword, integer, float, boolean, datetime, "
+            "text",
             id="payload index of unknown type",
         ),
         pytest.param(

@@ -116,7 +116,7 @@ def test_folder_without_a_manifest_is_looked_at_too(volume):
     [
         pytest.param(b"{", False, "not valid JSON", id="no JSON"),
         pytest.param(b'{"name": "notes"}', False, "'dimension' is missing", id="keys missing"),
-        pytest.param(b'{"schema_version": 2}', True, "reads up to 1", id="a newer release's"),
+        pytest.param(b'{"schema_version": 3}', True, "reads up to 2", id="a newer release's"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_a_problem_and_no_error(volume, raw, is_newer, problem):

@@ -22,7 +22,7 @@ REPLACE = {"vecstow.dev/replace": UID}
 SHAPE = "5-Euclidean-Float32"
 DROPPED_AT = "2026-02-02T00:00:00.000Z"
 DAMAGED = Folder(problem="not valid JSON", has_data=True)
-NEWER = Folder(problem="schema_version 2", is_newer=True, has_data=True)
+NEWER = Folder(problem="schema_version 3", is_newer=True, has_data=True)
 
 
 def accepts(uid):

@@ -7,22 +7,21 @@ import numpy as np
 from tests.unit.store_on_disk import upsert
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.searches import SearchQuery
-from vecstow_engine.query import search
 from vecstow_engine.service import searcher
 
 
 async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine, monkeypatch):
     await engine.put(a=1, b=1, c=2)
     collection = engine.collection("notes")
-    real = search._nearest_matching
+    real = collection.index.search_among
 
     def overtaken(*values):
         hits = real(*values)
-        monkeypatch.setattr(search, "_nearest_matching", real)
+        monkeypatch.setattr(collection.index, "search_among", real)
         collection.commit([upsert(a=1)])
         return hits
 
-    monkeypatch.setattr(search, "_nearest_matching", overtaken)
+    monkeypatch.setattr(collection.index, "search_among", overtaken)
     query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
     assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}
 

@@ -97,11 +97,11 @@ def test_older_manifest_is_migrated_in_memory_and_rewritten_at_its_next_change(t
 
 def test_newer_manifest_is_refused_and_left_untouched(tmp_path):
     folder = tmp_path / "incidents"
-    raw = json.dumps(document(schema_version=2, dimension="in words")).encode()
+    raw = json.dumps(document(schema_version=3, dimension="in words")).encode()
     put(folder, raw)
     inode = (folder / "metadata.json").stat().st_ino
     for attempt in (lambda: read_manifest(folder), lambda: mark_dropped(Layout(tmp_path), "incidents")):
-        with pytest.raises(NewerFormat, match="schema_version 2"):
+        with pytest.raises(NewerFormat, match="schema_version 3"):
             attempt()
     assert (folder / "metadata.json").read_bytes() == raw
     assert (folder / "metadata.json").stat().st_ino == inode

@@ -22,7 +22,7 @@ from vecstow_engine.doctor.check.findings import (
     no_progress,
 )
 from vecstow_engine.doctor.check.log import check_log
-from vecstow_engine.doctor.check.table import check_index, check_meta, check_points, check_structure
+from vecstow_engine.doctor.check.table import check_meta, check_points, check_snapshots, check_structure
 from vecstow_engine.doctor.check.volume_files import check_beside
 from vecstow_engine.model.errors import Foreign, NotFound, StorageError
 from vecstow_engine.model.manifest import Manifest
@@ -153,7 +153,7 @@ def _check_files(inquiry: Inquiry, identity: Identity) -> None:
             check_structure(inquiry, table)
         if table is not None and meta is not None:
             check_points(inquiry, table, identity, meta, replayed)
-            check_index(inquiry, table, meta)
+            check_snapshots(inquiry, table, meta)
 
 
 def _identify(inquiry: Inquiry, manifest: Manifest) -> Identity | None:

@@ -1,4 +1,4 @@
-"""The check of `points.db`, of the rows that it says are live, and of `index.bin`, which it records."""
+"""The check of `points.db`, of the rows that it says are live, and of the snapshots that it records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vecstow_engine.model.names import check_point_id
 from vecstow_engine.model.points import decode_rows
 from vecstow_engine.storage.files import check_interruption
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
-from vecstow_engine.storage.layout import INDEX, POINTS, ROWS
+from vecstow_engine.storage.layout import COLUMNS, INDEX, POINTS, ROWS
 from vecstow_engine.storage.points.reader import PointTable, private_copy
 from vecstow_engine.storage.points.records import Meta, StoredPoint
 from vecstow_engine.storage.points.table_repair import Fault, find_faults, mend
@@ -201,35 +201,36 @@ class _LiveRows:
         return problems.count(None)
 
 
-def check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
-    """Check whether a start can take `index.bin`. The file is a cache: its damage loses nothing."""
+def check_snapshots(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
+    """Check whether a start can take `index.bin` and `payload.bin`. As caches, their damage loses nothing."""
     try:
-        _check_index(inquiry, table, meta)
+        if bad := table.bad_snapshots():
+            fails = (
+                "record fails its checksum; it is" if bad == 1 else "records fail their checksums; they are"
+            )
+            message = f"{bad} {fails} ignored: {INDEX} or {COLUMNS} is built again"
+            inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
+        _check_snapshot(inquiry, table, meta, INDEX, "index", "from the rows")
+        _check_snapshot(inquiry, table, meta, COLUMNS, "payload_index", "from the payloads")
     except (StorageError, OSError) as error:
-        message = f"what is recorded of {INDEX} cannot be read: {error}; the next start builds it again"
+        recorded = f"what is recorded of {INDEX} and {COLUMNS} cannot be read"
+        message = f"{recorded}: {error}; the next start builds them again"
         inquiry.add(Severity.WARNING, inquiry.folder / POINTS, message)
 
 
-def _check_index(inquiry: Inquiry, table: PointTable, meta: Meta) -> None:
-    path = inquiry.folder / INDEX
-    if bad := table.bad_snapshots():
-        fails = (
-            "record of {} fails its checksum; it is"
-            if bad == 1
-            else "records of {} fail their checksums; they are"
-        )
-        inquiry.add(Severity.WARNING, inquiry.folder / POINTS, f"{bad} {fails.format(INDEX)} ignored")
+def _check_snapshot(
+    inquiry: Inquiry, table: PointTable, meta: Meta, name: str, fact: str, source: str
+) -> None:
+    path = inquiry.folder / name
     if not path.exists():
-        if table.snapshots():
-            inquiry.add(Severity.INFO, path, "it is missing; the next start builds it again from the rows")
+        if any(entry.file == name for entry in table.snapshots()):
+            inquiry.add(Severity.INFO, path, f"it is missing; the next start builds it again {source}")
         return
-    entry, remark = valid_snapshot(inquiry.folder, table, meta.applied)
+    entry, remark = valid_snapshot(inquiry.folder, table, meta.applied, name)
     if entry is None:
-        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it again from the rows")
+        inquiry.add(Severity.WARNING, path, f"{remark}; the next start builds it again {source}")
         return
-    inquiry.facts["index"] = {"bytes": entry.bytes, "sequence": entry.sequence}
+    inquiry.facts[fact] = {"bytes": entry.bytes, "sequence": entry.sequence}
     if entry.sequence < meta.applied:
-        missing = (
-            f"it contains sequence {entry.sequence} of {meta.applied}; a start adds the others from the rows"
-        )
+        missing = f"it contains sequence {entry.sequence} of {meta.applied}; a start adds the others {source}"
         inquiry.add(Severity.INFO, path, missing)

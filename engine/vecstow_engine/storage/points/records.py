@@ -15,8 +15,11 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
+from vecstow_engine.storage.layout import COLUMNS, INDEX
 
 VERSION: Final = 1
+COLUMNS_SPACE: Final = "payload"
+"""The space in the record of a `payload.bin`; that of an `index.bin` is the space of its distances."""
 SUM_MODULUS: Final = 1 << 63
 _POINT = struct.Struct("<QQIIH")
 
@@ -78,7 +81,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEntry:
-    """The record of one valid `index.bin`."""
+    """The record of one valid `index.bin` or `payload.bin`."""
 
     crc: int
     bytes: int
@@ -86,6 +89,11 @@ class SnapshotEntry:
     space: str
     max_connections: int
     library: str
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return COLUMNS if self.space == COLUMNS_SPACE else INDEX
 
     @property
     def checksum(self) -> int:

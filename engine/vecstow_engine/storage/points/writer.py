@@ -17,6 +17,7 @@ from typing import Any, Final
 from vecstow_engine.model.errors import Busy, DamagedFile, DiskFull, StorageError
 from vecstow_engine.storage import files
 from vecstow_engine.storage.points.records import (
+    COLUMNS_SPACE,
     SUM_MODULUS,
     VERSION,
     Meta,
@@ -117,16 +118,16 @@ def write_points(
 
 
 def write_snapshot(path: Path, entry: SnapshotEntry, keep: int = 2) -> None:
-    """Record a snapshot of the index next to the previous one; durable when this returns."""
+    """Record a snapshot next to the previous one of its file; durable when this returns."""
     with wrapped(path), _writer(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM snapshots WHERE crc = ?", (entry.crc,))
         values = (*astuple(entry), entry.checksum)
         connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         connection.execute(
-            "DELETE FROM snapshots WHERE crc NOT IN"
-            " (SELECT crc FROM snapshots ORDER BY sequence DESC LIMIT ?)",
-            (keep,),
+            "DELETE FROM snapshots WHERE (space = :columns) = :is_columns AND crc NOT IN (SELECT crc"
+            " FROM snapshots WHERE (space = :columns) = :is_columns ORDER BY sequence DESC LIMIT :keep)",
+            {"columns": COLUMNS_SPACE, "is_columns": entry.space == COLUMNS_SPACE, "keep": keep},
         )
         connection.execute("COMMIT")
         make_durable(connection, path)

@@ -1,0 +1,127 @@
+"""The thread that completes payload indexes: it reads the payloads that columns lack, a slice at a time.
+
+Writers put new points into the columns themselves. What the thread reads is a collection's points at its
+opening, after a change of the declared fields, or after an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import structlog
+
+from vecstow_engine.index.exact import Labels
+from vecstow_engine.index.payload.payload_columns import PayloadColumns
+from vecstow_engine.model.errors import OutOfMemory
+from vecstow_engine.service.attempts import Attempts, Work
+from vecstow_engine.service.collection import Collection
+from vecstow_engine.service.memory_accounts import Accounts
+
+SLICE_POINTS: Final = 1024
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Build:
+    """The work on one collection: the columns, the labels that they lacked, and how many of them are done."""
+
+    columns: PayloadColumns
+    labels: Labels
+    done: int = 0
+
+
+class PayloadIndexer:
+    """The owner of the thread; `notify` wakes it. Collections take turns of one slice."""
+
+    def __init__(self, attempts: Attempts, accounts: Accounts) -> None:
+        self._attempts = attempts
+        self._accounts = accounts
+        self._builds: OrderedDict[Collection, _Build | None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="payload indexer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread after the current slice."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread.is_alive()
+
+    def notify(self, collection: Collection) -> None:
+        """Queue a collection if its payload indexes lack points, and no pause after an error is under way."""
+        is_due = collection.payload_indexes.unfinished is not None and collection.serves()
+        if is_due and self._attempts.may_begin(Work.PAYLOAD_INDEXES, collection):
+            with self._lock:
+                self._builds.setdefault(collection, None)
+            self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            while (taken := self._take()) is not None:
+                collection, build = taken
+                with self._attempts.at(Work.PAYLOAD_INDEXES, collection):
+                    build = self._advance(collection, build)
+                    if build is not None:
+                        with self._lock:
+                            self._builds[collection] = build
+
+    def _take(self) -> tuple[Collection, _Build | None] | None:
+        with self._lock:
+            return self._builds.popitem(last=False) if self._builds and not self._stopping.is_set() else None
+
+    def _advance(self, collection: Collection, build: _Build | None) -> _Build | None:
+        """Read one slice; return the rest of the work, None when nothing is left or nothing may be done."""
+        store, columns = collection.store, collection.payload_indexes.unfinished
+        if columns is None or not collection.serves():
+            return None
+        if build is None or build.columns is not columns or build.done == len(build.labels):
+            labels = columns.missing(store.view.labels()) if store is not None else np.zeros(0, np.uint64)
+            if not len(labels):
+                self._finish(collection, columns)
+                return None
+            self._refuse_without_room(collection, columns, len(labels))
+            build = _Build(columns, labels)
+        assert store is not None
+        part = build.labels[build.done : build.done + SLICE_POINTS]
+        points = store.view.resolve(part)
+        there = [line for line, point in enumerate(points) if point is not None]
+        columns.fill(part[there], [point[1] for point in points if point is not None])
+        build.done += len(part)
+        return build
+
+    def _finish(self, collection: Collection, columns: PayloadColumns) -> None:
+        collection.payload_indexes.finish(columns)
+        self._accounts.update(collection)
+        fields = len(columns.columns)
+        log.info(
+            "payload indexes complete", collection=collection.name, fields=fields, bytes=columns.memory_bytes
+        )
+
+    def _refuse_without_room(self, collection: Collection, columns: PayloadColumns, points: int) -> None:
+        """Raise OutOfMemory when there is no memory for so many more points in the columns."""
+        size = columns.slot_bytes * points
+        if not self._accounts.fits(size):
+            room = max(0, self._accounts.plan.data_bytes - self._accounts.data_bytes)
+            message = (
+                f"payload indexes of {points} points need {size} bytes, and {room} are left of the limit "
+                f"{self._accounts.plan.limit_bytes} (--memory-limit); filters read payloads meanwhile"
+            )
+            hint = "declare fewer payload indexes, or raise --memory-limit (docs/sizing.md)"
+            raise OutOfMemory(message, collection=collection.name, hint=hint)
