@@ -61,7 +61,7 @@ def under_watch(engine: LimitedEngine) -> Iterator[None]:
 )
 def test_no_body_takes_the_engine_down(engine, method, template):
     name = "none" if (method, template) in WITHOUT_COLLECTION else "theirs"
-    target = template.format(collection=name, id="new")
+    target = template.format(collection=name, alias=name, id="new")
     bodies = BODIES.get((method, template), lambda: anywhere(SMALL))()
     with under_watch(engine), ThreadPoolExecutor(SENDERS) as senders:
         statuses = dict(senders.map(lambda body: (body.name, engine.send(method, target, body)), bodies))

@@ -15,6 +15,7 @@ from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.points import Point, PointBatch, decode_rows
 from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.service.aliases import Aliases
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.memory_accounts import Accounts
 from vecstow_engine.service.memory_plan import plan
@@ -52,9 +53,14 @@ class FakeEngine:
         self.live = True
         self.leaving = False
         self.fails: Exception | None = None
-        self.registry = SimpleNamespace(collections=lambda: list(self.collections.values()))
+        self.registry = SimpleNamespace(
+            aliases=Aliases(), collections=lambda: list(self.collections.values()), resolve=lambda name: name
+        )
         self.volume = SimpleNamespace(room=lambda: Room(total_bytes=100, available_bytes=40), full=False)
         self.catalog = self
+        self.aliases: Any = SimpleNamespace(
+            listed=list, find=lambda name: None, set=self._set_alias, remove=self._remove_alias
+        )
         self.hold = SimpleNamespace(begin=self._begin_hold, end=lambda: self.calls.append(("release_hold",)))
         self.starts = 0
         self.stops = 0
@@ -165,6 +171,14 @@ class FakeEngine:
             "uptime_seconds": 3,
         }
 
+    def _set_alias(self, name: str, collection: str, authorise: Any) -> None:
+        authorise(name)
+        self.calls.append(("set_alias", name, collection))
+
+    def _remove_alias(self, name: str, authorise: Any) -> None:
+        authorise(name)
+        raise NotFound(f"alias {name!r} does not exist")
+
     def state_document(self) -> dict[str, Any]:
         rows = [
             {
@@ -175,7 +189,14 @@ class FakeEngine:
             }
             for name, collection in sorted(self.collections.items())
         ]
-        return {"engine": "fake", "volume_id": "v", "failure": None, "collections": rows}
+        aliases: dict[str, Any] = {"count": 0, "fault": None, "problems": []}
+        return {
+            "engine": "fake",
+            "volume_id": "v",
+            "failure": None,
+            "collections": rows,
+            "aliases": aliases,
+        }
 
     def refresh(self, findings: dict[str, Any]) -> None:
         self.calls.append(("refresh", findings))

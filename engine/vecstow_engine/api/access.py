@@ -29,7 +29,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything."""
     WRITE = "write"
-    """The permissions of `read`, and to store and delete points and create collections."""
+    """The permissions of `read`, and to store and delete points, create collections and change aliases."""
     READ = "read"
     """The permissions of `monitor`, and to search, get and describe."""
     MONITOR = "monitor"
@@ -76,7 +76,7 @@ class KeyRing:
 class Reach(Enum):
     """The use of a route by a key that is limited to some collections."""
 
-    PATH = "when the collection in the path is one of its own"
+    PATH = "when the collection that the name in the path leads to is one of its own"
     OWN = "the route's answer, or its body, is held to the collections of the key"
     ALL = "nothing: the route is about the volume as a whole"
 
@@ -119,6 +119,7 @@ SUFFICIENT: Final[Mapping[Role, frozenset[Role]]] = {
 
 _OPEN: Final = Access(None)
 _ROOT: Final = "/collections/{collection}"
+_ALIAS: Final = "/aliases/{alias}"
 ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/health/live"): _OPEN,
     ("GET", "/ready"): _OPEN,
@@ -132,12 +133,16 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/state/refresh"): Access(Role.SIDECAR),
     ("GET", "/collections"): Access(Role.READ, Reach.OWN),
     ("GET", "/collections/deleted"): Access(Role.READ, Reach.OWN),
+    ("GET", "/aliases"): Access(Role.READ, Reach.OWN),
+    ("GET", _ALIAS): Access(Role.READ, Reach.PATH),
     ("GET", _ROOT): Access(Role.READ, Reach.PATH),
     ("GET", f"{_ROOT}/stats"): Access(Role.READ, Reach.PATH),
     ("POST", f"{_ROOT}/search"): Access(Role.READ, Reach.PATH, _SEARCH),
     ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH, _IDS),
     ("GET", f"{_ROOT}/vectors/{{id}}"): Access(Role.READ, Reach.PATH),
     ("POST", "/collections"): Access(Role.WRITE, Reach.OWN, _CREATE),
+    ("PUT", _ALIAS): Access(Role.WRITE, Reach.PATH),
+    ("DELETE", _ALIAS): Access(Role.WRITE, Reach.PATH),
     ("POST", f"{_ROOT}/vectors"): Access(Role.WRITE, Reach.PATH, _POINT),
     ("POST", f"{_ROOT}/vectors/batch"): Access(Role.WRITE, Reach.PATH),
     ("POST", f"{_ROOT}/vectors/delete"): Access(Role.WRITE, Reach.PATH, _IDS),
@@ -163,6 +168,8 @@ _TEMPLATES: Final = frozenset(template for _, template in ACCESS)
 
 KEY_IN_SCOPE: Final = "vecstow.key"
 ROUTE_IN_SCOPE: Final = "vecstow.route"
+COLLECTION_IN_SCOPE: Final = "vecstow.collection"
+"""The collection that the name in the path leads to."""
 _BEARER: Final = b"bearer "
 
 
@@ -176,7 +183,7 @@ def access_of(method: str, template: str) -> Access:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The templates that match a raw path, the most literal first, and the raw name of the collection."""
+    """The templates that match a raw path, the most literal first, and the raw name in the path."""
 
     templates: tuple[str, ...]
     collection: str = ""
@@ -214,6 +221,8 @@ def find_place(path: str) -> Place | None:
                 candidates.append(f"{_ROOT}/{rest[0]}/{{id}}")
             templates = tuple(template for template in candidates if template in _TEMPLATES)
             return Place(templates, collection) if templates else None
+        case ["", "aliases", alias] if alias:
+            return Place((_ALIAS,), alias)
     return None
 
 
@@ -249,8 +258,11 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return authorization[len(_BEARER) :].strip() if authorization[:7].lower() == _BEARER else b""
 
 
-def authorise(key: Key, method: str, template: str, collection: str = "") -> None:
-    """Raise Forbidden when `key` lacks the role that a route requires, or is not for the collection."""
+def authorise(key: Key, method: str, template: str, collection: str = "", given: str = "") -> None:
+    """Raise Forbidden when `key` lacks the role that a route requires, or is not for the collection.
+
+    `given` is the name in the path, which may be an alias of the collection.
+    """
     access = ACCESS[method, template]
     if access.role is not None and key.role not in SUFFICIENT[access.role]:
         raise Forbidden(
@@ -260,7 +272,7 @@ def authorise(key: Key, method: str, template: str, collection: str = "") -> Non
     if not key.patterns or access.reach is Reach.OWN:
         return
     if access.reach is Reach.PATH:
-        authorise_collection(key, collection)
+        authorise_collection(key, collection, given)
         return
     raise Forbidden(
         f"{method} {template} is about the whole volume; the key {key.name!r} is limited to "
@@ -269,12 +281,15 @@ def authorise(key: Key, method: str, template: str, collection: str = "") -> Non
     )
 
 
-def authorise_collection(key: Key, collection: str) -> None:
-    """Raise Forbidden when `key` is not for that collection."""
+def authorise_collection(key: Key, collection: str, given: str = "") -> None:
+    """Raise Forbidden when `key` is not for that collection. The message has the name that was given alone.
+
+    `given` is an alias of the collection, or empty for the collection's own name.
+    """
     if not key.reaches(collection):
+        name = (given or collection)[:80]
         raise Forbidden(
-            f"the key {key.name!r} is limited to {', '.join(key.patterns)}; "
-            f"{collection[:80]!r} is not among these",
-            collection=collection[:80],
+            f"the key {key.name!r} is limited to {', '.join(key.patterns)}; {name!r} is not among these",
+            collection=name,
             details={"role": key.role.value, "name": key.name},
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Response
 
-from vecstow_engine.api.context import CollectionName, DecodedRoute, InContext
+from vecstow_engine.api.context import CollectionName, DecodedRoute, InContext, OwnName
 from vecstow_engine.api.schemas import (
     BackedUp,
     CleanupBody,
@@ -44,7 +44,8 @@ async def create(context: InContext, body: CreateBody, if_exists: Literal["ok"] 
         owner=body.owner,
         payload_indexes=parse_payload_indexes(body.payload_indexes),
     )
-    context.authorise(manifest.name)
+    alias = context.engine.registry.aliases.table.get(manifest.name)
+    context.authorise(manifest.name if alias is None else alias.collection, manifest.name)
     made = await context.workers.waiting(
         manifest.name, context.engine.catalog.create, manifest, exist_ok=if_exists == "ok"
     )
@@ -118,7 +119,7 @@ async def stats(context: InContext, name: CollectionName) -> Response:
 
 
 @router.delete("/{collection}", response_model=Envelope[Named], summary="Drop a collection")
-async def drop(context: InContext, name: CollectionName) -> Response:
+async def drop(context: InContext, name: OwnName) -> Response:
     """It rests in `.deleted/` until its retention ends; the name is free at once."""
     await context.workers.waiting(name, context.engine.drop, name)
     return context.reply({"name": name, "message": "dropped; POST /collections/restore brings it back"})
@@ -127,7 +128,7 @@ async def drop(context: InContext, name: CollectionName) -> Response:
 @router.delete(
     "/{collection}/hard-delete", response_model=Envelope[Named], summary="Delete a collection for good"
 )
-async def hard_delete(context: InContext, name: CollectionName) -> Response:
+async def hard_delete(context: InContext, name: OwnName) -> Response:
     """Nothing of it can be restored."""
     await context.workers.waiting(name, context.engine.hard_delete, name)
     return context.reply({"name": name, "message": "deleted for good"})

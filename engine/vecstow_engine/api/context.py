@@ -12,12 +12,18 @@ from fastapi import Depends, Response
 from fastapi import Request as FastRequest
 from fastapi.routing import APIRoute
 
-from vecstow_engine.api.access import KEY_IN_SCOPE, ROUTE_IN_SCOPE, Key, authorise_collection
+from vecstow_engine.api.access import (
+    COLLECTION_IN_SCOPE,
+    KEY_IN_SCOPE,
+    ROUTE_IN_SCOPE,
+    Key,
+    authorise_collection,
+)
 from vecstow_engine.api.answers import Answer, Media, media_of_answer, success
 from vecstow_engine.api.dispatch import JSON_IN_SCOPE
 from vecstow_engine.api.errors import Forbidden
 from vecstow_engine.api.paths import parse_query, unquote_segment
-from vecstow_engine.model.errors import WrongShape
+from vecstow_engine.model.errors import Conflict, WrongShape
 from vecstow_engine.model.names import check_collection_name
 from vecstow_engine.service.searcher import FairPool
 
@@ -106,10 +112,10 @@ class Context:
         """Whether an answer to this request may name that collection."""
         return self._key is None or self._key.reaches(collection)
 
-    def authorise(self, collection: str) -> None:
-        """Raise Forbidden unless the request may touch that collection."""
+    def authorise(self, collection: str, given: str = "") -> None:
+        """Raise Forbidden unless the request may touch that collection; `given` is an alias of it."""
         if self._key is not None:
-            authorise_collection(self._key, collection)
+            authorise_collection(self._key, collection, given)
 
     def reply(self, data: Any) -> Response:
         """Return `data` in the envelope, in the format that the client asks for."""
@@ -133,8 +139,28 @@ async def _context(request: FastRequest) -> Context:
     return Context(request)
 
 
-async def _collection_name(collection: str) -> str:
-    return check_collection_name(unquote_segment(collection), "collection")
+async def _collection_name(request: FastRequest, collection: str) -> str:
+    """Return the collection that the name in the path leads to: the one that the key was checked for."""
+    check_collection_name(unquote_segment(collection), "collection")
+    behind: str = request.scope[COLLECTION_IN_SCOPE]
+    return behind
+
+
+async def _own_name(request: FastRequest, collection: str) -> str:
+    """Return the name in the path; raise Conflict for an alias."""
+    behind = await _collection_name(request, collection)
+    name = unquote_segment(collection)
+    if behind != name:
+        raise Conflict(
+            f"{name!r} is an alias of collection {behind!r}, which is deleted under its own name alone",
+            collection=behind,
+            hint=f"DELETE /aliases/{name} removes the alias; DELETE /collections/{behind} the collection",
+        )
+    return name
+
+
+async def _alias_name(alias: str) -> str:
+    return check_collection_name(unquote_segment(alias), "alias")
 
 
 async def refuse_another_route(request: FastRequest) -> None:
@@ -158,3 +184,8 @@ async def refuse_unknown_body(request: FastRequest) -> None:
 
 InContext = Annotated[Context, Depends(_context)]
 CollectionName = Annotated[str, Depends(_collection_name)]
+"""The collection that the name in the path leads to."""
+OwnName = Annotated[str, Depends(_own_name)]
+"""The same, when it must be the collection's own name."""
+AliasName = Annotated[str, Depends(_alias_name)]
+"""The name of an alias in the path."""

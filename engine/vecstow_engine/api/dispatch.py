@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ import structlog
 from vecstow_engine.api.access import (
     ACCESS,
     BATCH,
+    COLLECTION_IN_SCOPE,
     KEY_IN_SCOPE,
     REFRESH,
     ROUTE_IN_SCOPE,
@@ -39,6 +40,7 @@ from vecstow_engine.api.paths import unquote_segment
 from vecstow_engine.api.point_routes import POINT_ROUTES, find_point_route
 from vecstow_engine.api.request import BodyLimit, Disconnected, Receive, Request, Send
 from vecstow_engine.api.settings import HttpSettings
+from vecstow_engine.api.shares import Shares, owners_of
 from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
 from vecstow_engine.service.searcher import TENANT
 
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine
 
 App = Callable[[Any, Receive, Send], Awaitable[None]]
-Owner = tuple[str, str]
-"""A kind (`key` or `collection`) and a name."""
 
 JSON_IN_SCOPE: Final = "vecstow.json"
 """The decoded body of a request that FastAPI answers."""
@@ -71,35 +71,6 @@ _STRANGERS_STATUS: Final = 401
 log = structlog.stdlib.get_logger(__name__)
 # Hot routes check the level of this logger before they build a debug line.
 _stdlib_log = logging.getLogger(__name__)
-
-
-class Shares:
-    """Places for requests in flight: each owner takes at most three quarters of `places`.
-
-    Used from one event loop.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._each = max(1, 3 * places // 4)
-        self._taken: dict[Owner, int] = {}
-
-    def take(self, owners: Sequence[Owner]) -> None:
-        """Take a place for each owner; raise Busy, and take none, when an owner has its share already."""
-        for owner in owners:
-            if self._taken.get(owner, 0) >= self._each:
-                raise Busy(
-                    f"{self._each} requests of {owner[0]} {owner[1]!r} are in flight, its share",
-                    details={"limit": self._each},
-                )
-        for owner in owners:
-            self._taken[owner] = self._taken.get(owner, 0) + 1
-
-    def give(self, owners: Sequence[Owner]) -> None:
-        """Give these places back."""
-        for owner in owners:
-            left = self._taken.pop(owner) - 1
-            if left:
-                self._taken[owner] = left
 
 
 class Dispatcher:
@@ -183,8 +154,7 @@ class Dispatcher:
             self._choose_route(request)
         else:
             request.route = match.route.template
-            if request.key is not None:
-                authorise(request.key, request.method, request.route, match.collection)
+            self._authorise(request, request.method, match.collection)
         if path in STATE_PATHS:
             await self._answer_state(request)
             return
@@ -195,7 +165,7 @@ class Dispatcher:
             raise Busy(f"{limit} requests are in flight, the limit", details={"limit": limit})
         if not self._engine.discovered:
             raise discovering()
-        owners = _owners(request)
+        owners = owners_of(request)
         self._shares.take(owners)
         try:
             await self._answer(request)
@@ -241,12 +211,25 @@ class Dispatcher:
             raise UnknownRoute(f"no route {request.path[:200]}", hint="GET /openapi.json lists them")
         template = place.template(request.method)
         method, request.route = place.routes[0] if template is None else (request.method, template)
+        self._authorise(request, method, unquote_segment(place.collection))
+        request.scope[COLLECTION_IN_SCOPE] = request.collection
         if request.key is not None:
-            authorise(request.key, method, request.route, unquote_segment(place.collection))
             request.scope[KEY_IN_SCOPE] = request.key
             request.scope[ROUTE_IN_SCOPE] = request.route
         if template is None:
             raise MethodNotAllowed(request.method, request.path[:200], place.allow)
+
+    def _authorise(self, request: Request, method: str, name: str) -> None:
+        """Find the collection behind the name in the path, and check the key for it.
+
+        Raises Forbidden, Quarantined when aliases are unknown, and Unavailable before they are read.
+        """
+        is_discovered = self._engine.discovered
+        request.collection = self._engine.registry.resolve(name) if name and is_discovered else name
+        if request.key is not None:
+            if name and not is_discovered:
+                raise discovering()  # The name may be an alias of a collection that the key is for.
+            authorise(request.key, method, request.route, request.collection, name)
 
     async def _read_body(self, request: Request) -> None:
         if not request.has_body:
@@ -311,14 +294,6 @@ class Dispatcher:
             duration_ms=round(seconds * 1000, 3),
             **({} if request.key is None else {"key": request.key.name}),
         )
-
-
-def _owners(request: Request) -> list[Owner]:
-    """Return the owners whose shares of the requests in flight a request takes: key and collection."""
-    owners = [] if request.key is None else [("key", request.key.name)]
-    if request.match is not None:
-        owners.append(("collection", request.match.collection))
-    return owners
 
 
 def _changes(request: Request) -> bool:

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import vecstow_engine
-from vecstow_engine.api import collection_routes, server_routes
+from vecstow_engine.api import alias_routes, collection_routes, server_routes
 from vecstow_engine.api.access import access_of
 from vecstow_engine.api.answers import failure
 from vecstow_engine.api.context import (
@@ -57,12 +57,13 @@ def create_fastapi(engine: Engine, metrics: HttpMetrics) -> FastAPI:
     app.state.engine = engine
     app.state.workers = Workers()
     app.state.metrics = metrics
-    app.include_router(collection_routes.router)
-    app.include_router(server_routes.router)
+    routers = (collection_routes.router, alias_routes.router, server_routes.router)
+    for router in routers:
+        app.include_router(router)
     for kind in (VecstowError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    for route in [*collection_routes.router.routes, *server_routes.router.routes]:
+    for route in [route for router in routers for route in router.routes]:
         assert isinstance(route, APIRoute)
         for method in route.methods or ():
             access_of(method, route.path)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vecstow_engine.api.access import authorise_collection
 from vecstow_engine.api.answers import Answer, GrowingAnswer, hits_answer, point_answer, success
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
 from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
@@ -47,7 +48,7 @@ class Match:
 
     route: PointRoute
     collection: str
-    """Unquoted, not checked."""
+    """A collection or an alias: unquoted, not checked."""
     point_id: str
     """The raw segment."""
 
@@ -57,7 +58,11 @@ class Match:
         if request.query and not self.route.query:
             parse_query(request.query, ())
         # One lookup: no step of the request can reach another collection that takes the name meanwhile.
-        return await self.route.handler(engine, request, engine.collection(name), self.point_id)
+        collection = engine.collection(name)
+        # An alias may have been switched while the body arrived.
+        if request.key is not None and collection.name != request.collection:
+            authorise_collection(request.key, collection.name, name)
+        return await self.route.handler(engine, request, collection, self.point_id)
 
 
 async def _insert(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:

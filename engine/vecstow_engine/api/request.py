@@ -99,6 +99,8 @@ class Request:
     answer_media: Media = Media.JSON
     route: str = UNKNOWN_ROUTE
     match: Match | None = None
+    collection: str = ""
+    """The collection that the name in the path leads to; empty without a name."""
     key: Key | None = None
     started: bool = False
     """Whether the answer has begun."""

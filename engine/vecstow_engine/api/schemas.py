@@ -55,6 +55,12 @@ class CreateBody(Body):
     )
 
 
+class AliasBody(Body):
+    """The collection that an alias leads to."""
+
+    collection: str = Field(examples=["docs-v2"])
+
+
 class RestoreBody(Body):
     """A dropped collection to bring back."""
 
@@ -117,6 +123,13 @@ class Named(BaseModel):
     message: str
 
 
+class Alias(BaseModel):
+    """A second name, and the collection that it leads to."""
+
+    alias: str
+    collection: str
+
+
 class BackedUp(BaseModel):
     """Where a backup lies."""
 
@@ -164,6 +177,7 @@ class Description(BaseModel):
     distance_metric: str
     vector_type: str
     index_config: dict[str, int]
+    aliases: list[str]
     vector_count: int
     indexed: int
     state: str

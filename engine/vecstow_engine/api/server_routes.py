@@ -39,7 +39,10 @@ async def state(context: InContext, request: FastRequest) -> Response:
     if context.is_limited:
         rows = [row for row in document["collections"] if context.reaches(row["name"])]
         failure = document["failure"] and UNKNOWN_NAMES
+        aliases = [row for row in document["aliases"]["problems"] if context.reaches(row["collection"])]
+        count = sum(len(row.get("aliases", ())) for row in rows) + len(aliases)
         document = document | {"collections": rows, "findings": {}, "failure": failure}
+        document["aliases"] = document["aliases"] | {"count": count, "problems": aliases}
     digest = hashlib.blake2b(encode(document, Media.JSON), digest_size=16)
     etag = f'"{digest.hexdigest()}"'
     sent = request.headers.get("if-none-match", "").split(",")

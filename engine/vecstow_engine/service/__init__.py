@@ -7,6 +7,7 @@ and `model`; never `api` or `cli`. Nothing here uses HTTP. Errors come from `mod
     engine            the facade that api and cli call, with its start and stop
     settings          every setting with its unit, default and reason
     registry          the collections and their names
+    aliases           second names of collections: lookups and changes
     catalog           creation, drop, purge, restore and import of collections
     manifest_watcher  manifests and folders that another program changed
     collection        one collection: manifest, state, store, index

@@ -77,7 +77,7 @@ class Catalog:
             refuse_orphan(self._layout, manifest.name)
             return manifest
 
-        existing = self._registry.find(manifest.name)
+        existing = self._registry.find(manifest.name) or self._registry.find_by_alias(manifest.name)
         if existing is not None and exist_ok:
             if existing.manifest.shape == manifest.shape:
                 return False

@@ -17,6 +17,7 @@ from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering,
 from vecstow_engine.model.points import Point, PointBatch
 from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.service import stats
+from vecstow_engine.service.aliases import AliasChanges
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection
@@ -84,9 +85,11 @@ class Engine:
         self.catalog = Catalog(
             layout, registry, self._loader, self._handles, gate, changes, settings, make_room
         )
+        self.aliases = AliasChanges(layout, registry, changes, make_room)
+        rescan_seconds = settings.storage.rescan_seconds
         self._repairer = Repairer(layout, registry, self.catalog, self._loader, gate)
         self._manifest_watcher = ManifestWatcher(
-            layout, registry, self.catalog, gate, attempts, indexer, settings.storage.rescan_seconds
+            layout, registry, self.catalog, self.aliases, gate, attempts, indexer, rescan_seconds
         )
 
     def start(self) -> None:
@@ -99,6 +102,7 @@ class Engine:
         collections = self.registry.discover(lambda: self.leaving)
         if self.leaving:
             return
+        self.aliases.load()
         self._indexer.start()
         self._payload_indexer.start()
         create_files, notify = self.catalog.create_files_of, self._indexer.notify
@@ -118,6 +122,7 @@ class Engine:
                 self.hold.let_drops_if_over,
                 self._loader.open_postponed,
                 self._manifest_watcher.rescan_when_due,
+                self.aliases.follow_waiting,
                 self.catalog.purge_when_due,
                 self.catalog.clear_leftovers,
             ),
@@ -168,7 +173,7 @@ class Engine:
 
     def describe(self, name: str) -> dict[str, object]:
         """Return the manifest and the live facts of one collection."""
-        return stats.description(self.collection(name))
+        return stats.description(self.collection(name), self.registry)
 
     def stats(self, name: str) -> dict[str, object]:
         """Return name, vector_count, dimension, index_size and memory_usage (both in bytes)."""
@@ -300,6 +305,7 @@ class Engine:
             "memory": self.accounts.document(),
             "volume_full": self.volume is not None and self.volume.full,
             "collections": stats.state_rows(self.registry),
+            "aliases": self.aliases.document(),
             "findings": self.findings,
             "findings_stale": time.monotonic() - self._refreshed_at > FINDINGS_SECONDS_MAX,
         }

@@ -17,6 +17,7 @@ import structlog
 
 from vecstow_engine.model.errors import Quarantined
 from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.service.aliases import AliasChanges
 from vecstow_engine.service.attempts import Attempts, Folder, Work
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection, files_gone
@@ -42,6 +43,7 @@ class ManifestWatcher:
     _layout: Layout
     _registry: Registry
     _catalog: Catalog
+    _aliases: AliasChanges
     _gate: Gate
     _attempts: Attempts
     _indexer: Indexer
@@ -60,6 +62,8 @@ class ManifestWatcher:
     def rescan(self) -> None:
         """Follow manifests that changed since they were read; then search for collections that lost files.
 
+        Follow the aliases last: an alias may lead to a collection whose manifest is new.
+
         The order matters: only a change after the loss is a reason to open such a collection again. While
         another thread scans or changes names, do nothing: the upkeep thread rescans as soon as it can.
         """
@@ -69,6 +73,7 @@ class ManifestWatcher:
                 self._look()
             else:
                 self._rescanned_at = -math.inf
+        self._aliases.follow()
 
     def _look(self) -> None:
         for collection in self._registry.collections():

@@ -13,6 +13,7 @@ import structlog
 from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, NotFound
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.service.aliases import Aliases
 from vecstow_engine.service.collection import Collection, quarantined, replaced
 from vecstow_engine.storage.discovery import Found, claimed_uid, discover, rivals
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout
@@ -66,6 +67,7 @@ class Registry:
         self._seen: dict[str, tuple[int, int]] = {}
         """Inode and ctime (ns) of each folder's manifest at the last scan."""
         self.changing = threading.RLock()
+        self.aliases = Aliases()
 
     @contextmanager
     def changing_now(self) -> Iterator[bool]:
@@ -99,14 +101,21 @@ class Registry:
         """Return the folders that are not served, and why."""
         return dict(self._broken)
 
+    def resolve(self, name: str) -> str:
+        """Return the name of the collection behind an alias; return any other name unchanged.
+
+        The name of a collection takes precedence. Raises Quarantined when the aliases are unknown.
+        """
+        return name if self.knows(name) else self.aliases.behind(name) or name
+
     def get(self, name: str) -> Collection:
-        """Return a collection; raise NotFound, or Quarantined for a folder that is not served."""
-        collection = self._collections.get(name)
+        """Return the collection of a name or alias; raise NotFound, or Quarantined when it is not served."""
+        collection = self._collections.get(name) or self._collections.get(name := self.resolve(name))
         if collection is not None:
             return collection
         if name in self._broken:
             raise quarantined(name, self._broken[name])
-        raise NotFound(f"collection {name!r} does not exist", collection=name)
+        raise self.aliases.no_collection(name)
 
     def refuse_gone(self, collection: Collection) -> None:
         """Raise NotFound when this collection was dropped, Conflict when another one has its name."""
@@ -116,9 +125,18 @@ class Registry:
         if served is not collection:
             raise replaced(collection.name)
 
+    def aliases_of(self, name: str) -> list[str]:
+        """Return the aliases under which a collection is reached, sorted."""
+        return [alias for alias in self.aliases.table.names_of(name) if not self.knows(alias)]
+
     def find(self, name: str) -> Collection | None:
         """Return the collection of that name; None without one."""
         return self._collections.get(name)
+
+    def find_by_alias(self, name: str) -> Collection | None:
+        """Return the collection that an alias leads to; None without the alias or without the collection."""
+        alias = self.aliases.table.get(name)
+        return None if alias is None else self._collections.get(alias.collection)
 
     def knows(self, name: str) -> bool:
         """Whether a collection or a folder that is not served has the name."""

@@ -26,11 +26,12 @@ _ROUNDING: Final = 1e-5
 """Relative tolerance of a distance: the graph and the exact search add in different orders."""
 
 
-def description(collection: Collection) -> dict[str, Any]:
-    """Return the body of `GET /collections/{c}`: the manifest and the live facts of a collection."""
+def description(collection: Collection, registry: Registry) -> dict[str, Any]:
+    """Return the body of `GET /collections/{c}`: manifest, aliases and live facts of a collection."""
     store, index = collection.store, collection.index
     withheld = list(store.layers.withheld.items())[:WITHHELD_LISTED_MAX] if store is not None else []
     return manifest_document(collection.manifest) | {
+        "aliases": registry.aliases_of(collection.name),
         "vector_count": collection.count,
         "indexed": index.indexed if index is not None else 0,
         "state": collection.state.value,
@@ -85,7 +86,9 @@ def server_stats(collections: Iterable[Collection], layout: Layout, started_at: 
 
 def state_rows(registry: Registry) -> list[dict[str, object]]:
     """Return `collections` of `GET /state`, sorted by name: collections, and folders that are not served."""
-    rows = [_state_row(collection) for collection in registry.collections()]
+    rows = [
+        _state_row(collection, registry.aliases_of(collection.name)) for collection in registry.collections()
+    ]
     rows += [
         {"name": name, "state": "quarantined", "reason": reason, "vector_count": 0}
         for name, reason in registry.broken().items()
@@ -111,7 +114,7 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def _state_row(collection: Collection) -> dict[str, object]:
+def _state_row(collection: Collection, aliases: list[str]) -> dict[str, object]:
     manifest = collection.manifest
     store = collection.store
     return {
@@ -120,6 +123,7 @@ def _state_row(collection: Collection) -> dict[str, object]:
         "resource_uid": manifest.resource_uid,
         "generation": manifest.generation,
         "managed_by": manifest.managed_by.value,
+        "aliases": aliases,
         "state": collection.state.value,
         "reason": collection.reason,
         "vector_count": collection.count,

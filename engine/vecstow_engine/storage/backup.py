@@ -29,6 +29,7 @@ from vecstow_engine.model.errors import (
 from vecstow_engine.model.manifest import Manifest, parse_manifest
 from vecstow_engine.model.names import check_collection_name, new_collection_uid
 from vecstow_engine.storage import files
+from vecstow_engine.storage.aliases import refuse_alias_name
 from vecstow_engine.storage.handles import HandleCache
 from vecstow_engine.storage.identity import encode_header, identity_of
 from vecstow_engine.storage.layout import (
@@ -192,7 +193,7 @@ def restore_deleted(layout: Layout, path: Path, new_name: str | None) -> Manifes
     name = check_collection_name(new_name or found.name)
     with manifests_locked(layout):
         target = layout.collection(name)
-        refuse_taken(target)
+        refuse_taken(layout, target)
         manifest = _read_deleted_manifest(path)
         refuse_newer(path, layout.log(found.uid))
         restored = dataclasses.replace(manifest, name=name, dropped_at=None, updated_at=rfc3339())
@@ -212,7 +213,7 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
         raise NotFound(f"{backup} is no backup: it holds {len(names)} collections")
     [source_name] = names
     name = check_collection_name(new_name or source_name)
-    refuse_taken(layout.collection(name))
+    refuse_taken(layout, layout.collection(name))
     staging = Layout(layout.staging / f"{name}-{new_collection_uid()}")
     files.make_folder(layout.staging)
     refuse_without_room(layout.data, tree_bytes(backup), "restore", name)
@@ -220,8 +221,7 @@ def restore_backup(layout: Layout, backup: Path, new_name: str | None) -> Settle
         _copy_tree(backup, staging.data)
         settled = bring_to_rest(staging, source_name, name)
         with manifests_locked(layout):
-            if layout.collection(name).exists():
-                raise Conflict(f"collection {name!r} exists", collection=name)
+            refuse_taken(layout, layout.collection(name))
             files.rename(staging.collection(source_name), layout.collection(name))
         begin_log_if_possible(layout, settled.manifest, settled.applied)
     finally:
@@ -275,12 +275,13 @@ def begin_log_if_possible(layout: Layout, manifest: Manifest, applied: int) -> N
         begin_log(layout, manifest, applied)
 
 
-def refuse_taken(target: Path) -> None:
-    """Raise Conflict when the folder for a restored collection exists already."""
+def refuse_taken(layout: Layout, target: Path) -> None:
+    """Raise Conflict when the folder for a restored collection exists already, or its name is an alias."""
     if target.exists():
         message = f"collection {target.name!r} exists"
         hint = "restore it under a new name: --new-name NAME of vecstow restore, new_name over REST"
         raise Conflict(message, collection=target.name, hint=hint)
+    refuse_alias_name(layout, target.name, "restore")
 
 
 def _read_deleted_manifest(path: Path) -> Manifest:

@@ -11,6 +11,7 @@ ROWS: Final = "vectors.bin"
 POINTS: Final = "points.db"
 INDEX: Final = "index.bin"
 COLUMNS: Final = "payload.bin"
+ALIASES: Final = "aliases.json"
 SEGMENT_SUFFIX: Final = ".log"
 TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
@@ -27,7 +28,9 @@ class Layout:
         self.reserve = data / "RESERVE"
         """The reserve: bytes that the engine frees when the disk is full."""
         self.manifests_lock = data / ".manifests.lock"
-        """The file whose lock is held while a program reads, decides and renames a manifest."""
+        """The file whose lock is held while a program reads, decides and renames a manifest or aliases."""
+        self.aliases = data / ALIASES
+        """The file of the aliases of all collections; missing until the first one is set."""
         self.logs = data / "wal"
         """The folder of all write-ahead logs. When `wal` is a file, it belongs to d-vecDB."""
         self.deleted = data / ".deleted"

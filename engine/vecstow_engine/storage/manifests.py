@@ -17,6 +17,7 @@ from vecstow_engine.model.manifest import (
     render_manifest,
 )
 from vecstow_engine.storage import files
+from vecstow_engine.storage.aliases import aliases_of, refuse_alias_name
 from vecstow_engine.storage.identity import read_header
 from vecstow_engine.storage.layout import MANIFEST, ROWS, Layout, rfc3339, timestamp
 
@@ -67,13 +68,15 @@ def update_manifest(
 
     `decide` gets the present manifest (None: there is none) and returns the wanted one, or None to change
     nothing. An error of `decide` is raised unchanged, and nothing is written. This function sets `created_at`
-    and `updated_at`.
+    and `updated_at`. Raises Conflict for a new collection with the name of an alias.
     """
     with manifests_locked(layout):
         found = read_manifest(layout.collection(name))
         wanted = decide(found)
         if wanted is None or wanted == found:
             return found, found
+        if found is None and wanted.dropped_at is None:
+            refuse_alias_name(layout, name, "create")
         return found, change_manifest(layout, wanted)
 
 
@@ -93,9 +96,9 @@ def change_manifest(layout: Layout, wanted: Manifest) -> Manifest:
 def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Manifest | None:
     """Mark a collection as dropped, and return the manifest; the engine moves the folder away later.
 
-    Returns None when the manifest or folder is missing. Raises Conflict when the manifest on the volume
-    belongs to a Kubernetes resource, which can have adopted the collection a moment ago. `known` replaces a
-    lost manifest.
+    Returns None when the manifest or folder is missing. Raises Conflict when aliases lead to the collection,
+    or when the manifest on the volume belongs to a Kubernetes resource, which can have adopted the collection
+    a moment ago. `known` replaces a lost manifest.
     """
 
     def decide(found: Manifest | None) -> Manifest | None:
@@ -103,6 +106,10 @@ def mark_dropped(layout: Layout, name: str, known: Manifest | None = None) -> Ma
         if manifest is not None and manifest.managed_by is ManagedBy.KUBERNETES:
             message = f"collection {name!r} belongs to a Kubernetes resource"
             hint = "kubectl delete the VectorCollection"
+            raise Conflict(message, collection=name, operation="drop", hint=hint)
+        if aliases := aliases_of(layout, name):
+            message = f"collection {name!r} has readers under the alias {aliases[0]!r}"
+            hint = f"let the alias lead to another collection, or remove it: DELETE /aliases/{aliases[0]}"
             raise Conflict(message, collection=name, operation="drop", hint=hint)
         if manifest is None or not layout.collection(name).is_dir():
             return None

@@ -30,6 +30,7 @@ from typing import Final
 from vecstow_engine.model.errors import Conflict, DamagedFile, NewerFormat, OutcomeUnknown
 from vecstow_engine.model.manifest import ManagedBy, Manifest
 from vecstow_engine.storage import files
+from vecstow_engine.storage.aliases import refuse_alias_name
 from vecstow_engine.storage.layout import Layout, timestamp
 from vecstow_engine.storage.manifests import manifests_locked, read_manifest, write_manifest
 
@@ -66,7 +67,7 @@ def finish_staged(layout: Layout) -> list[Manifest]:
         with contextlib.suppress(DamagedFile, NewerFormat):
             manifest = read_manifest(staging)  # The manifest is written last, so the rest is complete.
             if manifest is not None and not layout.collection(manifest.name).exists():
-                take_place(layout, staging, manifest, in_place=False)
+                take_place(layout, staging, manifest, in_place=False, is_new=False)
                 finished.append(manifest)
     return finished
 
@@ -85,8 +86,13 @@ def remove_unfinished(layout: Layout) -> None:
         files.remove_tree(layout.staging)
 
 
-def take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool) -> Manifest:
-    """Rename `staging`, whose manifest is `made`, to the collection's place; return the final manifest."""
+def take_place(
+    layout: Layout, staging: Path, made: Manifest, *, in_place: bool, is_new: bool = True
+) -> Manifest:
+    """Rename `staging`, whose manifest is `made`, to the collection's place; return the final manifest.
+
+    Raises Conflict when the place is taken, or when the name of a collection that `is_new` is an alias.
+    """
     name = made.name
     target = layout.collection(name)
     with manifests_locked(layout):
@@ -97,6 +103,8 @@ def take_place(layout: Layout, staging: Path, made: Manifest, *, in_place: bool)
             files.rename(target, layout.quarantine / f"{name}-{timestamp()}")
         elif target.exists():
             raise Conflict(f"collection {name!r} exists", collection=name, operation="import")
+        elif is_new:
+            refuse_alias_name(layout, name, "import")
         doubt = unknown_between(name, "import", "restart the engine: it goes on with it")
         with doubt if in_place else contextlib.nullcontext():
             _move_foreign_log(layout)

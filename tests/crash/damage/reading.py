@@ -67,7 +67,7 @@ async def see(engine: RunningEngine, name: str, ids: Iterable[str], chance: Rand
         await _search(engine, name, seen, chance)
     except VecstowError as error:
         seen.wrong.append(f"a read of {name}, which is {collection.state}, fails: {error!r}")
-    described = description(collection)
+    described = description(collection, engine.registry)
     seen.state, seen.reason = described["state"], described["reason"]
     seen.listed = len(described["withheld"])
     has_graph = collection.count <= FLAT_ROWS_MAX or collection.snapshot_sequence > 0

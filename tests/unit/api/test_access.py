@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from structlog.testing import capture_logs
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api import access, collection_routes, server_routes
+from vecstow_engine.api import access, alias_routes, collection_routes, server_routes
 from vecstow_engine.api.access import ACCESS, Place, Role, find_place, presented_key
 from vecstow_engine.api.fastapi_app import create_fastapi
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
@@ -53,7 +53,7 @@ def served() -> set[tuple[str, str]]:
     """Every route that the application has, by what serves it."""
     cold = {
         (method, route.path)
-        for router in (collection_routes.router, server_routes.router)
+        for router in (alias_routes.router, collection_routes.router, server_routes.router)
         for route in router.routes
         for method in route.methods
     }
@@ -71,7 +71,7 @@ def test_the_page_has_exactly_the_routes_that_are_served():
 
 @pytest.mark.parametrize(("method", "template"), sorted(served()))
 async def test_a_route_answers_the_roles_that_the_page_says(keys, method, template):
-    path = template.replace("{collection}", "docs").replace("{id}", "a")
+    path = template.replace("{collection}", "docs").replace("{alias}", "docs").replace("{id}", "a")
     *cells, _ = documented()[method, template]
     for role, cell in zip(Role, cells, strict=True):
         client, _ = docs_service(keys=keys)
@@ -91,7 +91,7 @@ async def test_a_route_answers_the_roles_that_the_page_says(keys, method, templa
 )
 async def test_without_a_known_key_only_health_answers(keys, method, template, headers):
     client, engine = docs_service(keys=keys)
-    path = template.replace("{collection}", "docs").replace("{id}", "a")
+    path = template.replace("{collection}", "docs").replace("{alias}", "docs").replace("{id}", "a")
     reply = await client.call(method, path, headers=headers)
     if template in HEALTH_ROUTES:
         assert reply.status == 200
@@ -106,7 +106,7 @@ async def test_a_limited_key_reaches_its_own_collections_alone(keys, method, tem
     client, _ = docs_service(keys=keys)
     cell = documented()[method, template][-1]
     for name, is_own in (("docs", True), ("other", False), ("%6fther", False), ("team-a", True)):
-        path = template.replace("{collection}", name).replace("{id}", "a")
+        path = template.replace("{collection}", name).replace("{alias}", name).replace("{id}", "a")
         reply = await client.call(method, path, headers=bearer(LIMITED))
         allowed = {"yes": True, "filtered": True, "no": False, "own": is_own}[cell]
         assert (reply.status not in REFUSALS) == allowed, (name, reply.body)
@@ -198,7 +198,7 @@ def test_a_word_of_a_route_is_no_collection_but_may_be_an_id():
 
 
 def place_of(template: str, name: str) -> str:
-    return template.replace("{collection}", name).replace("{id}", "a")
+    return template.replace("{collection}", name).replace("{alias}", name).replace("{id}", "a")
 
 
 @pytest.mark.parametrize("template", sorted(template for method, template in served() if method == "GET"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api import collection_routes, parsing, server_routes
+from vecstow_engine.api import alias_routes, collection_routes, parsing, server_routes
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.openapi import COMPONENTS
 from vecstow_engine.api.point_routes import POINT_ROUTES
@@ -22,7 +22,7 @@ async def test_every_route_is_described():
     hot = {(route.method.lower(), route.template) for route in POINT_ROUTES}
     cold = {
         (method.lower(), route.path)
-        for router in (collection_routes.router, server_routes.router)
+        for router in (alias_routes.router, collection_routes.router, server_routes.router)
         for route in router.routes
         for method in route.methods
     }

@@ -16,6 +16,8 @@ from vecstow_engine.api.server import create_app
 ROLES = ("admin", "write", "read")
 OURS = ("ours-docs", "ours-twin", "ours-copy", "ours-broken", "ours-gone", "ours-none")
 THEIRS = ("zebra-docs", "zebra-empty", "zebra-broken", "zebra-dropped", "zebra-none")
+ALIASES = ("ours-second", "ours-lent", "second", "none")
+"""Aliases of our collection, and of another tenant's under a name of ours and of no tenant; and none."""
 SECRET = b"zebra"
 BODIES: dict[str, Any] = {
     "/collections": {"name": "ours-docs", "dimension": 4, "distance_metric": "Cosine"},
@@ -23,6 +25,7 @@ BODIES: dict[str, Any] = {
     "/collections/import": {
         "orphaned_path": "zebra", "collection_name": "ours-new", "dimension": 4, "distance_metric": "Cosine"
     },
+    "/aliases/{alias}": {"collection": "ours-docs"},
     "/state/refresh": {},
     "/search": {"vector": [1, 2, 3, 4]},
     "/vectors": {"data": [1, 2, 3, 4]},
@@ -65,6 +68,10 @@ async def engine(tmp_path):
         (data / name / "metadata.json").write_text("{zebra")
     with RunningEngine(data) as engine:
         engine.refresh({"resources": [{"collection": "zebra-docs"}]})
+        for alias, collection in (("ours-second", "ours-docs"), ("ours-lent", "zebra-docs")):
+            engine.aliases.set(alias, collection)
+        engine.aliases.set("second", "zebra-docs")
+        engine.aliases.set("zebra-second", "zebra-docs")
         yield engine
 
 
@@ -79,7 +86,7 @@ def shown(reply: Reply) -> bytes:
 
 
 async def asked(client: AsgiClient, method: str, template: str, name: str, role: str) -> Reply:
-    path = template.replace("{collection}", name).replace("{id}", "a")
+    path = template.replace("{collection}", name).replace("{alias}", name).replace("{id}", "a")
     headers = {"Authorization": f"Bearer {key_of(role)}"}
     return await client.call(method, path, body_of(method, template), headers=headers)
 
@@ -106,7 +113,8 @@ async def test_no_answer_shows_a_limited_key_another_tenants_collection(engine, 
     tried = routes + [(method, template) for method in ("HEAD", "OPTIONS") for template in sorted(templates)]
     for method, template in tried:
         for role in ROLES:
-            for name in OURS if "{collection}" in template else ("",):
+            names = ALIASES if "{alias}" in template else OURS + ALIASES
+            for name in names if "{" in template else ("",):
                 reply = await asked(client, method, template, name, role)
                 assert reply.status != 401
                 assert SECRET not in shown(reply), (method, template, name, role)
@@ -125,11 +133,23 @@ async def test_what_exists_of_another_tenant_looks_like_what_does_not(engine, ke
         assert len(answers) == 1, answers
 
 
+@pytest.mark.parametrize("role", ROLES)
+async def test_an_alias_of_another_tenant_looks_like_what_does_not_exist(engine, keys, role):
+    client = AsgiClient(create_app(engine, keys=keys))
+    for method, template in sorted(route for route in ACCESS if "{" in route[1]):
+        answers = set()
+        for name in ("second", "zebra-second", "none"):
+            reply = await asked(client, method, template, name, role)
+            assert reply.status == 403, (template, name, reply.body)
+            answers.add(reply.body.replace(name.encode(), b"*"))
+        assert len(answers) == 1, answers
+
+
 async def test_strangers_are_shown_no_name(engine, keys):
     client = AsgiClient(create_app(engine, keys=keys))
     for method, template in ACCESS:
         for headers in ({}, {"api-key": "a-key-of-nobody-0000"}):
-            path = template.replace("{collection}", "x").replace("{id}", "a")
+            path = template.replace("{collection}", "x").replace("{alias}", "x").replace("{id}", "a")
             reply = await client.call(method, path, body_of(method, template), headers=headers)
             assert b"ours" not in shown(reply)
             assert SECRET not in shown(reply)

@@ -13,7 +13,7 @@ from tests.unit.asgi_client import docs_service
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.api.context import Workers
-from vecstow_engine.api.dispatch import Shares
+from vecstow_engine.api.shares import Shares
 from vecstow_engine.model.errors import Busy, Unavailable
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.manifest import Manifest
