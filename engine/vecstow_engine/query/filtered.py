@@ -12,10 +12,9 @@ from vecstow_engine.index.exact import Hits, Labels
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.query.candidates import Candidates
 from vecstow_engine.query.matching import (
     ATTEMPTS_MAX,
-    Candidates,
-    Source,
     by_slot,
     find_candidates,
     keep_matching,
@@ -23,6 +22,7 @@ from vecstow_engine.query.matching import (
 )
 from vecstow_engine.query.planning import CANDIDATES_MAX, Method, Plan, plan_search
 from vecstow_engine.query.search import required, resolve
+from vecstow_engine.query.source import Source
 
 DOUBTFUL_MAX: Final = 1_000
 """The most points in doubt whose payloads are read before the search."""

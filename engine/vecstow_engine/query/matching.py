@@ -6,20 +6,16 @@ payloads of points that may match are read, as many as a caller needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vecstow_engine.index.exact import NO_LABEL
-from vecstow_engine.index.payload.payload_columns import PayloadColumns
-from vecstow_engine.index.vector_index import VectorIndex
 from vecstow_engine.model.filters import Filter
-from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.payloads import decode_payload
-from vecstow_engine.model.points import epochs_of, make_labels, slots_of
+from vecstow_engine.model.points import slots_of
+from vecstow_engine.query.candidates import Candidates, Labels, Mask
+from vecstow_engine.query.source import Source
 from vecstow_engine.storage.view import View
 
 ATTEMPTS_MAX: Final = 5
@@ -28,77 +24,14 @@ RESOLVED_AT_ONCE: Final = 1024
 SCAN_SHARE: Final = 1 / 4
 """The share of the points from which a scan of all payloads costs less than reads of some."""
 
-Labels = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One incarnation of a collection that holds data."""
-
-    manifest: Manifest
-    view: View
-    index: VectorIndex
-    columns: PayloadColumns | None
-    """The payload indexes; None without any, and until they are complete."""
-    hide_withheld: Callable[[], None]
-    """A callback that removes points that fail their checks from the index, so that a search finds others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The points of one moment that match, or may match, a filter."""
-
-    epochs: NDArray[np.uint32]
-    """The epoch of each slot, shape (slots,); 0 for a slot without a served point."""
-    sure: Mask
-    """Whether the point of a slot matches for certain, shape (slots,)."""
-    possible: Mask
-    """Whether it matches or may match."""
-
-    @property
-    def live_count(self) -> int:
-        """The number of served points."""
-        return int(np.count_nonzero(self.epochs))
-
-    @property
-    def sure_count(self) -> int:
-        """The number of points that match for certain."""
-        return int(np.count_nonzero(self.sure))
-
-    @property
-    def possible_count(self) -> int:
-        """The number of points that match or may match."""
-        return int(np.count_nonzero(self.possible))
-
-    @property
-    def doubtful(self) -> Labels:
-        """The labels of the points that may match, but not for certain."""
-        return self.labels(self.possible & ~self.sure)
-
-    def labels(self, mask: Mask) -> Labels:
-        """Return the labels of the slots in a mask (slots,), ascending by slot."""
-        slots = np.flatnonzero(mask)
-        return make_labels(slots, self.epochs[slots])
-
-    def may_contain(self, labels: Labels) -> Mask:
-        """Return which labels are candidates, or are of points written later, shape (n,)."""
-        slots, kept = slots_of(labels), np.asarray(labels != NO_LABEL)
-        of_moment = slots < len(self.epochs)
-        of_moment[of_moment] = self.epochs[slots[of_moment]] == epochs_of(labels[of_moment])
-        kept[of_moment] = self.possible[slots[of_moment]]
-        return kept
-
-    def settled(self, matching: Labels) -> Candidates:
-        """Return candidates without doubt: `matching` are those that were in doubt, and match."""
-        mask = self.sure.copy()
-        mask[slots_of(matching)] = True
-        return Candidates(self.epochs, mask, mask)
-
 
 def find_candidates(source: Source, filter: Filter | None) -> Candidates:
     """Return the candidates of a filter; without payload indexes every served point may match."""
     view, columns = source.view, source.columns
+    if filter is not None and columns is not None:
+        cached = source.candidates.get(filter, (view.position(), columns))
+        if cached is not None:
+            return cached
     for _ in range(ATTEMPTS_MAX):
         # Live slots come first: the columns have the values of each slot that was live before they are read.
         position, epochs = view.position(), view.served_epochs()
@@ -110,8 +43,12 @@ def find_candidates(source: Source, filter: Filter | None) -> Candidates:
         ids = _IdSlots(view, len(epochs))
         found = columns.match(filter, len(epochs), ids.mask)
         # The slots of ids are those of the same moment only when nothing was written meanwhile.
-        if not ids.were_read or view.position() == position:
-            return Candidates(epochs, found.sure & live, found.possible & live)
+        is_of_moment = view.position() == position
+        if is_of_moment or not ids.were_read:
+            candidates = Candidates(epochs, found.sure & live, found.possible & live)
+            if is_of_moment:
+                source.candidates.put(filter, (position, columns), candidates)
+            return candidates
     return Candidates(epochs, np.zeros(len(epochs), np.bool_), live)
 
 

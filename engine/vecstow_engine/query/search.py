@@ -16,7 +16,8 @@ from vecstow_engine.index.exact import NO_LABEL, Hits
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.searches import Hit, SearchQuery
-from vecstow_engine.query.matching import Source, matches
+from vecstow_engine.query.matching import matches
+from vecstow_engine.query.source import Source
 from vecstow_engine.storage.view import View
 
 ATTEMPTS_MAX: Final = 5

@@ -23,7 +23,8 @@ from vecstow_engine.model.errors import (
 )
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.points import decode_rows
-from vecstow_engine.query.matching import Source
+from vecstow_engine.query.candidates import CandidateCache
+from vecstow_engine.query.source import Source
 from vecstow_engine.service.attempts import Trouble, Work
 from vecstow_engine.service.lifecycle import (
     Dropping,
@@ -57,6 +58,7 @@ class Collection(Stateful):
         self.store: Store | None = None
         self.index: VectorIndex | None = None
         self.payload_indexes = PayloadIndexes(manifest.payload_indexes)
+        self.candidates = CandidateCache()
         self.warnings: tuple[str, ...] = ()
         self.changed_at: float | None = None
         """The time.monotonic of the oldest change that no checkpoint contains; None without one."""
@@ -187,7 +189,7 @@ class Collection(Stateful):
         if store is None or index is None:
             return None
         columns = self.payload_indexes.complete
-        return Source(self.manifest, store.view, index, columns, self.hide_withheld)
+        return Source(self.manifest, store.view, index, columns, self.candidates, self.hide_withheld)
 
     def writable(self) -> None:
         """Raise ReadOnly, or an error of `readable`, unless the collection takes writes."""
@@ -266,6 +268,18 @@ class Collection(Stateful):
             self.index.remove(labels[bad])
             rows[bad] = 1.0  # no search returns these rows: their labels are removed
         return rows
+
+    @property
+    def cached_bytes(self) -> int:
+        """Return the bytes of memory that cached rows and candidates take."""
+        index = self.index
+        return self.candidates.bytes + (index.cached_bytes if index is not None else 0)
+
+    def drop_caches(self) -> None:
+        """Free the memory of cached rows and candidates; searches make them again."""
+        self.candidates.clear()
+        if (index := self.index) is not None:
+            index.drop_cached_rows()
 
     def forget_snapshot(self) -> None:
         """Make a snapshot due: the graph in index.bin was built with other settings."""

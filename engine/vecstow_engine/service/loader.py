@@ -30,6 +30,7 @@ from vecstow_engine.model.errors import (
     VolumeHeld,
     is_no_room,
 )
+from vecstow_engine.query.candidates import CandidateCache
 from vecstow_engine.service import lifecycle
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection, quarantined
@@ -189,8 +190,12 @@ class Loader:
             log.info("collection loaded", collection=name, **shape, **counts)
 
     def new_index(self, collection: Collection) -> VectorIndex:
-        """Return an empty index for a collection; the index fetches rows from the collection's store."""
+        """Return an empty index for a collection, whose caches are limited by the memory account from now on.
+
+        The index fetches rows from the collection's store.
+        """
         manifest, settings = collection.manifest, self._settings.index
+        collection.candidates = CandidateCache(self._accounts.may_cache)
         return VectorIndex(
             manifest.distance_metric,
             manifest.dimension,

@@ -99,8 +99,7 @@ class Accounts:
             self._put(gone, None)
         if self._data + self.cached_bytes() > self.plan.data_bytes:
             for collection in listed:
-                if (index := collection.index) is not None:
-                    index.drop_cached_rows()
+                collection.drop_caches()
         self.anonymous_bytes = anonymous_bytes()
 
     @property
@@ -143,7 +142,7 @@ class Accounts:
             "growth": sum(each.growth for each in figures) + GRAPH_FACTOR * charged,
             "rebuilds": sum(each.rebuild for each in figures),
             "tables": sum(each.tables for each in figures),
-            "cached_rows": self.cached_bytes(),
+            "caches": self.cached_bytes(),
         }
 
     def fits(self, size: int) -> bool:
@@ -151,13 +150,12 @@ class Accounts:
         return self._data + size <= self.plan.data_bytes
 
     def may_cache(self, size: int) -> bool:
-        """Whether `size` more bytes of cached rows fit next to the data."""
+        """Whether `size` more bytes of caches fit next to the data."""
         return self._data + self.cached_bytes() + size + ROOMY_BYTES <= self.plan.data_bytes
 
     def cached_bytes(self) -> int:
-        """Return the bytes of cached rows of all collections; they give way to data."""
-        known = list(self._known)
-        return sum(index.cached_bytes for each in known if (index := each.index) is not None)
+        """Return the bytes of cached rows and candidates of all collections; they give way to data."""
+        return sum(collection.cached_bytes for collection in list(self._known))
 
     def admit(self, collection: Collection, rows: int = 0) -> bool:
         """Charge the graph of a collection at full size, with `rows` that its index lacks; return True.

@@ -72,10 +72,10 @@ class View:
             epochs[list(self._layers.withheld)] = 0
         return epochs
 
-    def position(self) -> tuple[int, int]:
-        """Return a value that differs after each write and after each checkpoint."""
+    def position(self) -> tuple[int, ...]:
+        """Return a value that differs when other points are served."""
         active = self._layers.active
-        return active.epoch, active.last_sequence
+        return active.epoch, active.last_sequence, len(self._layers.withheld)
 
     def slots_of(self, ids: Sequence[str]) -> list[int]:
         """Return the slots of those ids that exist and are served, in no particular order."""

@@ -44,6 +44,12 @@ class Coder(Protocol):
     def encode(self, value: Any) -> int | float | None:
         """Return the code of a scalar; None for one without a code."""
 
+    def encode_all(self, values: Sequence[Any]) -> Codes | None:
+        """Return the codes of values of one Python type, shape (n,), faster than one by one.
+
+        None when one of them has no code.
+        """
+
     def equal(self, codes: Codes, operands: Sequence[Any]) -> Mask | None:
         """Return which codes equal one of the operands, shape (n,); None when codes do not tell."""
 
@@ -73,6 +79,15 @@ class NumberCoder:
                 return float(value)
             return int(value) if value.is_integer() and _INT64.min <= value <= _INT64.max else None
         return None
+
+    def encode_all(self, values: Sequence[Any]) -> Codes | None:
+        """Return the numbers as an array; None unless all are of the column's own type."""
+        if values[0].__class__ is not (int if self._is_integer else float):
+            return None
+        try:
+            return np.array(values, self.dtype)
+        except OverflowError:
+            return None
 
     def equal(self, codes: Codes, operands: Sequence[Any]) -> Mask:
         """Return which codes equal one of the operands; operands that are no numbers equal none."""
@@ -114,6 +129,10 @@ class BooleanCoder:
         """Return 1 or 0; None for another value."""
         return int(value) if value.__class__ is bool else None
 
+    def encode_all(self, values: Sequence[Any]) -> Codes | None:
+        """Return ones and zeros; None for other values."""
+        return np.array(values, self.dtype) if values[0].__class__ is bool else None
+
     def equal(self, codes: Codes, operands: Sequence[Any]) -> Mask:
         """Return which codes equal one of the operands."""
         return _is_one_of(codes, [int(operand) for operand in operands if operand.__class__ is bool])
@@ -141,6 +160,11 @@ class DatetimeCoder:
             return None
         instant = parse_datetime(value)
         return None if instant is None else microseconds(instant)
+
+    def encode_all(self, values: Sequence[Any]) -> Codes | None:
+        """Return the instants; None when one value is no datetime."""
+        codes = list(map(self.encode, values))
+        return None if None in codes else np.array(codes, self.dtype)
 
     def equal(self, codes: Codes, operands: Sequence[Any]) -> Mask | None:
         """Return which codes equal one of the operands; None when one of these is a string."""
@@ -190,6 +214,11 @@ class KeywordCoder:
             self._places[value] = place
             self._bytes += _word_bytes(value)
         return place
+
+    def encode_all(self, values: Sequence[Any]) -> Codes | None:
+        """Return the places of strings that the dictionary has; None when one is new, or no string."""
+        places = list(map(self._places.get, values)) if values[0].__class__ is str else [None]
+        return None if None in places else np.array(places, self.dtype)
 
     def equal(self, codes: Codes, operands: Sequence[Any]) -> Mask | None:
         """Return which codes equal one of the operands; None when one of these is a datetime."""

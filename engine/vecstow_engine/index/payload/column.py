@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +86,12 @@ class Column:
 
     def put(self, slots: Sequence[int], values: Sequence[Any]) -> None:
         """Write the values of slots that are not live; UNSET for an absent field. `grow` comes before."""
+        at = np.asarray(slots, np.int64)
+        if len(self.counts):
+            self._forget_elements(at)
+        # Most batches have values of one type, or arrays of values of one type.
+        if len(set(map(type, values))) == 1 and self._put_alike(at, values):
+            return
         encode = self.coder.encode
         zero = self.coder.dtype.type(0)
         kinds, codes, lists = [], [], []
@@ -102,20 +109,36 @@ class Column:
                 kind = OTHER if code is None else VALUE
             kinds.append(kind)
             codes.append(zero if code is None else code)
-        at = np.asarray(slots, np.int64)
-        if len(self.counts):
-            self._forget_elements(at)
         self.codes[at] = codes
         self.kinds[at] = kinds
         if lists:
             self._put_lists(lists)
 
-    def _put_lists(self, lists: Sequence[tuple[int, list[Any]]]) -> None:
+    def _put_alike(self, slots: NDArray[np.int64], values: Sequence[Any]) -> bool:
+        """Write values of one Python type; return False, with nothing written, when one has no code."""
+        if values[0].__class__ is not list:
+            codes = self.coder.encode_all(values)
+            if codes is not None:
+                self.codes[slots], self.kinds[slots] = codes, VALUE
+            return codes is not None
+        elements = list(chain.from_iterable(values))
+        if len(set(map(type, elements))) != 1 or (codes := self.coder.encode_all(elements)) is None:
+            return False
+        self._make_counts()
+        counts = np.fromiter(map(len, values), np.int64, len(values))
+        self._starts[slots] = self.elements.used + np.cumsum(counts) - counts
+        self.counts[slots] = counts
+        self.kinds[slots] = LIST
+        self._append(codes, np.repeat(slots, counts))
+        return True
+
+    def _make_counts(self) -> None:
         if not len(self.counts):
-            self._starts, self.counts = (
-                np.zeros(len(self.kinds), np.int64),
-                np.zeros(len(self.kinds), np.uint32),
-            )
+            size = len(self.kinds)
+            self._starts, self.counts = np.zeros(size, np.int64), np.zeros(size, np.uint32)
+
+    def _put_lists(self, lists: Sequence[tuple[int, list[Any]]]) -> None:
+        self._make_counts()
         found: list[Any] = []
         owners: list[int] = []
         start = self.elements.used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -56,7 +57,7 @@ class FieldReader:
         attribute = self._attributes[field]
         first, *rest = field.split(".")
         if not rest:
-            return lambda row: getattr(row, attribute)
+            return attrgetter(attribute)
         outer = self._attributes[first]
 
         def get(row: Any) -> Any:

@@ -1,0 +1,26 @@
+"""The source of queries: one incarnation of a collection that holds data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vecstow_engine.index.payload.payload_columns import PayloadColumns
+from vecstow_engine.index.vector_index import VectorIndex
+from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.query.candidates import CandidateCache
+from vecstow_engine.storage.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One incarnation of a collection that holds data."""
+
+    manifest: Manifest
+    view: View
+    index: VectorIndex
+    columns: PayloadColumns | None
+    """The payload indexes; None without any, and until they are complete."""
+    candidates: CandidateCache
+    hide_withheld: Callable[[], None]
+    """A callback that removes points that fail their checks from the index, so that a search finds others."""
