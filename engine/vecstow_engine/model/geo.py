@@ -25,7 +25,7 @@ _BEYOND: Final = 2.0
 """A value above every haversine, which is at most 1."""
 _EDGE: Final = 1e-9
 """The relative distance from the limit within which `math` decides for arrays too. Haversines of `math` and
-numpy differ by about 1e-15."""
+numpy may differ by about 1e-15."""
 _NUMBERS: Final = frozenset({int, float})
 
 
