@@ -116,7 +116,7 @@ def instant_of(value: Any) -> int | None:
     if rest[0] == ".":
         fraction = rest[1 : len(rest) - len(rest[1:].lstrip(DIGITS))]
         rest = rest[1 + len(fraction) :]
-        if not fraction:
+        if not 1 <= len(fraction) <= 9:
             return None
     zone = "+00:00" if rest in ("Z", "z") else rest
     if form_of(head) not in ("0000-00-00T00:00:00", "0000-00-00t00:00:00", "0000-00-00 00:00:00"):

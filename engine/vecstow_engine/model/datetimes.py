@@ -10,10 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _FORM: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-"""Date, time and offset of RFC 3339, without leap seconds; `datetime.fromisoformat` reads other forms too."""
+"""Date, time and offset of RFC 3339, at most to nanoseconds and without leap seconds.
+
+`datetime.fromisoformat` reads other forms too.
+"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -21,8 +24,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def parse_datetime(text: str) -> datetime | None:
     """Return the instant of an RFC 3339 datetime in UTC, or None for any other text.
 
-    Digits after the sixth of a second's fraction are cut off. A leap second (`:60`) is None, and so is an
-    instant outside of the years 1 to 9999 in UTC.
+    Of a second's fraction, one to nine digits are read, and those after the sixth are cut off. A leap second
+    (`:60`) is None, and so is an instant outside of the years 1 to 9999 in UTC.
     """
     if _FORM.fullmatch(text) is None:
         return None

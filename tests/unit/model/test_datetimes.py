@@ -25,9 +25,6 @@ READ = [
         "2024-05-01T10:00:00.123456789Z", "2024-05-01T10:00:00.123456", id="nanoseconds are cut off"
     ),
     pytest.param("2024-05-01T10:00:00.9999999+00:00", "2024-05-01T10:00:00.999999", id="no rounding up"),
-    pytest.param(
-        f"2024-05-01T10:00:00.{'3' * 5_000}Z", "2024-05-01T10:00:00.333333", id="any number of digits"
-    ),
     pytest.param("2024-02-29T00:00:00Z", "2024-02-29T00:00:00", id="a leap day"),
     pytest.param("0001-01-01T00:00:00Z", "0001-01-01T00:00:00", id="the first instant"),
     pytest.param("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999", id="the last instant"),
@@ -50,6 +47,7 @@ NOT_READ = [
     pytest.param("2024-05-01T10:00Z", id="no seconds"),
     pytest.param("2024-05-01_10:00:00Z", id="another separator"),
     pytest.param("2024-05-01T10:00:00.Z", id="a point without digits"),
+    pytest.param("2024-05-01T10:00:00.1234567890Z", id="ten digits"),
     pytest.param("2024-05-01T10:00:00,5Z", id="a comma"),
     pytest.param("2024-05-01T10:00:00+02", id="an offset in hours"),
     pytest.param("2024-05-01T10:00:00+0200", id="an offset without a colon"),
