@@ -1,4 +1,4 @@
-"""docs/api.md, run from the top to the bottom against a real engine: what it shows is what happens."""
+"""Pages, run from the top to the bottom against a real engine: what they show is what happens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from tests.engine_process import EngineProcess
 from tests.waiting import SECONDS_MAX
 from vecstow_engine.api.point_routes import POINT_ROUTES
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "api.md"
+PAGES = [PAGE, DOCS / "queries.md"]
 ADDRESS = "http://127.0.0.1:3030"
 ANYTHING = "…"
 
 
-def fences() -> list[tuple[str, str]]:
+def fences(page: Path) -> list[tuple[str, str]]:
     """Language and text of each fenced block, in order."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def run_curl(command: str, url: str, variables: dict[str, str]) -> httpx.Response:
@@ -59,13 +61,14 @@ def matches(shown: Any, answered: Any) -> bool:
     return type(shown) is type(answered) and shown == answered
 
 
-def test_every_example_answers_what_the_page_shows(tmp_path):
-    blocks = fences()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_answers_what_the_page_shows(page, tmp_path):
+    blocks = fences(page)
     variables: dict[str, str] = {}
     with EngineProcess(tmp_path / "data") as engine:
         for position, (language, text) in enumerate(blocks):
             if language == "python":
-                exec(compile(text.replace(ADDRESS, engine.url), f"{PAGE}, block {position}", "exec"), {})
+                exec(compile(text.replace(ADDRESS, engine.url), f"{page}, block {position}", "exec"), {})
             if language != "sh":
                 continue
             response = run_curl(text, engine.url, variables)

@@ -89,6 +89,8 @@ _CREATE: Final = BodyLimit(512 * KIB, "declare fewer payload_indexes")
 """64 payload indexes whose names have 1,024 characters."""
 _SEARCH: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the filter")
 """A vector of 65,536 numbers of 24 bytes, and a filter of 1 MiB."""
+_SEARCHES: Final = BodyLimit(16 * MIB, "send fewer searches or examples at a time, or shorten their numbers")
+"""100 vectors of 8,000 numbers of 20 bytes."""
 _POINT: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the metadata")
 """A vector of 65,536 numbers of 24 bytes, and a payload of 256 KiB."""
 _IDS: Final = BodyLimit(12 * MIB, "ask for fewer ids at a time")
@@ -138,6 +140,9 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", _ROOT): Access(Role.READ, Reach.PATH),
     ("GET", f"{_ROOT}/stats"): Access(Role.READ, Reach.PATH),
     ("POST", f"{_ROOT}/search"): Access(Role.READ, Reach.PATH, _SEARCH),
+    ("POST", f"{_ROOT}/search/batch"): Access(Role.READ, Reach.PATH, _SEARCHES),
+    ("POST", f"{_ROOT}/search/groups"): Access(Role.READ, Reach.PATH, _SEARCH),
+    ("POST", f"{_ROOT}/recommend"): Access(Role.READ, Reach.PATH, _SEARCHES),
     ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH, _IDS),
     ("GET", f"{_ROOT}/vectors/{{id}}"): Access(Role.READ, Reach.PATH),
     ("POST", "/collections"): Access(Role.WRITE, Reach.OWN, _CREATE),

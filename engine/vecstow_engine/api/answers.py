@@ -9,24 +9,28 @@ lease accounts for, so that a too large answer is refused early.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
+from numpy.typing import NDArray
 
 from vecstow_engine.api.errors import UnsupportedMedia, error_document, error_headers, status_of
 from vecstow_engine.model.errors import VecstowError
+from vecstow_engine.model.groups import Group
 from vecstow_engine.model.payloads import pack_payload, portable
 from vecstow_engine.model.points import Point
-from vecstow_engine.model.searches import Hit
+from vecstow_engine.model.searches import Hit, SearchOptions
 from vecstow_engine.service.request_memory import Lease, Part
 
 HITS_PER_STEP: Final = 128
 """Hits that are rendered between two checks of the lease: 8 MiB of payloads."""
+VALUES_PER_STEP: Final = 65_536
+"""Numbers of vectors that are rendered at a time: in JSON they take many times the memory of vectors."""
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -48,8 +52,8 @@ _HINT: Final = "send the header Content-Type: application/json, or application/m
 _to_json = msgspec.json.Encoder(enc_hook=str)
 _to_msgpack = msgspec.msgpack.Encoder(enc_hook=str)
 
-_JSON_HEAD: Final = b'{"success":true,"data":['
-_JSON_TAIL: Final = b'],"error":null}'
+_JSON_HEAD: Final = b'{"success":true,"data":'
+_JSON_TAIL: Final = b',"error":null}'
 _PACKED_HEAD: Final = b"\x83\xa7success\xc3\xa4data"
 _PACKED_TAIL: Final = b"\xa5error\xc0"
 _PAYLOADS: Final[dict[Media, tuple[Raw, Callable[[bytes], Raw]]]] = {
@@ -62,19 +66,15 @@ _PAYLOADS: Final[dict[Media, tuple[Raw, Callable[[bytes], Raw]]]] = {
 class _Hit(msgspec.Struct):
     id: str
     distance: float
-    metadata: Raw
+    metadata: Raw | UnsetType
+    data: list[float] | bytes | UnsetType = UNSET
+    """A list of numbers in JSON, a bin of little-endian float32 in MessagePack."""
 
 
-class _JsonPoint(msgspec.Struct):
+class _Point(msgspec.Struct):
     id: str
-    data: list[float]
-    metadata: Raw
-
-
-class _PackedPoint(msgspec.Struct):
-    id: str
-    data: bytes
-    """A bin of little-endian float32, as in requests."""
+    data: list[float] | bytes
+    """A list of numbers in JSON, a bin of little-endian float32 in MessagePack, as in requests."""
     metadata: Raw
 
 
@@ -140,22 +140,57 @@ def failure(error: VecstowError, media: Media) -> Answer:
     return Answer(status_of(error), encode(error_document(error), media), media.value, error_headers(error))
 
 
-def hits_answer(hits: list[Hit], media: Media, lease: Lease) -> Answer:
-    """Return the answer `[{id, distance, metadata}]`, nearest first; empty the list `hits` meanwhile.
+def hits_answer(hits: list[Hit], options: SearchOptions, media: Media, lease: Lease) -> Answer:
+    """Return the answer `[{id, distance, metadata?, data?}]`; empty the list `hits` meanwhile.
 
-    Raises TooLarge or Busy for too much payload.
+    Raises TooLarge or Busy for too much payload, or too many vectors.
     """
     growing = GrowingAnswer(media, len(hits), lease)
-    none, render = _PAYLOADS[media]
+    _add_hits(growing, hits, options)
+    return growing.answer()
+
+
+def batch_answer(
+    lists: Sequence[list[Hit]], options: Sequence[SearchOptions], media: Media, lease: Lease
+) -> Answer:
+    """Return the answer `[[hit, …], …]`, one list for each search; empty the lists meanwhile."""
+    growing = GrowingAnswer(media, len(lists), lease)
+    for hits, each in zip(lists, options, strict=True):
+        growing.open(len(hits))
+        _add_hits(growing, hits, each)
+        growing.close()
+    return growing.answer()
+
+
+def groups_answer(groups: Sequence[Group], options: SearchOptions, media: Media, lease: Lease) -> Answer:
+    """Return the answer `{groups: [{value, hits}]}`; empty the lists of hits meanwhile."""
+    growing = GrowingAnswer(media, len(groups), lease, member="groups")
+    for group in groups:
+        growing.open(len(group.hits), {"value": group.value}, "hits")
+        _add_hits(growing, group.hits, options)
+        growing.close()
+    return growing.answer()
+
+
+def _add_hits(growing: GrowingAnswer, hits: list[Hit], options: SearchOptions) -> None:
+    none, render = _PAYLOADS[growing.media]
+    step = HITS_PER_STEP
+    if options.with_vectors:
+        step = max(1, min(step, VALUES_PER_STEP // options.manifest.dimension))
+    has_payloads = not options.payload.is_empty
     while hits:
         growing.add(
             [
-                _Hit(hit.id, hit.distance, none if hit.payload is None else render(hit.payload))
-                for hit in hits[:HITS_PER_STEP]
+                _Hit(
+                    hit.id,
+                    hit.distance,
+                    (none if hit.payload is None else render(hit.payload)) if has_payloads else UNSET,
+                    UNSET if hit.vector is None else _values(hit.vector, growing.media),
+                )
+                for hit in hits[:step]
             ]
         )
-        del hits[:HITS_PER_STEP]
-    return growing.answer()
+        del hits[:step]
 
 
 def point_answer(point: Point, media: Media) -> Answer:
@@ -164,18 +199,50 @@ def point_answer(point: Point, media: Media) -> Answer:
 
 
 class GrowingAnswer:
-    """An answer whose data are a list of `count` values, rendered in steps."""
+    """An answer whose data are a list, or an object with a list, rendered in steps. Lists may be nested."""
 
-    def __init__(self, media: Media, count: int, lease: Lease) -> None:
-        self._media = media
+    def __init__(
+        self,
+        media: Media,
+        count: int,
+        lease: Lease,
+        fields: Mapping[str, Any] | None = None,
+        member: str | None = None,
+    ) -> None:
+        """Begin the data as `open` begins a value."""
+        self.media = media
         self._lease = lease
-        head = _JSON_HEAD if media is Media.JSON else _PACKED_HEAD + _packed_array_head(count)
-        self._body = bytearray(head)
+        self._body = bytearray(_JSON_HEAD if media is Media.JSON else _PACKED_HEAD)
         self._separator = b""
+        self._ends: list[bytes] = []
+        self.open(count, fields, member)
+
+    def open(self, count: int, fields: Mapping[str, Any] | None = None, member: str | None = None) -> None:
+        """Begin a list of `count` values; with `member`, as this member of an object with `fields` too."""
+        before = {} if fields is None else fields
+        if self.media is Media.JSON:
+            names = [b"%b:%b," % (_to_json.encode(name), _to_json.encode(before[name])) for name in before]
+            start = b"" if member is None else b"{%b%b:" % (b"".join(names), _to_json.encode(member))
+            self._body += self._separator + start + b"["
+            self._separator = b""
+            self._ends.append(b"]" if member is None else b"]}")
+        else:
+            if member is not None:
+                packed = [encode(each, self.media) for pair in before.items() for each in pair]
+                self._body += (
+                    _packed_map_head(len(before) + 1) + b"".join(packed) + _to_msgpack.encode(member)
+                )
+            self._body += _packed_array_head(count)
+            self._ends.append(b"")
+
+    def close(self) -> None:
+        """End the list that began last, and its object."""
+        self._body += self._ends.pop()
+        self._separator = b"," if self.media is Media.JSON else b""
 
     def add(self, values: Sequence[Any]) -> None:
         """Render more values, and hold the buffer's size in the lease; raise TooLarge or Busy."""
-        if self._media is Media.JSON:
+        if self.media is Media.JSON:
             self._body += self._separator
             self._body += memoryview(_to_json.encode(values))[1:-1]
             self._separator = b","
@@ -185,20 +252,27 @@ class GrowingAnswer:
 
     def add_points(self, points: Sequence[Point | None]) -> None:
         """Render points, and null for None."""
-        self.add([point and _point(point, self._media) for point in points])
+        self.add([point and _point(point, self.media) for point in points])
 
     def answer(self) -> Answer:
         """Return the whole answer."""
-        self._body += _JSON_TAIL if self._media is Media.JSON else _PACKED_TAIL
-        return Answer(200, self._body, self._media.value)
+        while self._ends:
+            self.close()
+        self._body += _JSON_TAIL if self.media is Media.JSON else _PACKED_TAIL
+        return Answer(200, self._body, self.media.value)
 
 
-def _point(point: Point, media: Media) -> _JsonPoint | _PackedPoint:
+def _point(point: Point, media: Media) -> _Point:
     none, render = _PAYLOADS[media]
     payload = none if point.payload is None else render(point.payload)
+    return _Point(point.id, _values(point.vector, media), payload)
+
+
+def _values(vector: NDArray[np.float32], media: Media) -> list[float] | bytes:
     if media is Media.JSON:
-        return _JsonPoint(point.id, point.vector.tolist(), payload)
-    return _PackedPoint(point.id, np.ascontiguousarray(point.vector, "<f4").tobytes(), payload)
+        numbers: list[float] = vector.tolist()
+        return numbers
+    return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
 def _packed_array_head(count: int) -> bytes:
@@ -206,3 +280,8 @@ def _packed_array_head(count: int) -> bytes:
     if count < 16:
         return bytes([0x90 | count])
     return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def _packed_map_head(count: int) -> bytes:
+    """Return the head of a MessagePack map of fewer than 16 members."""
+    return bytes([0x80 | count])

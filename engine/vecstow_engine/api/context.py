@@ -25,7 +25,7 @@ from vecstow_engine.api.errors import Forbidden
 from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.model.errors import Conflict, WrongShape
 from vecstow_engine.model.names import check_collection_name
-from vecstow_engine.service.searcher import FairPool
+from vecstow_engine.service.fair_pool import FairPool
 
 if TYPE_CHECKING:
     from vecstow_engine.service.engine import Engine

@@ -1,4 +1,4 @@
-"""The decoding of hot requests: from the bytes of a body to PointBatch and SearchQuery.
+"""The decoding of hot requests: from the bytes of a body to PointBatch. `search_decoding` reads searches.
 
 Limits are checked before objects are built, where possible: a vector of ten million floats for a collection
 of dimension 128 costs only a scan of its bytes. The request's lease holds the memory before it is taken.
@@ -24,7 +24,6 @@ from vecstow_engine.api.parsing import (
     JsonBatch,
     PackedBatch,
     SentPoint,
-    SentSearch,
     Text,
     check_block,
     check_entries,
@@ -45,7 +44,6 @@ from vecstow_engine.model.metrics import VectorType
 from vecstow_engine.model.names import POINT_ID_CHARACTERS_MAX
 from vecstow_engine.model.payloads import PAYLOAD_BYTES_MAX, check_unpacked
 from vecstow_engine.model.points import FLOAT32_MAX, PointBatch, beyond_limit, wrong_entries, wrong_length
-from vecstow_engine.model.searches import LIMIT_DEFAULT, SearchQuery
 from vecstow_engine.service.request_memory import Lease, Part
 
 ID_TEXT_BYTES_MAX: Final = 12 * POINT_ID_CHARACTERS_MAX + 2
@@ -53,8 +51,7 @@ ID_TEXT_BYTES_MAX: Final = 12 * POINT_ID_CHARACTERS_MAX + 2
 PAYLOAD_TEXT_BYTES_MAX: Final = 4 * PAYLOAD_BYTES_MAX
 """Bytes of a payload as sent: spaces and escapes make it longer than the stored payload."""
 FILTER_TEXT_BYTES_MAX: Final = 1024 * 1024
-_NOT_GIVEN: Final = (None, msgspec.UNSET)
-_NULLS: Final = (b"null", b"\xc0")
+NULLS: Final = (b"null", b"\xc0")
 _VALUE_BYTES: Final = {VectorType.FLOAT32: 5, VectorType.FLOAT16: 12, VectorType.INT8: 16}
 """Bytes of memory for one value of a vector while it is checked and encoded."""
 
@@ -62,7 +59,6 @@ Rows = NDArray[np.float32]
 Object = dict[str, Any]
 _json_point: Decoder[SentPoint[Raw]] = msgspec.json.Decoder(SentPoint[Raw])
 _json_batch: Decoder[JsonBatch] = msgspec.json.Decoder(JsonBatch)
-_json_search: Decoder[SentSearch[Raw]] = msgspec.json.Decoder(SentSearch[Raw])
 _json_id_list: Decoder[IdList] = msgspec.json.Decoder(IdList)
 _json_id: Decoder[str | None] = msgspec.json.Decoder(str | None)
 _json_ids: Decoder[list[str]] = msgspec.json.Decoder(list[str])
@@ -70,7 +66,6 @@ _json_floats: Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _json_object: Decoder[Object | None] = msgspec.json.Decoder(Object | None)
 _packed_point: Decoder[SentPoint[memoryview]] = msgspec.msgpack.Decoder(SentPoint[memoryview])
 _packed_batch: Decoder[PackedBatch] = msgspec.msgpack.Decoder(PackedBatch)
-_packed_search: Decoder[SentSearch[memoryview]] = msgspec.msgpack.Decoder(SentSearch[memoryview])
 _packed_id_list: Decoder[IdList] = msgspec.msgpack.Decoder(IdList)
 _packed_id: Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
 _packed_ids: Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
@@ -104,15 +99,15 @@ def read_point(
     lease.grow(Part.DECODED, POINT_BYTES + manifest.dimension * _VALUE_BYTES[manifest.vector_type])
     if media is Media.JSON:
         point = decode(_json_point, body)
-        point_id = _id(point.id, _json_id, "id")
-        rows = _json_row(point.data, manifest, "data").reshape(1, -1)
+        point_id = read_id(point.id, media, "id")
+        rows = json_row(point.data, manifest, "data").reshape(1, -1)
         check_members(body, point.given, (point.id, point.metadata))
         payload = _payload(point.metadata, _json_object, "metadata")
     else:
         packed = decode(_packed_point, body)
         check_entries(body, packed.given)
-        point_id = _id(packed.id, _packed_id, "id")
-        rows = _packed_rows(packed.data, manifest, "data", 1)
+        point_id = read_id(packed.id, media, "id")
+        rows = packed_rows(packed.data, manifest, "data", 1)
         payload = _payload(packed.metadata, _packed_object, "metadata")
     if path_id is not None and point_id not in (None, path_id):
         raise InvalidInput(
@@ -130,34 +125,6 @@ def read_batch(body: Text, media: Media, lease: Lease, manifest: Manifest, point
     payload_bytes = sum(len(payload) for payload in batch.payloads if payload is not None)
     lease.hold(Part.DECODED, batch.rows.nbytes + len(batch.ids) * POINT_BYTES + payload_bytes)
     return batch
-
-
-def read_search(
-    body: Text, media: Media, lease: Lease, manifest: Manifest, query: dict[str, int | None]
-) -> SearchQuery:
-    """Return the search in `body`; `query` (of the URL) gives the fields that the body leaves out.
-
-    Raises the errors of `read_point`.
-    """
-    search: SentSearch[Raw] | SentSearch[memoryview]
-    if media is Media.JSON:
-        search = decode(_json_search, body)
-        vector = _json_row(search.vector, manifest, "vector")
-        check_members(body, search.given, (search.filter,))
-    else:
-        search = decode(_packed_search, body)
-        check_entries(body, search.given)
-        vector = _packed_rows(search.vector, manifest, "vector", 1)[0]
-    limit = query.get("limit") if search.limit in _NOT_GIVEN else search.limit
-    ef_search = query.get("ef_search") if search.ef_search in _NOT_GIVEN else search.ef_search
-    return SearchQuery.build(
-        manifest,
-        vector,
-        LIMIT_DEFAULT if limit is None else limit,
-        ef_search,
-        _filter(search.filter, media, lease),
-        functools.partial(lease.grow, Part.ANSWERS),
-    )
 
 
 def read_ids(body: Text, media: Media, lease: Lease, ids_max: int) -> list[str]:
@@ -188,12 +155,12 @@ def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: i
     for position, point in enumerate(points):
         # A shorter text cannot hold so many values. Such a batch is refused before memory is taken for it.
         if len(memoryview(point.data)) <= 2 * manifest.dimension:
-            _json_row(point.data, manifest, f"vectors[{position}].data")
+            json_row(point.data, manifest, f"vectors[{position}].data")
     lease.take(Part.DECODED, len(points) * manifest.dimension * _VALUE_BYTES[manifest.vector_type])
     rows = np.empty((len(points), manifest.dimension), np.float32)
     for position, point in enumerate(points):
-        rows[position] = _json_row(point.data, manifest, f"vectors[{position}].data")
-    ids = [_id(point.id, _json_id, f"vectors[{at}].id") for at, point in enumerate(points)]
+        rows[position] = json_row(point.data, manifest, f"vectors[{position}].data")
+    ids = [read_id(point.id, Media.JSON, f"vectors[{at}].id") for at, point in enumerate(points)]
     given = 1 + sum(point.given for point in points)
     check_members(body, given, (raw for point in points for raw in (point.id, point.metadata)))
     payloads = Payloads([point.metadata for point in points], _json_object, "vectors[{}].metadata")
@@ -209,7 +176,7 @@ def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max:
         _check_count(count, points_max)
     value_bytes = manifest.dimension * _VALUE_BYTES[manifest.vector_type]
     lease.take(Part.DECODED, count * (POINT_BYTES + value_bytes) + weigh_packed_texts(packed.ids, 0))
-    rows = _packed_rows(packed.vectors, manifest, "vectors")
+    rows = packed_rows(packed.vectors, manifest, "vectors")
     _check_entries("ids", packed.ids, count)
     _check_entries("metadata", packed.metadata, count)
     ids = None if packed.ids is ABSENT else decode(_packed_batch_ids, packed.ids, "ids")
@@ -225,7 +192,8 @@ def _check_entries(field: str, raw: Raw, count: int) -> None:
         raise wrong_entries(field, entries, count)
 
 
-def _id(raw: Raw, decoder: Decoder[str | None], field: str) -> str | None:
+def read_id(raw: Raw, media: Media, field: str) -> str | None:
+    """Return the id in a member, unchecked, None for an absent one; raise InvalidInput or WrongShape."""
     if raw is ABSENT:
         return None
     size = len(memoryview(raw))
@@ -234,12 +202,13 @@ def _id(raw: Raw, decoder: Decoder[str | None], field: str) -> str | None:
             f"{field} has {size} bytes; ids have at most {POINT_ID_CHARACTERS_MAX} characters",
             details=refused(field, size, POINT_ID_CHARACTERS_MAX),
         )
-    return decode(decoder, raw, field)
+    return decode(_json_id if media is Media.JSON else _packed_id, raw, field)
 
 
-def _filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
+def read_filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
+    """Return the filter in the member of a body, None for an absent one; raise the errors of `read_point`."""
     text = bytes(raw)
-    if text in _NULLS:
+    if text in NULLS:
         return None
     _check_size("filter", len(text), FILTER_TEXT_BYTES_MAX)
     is_json = media is Media.JSON
@@ -275,7 +244,8 @@ def _check_ids_count(count: int, ids_max: int) -> None:
         raise TooLarge(f"ids has {count} entries; at most {ids_max}", details=refused("ids", count, ids_max))
 
 
-def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
+def json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
+    """Return a vector, float32 (d,), from a JSON list of numbers; raise InvalidInput or WrongShape."""
     text = bytes(raw)
     if text[:1] == b"[":
         # A comma follows each value except the last, so more commas mean too many values.
@@ -283,6 +253,11 @@ def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
         if commas >= manifest.dimension:
             raise wrong_length(commas + 1, manifest, field)
     values = decode(_json_floats, text, field)
+    return row_of(values, manifest, field)
+
+
+def row_of(values: Sequence[float], manifest: Manifest, field: str) -> Rows:
+    """Return decoded numbers as a vector, float32 (d,); raise InvalidInput."""
     if len(values) != manifest.dimension:
         raise wrong_length(len(values), manifest, field)
     try:
@@ -293,7 +268,7 @@ def _json_row(raw: Raw, manifest: Manifest, field: str) -> Rows:
         raise beyond_limit(f"{field}[{at}]", value, manifest.distance_metric, FLOAT32_MAX) from None
 
 
-def _packed_rows(block: memoryview, manifest: Manifest, field: str, count: int | None = None) -> Rows:
+def packed_rows(block: memoryview, manifest: Manifest, field: str, count: int | None = None) -> Rows:
     """Return rows, float32 (n, d), as a copy: the body is freed, and the rows are aligned.
 
     Raises InvalidInput for a wrong number of bytes.

@@ -42,7 +42,7 @@ from vecstow_engine.api.request import BodyLimit, Disconnected, Receive, Request
 from vecstow_engine.api.settings import HttpSettings
 from vecstow_engine.api.shares import Shares, owners_of
 from vecstow_engine.model.errors import Busy, InvalidInput, Unavailable, VecstowError
-from vecstow_engine.service.searcher import TENANT
+from vecstow_engine.service.fair_pool import TENANT
 
 if TYPE_CHECKING:
     from vecstow_engine.api.key_file import KeyFile

@@ -173,7 +173,7 @@ def wrong_shape(kind: Any, message: str, prefix: str) -> WrongShape | InvalidInp
     # The decoder does not name the keys of an object with any keys.
     field = (prefix + path.partition("[...]")[0]).lstrip(".")
     if unknown := _UNKNOWN.fullmatch(what):
-        struct = kind.Entry if field else get_origin(kind) or kind
+        struct = kind.Entry if path else get_origin(kind) or kind
         return unknown_field(unknown[1], struct.__struct_fields__, field)
     if missing := _MISSING.fullmatch(what):
         name = f"{field}.{missing[1]}".lstrip(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -10,10 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from vecstow_engine.api.access import Access, access_of
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
+from vecstow_engine.api.schema_parts import BIN, ID, METADATA, VECTOR, Operation, Schema, object_of, ref
 from vecstow_engine.api.schemas import ErrorEnvelope
-from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX
-
-Schema = dict[str, Any]
+from vecstow_engine.api.search_schemas import SEARCH_COMPONENTS, SEARCH_INTEGERS, SEARCH_OPERATIONS
 
 DESCRIPTION: Final = """\
 Collections of vectors that come back from their volume alone. Every answer is
@@ -47,84 +46,43 @@ SECURITY_SCHEMES: Final[dict[str, Schema]] = {
 }
 """The ways to send a key, when the engine requires keys; one of them suffices."""
 
-_ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 256, "example": "docs/a.md"}
-_VECTOR: Final[Schema] = {"type": "array", "items": {"type": "number"}, "example": [0.1, 0.2, 0.3]}
-_BIN: Final[Schema] = {"type": "string", "format": "binary"}
-_METADATA: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": 12}}
-_FILTER: Final[Schema] = {"type": ["object", "null"], "example": {"section": "net", "size": {"$lt": 20}}}
-_SEARCH_INTEGERS: Final[dict[str, Schema]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
-    "ef_search": {"type": "integer", "minimum": 1, "maximum": EF_SEARCH_MAX},
-}
-"""The parameters of a search in the query string; in a body they may also be null."""
-
-
-def _object(required: tuple[str, ...], **properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-_NULL_OR_ID: Final[Schema] = {**_ID, "type": ["string", "null"]}
-_POINT_IN: Final = _object(("data",), id=_NULL_OR_ID, data=_VECTOR, metadata=_METADATA)
-_POINT_OUT: Final = _object(("id", "data", "metadata"), id=_ID, data=_VECTOR, metadata=_METADATA)
-_IDS: Final[Schema] = {"type": "array", "items": _ID}
-_SEARCH_OPTIONS: Final[dict[str, Schema]] = {
-    **{name: kind | {"type": ["integer", "null"]} for name, kind in _SEARCH_INTEGERS.items()},
-    "filter": _FILTER,
-}
+_NULL_OR_ID: Final[Schema] = {**ID, "type": ["string", "null"]}
+_POINT_IN: Final = object_of(("data",), id=_NULL_OR_ID, data=VECTOR, metadata=METADATA)
+_POINT_OUT: Final = object_of(("id", "data", "metadata"), id=ID, data=VECTOR, metadata=METADATA)
+_IDS: Final[Schema] = {"type": "array", "items": ID}
 
 COMPONENTS: Final[dict[str, Schema]] = {
     "Point": _POINT_IN,
-    "PackedPoint": _object(("data",), id=_NULL_OR_ID, data=_BIN, metadata=_METADATA),
-    "Batch": _object(
+    "PackedPoint": object_of(("data",), id=_NULL_OR_ID, data=BIN, metadata=METADATA),
+    "Batch": object_of(
         ("vectors",), vectors={"type": "array", "items": {"$ref": "#/components/schemas/Point"}}
     ),
-    "PackedBatch": _object(
+    "PackedBatch": object_of(
         ("vectors",),
-        ids={"type": ["array", "null"], "items": _ID},
-        vectors={**_BIN, "description": "n * d little-endian float32"},
-        metadata={"type": ["array", "null"], "items": _METADATA},
+        ids={"type": ["array", "null"], "items": ID},
+        vectors={**BIN, "description": "n * d little-endian float32"},
+        metadata={"type": ["array", "null"], "items": METADATA},
     ),
-    "Search": _object(("vector",), vector=_VECTOR, **_SEARCH_OPTIONS),
-    "PackedSearch": _object(("vector",), vector=_BIN, **_SEARCH_OPTIONS),
-    "Ids": _object(("ids",), ids=_IDS),
+    "Ids": object_of(("ids",), ids=_IDS),
     "StoredPoint": _POINT_OUT,
-    "Hit": _object(
-        ("id", "distance", "metadata"),
-        id=_ID,
-        distance={"type": "number", "example": 0.12},
-        metadata=_METADATA,
-    ),
+    **SEARCH_COMPONENTS,
 }
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+_ID_AND_MESSAGE: Final = object_of(("id", "message"), id=ID, message={"type": "string"})
+_ID_AND_DELETED: Final = object_of(("id", "deleted"), id=ID, deleted={"type": "boolean"})
+_POINT_OR_NULL: Final[Schema] = {"anyOf": [ref("StoredPoint"), {"type": "null"}]}
 
-
-_ID_AND_MESSAGE: Final = _object(("id", "message"), id=_ID, message={"type": "string"})
-_ID_AND_DELETED: Final = _object(("id", "deleted"), id=_ID, deleted={"type": "boolean"})
-_POINT_OR_NULL: Final[Schema] = {"anyOf": [_ref("StoredPoint"), {"type": "null"}]}
-
-_OPERATIONS: Final[dict[tuple[str, str], tuple[str, str | None, str | None, Schema]]] = {
+_OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/vectors"): (
         "Insert or replace a point; without an id one is made",
         "Point",
         "PackedPoint",
-        _ID,
+        ID,
     ),
     ("POST", "/vectors/batch"): ("Insert points, all or none", "Batch", "PackedBatch", _IDS),
-    ("POST", "/search"): (
-        "Find the nearest points, nearest first",
-        "Search",
-        "PackedSearch",
-        {"type": "array", "items": _ref("Hit")},
-    ),
-    ("GET", "/vectors/{id}"): ("Get a point", None, None, _ref("StoredPoint")),
+    **SEARCH_OPERATIONS,
+    ("GET", "/vectors/{id}"): ("Get a point", None, None, ref("StoredPoint")),
     ("PUT", "/vectors/{id}"): ("Store a point under this id", "Point", "PackedPoint", _ID_AND_MESSAGE),
     ("DELETE", "/vectors/{id}"): ("Delete a point", None, None, _ID_AND_MESSAGE),
     ("POST", "/vectors/get"): ("Get points by ids", "Ids", "Ids", {"type": "array", "items": _POINT_OR_NULL}),
@@ -173,8 +131,8 @@ def _operation(route: PointRoute) -> Schema:
     operation["parameters"] += [_parameter("query", name) for name in route.query]
     if json_body and packed_body:
         content = {
-            "application/json": {"schema": _ref(json_body)},
-            "application/msgpack": {"schema": _ref(packed_body)},
+            "application/json": {"schema": ref(json_body)},
+            "application/msgpack": {"schema": ref(packed_body)},
         }
         operation["requestBody"] = {"required": True, "content": content}
     return operation
@@ -191,12 +149,12 @@ def _health_operation(path: str, description: str) -> Schema:
 
 
 def _parameter(place: str, name: str) -> Schema:
-    kind = {"type": "string"} if place == "path" else _SEARCH_INTEGERS[name]
+    kind = {"type": "string"} if place == "path" else SEARCH_INTEGERS[name]
     return {"name": name, "in": place, "required": place == "path", "schema": kind}
 
 
 def _envelope(data: Schema) -> Schema:
-    return _object(("success", "data", "error"), success={"const": True}, data=data, error={"type": "null"})
+    return object_of(("success", "data", "error"), success={"const": True}, data=data, error={"type": "null"})
 
 
 def _ok(data: Schema) -> Schema:
@@ -220,7 +178,7 @@ def _add_security(operation: Schema, access: Access) -> None:
 def _error(description: str) -> Schema:
     return {
         "description": description,
-        "content": {"application/json": {"schema": _ref("ErrorEnvelope")}},
+        "content": {"application/json": {"schema": ref("ErrorEnvelope")}},
     }
 
 

@@ -18,11 +18,11 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final, Generic, TypeVar, get_origin
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from vecstow_engine.api.answers import Media
 from vecstow_engine.api.errors import NUMBER_OUT_OF_RANGE, wrong_shape
@@ -46,6 +46,8 @@ _ENTRY_BYTES: Final = 88
 POINT_BYTES: Final = 256
 """Bytes of a point's struct and raw parts; later of its id, its payload's header, their places in lists."""
 _SLOT_BYTES: Final = 10
+_FLOAT_BYTES: Final = 24 + _SLOT_BYTES
+"""Bytes of a number, and of its place in a list."""
 _WIDE_BYTES: Final = 4
 """Bytes of each character of a string that has a character beyond 16 bits."""
 _CONTINUED: Final = bytes(range(0x80, 0xC0))
@@ -111,20 +113,6 @@ class PackedBatch(msgspec.Struct, forbid_unknown_fields=True):
         return 1 + (self.ids is not ABSENT) + (self.metadata is not ABSENT)
 
 
-class SentSearch(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
-    """`{vector, limit?, ef_search?, filter?}`."""
-
-    vector: V
-    limit: int | UnsetType | None = UNSET
-    ef_search: int | UnsetType | None = UNSET
-    filter: Raw = ABSENT
-
-    @property
-    def given(self) -> int:
-        """Return the number of members that the object had; a repeated key counts once."""
-        return 1 + (self.limit is not UNSET) + (self.ef_search is not UNSET) + (self.filter is not ABSENT)
-
-
 class IdList(msgspec.Struct, forbid_unknown_fields=True):
     """`{ids: [str, …]}`, in JSON or MessagePack."""
 
@@ -143,7 +131,7 @@ def decode(decoder: Decoder[T], body: Text | memoryview | Raw, prefix: str = "")
         named = beyond_float64(body, prefix) if str(wrong).startswith(NUMBER_OUT_OF_RANGE) else None
         raise named or wrong_shape(decoder.type, str(wrong), prefix) from None
     except RecursionError:
-        is_search = prefix == "filter" or get_origin(decoder.type) is SentSearch
+        is_search = prefix == "filter" or getattr(decoder.type, "is_search", False)
         raise too_deep(prefix, is_search) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         is_json = isinstance(decoder, msgspec.json.Decoder)
@@ -183,6 +171,15 @@ def weigh_json_points(body: Text) -> int:
     """
     escaped = body.count(b"\\u006") + body.count(b"\\u007")
     return (body.count(b'"data"') + escaped) * POINT_BYTES
+
+
+def weigh_json_examples(text: Text) -> int:
+    """Return the most bytes that a JSON array of texts and of arrays of numbers takes.
+
+    Decoding stops at the first entry of another type.
+    """
+    entries = text.count(b'"') // 2 + text.count(b"[")
+    return text.count(b",") * _FLOAT_BYTES + entries * _ENTRY_BYTES + _characters(text)
 
 
 def packed_entries(block: Text) -> int | None:

@@ -10,26 +10,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vecstow_engine.api import search_routes
 from vecstow_engine.api.access import authorise_collection
-from vecstow_engine.api.answers import Answer, GrowingAnswer, hits_answer, point_answer, success
-from vecstow_engine.api.decoding import read_batch, read_ids, read_point, read_search
-from vecstow_engine.api.paths import parse_query, query_integer, unquote_segment
+from vecstow_engine.api.answers import VALUES_PER_STEP, Answer, GrowingAnswer, point_answer, success
+from vecstow_engine.api.decoding import read_batch, read_ids, read_point
+from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.api.request import Request, run_coding
 from vecstow_engine.model.names import check_collection_name, check_point_id
 from vecstow_engine.model.points import check_ids
-from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX, check_vector_count, no_such_point
-from vecstow_engine.service.request_memory import Part
+from vecstow_engine.model.searches import check_vector_count, no_such_point
 
 if TYPE_CHECKING:
     from vecstow_engine.service.collection import Collection
     from vecstow_engine.service.engine import Engine
 
 Handler = Callable[["Engine", Request, "Collection", str], Awaitable[Answer]]
-SEARCH_QUERY: Final = {"limit": (1, LIMIT_MAX), "ef_search": (1, EF_SEARCH_MAX)}
-"""The query parameters of a search, each with its least and its largest value."""
 GET_CHUNK_POINTS: Final = 128
 """Points that are read and rendered before other requests run; fewer when the vectors are large."""
-GET_CHUNK_VALUES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +73,6 @@ async def _insert_batch(engine: Engine, request: Request, collection: Collection
     return success(await engine.upsert(collection, batch), request.answer_media)
 
 
-async def _search(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
-    query: dict[str, int | None] = {}
-    if request.query:
-        values = parse_query(request.query, tuple(SEARCH_QUERY))
-        query = {field: query_integer(values, field, *bounds) for field, bounds in SEARCH_QUERY.items()}
-    search = await request.decode(read_search, collection.manifest, query)
-    hits = await engine.search(collection, search)
-    size = request.lease.parts[Part.ANSWERS]
-    return await run_coding(size, hits_answer, hits, request.answer_media, request.lease)
-
-
 async def _get(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
     [point] = await engine.get_points(collection, [point_id])
@@ -116,7 +102,7 @@ async def _get_many(engine: Engine, request: Request, collection: Collection, _:
     check_vector_count(len(ids), collection.manifest, "ids")
     # Each chunk is rendered when it arrives: numbers in JSON take many times the memory of vectors.
     growing = GrowingAnswer(request.answer_media, len(ids), request.lease)
-    step = max(1, min(GET_CHUNK_POINTS, GET_CHUNK_VALUES // collection.manifest.dimension))
+    step = max(1, min(GET_CHUNK_POINTS, VALUES_PER_STEP // collection.manifest.dimension))
     for start in range(0, len(ids), step):
         points = await engine.get_points(collection, ids[start : start + step])
         size = sum(4 * point.vector.nbytes + len(point.payload or b"") for point in points if point)
@@ -136,9 +122,16 @@ async def _delete_many(engine: Engine, request: Request, collection: Collection,
 
 _ROOT: Final = "/collections/{collection}"
 _BY_ID: Final = f"{_ROOT}/vectors/{{id}}"
-SEARCH: Final = PointRoute("POST", f"{_ROOT}/search", _search, query=tuple(SEARCH_QUERY))
+SEARCH: Final = PointRoute(
+    "POST", f"{_ROOT}/search", search_routes.search, query=tuple(search_routes.SEARCH_QUERY)
+)
+RECOMMEND: Final = PointRoute("POST", f"{_ROOT}/recommend", search_routes.recommend)
 INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)
-BY_LAST: Final = {"search": SEARCH, "vectors": INSERT}
+BY_LAST: Final = {"search": SEARCH, "vectors": INSERT, "recommend": RECOMMEND}
+BY_SEARCH: Final = {
+    "batch": PointRoute("POST", f"{_ROOT}/search/batch", search_routes.search_batch),
+    "groups": PointRoute("POST", f"{_ROOT}/search/groups", search_routes.search_groups),
+}
 BY_WORD: Final = {
     "batch": PointRoute("POST", f"{_ROOT}/vectors/batch", _insert_batch),
     "get": PointRoute("POST", f"{_ROOT}/vectors/get", _get_many),
@@ -149,7 +142,7 @@ BY_METHOD: Final = {
     "PUT": PointRoute("PUT", _BY_ID, _put),
     "DELETE": PointRoute("DELETE", _BY_ID, _delete),
 }
-POINT_ROUTES: Final = (SEARCH, INSERT, *BY_WORD.values(), *BY_METHOD.values())
+POINT_ROUTES: Final = (*BY_LAST.values(), *BY_SEARCH.values(), *BY_WORD.values(), *BY_METHOD.values())
 
 
 def find_point_route(method: str, path: str) -> Match | None:
@@ -161,6 +154,8 @@ def find_point_route(method: str, path: str) -> Match | None:
     match path.split("/"):
         case [_, "collections", collection, last] if method == "POST":
             route, raw_id = BY_LAST.get(last), ""
+        case [_, "collections", collection, "search", last] if method == "POST":
+            route, raw_id = BY_SEARCH.get(last), ""
         case [_, "collections", collection, "vectors", raw_id]:
             route = BY_WORD.get(raw_id) if method == "POST" else BY_METHOD.get(method)
         case _:

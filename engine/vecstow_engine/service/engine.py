@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 
 from vecstow_engine.doctor.check import check_folder
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
+from vecstow_engine.model.examples import Search
+from vecstow_engine.model.groups import Group, GroupSearch
 from vecstow_engine.model.points import Point, PointBatch
-from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.model.searches import Hit
 from vecstow_engine.service import stats
 from vecstow_engine.service.aliases import AliasChanges
 from vecstow_engine.service.attempts import Attempts
@@ -283,12 +286,20 @@ class Engine:
         with self._bound(target) as collection:
             return await self._searcher.run(get_many, collection, ids)
 
-    async def search(self, target: Collection | str, query: SearchQuery) -> list[Hit]:
+    async def search(self, target: Collection | str, search: Search) -> list[Hit]:
         """Return the nearest points, nearest first."""
         with self._bound(target) as collection:
-            collection.refuse_misfit(query.manifest)
-            collection.readable()
-            return await self._searcher.search(collection, query)
+            return await self._searcher.search(collection, search)
+
+    async def search_batch(self, target: Collection | str, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Return the hits of each search; raise the error of the first search that fails."""
+        with self._bound(target) as collection:
+            return await self._searcher.search_batch(collection, searches)
+
+    async def search_groups(self, target: Collection | str, search: GroupSearch) -> list[Group]:
+        """Return the groups of a search, the nearest first."""
+        with self._bound(target) as collection:
+            return await self._searcher.search_groups(collection, search)
 
     def server_stats(self) -> dict[str, object]:
         """Return the body of `GET /stats`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.unit.asgi_client import docs_service
-from vecstow_engine.api import alias_routes, collection_routes, parsing, server_routes
+from vecstow_engine.api import alias_routes, collection_routes, parsing, search_bodies, server_routes
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.openapi import COMPONENTS
 from vecstow_engine.api.point_routes import POINT_ROUTES
@@ -83,17 +84,21 @@ async def test_operation_ids_are_unique():
     [
         ("Point", parsing.SentPoint),
         ("Batch", parsing.JsonBatch),
-        ("Search", parsing.SentSearch),
+        ("Search", search_bodies.SentSearch),
+        ("Searches", search_bodies.JsonSearches),
+        ("GroupSearch", search_bodies.SentGroups),
+        ("Recommendation", search_bodies.SentRecommendation),
         ("PackedPoint", parsing.SentPoint),
         ("PackedBatch", parsing.PackedBatch),
-        ("PackedSearch", parsing.SentSearch),
+        ("PackedSearch", search_bodies.SentSearch),
+        ("PackedSearches", search_bodies.PackedSearches),
+        ("PackedGroupSearch", search_bodies.SentGroups),
+        ("PackedRecommendation", search_bodies.SentRecommendation),
         ("Ids", parsing.IdList),
     ],
 )
 def test_described_fields_are_the_decoded_ones(name, struct):
     schema = COMPONENTS[name]
     assert set(schema["properties"]) == set(struct.__struct_fields__)
-    defaults = len(struct.__struct_defaults__)
-    assert set(schema["required"]) == set(
-        struct.__struct_fields__[: len(struct.__struct_fields__) - defaults]
-    )
+    required = {field.name for field in msgspec.structs.fields(struct) if field.required}
+    assert set(schema["required"]) == required

@@ -275,7 +275,14 @@ async def test_body_that_is_too_large_is_refused_with_a_hint_that_fits_the_route
         ),
         pytest.param(BATCH, {"points": []}, "points", ["vectors"], id="batch"),
         pytest.param(
-            SEARCH, QUERY | {"k": 3}, "k", ["vector", "limit", "ef_search", "filter"], id="search"
+            SEARCH,
+            QUERY | {"k": 3},
+            "k",
+            [
+                "limit", "ef_search", "filter", "offset", "max_distance", "with_vectors", "with_metadata",
+                "vector", "id", "diversity",
+            ],
+            id="search",
         ),
         pytest.param(f"{VECTORS}/get", {"id": "a"}, "id", ["ids"], id="get"),
         pytest.param(

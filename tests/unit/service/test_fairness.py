@@ -20,7 +20,7 @@ from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.searches import SearchQuery
 from vecstow_engine.service import searcher
-from vecstow_engine.service.searcher import TENANT, FairPool
+from vecstow_engine.service.fair_pool import TENANT, FairPool
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ async def test_slow_reads_of_one_collection_leave_a_thread_to_the_others(two, mo
 
 
 async def test_slow_filtered_searches_leave_a_thread_and_room_to_other_collections(two, monkeypatch):
-    block = blocked(monkeypatch, "search_filtered")
+    block = blocked(monkeypatch, "search_alone")
     room = two.settings.limits.search_queue_max // 8
     slow = [asyncio.create_task(filtered(two, "slow")) for _ in range(room)]
     await asyncio.to_thread(wait_until, lambda: block.begun)

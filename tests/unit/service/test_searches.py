@@ -23,11 +23,11 @@ async def test_filtered_search_misses_no_point_that_is_replaced_meanwhile(engine
 
     monkeypatch.setattr(collection.index, "search_among", overtaken)
     query = SearchQuery.build(collection.manifest, np.zeros(4, np.float32), 3, None, parse_filter({"v": 1}))
-    assert {hit.id for hit in searcher.search_filtered(collection, query, query.filter)} == {"a", "b"}
+    assert {hit.id for hit in searcher.search_alone(collection, query)} == {"a", "b"}
 
 
 def test_searches_that_ask_for_many_hits_share_no_call():
-    small, large = SimpleNamespace(limit=10), SimpleNamespace(limit=10_000)
+    small, large = SimpleNamespace(hits_read=10), SimpleNamespace(hits_read=10_000)
     assert searcher._group_size([(small, None)] * 100) == 64
     assert searcher._group_size([(large, None), (small, None)]) == 1
     assert searcher._group_size([(small, None), (large, None), (small, None)]) == 1

@@ -1,0 +1,192 @@
+"""Grouped searches: the nearest points of each of the nearest values of a payload field.
+
+1. The candidates are the nearest points, more of them until the groups are complete.
+2. When 10,000 candidates do not suffice, all matching points are compared exactly: those of the incomplete
+   groups, or all that have the field while groups are missing. Their payloads are read in the order of their
+   distances, until the groups are complete.
+
+Candidates keep only the field of their payloads. The contents of the hits are read at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from vecstow_engine.index import exact
+from vecstow_engine.index.exact import Labels, Rows
+from vecstow_engine.model.filters import And, Condition, Filter, Node, Or
+from vecstow_engine.model.groups import Group, GroupSearch, Key, Value, group_key, group_values
+from vecstow_engine.model.payloads import PayloadChoice, decode_payload, field_reader
+from vecstow_engine.model.searches import LIMIT_MAX, Hit, SearchQuery
+from vecstow_engine.query.contents import read_vectors, with_contents
+from vecstow_engine.query.matching import ATTEMPTS_MAX, matching_labels
+from vecstow_engine.query.nearest import enough, growing, nearest_hits
+from vecstow_engine.query.search import RESOLVED_POINTS
+from vecstow_engine.query.source import Source
+
+COMPARED_VALUES: Final = 1_000_000
+"""The number of values of vectors that are compared at a time."""
+NAMED_VALUES_MAX: Final = 100
+"""The largest number of incomplete groups whose points a filter finds by their values."""
+
+
+def answer_groups(source: Source, query: SearchQuery, search: GroupSearch) -> list[Group]:
+    """Return the groups, those with the nearest hits first; `query` is the search with its vector.
+
+    The search is repeated when points among the hits are gone.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        attempt = _Attempt(source, query, search)
+        groups = attempt.groups()[query.offset :]
+        hits = [hit for group in groups for hit in group.hits]
+        contents = with_contents(source, hits, query, with_payloads=True)
+        if not attempt.gone and None not in contents:
+            break
+        source.hide_withheld()
+    read = iter(contents)
+    filled = [
+        Group(group.value, [hit for hit in islice(read, len(group.hits)) if hit is not None])
+        for group in groups
+    ]
+    return [group for group in filled if group.hits]
+
+
+class _Members:
+    """The nearest hits of each group. Hits are added nearest first."""
+
+    def __init__(self, wanted: int, size: int, only: Collection[Key] | None = None) -> None:
+        """Collect `wanted` groups of `size` hits; with `only`, those of these keys."""
+        self._wanted = wanted
+        self._size = size
+        self._only = only
+        self._full = 0
+        self.groups: dict[Key, Group] = {}
+
+    def add(self, hit: Hit, values: Iterable[Value]) -> None:
+        """Add a hit to the groups of its values that have room, and begin groups while any are wanted."""
+        for value in values:
+            key = group_key(value)
+            if key not in self.groups:
+                if len(self.groups) == self._wanted or (self._only is not None and key not in self._only):
+                    continue
+                self.groups[key] = Group(value, [])
+            hits = self.groups[key].hits
+            if len(hits) < self._size:
+                hits.append(hit)
+                self._full += len(hits) == self._size
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no further hit is wanted."""
+        return self._full == self._wanted
+
+    @property
+    def has_all_groups(self) -> bool:
+        """Whether no further group is wanted."""
+        return len(self.groups) == self._wanted
+
+    def unfilled(self) -> dict[Key, Value]:
+        """Return the values of the groups that want further hits."""
+        return {key: group.value for key, group in self.groups.items() if len(group.hits) < self._size}
+
+
+class _Attempt:
+    """One attempt at a grouped search."""
+
+    def __init__(self, source: Source, query: SearchQuery, search: GroupSearch) -> None:
+        self._source = source
+        self._query = query
+        self._search = search
+        self._field = PayloadChoice((search.group_by,))
+        self._read = field_reader(search.group_by)
+        self.gone = 0
+        """The number of points that were replaced or failed their checks during the attempt."""
+
+    def groups(self) -> list[Group]:
+        """Return the groups, those of `offset` included, the nearest first."""
+        members, is_all = self._among_candidates()
+        if not is_all:
+            self._complete(members)
+        return sorted(members.groups.values(), key=lambda group: group.hits[0].distance)
+
+    def _among_candidates(self) -> tuple[_Members, bool]:
+        """Return the groups among the candidates, and whether no other point can change them."""
+        wanted, size = self._query.hits_read, self._search.group_size
+        for number in growing(enough(wanted * size), LIMIT_MAX):
+            limit = number + len(self._query.excluded)
+            found = nearest_hits(
+                self._source, dataclasses.replace(self._query, limit=limit, payload=self._field)
+            )
+            members = self._gather(_Members(wanted, size), found)
+            if members.is_complete or len(found) < limit or self._is_beyond(found[-1]):
+                return members, True
+        return members, False
+
+    def _complete(self, members: _Members) -> None:
+        """Replace the incomplete groups by those among all matching points; all groups when some lack."""
+        wanted, only = self._query.hits_read, None
+        if members.has_all_groups:
+            only = members.unfilled()
+            wanted = len(only)
+        found = _Members(wanted, self._search.group_size, only)
+        self._gather(found, self._by_distance(self._filter(only)))
+        if only is None:
+            members.groups.clear()
+        members.groups.update(found.groups)
+
+    def _gather(self, members: _Members, hits: Iterable[Hit]) -> _Members:
+        for hit in hits:
+            if members.is_complete or self._is_beyond(hit):
+                break
+            if hit.id not in self._query.excluded:
+                payload = {} if hit.payload is None else decode_payload(hit.payload)
+                members.add(hit, group_values(self._read(payload)))
+        return members
+
+    def _is_beyond(self, hit: Hit) -> bool:
+        return self._query.max_distance is not None and hit.distance > self._query.max_distance
+
+    def _filter(self, only: Mapping[Key, Value] | None) -> Filter:
+        """Return the filter of the points that may be in a group, or in one of the groups of `only`."""
+        field = self._search.group_by
+        in_group: Node = Condition(field, "$exists", True)
+        if only is not None and len(only) <= NAMED_VALUES_MAX:
+            contains = (Condition(field, "$contains", value) for value in only.values())
+            in_group = Or((Condition(field, "$in", tuple(only.values())), *contains))
+        given = self._query.filter
+        return Filter(in_group if given is None else And((given.root, in_group)))
+
+    def _by_distance(self, filter: Filter) -> Iterator[Hit]:
+        """Yield all points that match, nearest first, compared exactly; count the points that are gone."""
+        labels = matching_labels(self._source, filter)
+        distances = self._distances(labels)
+        order = np.lexsort((labels, distances))
+        order = order[np.isfinite(distances[order])]
+        self.gone += len(labels) - len(order)
+        for start in range(0, len(order), RESOLVED_POINTS):
+            part = order[start : start + RESOLVED_POINTS]
+            points = self._source.view.resolve(labels[part])
+            for at, point in zip(part.tolist(), points, strict=True):
+                if point is None:
+                    self.gone += 1
+                else:
+                    payload = self._field.apply(point[1])
+                    yield Hit(point[0], float(distances[at]), payload, int(labels[at]))
+
+    def _distances(self, labels: Labels) -> Rows:
+        """Return the distance of each label (n,), infinite for a label that is gone."""
+        metric = self._query.manifest.distance_metric
+        vector = exact.prepare(metric, self._query.vector)
+        distances = np.full(len(labels), np.inf, np.float32)
+        size = max(1, COMPARED_VALUES // self._query.manifest.dimension)
+        for start in range(0, len(labels), size):
+            rows, present = read_vectors(self._source.view, labels[start : start + size])
+            rows = exact.prepare(metric, rows[present])
+            queries = np.broadcast_to(vector, rows.shape)
+            distances[start + np.flatnonzero(present)] = exact.distances_of_pairs(metric, queries, rows)
+        return distances

@@ -1,0 +1,67 @@
+"""The vectors of a search by example: read from stored points, and averaged. Pure, apart from the read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstow_engine.index import exact
+from vecstow_engine.model.examples import BestScoreQuery, Example, ExampleSearch, Query, Search, Strategy
+from vecstow_engine.model.searches import no_such_point
+from vecstow_engine.storage.view import View
+
+
+def aim(view: View | None, searches: Sequence[Search]) -> list[Query]:
+    """Return the searches with the vectors of their examples; `view` is None for a collection without data.
+
+    Raises NotFound for an id without a point, Unavailable for a point that is withheld, and InvalidInput for
+    examples whose average is no vector to search for.
+    """
+    ids = {point_id for search in searches if isinstance(search, ExampleSearch) for point_id in search.ids}
+    vectors: dict[str, NDArray[np.float32]] = {}
+    if view is not None and ids:
+        vectors = {point.id: point.vector for point in view.get(list(ids)) if point is not None}
+    return [_aimed(search, vectors) if isinstance(search, ExampleSearch) else search for search in searches]
+
+
+def _aimed(search: ExampleSearch, vectors: Mapping[str, NDArray[np.float32]]) -> Query:
+    options = search.options
+    for point_id in search.ids:
+        if point_id not in vectors:
+            raise no_such_point(search.manifest.name, point_id)
+    positive, negative = (
+        _stacked(examples, vectors, search.manifest.dimension)
+        for examples in (search.positive, search.negative)
+    )
+    excluded = frozenset(search.ids)
+    if search.strategy is Strategy.BEST_SCORE:
+        values = (getattr(options, field.name) for field in dataclasses.fields(options))
+        return BestScoreQuery(*values, positive=positive, negative=negative, excluded=excluded)
+    return options.query(_average(search, positive, negative), search.field, excluded)
+
+
+def _stacked(
+    examples: Sequence[Example], vectors: Mapping[str, NDArray[np.float32]], dimension: int
+) -> NDArray[np.float32]:
+    """Return the vectors of examples, shape (n, d)."""
+    rows = [vectors[example] if isinstance(example, str) else example for example in examples]
+    return np.array(rows, np.float32).reshape(-1, dimension)
+
+
+def _average(
+    search: ExampleSearch, positive: NDArray[np.float32], negative: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the mean of the positive examples, moved away from the mean of the negative ones, shape (d,).
+
+    For Cosine, each example counts with its direction alone. A single example is returned as it is.
+    """
+    if len(positive) == 1 and not len(negative):
+        return positive.reshape(-1)
+    metric = search.manifest.distance_metric
+    mean: NDArray[np.float64] = exact.prepare(metric, positive).mean(axis=0, dtype=np.float64)
+    if len(negative):
+        mean += mean - exact.prepare(metric, negative).mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
