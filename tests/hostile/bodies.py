@@ -101,6 +101,54 @@ def of_search(size: int) -> Iterator[Body]:
     yield Body("half of everything", b'{"vector":[1,2,3,4],"limit":150,"filter":{"n":{"$gte":0}}}')
 
 
+def of_searches(size: int) -> Iterator[Body]:
+    """Batches of searches of about `size` bytes, and some for everything."""
+    for name, entry in (
+        ("ones", b"1"),
+        ("objects", b"{}"),
+        ("ids", b'{"id":"p1"}'),
+        ("wide filters", b'{"id":"p1","filter":{"$or":[' + b"{}," * 20_000 + b"{}]}}"),
+        ("wide choices", b'{"id":"p1","with_metadata":[' + b'"",' * 20_000 + b'""]}'),
+    ):
+        yield Body(f"batch of {name}", filled(b'{"searches":[', entry, b"]}", size))
+    count = size // 2
+    yield Body("packed nils", b"\x81\xa8searches\xdd" + count.to_bytes(4, "big") + b"\xc0" * count, MSGPACK)
+    everything = b'{"vector":[1,2,3,4],"limit":100,"with_vectors":true}'
+    filtered = b'{"vector":[1,2,3,4],"limit":100,"diversity":0.5,"filter":{"n":{"$gte":0}}}'
+    for name, entry in (("everything", everything), ("everything, filtered", filtered)):
+        yield Body(name, b'{"searches":[' + b",".join([entry] * 100) + b"]}")
+
+
+def of_groups(size: int) -> Iterator[Body]:
+    """Grouped searches of about `size` bytes, and some for everything."""
+    yield from of_search(size)
+    near = b'{"vector":[1,2,3,4],"group_by":'
+    yield Body("a long field", near + b'"' + b"x" * (size - 50) + b'"}')
+    yield Body("a deep field", near + b'"' + b"a." * 500 + b'a"}')
+    yield Body("everything", near + b'"n","limit":10000}')
+    yield Body("everything, in groups that are never full", near + b'"n","limit":100,"group_size":100}')
+
+
+def of_examples(size: int) -> Iterator[Body]:
+    """Searches by example of about `size` bytes, and some for everything."""
+    for name, entry in (
+        ("ones", b"1"),
+        ("empty texts", b'""'),
+        ("arrays", b"[]"),
+        ("vectors", b"[1,2,3,4]"),
+        ("nulls", b"null"),
+    ):
+        yield Body(f"examples that are {name}", filled(b'{"positive":[', entry, b"]}", size))
+    yield Body("one long example", filled(b'{"positive":[[', b"1", b"]]}", size))
+    count = size // 2
+    for name, entry in (("nils", b"\xc0"), ("texts", b"\xa0")):
+        block = b"\xdd" + count.to_bytes(4, "big") + entry * count
+        yield Body(f"packed {name}", b"\x81\xa8positive" + block, MSGPACK)
+    near = b'{"positive":[' + b",".join([b"[1,2,3,4]"] * 50) + b'],"negative":["p1"],"limit":200'
+    yield Body("everything", near + b',"with_vectors":true,"strategy":"best_score"}')
+    yield Body("half of everything", near + b',"strategy":"best_score","filter":{"n":{"$gte":0}}}')
+
+
 def of_ids(size: int) -> Iterator[Body]:
     """Lists of ids of about `size` bytes, and one of all points."""
     for name, entry in (("empty", b'""'), ("short", b'"ab"'), ("equal", b'"p1"'), ("escaped", b'"\\\\"')):

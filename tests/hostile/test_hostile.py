@@ -10,7 +10,18 @@ from itertools import chain
 
 import pytest
 
-from tests.hostile.bodies import Body, anywhere, of_batch, of_ids, of_point, of_search, packed
+from tests.hostile.bodies import (
+    Body,
+    anywhere,
+    of_batch,
+    of_examples,
+    of_groups,
+    of_ids,
+    of_point,
+    of_search,
+    of_searches,
+    packed,
+)
 from tests.hostile.conftest import LIMIT_BYTES
 from tests.hostile.site import MIB, LimitedEngine, Neighbours
 from vecstow_engine.api.access import ACCESS
@@ -28,6 +39,9 @@ def hot(size: int, of_route: Callable[[int], Iterable[Body]]) -> Iterable[Body]:
 
 BODIES: dict[tuple[str, str], Callable[[], Iterable[Body]]] = {
     ("POST", f"{_ROOT}/search"): lambda: hot(4 * MIB - 100, of_search),
+    ("POST", f"{_ROOT}/search/batch"): lambda: hot(12 * MIB, of_searches),
+    ("POST", f"{_ROOT}/search/groups"): lambda: hot(4 * MIB - 100, of_groups),
+    ("POST", f"{_ROOT}/recommend"): lambda: hot(12 * MIB, of_examples),
     ("POST", f"{_ROOT}/vectors"): lambda: hot(4 * MIB - 100, of_point),
     ("PUT", f"{_ROOT}/vectors/{{id}}"): lambda: hot(4 * MIB - 100, of_point),
     ("POST", f"{_ROOT}/vectors/batch"): lambda: hot(12 * MIB, of_batch),

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
+from vecstow_engine.model.examples import Search
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.points import Point, PointBatch, decode_rows
 from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.query.targets import aim
 from vecstow_engine.service.aliases import Aliases
 from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.memory_accounts import Accounts
@@ -216,12 +218,17 @@ class FakeEngine:
         points = self.collection(name).points
         return [points.get(point_id) for point_id in ids]
 
-    async def search(self, name: str | FakeCollection, query: SearchQuery) -> list[Hit]:
+    async def search(self, name: str | FakeCollection, search: Search) -> list[Hit]:
         if self.fails is not None:
             raise self.fails
+        points = self.collection(name).points
+        view: Any = SimpleNamespace(get=lambda ids: [points.get(point_id) for point_id in ids])
+        [query] = aim(view, [search])
+        assert isinstance(query, SearchQuery)
         self.calls.append(("search", query))
         hits = [
             Hit(point.id, float(np.linalg.norm(point.vector - query.vector)), point.payload)
-            for point in self.collection(name).points.values()
+            for point in points.values()
+            if point.id not in query.excluded
         ]
         return sorted(hits, key=lambda hit: hit.distance)[: query.limit]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from vecstow_engine.cli.input_files import STDIN, read_text
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url, address
 from vecstow_engine.cli.output import print_json, print_table
-from vecstow_engine.model.errors import InvalidInput, NotFound
+from vecstow_engine.model.errors import InvalidInput
 from vecstow_engine.model.names import check_collection_name
-
-if TYPE_CHECKING:
-    from vecstow_engine.cli.client import Client
 
 VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than the longest vector takes as JSON."""
@@ -33,9 +30,12 @@ def search_command(
     ] = None,
     row: Annotated[int, typer.Option(metavar="N", min=0, help="Which row of the .npy file.")] = 0,
     point_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Take the vector of this point.")
+        str | None, typer.Option("--id", metavar="ID", help="The points near this one, without it.")
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")] = 10,
+    offset: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How many of the nearest hits to leave out.")
+    ] = 0,
     ef: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Candidates of this query; more find better, and take longer."),
@@ -43,6 +43,18 @@ def search_command(
     filter_json: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="Only points whose payload matches.")
     ] = None,
+    max_distance: Annotated[
+        float | None, typer.Option(metavar="X", help="Only points that are at most so far away.")
+    ] = None,
+    diversity: Annotated[
+        float,
+        typer.Option(metavar="X", min=0, max=1, help="How much hits shall differ; 0 for the nearest points."),
+    ] = 0.0,
+    with_vectors: Annotated[bool, typer.Option("--with-vectors", help="Print stored vectors too.")] = False,
+    fields: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Print these fields of the payload, a,b.c for two.")
+    ] = None,
+    without_payload: Annotated[bool, typer.Option("--without-payload", help="Print no payload.")] = False,
     url: Url = URL_DEFAULT,
     key_file: KeyFile = None,
     as_json: Json = False,
@@ -54,51 +66,51 @@ def search_command(
 
     \b
     Examples:
-      vecstow search packages --id rrep --limit 5
+      vecstow search packages --id rrep --limit 5 --fields section,size
       vecstow search packages --npy questions.npy --row 7 --filter '{"section": "net"}'
     """
     check_collection_name(name)
     if sum(source is not None for source in (vector, npy, point_id)) != 1:
         raise typer.BadParameter("give exactly one of --vector, --npy and --id")
+    if fields is not None and without_payload:
+        raise typer.BadParameter("--fields and --without-payload exclude each other")
     from vecstow_engine.cli.client import Client
 
-    query: dict[str, Any] = {"limit": limit}
-    if ef is not None:
-        query["ef_search"] = ef
+    query: dict[str, Any] = {"limit": limit, "offset": offset, "diversity": diversity}
+    query |= {"ef_search": ef, "max_distance": _finite_number(max_distance, "--max-distance")}
+    query |= {
+        "with_vectors": with_vectors,
+        "with_metadata": fields.split(",") if fields else not without_payload,
+    }
     if filter_json is not None:
         query["filter"] = _filter(filter_json)
+    query |= {"id": point_id} if point_id is not None else {"vector": _vector(vector, npy, row)}
     engine = address(url, key_file)
     with Client(engine.url, key=engine.key) as client:
-        query["vector"] = _vector(client, name, vector, npy, row, point_id)
         hits = client.post("collections", name, "search", document=query)
     if as_json:
         print_json(hits)
     else:
+        columns = ["id", *(["data"] if with_vectors else []), *([] if without_payload else ["metadata"])]
         print_table(
-            ("distance#", "id", "payload"),
-            ((f"{hit['distance']:.4f}", hit["id"], hit["metadata"]) for hit in hits),
+            ("distance#", *("payload" if column == "metadata" else column for column in columns)),
+            ((f"{hit['distance']:.4f}", *(hit[column] for column in columns)) for hit in hits),
         )
 
 
-def _vector(
-    client: Client, name: str, text: str | None, npy: Path | None, row: int, point_id: str | None
-) -> list[float]:
-    if text is not None:
+def _vector(text: str | None, npy: Path | None, row: int) -> list[float]:
+    if npy is None:
+        assert text is not None
         values = _json(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text, "--vector")
         if not isinstance(values, list):
             raise InvalidInput("--vector must be a JSON list of numbers")
         return _finite(values, "--vector")
-    if npy is not None:
-        from vecstow_engine.cli.rows import as_float32, open_vectors
+    from vecstow_engine.cli.rows import as_float32, open_vectors
 
-        rows = open_vectors(npy)
-        if row >= len(rows):
-            raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
-        return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
-    found = client.post("collections", name, "vectors", "get", document={"ids": [point_id]})
-    if not found or found[0] is None:
-        raise NotFound(f"collection {name!r} has no point {point_id!r}")
-    return list(found[0]["data"])
+    rows = open_vectors(npy)
+    if row >= len(rows):
+        raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
+    return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
 
 
 def _filter(text: str) -> Any:
@@ -121,6 +133,13 @@ def _finite(values: list[Any], what: str) -> list[Any]:
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInput(f"{what}[{position}] is {value}; values must be finite")
     return values
+
+
+def _finite_number(value: float | None, option: str) -> float | None:
+    """Return `value`; raise InvalidInput for an infinite number or NaN."""
+    if value is not None and not math.isfinite(value):
+        raise InvalidInput(f"{option} is {value}; it must be a finite number")
+    return value
 
 
 def _json(text: str, option: str) -> Any:

@@ -20,6 +20,9 @@ KEYS = {"all": "", "docs": "collections: [docs-*], ", "other": "collections: [ot
 POINT = {"data": [1, 2, 3, 4], "metadata": {"v": 1}}
 BODIES: dict[str, Any] = {
     "/search": {"vector": [1, 2, 3, 4]},
+    "/search/batch": {"searches": [{"id": "a"}]},
+    "/search/groups": {"id": "a", "group_by": "v"},
+    "/recommend": {"positive": ["a"]},
     "/vectors": POINT,
     "/vectors/batch": {"vectors": [POINT]},
     "/vectors/get": {"ids": ["a"]},

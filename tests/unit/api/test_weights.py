@@ -8,7 +8,15 @@ import tracemalloc
 import msgspec
 import pytest
 
-from vecstow_engine.api.parsing import JsonBatch, packed_entries, weigh_json, weigh_json_points, weigh_packed
+from vecstow_engine.api.parsing import (
+    JsonBatch,
+    packed_entries,
+    weigh_json,
+    weigh_json_examples,
+    weigh_json_points,
+    weigh_packed,
+)
+from vecstow_engine.api.search_bodies import SEARCH_BYTES, JsonSearches
 
 ENTRIES = 50_000
 FIXED_BYTES = 4096
@@ -81,6 +89,39 @@ def test_points_take_no_more_than_they_weigh(point):
     body = b'{"vectors":[' + b",".join([point] * ENTRIES) + b"]}"
     decoder = msgspec.json.Decoder(JsonBatch)
     assert taken(decoder.decode, body) <= weigh_json_points(body) + FIXED_BYTES
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b'""',
+        b'"ab"',
+        b"[]",
+        b"[1,2,3,4]",
+        b"[0.25,1e300,123456789]",
+        b'"\\ud83d\\ude00"',
+        '"\U0001f600abcdefghijklmnopqrstuvwxyz"'.encode(),
+    ],
+)
+def test_examples_take_no_more_than_they_weigh(entry):
+    body = b"[" + b",".join([entry] * ENTRIES) + b"]"
+    decoder = msgspec.json.Decoder(list[str | list[float]])
+    assert taken(decoder.decode, body) <= weigh_json_examples(body) + FIXED_BYTES
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        b"{}",
+        b'{"id":"a"}',
+        b'{"vector":[1],"id":"a","filter":{},"with_metadata":[],"limit":70000,"ef_search":70000,'
+        b'"offset":70000,"max_distance":0.5,"diversity":0.25}',
+    ],
+)
+def test_searches_take_no_more_than_they_weigh(search):
+    body = b'{"searches":[' + b",".join([search] * ENTRIES) + b"]}"
+    decoder = msgspec.json.Decoder(JsonSearches)
+    assert taken(decoder.decode, body) <= body.count(b"{") * SEARCH_BYTES + FIXED_BYTES
 
 
 @pytest.mark.parametrize("entry", [b"1", b"{}", b'""', b"[]", b'{"id":"a"}'])

@@ -309,6 +309,10 @@ def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
         pytest.param(["import", "docs", "--orphan", "b"], id="orphan without its shape"),
         pytest.param(["search", "docs"], id="no vector"),
         pytest.param(["search", "docs", "--id", "a", "--vector", "[1]"], id="two vectors"),
+        pytest.param(
+            ["search", "docs", "--id", "a", "--fields", "b", "--without-payload"], id="fields of no payload"
+        ),
+        pytest.param(["search", "docs", "--id", "a", "--diversity", "2"], id="too diverse"),
         pytest.param(["ls", "--data", "a", "--url", "http://b"], id="two places"),
         pytest.param(["hold", "--release", "--seconds", "5"], id="release with seconds"),
         pytest.param(["apply"], id="apply nothing"),
@@ -333,25 +337,49 @@ def test_search_prints_the_nearest_first(engine, vecstow, embeddings):
     ]
 
 
-@pytest.mark.parametrize("source", ["row", "id", "stdin"])
-def test_search_takes_its_vector_from_a_file_a_point_or_stdin(
-    engine, vecstow, embeddings, source, monkeypatch
-):
+@pytest.mark.parametrize("source", ["row", "stdin"])
+def test_search_takes_its_vector_from_a_file_or_stdin(engine, vecstow, embeddings, source, monkeypatch):
     import_rows(vecstow, embeddings)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[6, 7, 8]")))
-    options = {"row": ["--npy", embeddings[0], "--row", 2], "id": ["--id", "p2"], "stdin": ["--vector", "-"]}
+    options = {"row": ["--npy", embeddings[0], "--row", 2], "stdin": ["--vector", "-"]}
     code, out, _ = vecstow("search", "docs", *options[source], "--json")
     assert code == 0
     assert json.loads(out)[0] == {"id": "p2", "distance": 0.0, "metadata": {"size": 2}}
 
 
-def test_search_hands_limit_ef_and_filter_on(engine, vecstow):
-    vecstow(
-        "search", "docs", "--vector", "[1,2,3]", "--limit", 7, "--ef", 90, "--filter", '{"size": {"$gt": 1}}'
-    )
+def test_search_near_a_point_leaves_the_point_out(engine, vecstow, embeddings):
+    import_rows(vecstow, embeddings)
+    code, out, _ = vecstow("search", "docs", "--id", "p2", "--json", "--limit", 1)
+    assert code == 0
+    assert [hit["id"] for hit in json.loads(out)] == ["p1"]
+
+
+def test_search_hands_its_options_on(engine, vecstow):
+    options = {
+        "--limit": 7, "--offset": 3, "--ef": 90, "--filter": '{"size": {"$gt": 1}}', "--max-distance": 0,
+        "--diversity": 0.25, "--fields": "a,b.c",
+    }  # fmt: skip
+    pairs = [each for pair in options.items() for each in pair]
+    assert vecstow("search", "docs", "--vector", "[1,2,3]", *pairs, "--with-vectors")[0] == 0
     [(_, query)] = engine.calls
-    assert (query.limit, query.ef_search) == (7, 90)
+    assert (query.limit, query.offset, query.ef_search) == (7, 3, 90)
+    assert (query.max_distance, query.diversity, query.with_vectors) == (0.0, 0.25, True)
+    assert query.payload.fields == ("a", "b.c")
     assert query.filter is not None
+
+
+def test_search_without_options_asks_for_none(engine, vecstow):
+    vecstow("search", "docs", "--vector", "[1,2,3]")
+    [(_, query)] = engine.calls
+    assert (query.limit, query.offset, query.ef_search, query.filter) == (10, 0, None, None)
+    assert (query.max_distance, query.diversity, query.with_vectors) == (None, 0, False)
+    assert query.payload.fields is None
+
+
+def test_search_prints_no_payload_when_none_is_wanted(engine, vecstow, embeddings):
+    import_rows(vecstow, embeddings)
+    code, out, _ = vecstow("search", "docs", "--vector", "[3, 4, 5]", "--limit", 1, "--without-payload")
+    assert (code, [line.split() for line in out.splitlines()]) == (0, [["distance", "id"], ["0.0000", "p1"]])
 
 
 @pytest.mark.parametrize(
@@ -369,8 +397,13 @@ def test_search_hands_limit_ef_and_filter_on(engine, vecstow):
         pytest.param(
             ["--vector", "[1,2,3]", "--filter", "{"], "--filter is no valid JSON", id="broken filter"
         ),
-        pytest.param(["--id", "nobody"], "collection 'docs' has no point 'nobody'", id="unknown point"),
+        pytest.param(
+            ["--id", "nobody"], "collection 'docs' has no point with id 'nobody'", id="unknown point"
+        ),
         pytest.param(["--vector", "[1,2]"], "dimension", id="wrong dimension"),
+        pytest.param(
+            ["--vector", "[1,2,3]", "--max-distance", "nan"], "--max-distance is nan", id="distance"
+        ),
         pytest.param(["--npy", "none.npy"], "none.npy", id="missing file"),
     ],
 )
