@@ -34,6 +34,7 @@ from benchmarks import (
     recall,
     restart,
     search,
+    text,
 )
 from benchmarks.harness import machine, report
 from benchmarks.harness.context import Context, Sizes
@@ -51,10 +52,11 @@ MODULES: Final = (
     million,
     against,
     operator,
+    text,
 )
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
-ASKED_FOR: Final = (LARGE, equal_rows.NAME, against.NAME, operator.NAME)
+ASKED_FOR: Final = (LARGE, equal_rows.NAME, against.NAME, operator.NAME, text.NAME)
 """Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 

@@ -13,4 +13,7 @@ call), and does not know ids, payloads or logs.
       nodes              the node that holds a row, the labels that share a node, the nodes to check
     places               the tail, the backlog, and the place of each label
     exact                hits, distances and exact search: the oracle of each approximate search
+
+The packages next to these modules index payloads: `payload` has the fields of filters, `text` the words of
+texts.
 """

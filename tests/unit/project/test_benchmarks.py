@@ -11,6 +11,7 @@ from benchmarks.harness.bodies import insert_requests, search_requests
 from benchmarks.harness.dataset import Mixture, with_equal
 from benchmarks.harness.figures import Figure, Target
 from benchmarks.harness.markdown import render
+from benchmarks.harness.text_indexes import CANDIDATES
 from benchmarks.harness.truth import Truth
 from benchmarks.harness.wire import JSON, MSGPACK, Answer, read_requests, write_requests
 
@@ -101,3 +102,18 @@ def test_answer_is_complete_with_its_last_byte() -> None:
     raw = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc"
     assert [answer.take(raw[i : i + 1]) for i in range(len(raw))] == [False] * (len(raw) - 1) + [True]
     assert (answer.status, answer.body) == (404, b"abc")
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_text_indexes_that_are_compared_find_the_same(name: str, tmp_path: Path) -> None:
+    """Each finds what was written, what the mask allows, and nothing that was removed."""
+    index = CANDIDATES[name](tmp_path)
+    index.put(np.arange(3), ["alpha beta", "beta gamma", "gamma alpha"])
+    assert sorted(index.search(["beta"], 10, None)) == [0, 1]
+    assert index.search(["alpha", "beta"], 1, None) == [0]
+    assert sorted(index.search(["alpha", "beta"], 10, np.array([False, True, True]))) == [1, 2]
+    index.remove(np.arange(1), ["alpha beta"])
+    index.put(np.array([7]), ["beta"])
+    assert sorted(index.search(["beta"], 10, None)) == [1, 7]
+    index.close()
+    assert sorted(CANDIDATES[name](tmp_path).search(["beta"], 10, None)) == [1, 7]
