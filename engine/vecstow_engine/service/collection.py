@@ -249,12 +249,13 @@ class Collection(Stateful):
                 log.error("rows are indexed later", collection=self.name, rows=len(labels), exc_info=error)
 
     def unindex(self, change: Applied) -> None:
-        """Remove replaced and deleted rows from the index; give it a backlog if it lacks rows."""
+        """Remove replaced and deleted points from the indexes; give the vectors a backlog if rows lack."""
         assert self.index is not None
         if self._index_lacks_rows:
             self.index.add_backlog(change.added)
         if len(change.removed):
             self.index.remove(change.removed)
+            self.payload_indexes.remove(change.removed)
 
     def fetch(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Return the rows of `labels` (n,) for the index, shape (n, d).

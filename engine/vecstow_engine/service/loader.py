@@ -289,8 +289,10 @@ class Loader:
                 entry, remark = valid_snapshot(folder, table, store.meta.applied, COLUMNS)
             if entry is not None:
                 columns = PayloadColumns.load(folder / COLUMNS, collection.manifest.payload_indexes)
+                labels = store.view.labels()
+                columns.remove_others(labels)
                 indexes.adopt(columns)
-                if not len(columns.missing(store.view.labels())):
+                if not len(columns.missing(labels)):
                     indexes.finish(columns)
                 return
         except Exception as error:  # noqa: BLE001  # payload.bin is a cache: any error means a new build.

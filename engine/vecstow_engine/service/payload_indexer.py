@@ -109,7 +109,7 @@ class PayloadIndexer:
     def _finish(self, collection: Collection, columns: PayloadColumns) -> None:
         collection.payload_indexes.finish(columns)
         self._accounts.update(collection)
-        fields = len(columns.columns)
+        fields = len(columns.declared)
         log.info(
             "payload indexes complete", collection=collection.name, fields=fields, bytes=columns.memory_bytes
         )

@@ -12,6 +12,15 @@ from msgspec import UNSET
 from vecstow_engine.model.payloads import decode_payload
 
 
+def text_of(value: Any) -> str | None:
+    """Return the text of a field's value: a string, or the strings of an array as lines; None for another."""
+    if value.__class__ is str:
+        return str(value)
+    if value.__class__ is list:
+        return "\n".join(each for each in value if each.__class__ is str) or None
+    return None
+
+
 class FieldReader:
     """The reader of fields by the rules of filters: dots reach into objects, and a key with dots wins."""
 

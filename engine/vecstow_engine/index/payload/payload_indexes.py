@@ -29,7 +29,7 @@ class PayloadIndexes:
     def unfinished(self) -> PayloadColumns | None:
         """The columns that lack points; None when all points are in their columns."""
         newest = self._newest
-        return newest if newest.columns and not newest.is_complete else None
+        return newest if newest.declared and not newest.is_complete else None
 
     def declare(self, declared: tuple[PayloadIndex, ...]) -> None:
         """Follow a declaration: drop the columns that it does not have, or make new ones."""
@@ -44,6 +44,11 @@ class PayloadIndexes:
         """Write the values of new points, before these become live."""
         for columns in self._all:
             columns.put(labels, payloads)
+
+    def remove(self, labels: Labels) -> None:
+        """Remove the texts of points that are gone."""
+        for columns in self._all:
+            columns.remove(labels)
 
     def lack(self) -> None:
         """Record that points could not be written: the columns answer no filter until they are completed."""
@@ -63,12 +68,12 @@ class PayloadIndexes:
 
     def _replace(self, columns: PayloadColumns) -> None:
         self._newest = columns
-        if not columns.columns:
+        if not columns.declared:
             self._in_use = None
 
     @property
     def _all(self) -> list[PayloadColumns]:
         found = [
-            columns for columns in (self._in_use, self._newest) if columns is not None and columns.columns
+            columns for columns in (self._in_use, self._newest) if columns is not None and columns.declared
         ]
         return list(dict.fromkeys(found))
