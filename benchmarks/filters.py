@@ -1,11 +1,10 @@
-"""filters: filtered searches at several selectivities, counts, and what payload indexes cost writes and starts."""
+"""filters: filtered searches and counts, and what payload indexes cost writes and starts."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from benchmarks.harness.figures import Figure, Series, Target
 from benchmarks.harness.load import drive
 from benchmarks.harness.sending import send_all
 from benchmarks.harness.server import Server
-from benchmarks.harness.wire import JSON, MSGPACK, Connection, build_request, write_requests
+from benchmarks.harness.wire import JSON, MSGPACK, build_request, write_requests
 
 NAME = "filters"
 SELECTIVITIES: Final = (0.001, 0.01, 0.1, 0.5, 1.0)
@@ -43,7 +42,7 @@ OPENING_RATIO_MAX: Final = 1.3
 QUERIES: Final = 100
 CONNECTIONS: Final = 16
 SPARE: Final = (1.2, 16)
-"""What a search of the graph by hand asks for beyond k / selectivity: a factor, and a number."""
+"""Candidates of a search of the graph by hand, beyond k / selectivity: a factor, and a number."""
 
 
 def measure(context: Context) -> Iterator[Figure]:
@@ -227,7 +226,9 @@ def _counts(context: Context, filled: _Filled, count: int) -> Iterator[Figure]:
             began = time.perf_counter()
             connection.call("POST", f"/collections/{COLLECTION}/points/count", body)
             spent.append(1000 * (time.perf_counter() - began))
-    yield Figure(NAME, "count with two conditions", "ms", [median(spent)], target=Target(at_most=COUNT_MS_MAX))
+    yield Figure(
+        NAME, "count with two conditions", "ms", [median(spent)], target=Target(at_most=COUNT_MS_MAX)
+    )
 
 
 def _openings(context: Context, plain: _Filled, indexed: _Filled) -> Iterator[Figure]:

@@ -28,7 +28,7 @@ def fences(page: Path) -> list[tuple[str, str]]:
 
 
 def run_curl(command: str, url: str, variables: dict[str, str]) -> httpx.Response:
-    """Run a curl command: it understands -s, -X, -H, -d and an address, and nothing else."""
+    """Run a curl command: it understands -s, -i, -X, -H, -d and an address, and nothing else."""
     for name, value in variables.items():
         command = command.replace(f"'\"${name}\"'", value)
     words = iter(shlex.split(command.replace("\\\n", " ")))
@@ -42,7 +42,7 @@ def run_curl(command: str, url: str, variables: dict[str, str]) -> httpx.Respons
             headers[name] = value
         elif word == "-d":
             body = next(words)
-        elif word != "-s":
+        elif word not in ("-s", "-i"):
             assert word.startswith(ADDRESS), word
             address = word.replace(ADDRESS, url)
     return httpx.request(method, address, headers=headers, content=body, timeout=SECONDS_MAX)

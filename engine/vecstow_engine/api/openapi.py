@@ -12,7 +12,7 @@ from vecstow_engine.api.health_routes import HEALTH_ROUTES
 from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schema_parts import BIN, ID, METADATA, VECTOR, Operation, Schema, object_of, ref
 from vecstow_engine.api.schemas import ErrorEnvelope
-from vecstow_engine.api.search_schemas import SEARCH_COMPONENTS, SEARCH_INTEGERS, SEARCH_OPERATIONS
+from vecstow_engine.api.search_schemas import SEARCH_COMPONENTS, SEARCH_OPERATIONS, SEARCH_PARAMETERS
 
 DESCRIPTION: Final = """\
 Collections of vectors that come back from their volume alone. Every answer is
@@ -149,7 +149,7 @@ def _health_operation(path: str, description: str) -> Schema:
 
 
 def _parameter(place: str, name: str) -> Schema:
-    kind = {"type": "string"} if place == "path" else SEARCH_INTEGERS[name]
+    kind = {"type": "string"} if place == "path" else SEARCH_PARAMETERS[name]
     return {"name": name, "in": place, "required": place == "path", "schema": kind}
 
 

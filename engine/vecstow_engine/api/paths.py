@@ -67,6 +67,17 @@ def parse_query(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
+def query_boolean(values: dict[str, str], name: str) -> bool | None:
+    """Return a query parameter as a truth value, None when absent; raise InvalidInput."""
+    text = values.get(name)
+    if text not in (None, "true", "false"):
+        raise InvalidInput(
+            f"query parameter {name} is {text[:80]!r}; it must be true or false",
+            details=refused(name, text, ["true", "false"]),
+        )
+    return None if text is None else text == "true"
+
+
 def query_integer(values: dict[str, str], name: str, low: int, high: int) -> int | None:
     """Return a query parameter as an integer in [low, high], None when absent; raise InvalidInput."""
     text = values.get(name)

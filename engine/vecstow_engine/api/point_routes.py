@@ -123,7 +123,10 @@ async def _delete_many(engine: Engine, request: Request, collection: Collection,
 _ROOT: Final = "/collections/{collection}"
 _BY_ID: Final = f"{_ROOT}/vectors/{{id}}"
 SEARCH: Final = PointRoute(
-    "POST", f"{_ROOT}/search", search_routes.search, query=tuple(search_routes.SEARCH_QUERY)
+    "POST",
+    f"{_ROOT}/search",
+    search_routes.search,
+    query=search_routes.SEARCH_PARAMETERS,
 )
 RECOMMEND: Final = PointRoute("POST", f"{_ROOT}/recommend", search_routes.recommend)
 INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)

@@ -25,6 +25,7 @@ class SentOptions(msgspec.Struct, forbid_unknown_fields=True):
     max_distance: float | UnsetType | None = UNSET
     with_vectors: bool | UnsetType | None = UNSET
     with_metadata: Raw = ABSENT
+    explain: bool | UnsetType | None = UNSET
 
     @property
     def given(self) -> int:

@@ -45,6 +45,7 @@ from vecstow_engine.api.search_bodies import (
 )
 from vecstow_engine.model.errors import InvalidInput, TooLarge, WrongShape, refused
 from vecstow_engine.model.examples import EXAMPLES_MAX, Example, ExampleSearch, Search, Strategy, options_of
+from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.fields import member
 from vecstow_engine.model.groups import GROUP_SIZE_DEFAULT, GroupSearch
 from vecstow_engine.model.manifest import Manifest
@@ -99,6 +100,7 @@ def read_searches(body: Text, media: Media, lease: Lease, manifest: Manifest) ->
     searches = []
     for at, sent in enumerate(_decode_searches(body, media, lease)):
         with _within(f"searches[{at}]"):
+            _refuse_explanation(sent)
             searches.append(_Reader(media, lease, manifest, _Share(lease)).search(sent))
     _check_together(searches, manifest)
     return searches
@@ -164,6 +166,7 @@ class _Reader:
             diversity=_or(diversity, 0.0),
             with_vectors=_or(sent.with_vectors, False),
             payload=self._choice(sent.with_metadata),
+            explanation=Explanation() if _or(sent.explain, query.get("explain")) else None,
         )
 
     def examples(self, raw: Raw, name: str) -> list[Example]:
@@ -230,6 +233,13 @@ def _decode_one(json: Decoder[S], packed: Decoder[S], body: Text, media: Media) 
         sent = decode(packed, body)
         check_entries(body, sent.given)
     return sent
+
+
+def _refuse_explanation(sent: SentSearch) -> None:
+    """Raise InvalidInput for a search that asks to be explained: a header has room for one explanation."""
+    if _or(sent.explain, None):
+        message = "explain is true; only a search of its own is explained"
+        raise InvalidInput(message, details=refused("explain", True, False))
 
 
 def _decode_searches(body: Text, media: Media, lease: Lease) -> list[SentSearch]:

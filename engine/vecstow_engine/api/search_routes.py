@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vecstow_engine.api.answers import Answer, Media, batch_answer, groups_answer, hits_answer
-from vecstow_engine.api.paths import parse_query, query_integer
+from vecstow_engine.api.paths import parse_query, query_boolean, query_integer
 from vecstow_engine.api.request import Request, run_coding
 from vecstow_engine.api.search_decoding import (
     read_groups,
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 SEARCH_QUERY: Final = {"limit": (1, LIMIT_MAX), "ef_search": (1, EF_SEARCH_MAX)}
 """The query parameters of a search, each with its least and its largest value."""
+EXPLAIN: Final = "explain"
+"""The query parameter, and the member of a body, that asks for an explanation."""
+SEARCH_PARAMETERS: Final = (*SEARCH_QUERY, EXPLAIN)
+EXPLAIN_HEADER: Final = b"vecstow-explain"
 JSON_FACTOR: Final = 4
 """The bytes that a vector takes as JSON for each byte in memory."""
 
@@ -33,8 +38,9 @@ async def search(engine: Engine, request: Request, collection: Collection, _: st
     """Answer one search: the hits."""
     query: dict[str, int | None] = {}
     if request.query:
-        values = parse_query(request.query, tuple(SEARCH_QUERY))
+        values = parse_query(request.query, SEARCH_PARAMETERS)
         query = {field: query_integer(values, field, *bounds) for field, bounds in SEARCH_QUERY.items()}
+        query[EXPLAIN] = query_boolean(values, EXPLAIN)
     asked = await request.decode(read_search, collection.manifest, query)
     hits = await engine.search(collection, asked)
     options = options_of(asked)
@@ -71,4 +77,7 @@ async def _render(
     size = request.lease.parts[Part.ANSWERS]
     if any(each.with_vectors for each in options):
         size *= JSON_FACTOR
-    return await run_coding(size, render, request.answer_media, request.lease)
+    answer = await run_coding(size, render, request.answer_media, request.lease)
+    for explanation in filter(None, (each.explanation for each in options)):
+        answer.headers = [(EXPLAIN_HEADER, json.dumps(explanation.document()).encode())]
+    return answer

@@ -21,9 +21,10 @@ from vecstow_engine.model.examples import EXAMPLES_MAX, Strategy
 from vecstow_engine.model.payloads import CHOSEN_FIELDS_MAX, FIELD_CHARACTERS_MAX
 from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX
 
-SEARCH_INTEGERS: Final[dict[str, Schema]] = {
+SEARCH_PARAMETERS: Final[dict[str, Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
     "ef_search": {"type": "integer", "minimum": 1, "maximum": EF_SEARCH_MAX},
+    "explain": {"type": "boolean"},
 }
 """The parameters of a search in the query string; in a body they may also be null."""
 
@@ -36,7 +37,7 @@ _CHOICE: Final[Schema] = {
     "description": "Whether hits have their payload, or the fields of the payload that they have",
 }
 _OPTIONS: Final[dict[str, Schema]] = {
-    **{name: or_null(kind) for name, kind in SEARCH_INTEGERS.items()},
+    **{name: or_null(kind) for name, kind in SEARCH_PARAMETERS.items()},
     "filter": FILTER,
     "offset": or_null({"type": "integer", "minimum": 0, "maximum": LIMIT_MAX - 1}),
     "max_distance": or_null({"type": "number"}),

@@ -26,8 +26,11 @@ class Explanation:
         try:
             yield
         finally:
-            spent = 1000 * (time.perf_counter() - began)
-            self.steps[name] = round(self.steps.get(name, 0.0) + spent, 3)
+            self.add(name, time.perf_counter() - began)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add a time to a step."""
+        self.steps[name] = round(self.steps.get(name, 0.0) + 1000 * seconds, 3)
 
     def document(self) -> dict[str, object]:
         """Return the explanation as a JSON-ready mapping."""

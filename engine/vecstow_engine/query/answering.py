@@ -21,21 +21,24 @@ from vecstow_engine.model.examples import BestScoreQuery, Query
 from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.best_score import answer_best_score
 from vecstow_engine.query.contents import labels_of, read_vectors, with_contents
+from vecstow_engine.query.filtered import is_quick
 from vecstow_engine.query.matching import ATTEMPTS_MAX
-from vecstow_engine.query.nearest import nearest_hits
+from vecstow_engine.query.nearest import nearest_hits, results_of_each
 from vecstow_engine.query.ranking import admitted, diverse, is_deferred, plan
-from vecstow_engine.query.search import Result, answer_queries
+from vecstow_engine.query.search import Result
 from vecstow_engine.query.source import Source
 
 
-def shares_calls(query: Query) -> TypeGuard[SearchQuery]:
+def shares_calls(query: Query, source: Source | None) -> TypeGuard[SearchQuery]:
     """Whether a search may share a call of the index with others, because it is about as fast as they are."""
-    return isinstance(query, SearchQuery) and query.filter is None and not query.diversity
+    if not isinstance(query, SearchQuery) or query.diversity:
+        return False
+    return query.filter is None or (source is not None and is_quick(source, query, query.filter))
 
 
 def answer_together(source: Source, queries: Sequence[SearchQuery]) -> list[Result]:
-    """Return the result of each search; these searches have no filter and share calls of the index."""
-    found = answer_queries(source, [plan(query) for query in queries])
+    """Return the result of each search; the searches share calls of the index."""
+    found = results_of_each(source, [plan(query) for query in queries])
     return [_result(source, query, result) for query, result in zip(queries, found, strict=True)]
 
 

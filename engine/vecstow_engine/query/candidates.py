@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -37,20 +37,22 @@ class Candidates:
     possible: Mask
     """Whether it matches or may match."""
 
-    @property
-    def live_count(self) -> int:
-        """The number of served points."""
-        return int(np.count_nonzero(self.epochs))
+    live_count: int = field(init=False)
+    """The number of served points."""
+    sure_count: int = field(init=False)
+    """The number of points that match for certain."""
+    possible_count: int = field(init=False)
+    """The number of points that match or may match."""
+
+    def __post_init__(self) -> None:
+        counted = {"live_count": self.epochs, "sure_count": self.sure, "possible_count": self.possible}
+        for name, array in counted.items():
+            object.__setattr__(self, name, int(np.count_nonzero(array)))
 
     @property
-    def sure_count(self) -> int:
-        """The number of points that match for certain."""
-        return int(np.count_nonzero(self.sure))
-
-    @property
-    def possible_count(self) -> int:
-        """The number of points that match or may match."""
-        return int(np.count_nonzero(self.possible))
+    def has_doubts(self) -> bool:
+        """Whether some points may match, but not for certain."""
+        return self.sure_count < self.possible_count
 
     @property
     def doubtful(self) -> Labels:

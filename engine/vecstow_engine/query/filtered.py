@@ -1,4 +1,4 @@
-"""The answer to a search with a filter: candidates, plan, execution.
+"""The answer to searches with a filter: candidates, plan, execution.
 
 Columns say which points may match. The plan compares all of these exactly, or searches the graph for more
 points than are wanted and keeps those that may match. Each hit is checked by its payload in the end.
@@ -6,9 +6,14 @@ points than are wanted and keeps those that may match. Each hit is checked by it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from vecstow_engine.index.exact import Hits, Labels
+import numpy as np
+
+from vecstow_engine.index.exact import NO_LABEL, Hits, Labels
+from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.searches import Hit, SearchQuery
@@ -16,12 +21,13 @@ from vecstow_engine.query.candidates import Candidates
 from vecstow_engine.query.matching import (
     ATTEMPTS_MAX,
     by_slot,
+    cached_candidates,
     find_candidates,
     keep_matching,
     matching_labels,
 )
-from vecstow_engine.query.planning import CANDIDATES_MAX, Method, Plan, plan_search
-from vecstow_engine.query.search import required, resolve
+from vecstow_engine.query.planning import Method, Plan, plan_search
+from vecstow_engine.query.search import Result, required, resolve
 from vecstow_engine.query.source import Source
 
 DOUBTFUL_MAX: Final = 1_000
@@ -29,6 +35,40 @@ DOUBTFUL_MAX: Final = 1_000
 DOUBT_FACTOR: Final = 10
 DOUBT_CANDIDATES: Final = 100
 """With more points in doubt, at least so many candidates, and so many times the limit, are checked."""
+SPARE_HITS: Final = 8
+"""The number of hits beyond the limit whose payloads are read, for hits that are gone."""
+QUICK_MICROSECONDS: Final = 1_000
+"""The cost of a plan that may share a thread with searches without a filter."""
+
+
+FIELDS_SHOWN: Final = 5
+FIELD_CHARACTERS_SHOWN: Final = 80
+"""An explanation stands in a header, so it names few fields."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A search with a filter, its candidates and its plan."""
+
+    query: SearchQuery
+    filter: Filter
+    candidates: Candidates
+    plan: Plan
+    note: Explanation
+
+    @property
+    def ef(self) -> int:
+        """The size of the graph's candidate list."""
+        own = self.query.ef_search or self.query.manifest.index_config.ef_search
+        return max(own, self.plan.candidates)
+
+
+def is_quick(source: Source, query: SearchQuery, filter: Filter) -> bool:
+    """Whether the filter is answered already, without doubt, and the rest of the search costs little."""
+    candidates = cached_candidates(source, filter)
+    if candidates is None or candidates.has_doubts:
+        return False
+    return _plan(query, candidates).microseconds <= QUICK_MICROSECONDS
 
 
 def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[Hit]:
@@ -36,39 +76,58 @@ def answer_filtered(source: Source, query: SearchQuery, filter: Filter) -> list[
 
     The answer is exact unless the graph was searched and led to enough points that match.
     """
+    return required(answer_planned(source, [make_plan(source, query, filter)])[0])
+
+
+def make_plan(source: Source, query: SearchQuery, filter: Filter) -> Planned:
+    """Find the candidates of a search, and choose its plan."""
     note = query.explanation or Explanation()
     with note.step("filter"):
         candidates = _without_few_doubts(source, filter, find_candidates(source, filter))
-    plan = _plan(source, query, candidates)
+    plan = _plan(query, candidates)
     _describe(note, source, filter, candidates, plan)
-    if plan.method is Method.NONE:
-        return []
-    if plan.method is Method.GRAPH:
-        hits = _search_graph(source, query, filter, candidates, plan.candidates, note)
-        if len(hits) >= min(query.limit, candidates.possible_count):
-            return hits
-        note.plan, note.reason = Method.EXACT.value, "the graph led to too few points that match"
-    return _search_exactly(source, query, filter, candidates, note)
+    return Planned(query, filter, candidates, plan, note)
+
+
+def answer_planned(source: Source, searches: Sequence[Planned]) -> list[Result]:
+    """Return the result of each search; those with the same plan of the graph share a call of it."""
+    answers: list[Result] = [[] for _ in searches]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, search in enumerate(searches):
+        if search.plan.method is Method.GRAPH:
+            groups.setdefault((search.plan.candidates, search.ef), []).append(number)
+        elif search.plan.method is Method.EXACT:
+            answers[number] = _exact_result(source, search)
+    for (count, ef), numbers in groups.items():
+        found = _search_graph(source, [searches[number] for number in numbers], count, ef)
+        for number, result in zip(numbers, found, strict=True):
+            answers[number] = result
+    return answers
 
 
 def _without_few_doubts(source: Source, filter: Filter, candidates: Candidates) -> Candidates:
     """Return candidates without doubt, when only a few payloads must be read for that."""
+    if not candidates.has_doubts:
+        return candidates
     doubtful = candidates.doubtful
-    if not 0 < len(doubtful) <= DOUBTFUL_MAX:
+    if len(doubtful) > DOUBTFUL_MAX:
         return candidates
     matching = keep_matching(source.view, doubtful, filter)
     return candidates if matching is None else candidates.settled(matching)
 
 
-def _plan(source: Source, query: SearchQuery, candidates: Candidates) -> Plan:
-    doubts = candidates.sure_count < candidates.possible_count
-    wanted = max(DOUBT_FACTOR * query.limit, DOUBT_CANDIDATES) if doubts else query.limit
+def _wanted(query: SearchQuery, candidates: Candidates) -> int:
+    """Return the number of nearest candidates among which the hits are searched."""
+    return max(DOUBT_FACTOR * query.limit, DOUBT_CANDIDATES) if candidates.has_doubts else query.limit
+
+
+def _plan(query: SearchQuery, candidates: Candidates) -> Plan:
     return plan_search(
-        wanted=wanted,
-        ef=query.ef_search or source.manifest.index_config.ef_search,
+        wanted=_wanted(query, candidates),
+        ef=query.ef_search or query.manifest.index_config.ef_search,
         live=candidates.live_count,
         matching=candidates.possible_count,
-        dimension=source.manifest.dimension,
+        dimension=query.manifest.dimension,
     )
 
 
@@ -83,57 +142,77 @@ def _describe(note: Explanation, source: Source, filter: Filter, candidates: Can
     if source.columns is None:
         note.warnings.append("no payload index answers this filter: payloads are read")
     elif unindexed := source.columns.unindexed(filter):
-        fields = ", ".join(unindexed)
+        fields = ", ".join(field[:FIELD_CHARACTERS_SHOWN] for field in unindexed[:FIELDS_SHOWN])
+        more = len(unindexed) - FIELDS_SHOWN
+        fields += f" and {more} more" if more > 0 else ""
         note.warnings.append(f"no payload index has {fields}: payloads are read for its conditions")
 
 
-def _search_graph(
-    source: Source, query: SearchQuery, filter: Filter, candidates: Candidates, count: int, note: Explanation
-) -> list[Hit]:
-    """Return those hits among the `count` nearest of all points that match."""
-    ef = max(query.ef_search or source.manifest.index_config.ef_search, count)
+def _search_graph(source: Source, searches: Sequence[Planned], count: int, ef: int) -> list[Result]:
+    """Return the hits among the `count` nearest of all points that match; search exactly if these are few."""
+    queries = [search.query for search in searches]
+    note = searches[0].note
     with note.step("graph"):
-        found = source.index.search(query.vector[None], min(count, CANDIDATES_MAX), ef)
-    labels, distances = found.labels[0], found.distances[0]
-    kept = candidates.may_contain(labels)
+        found = source.index.search(np.stack([query.vector for query in queries]), count, ef)
+    labels = found.labels.copy()
+    for line, search in enumerate(searches):
+        kept = search.candidates.may_contain(labels[line])
+        if not search.candidates.has_doubts:
+            kept &= np.cumsum(kept) <= search.query.limit + SPARE_HITS
+        labels[line, ~kept] = NO_LABEL
     with note.step("payloads"):
-        [gathered] = resolve(source.view, Hits(labels[kept][None], distances[kept][None]), [query], filter)
-    if gathered.gone:
+        gathered = resolve(source.view, Hits(labels, found.distances), queries)
+    if any(each.gone for each in gathered):
         source.hide_withheld()
-    return required(gathered.result)
+    results = []
+    for search, each in zip(searches, gathered, strict=True):
+        result = each.result
+        wanted = min(search.query.limit, search.candidates.possible_count)
+        if isinstance(result, list) and len(result) < wanted:
+            search.note.plan = Method.EXACT.value
+            search.note.reason = "the graph led to too few points that match"
+            result = _exact_result(source, search)
+        results.append(result)
+    return results
 
 
-def _search_exactly(
-    source: Source, query: SearchQuery, filter: Filter, candidates: Candidates, note: Explanation
-) -> list[Hit]:
+def _exact_result(source: Source, search: Planned) -> Result:
+    try:
+        return _search_exactly(source, search)
+    except VecstowError as error:
+        # A traceback would keep this frame, and with it what the search has read.
+        return error.with_traceback(None)
+
+
+def _search_exactly(source: Source, search: Planned) -> list[Hit]:
     """Return the nearest of all points that match, by comparing each that may match.
 
     Points in doubt are ranked first, and then checked from the nearest on. If that leaves too few, every
     payload in doubt is read. The search is repeated when points among the nearest were replaced meanwhile.
     """
+    query, note, candidates = search.query, search.note, search.candidates
     for _ in range(ATTEMPTS_MAX):
-        doubts = candidates.possible_count - candidates.sure_count
-        k = query.limit if not doubts else max(DOUBT_FACTOR * query.limit, DOUBT_CANDIDATES)
+        k = _wanted(query, candidates)
         labels = candidates.labels(candidates.possible)
-        hits, gone = _nearest_hits(source, query, filter, labels, k, note)
-        if len(hits) < query.limit and doubts and len(labels) > k and not gone:
+        hits, gone = _nearest(source, query, labels, k, note)
+        if len(hits) < query.limit and candidates.has_doubts and len(labels) > k and not gone:
             note.plan = Method.SCAN.value
             with note.step("payloads"):
-                labels = by_slot(matching_labels(source, filter))
-            hits, gone = _nearest_hits(source, query, filter, labels, query.limit, note)
+                labels = by_slot(matching_labels(source, search.filter))
+            hits, gone = _nearest(source, query, labels, query.limit, note)
         if not gone:
             break
         source.hide_withheld()
-        candidates = find_candidates(source, filter)
+        candidates = find_candidates(source, search.filter)
     return hits
 
 
-def _nearest_hits(
-    source: Source, query: SearchQuery, filter: Filter, labels: Labels, k: int, note: Explanation
+def _nearest(
+    source: Source, query: SearchQuery, labels: Labels, k: int, note: Explanation
 ) -> tuple[list[Hit], int]:
     """Return the hits that match among the `k` nearest of these labels, and how many labels are gone."""
     with note.step("compare"):
         found = source.index.search_among(query.vector[None], labels, k)
     with note.step("payloads"):
-        [gathered] = resolve(source.view, found, [query], filter)
+        [gathered] = resolve(source.view, found, [query])
     return required(gathered.result), gathered.gone

@@ -28,10 +28,8 @@ SCAN_SHARE: Final = 1 / 4
 def find_candidates(source: Source, filter: Filter | None) -> Candidates:
     """Return the candidates of a filter; without payload indexes every served point may match."""
     view, columns = source.view, source.columns
-    if filter is not None and columns is not None:
-        cached = source.candidates.get(filter, (view.position(), columns))
-        if cached is not None:
-            return cached
+    if filter is not None and (cached := cached_candidates(source, filter)) is not None:
+        return cached
     for _ in range(ATTEMPTS_MAX):
         # Live slots come first: the columns have the values of each slot that was live before they are read.
         position, epochs = view.position(), view.served_epochs()
@@ -50,6 +48,13 @@ def find_candidates(source: Source, filter: Filter | None) -> Candidates:
                 source.candidates.put(filter, (position, columns), candidates)
             return candidates
     return Candidates(epochs, np.zeros(len(epochs), np.bool_), live)
+
+
+def cached_candidates(source: Source, filter: Filter) -> Candidates | None:
+    """Return the candidates of a filter if they are known since the last write."""
+    if source.columns is None:
+        return None
+    return source.candidates.get(filter, (source.view.position(), source.columns))
 
 
 class _IdSlots:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from vecstow_engine.model.searches import Hit, SearchQuery
-from vecstow_engine.query.filtered import answer_filtered
-from vecstow_engine.query.search import answer_queries, required
+from vecstow_engine.query.filtered import answer_filtered, answer_planned, make_plan
+from vecstow_engine.query.search import Result, answer_queries, required
 from vecstow_engine.query.source import Source
 
 GROWTH: Final = 4
@@ -36,7 +36,18 @@ def nearest_hits(source: Source, query: SearchQuery) -> list[Hit]:
 
 
 def hits_of_each(source: Source, queries: Sequence[SearchQuery]) -> list[list[Hit]]:
-    """Return the nearest points of each query; queries without a filter share a call of the index."""
-    if any(query.filter is not None for query in queries):
-        return [nearest_hits(source, query) for query in queries]
-    return [required(result) for result in answer_queries(source, queries)]
+    """Return the nearest points of each query; queries of the same plan share a call of the index."""
+    return [required(result) for result in results_of_each(source, queries)]
+
+
+def results_of_each(source: Source, queries: Sequence[SearchQuery]) -> list[Result]:
+    """Return the nearest points of each query, or the error that it gets, as `hits_of_each`."""
+    planned = {
+        at: make_plan(source, query, query.filter)
+        for at, query in enumerate(queries)
+        if query.filter is not None
+    }
+    plain = [query for query in queries if query.filter is None]
+    of_planned = iter(answer_planned(source, list(planned.values())))
+    of_plain = iter(answer_queries(source, plain))
+    return [next(of_planned if at in planned else of_plain) for at in range(len(queries))]

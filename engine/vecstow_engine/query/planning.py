@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-ROW_MICROSECONDS: Final = 0.08
+ROW_MICROSECONDS: Final = 0.06
 """The cost of a row in an exact search, apart from its values."""
 VALUE_MICROSECONDS: Final = 0.001
 """The cost of one value of a row."""
@@ -43,6 +43,8 @@ class Plan:
     method: Method
     reason: str
     candidates: int = 0
+    microseconds: float = 0.0
+    """The estimated cost."""
 
 
 def plan_search(*, wanted: int, ef: int, live: int, matching: int, dimension: int) -> Plan:
@@ -61,5 +63,6 @@ def plan_search(*, wanted: int, ef: int, live: int, matching: int, dimension: in
         f"about {exact_cost:.0f} us for {matching} rows, {graph_cost:.0f} us for {candidates} candidates"
     )
     if matching <= wanted or exact_cost <= graph_cost or candidates > CANDIDATES_MAX:
-        return Plan(Method.EXACT, f"exact comparison of all matching points is cheaper: {estimate}")
-    return Plan(Method.GRAPH, f"the graph is cheaper: {estimate}", candidates)
+        reason = f"exact comparison of all matching points is cheaper: {estimate}"
+        return Plan(Method.EXACT, reason, microseconds=exact_cost)
+    return Plan(Method.GRAPH, f"the graph is cheaper: {estimate}", candidates, graph_cost)

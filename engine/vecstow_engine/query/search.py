@@ -5,6 +5,7 @@ Queries without a filter are answered many at a time. `filtered` answers a query
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from vecstow_engine.index.exact import NO_LABEL, Hits
 from vecstow_engine.model.errors import VecstowError
-from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.matching import matches
 from vecstow_engine.query.source import Source
@@ -39,22 +40,30 @@ def answer_queries(source: Source, queries: Sequence[SearchQuery]) -> list[Resul
         groups.setdefault((query.limit, ef), []).append(number)
     for (limit, ef), numbers in groups.items():
         group = [queries[number] for number in numbers]
+        began = time.perf_counter()
         for number, result in zip(numbers, answer_group(source, group, limit, ef), strict=True):
             answers[number] = result
+        for query in group:
+            if query.explanation is not None:
+                _explain(query.explanation, source, len(group), time.perf_counter() - began)
     return answers
 
 
-def answer_group(
-    source: Source, queries: Sequence[SearchQuery], k: int, ef: int, filter: Filter | None = None
-) -> list[Result]:
-    """Return the result of each query: those of its `k` nearest points that match the filter.
+def _explain(explanation: Explanation, source: Source, shared_by: int, seconds: float) -> None:
+    explanation.plan, explanation.reason = "graph", "no filter"
+    explanation.counts = {"points": source.index.count, "shared_by": shared_by}
+    explanation.add("graph and payloads", seconds)
+
+
+def answer_group(source: Source, queries: Sequence[SearchQuery], k: int, ef: int) -> list[Result]:
+    """Return the result of each query, its `k` nearest points.
 
     The search is repeated when points were replaced during the search, or fail their checks.
     """
     vectors = np.stack([query.vector for query in queries])
     wanted = k
     for _ in range(ATTEMPTS_MAX):
-        found = resolve(source.view, source.index.search(vectors, wanted, ef), queries, filter)
+        found = resolve(source.view, source.index.search(vectors, wanted, ef), queries)
         gone = max(gathered.gone for gathered in found)
         if gone == 0:
             break
@@ -70,14 +79,15 @@ def required(result: Result) -> list[Hit]:
     return result
 
 
-def resolve(
-    view: View, found: Hits, queries: Sequence[SearchQuery], filter: Filter | None = None
-) -> list[_Resolved]:
-    """Return hits with ids and payloads. Once a query is refused or complete, no more of it is read."""
+def resolve(view: View, found: Hits, queries: Sequence[SearchQuery]) -> list[_Resolved]:
+    """Return the hits whose payloads match, with ids and payloads.
+
+    Once a query is refused or complete, no more of it is read.
+    """
     valid = found.labels != NO_LABEL
     labels, distances = found.labels[valid], found.distances[valid].tolist()
     owners = np.nonzero(valid)[0].tolist()
-    gathered = [_Resolved(query, filter) for query in queries]
+    gathered = [_Resolved(query) for query in queries]
     start = 0
     while start < len(labels):
         stop = min(start + RESOLVED_POINTS, len(labels))
@@ -99,9 +109,8 @@ def resolve(
 class _Resolved:
     """The result for one query: its hits, and the number of its labels that are gone."""
 
-    def __init__(self, query: SearchQuery, filter: Filter | None) -> None:
+    def __init__(self, query: SearchQuery) -> None:
         self._query = query
-        self._filter = filter
         self._room = query.limit
         self._payload_bytes = 0
         self._hits: list[Hit] = []
@@ -125,10 +134,11 @@ class _Resolved:
         distances: Sequence[float],
     ) -> None:
         """Add the points of the next labels, None for one that is gone, and weigh the payloads so far."""
+        wanted = self._query.filter
         for point, label, distance in zip(points, labels.tolist(), distances, strict=True):
             if point is None:
                 self.gone += 1
-            elif self._room and (self._filter is None or matches(self._filter, *point)):
+            elif self._room and (wanted is None or matches(wanted, *point)):
                 self._room -= 1
                 payload = self._query.payload.apply(point[1])
                 self._hits.append(Hit(point[0], distance, payload, label))

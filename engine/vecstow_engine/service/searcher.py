@@ -1,8 +1,8 @@
 """The queue of searches: searches that wait while a call runs share the next call.
 
 Each collection has one call at a time, in a fixed number of threads.
-Searches that may read many points run alone, in threads of their own: those with a filter, with `diversity`,
-with groups, and those by the best score of many examples.
+Searches that may read many points run alone, in threads of their own: those with `diversity`, with groups, by
+the best score of many examples, and with a filter unless it was answered since the last write.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Searcher:
     async def search(self, collection: Collection, search: Search) -> list[Hit]:
         """Return the nearest live points, nearest first; raise Busy when too many searches wait."""
         [query] = await self._aim(collection, [search])
-        if shares_calls(query):
+        if shares_calls(query, collection.source()):
             [future] = self._join(collection, [query])
             return await future
         return await self._alone.run(collection, search_alone, collection, query)
@@ -72,7 +72,8 @@ class Searcher:
         that a batch takes one place among the waiting calls.
         """
         queries = await self._aim(collection, searches)
-        sharing = {at: query for at, query in enumerate(queries) if shares_calls(query)}
+        source = collection.source()
+        sharing = {at: query for at, query in enumerate(queries) if shares_calls(query, source)}
         futures = dict(zip(sharing, self._join(collection, list(sharing.values())), strict=True))
         try:
             return [

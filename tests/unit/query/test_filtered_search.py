@@ -1,0 +1,171 @@
+"""Filtered searches and counts against the oracle of filters, in each plan and state of the indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.filter_cases import FILTERS, PAYLOADS, POINT_IDS
+from tests.filter_oracle import oracle
+from tests.unit.running_engine import RunningEngine, wait_until
+from vecstow_engine.model.explanation import Explanation
+from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.manifest import PayloadIndex
+from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.searches import SearchOptions
+from vecstow_engine.query import filtered, planning
+from vecstow_engine.query.matching import count_matching, matching_labels
+from vecstow_engine.service.collection import Collection
+
+DIMENSION = 4
+KINDS = ("keyword", "integer", "float", "boolean", "datetime")
+FIELDS = ("a", "b", "c", "a.b", "a.a", "b.lat", "b.lon", "c.a")
+POINTS = st.dictionaries(POINT_IDS, PAYLOADS, min_size=1, max_size=8)
+DECLARED = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(KINDS), max_size=5)
+"""The indexed fields of a collection; others are not indexed."""
+
+
+class Model:
+    """A collection next to a dict of its points, each written with another vector."""
+
+    def __init__(self, engine: RunningEngine) -> None:
+        self.engine = engine
+        self.points: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any] | None]] = {}
+        self.random = np.random.default_rng(0)
+
+    @property
+    def collection(self) -> Collection:
+        return self.engine.collection("notes")
+
+    def declare(self, declared: dict[str, str]) -> None:
+        indexes = tuple(PayloadIndex(field, kind) for field, kind in declared.items())
+        self.collection.manifest = dataclasses.replace(self.collection.manifest, payload_indexes=indexes)
+        self.collection.payload_indexes.declare(indexes)
+        self.engine._payload_indexer.notify(self.collection)
+
+    def wait_complete(self) -> None:
+        wait_until(lambda: self.collection.payload_indexes.unfinished is None)
+
+    def write(self, points: dict[str, dict[str, Any] | None]) -> None:
+        rows = self.random.standard_normal((len(points), DIMENSION)).astype(np.float32)
+        batch = PointBatch.build(self.collection.manifest, list(points), rows, list(points.values()))
+        asyncio.run(self.engine.upsert("notes", batch))
+        self.points |= {
+            point_id: (row, payload) for (point_id, payload), row in zip(points.items(), rows, strict=True)
+        }
+
+    def delete(self, ids: list[str]) -> None:
+        asyncio.run(self.engine.delete_points("notes", ids))
+        for point_id in ids:
+            self.points.pop(point_id, None)
+
+    def matching(self, document: dict[str, Any]) -> set[str]:
+        return {each for each, (_, payload) in self.points.items() if oracle(document, payload, each)}
+
+    def check(self, document: dict[str, Any], limit: int) -> None:
+        """Set, count and search of a filter are those of the oracle."""
+        wanted = self.matching(document)
+        parsed, source = parse_filter(document), self.collection.source()
+        assert source is not None
+        found = [point[0] for point in source.view.resolve(matching_labels(source, parsed)) if point]
+        assert sorted(found) == sorted(wanted)
+        assert count_matching(source, parsed) == len(wanted)
+        vector = self.random.standard_normal(DIMENSION).astype(np.float32)
+        query = SearchOptions.checked(self.collection.manifest, limit, filter=parsed).query(vector)
+        apart = {each: np.linalg.norm(self.points[each][0] - vector) for each in wanted}
+        nearest = sorted(apart.values())[:limit]
+        hits = asyncio.run(self.engine.search("notes", query))
+        assert [hit.distance for hit in hits] == pytest.approx(nearest, rel=1e-4)
+        assert [apart[hit.id] for hit in hits] == pytest.approx(nearest, rel=1e-4)
+
+
+@pytest.fixture
+def model(engine):
+    return Model(engine)
+
+
+@pytest.mark.parametrize("plan", ["by cost", "graph", "exact"])
+def test_each_plan_answers_as_the_oracle(engine, monkeypatch, plan):
+    """Filters over points of many writes, in the overlay, in the table and in both; slots are used again.
+
+    The index is flat, so a search of the graph is exact, too.
+    """
+    model = Model(engine)
+    if plan != "by cost":
+        cost = 0.0 if plan == "exact" else 1e9
+        monkeypatch.setattr(planning, "ROW_MICROSECONDS", cost)
+    if plan == "graph":
+        monkeypatch.setattr(filtered, "DOUBTFUL_MAX", 0)
+    choice = random.Random(plan)
+
+    @settings(
+        max_examples=850,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(points=POINTS, declared=DECLARED, documents=st.lists(FILTERS, min_size=8, max_size=8))
+    def run(points, declared, documents):
+        if choice.random() < 0.3:
+            model.declare(declared)
+        model.write(points)
+        if choice.random() < 0.3:
+            engine.checkpoint()
+        if choice.random() < 0.3:
+            model.delete(choice.sample(sorted(model.points), min(3, len(model.points))))
+        if choice.random() < 0.8:
+            model.wait_complete()
+        for document in documents:
+            model.check(document, limit=choice.choice([1, 3, 20]))
+
+    run()
+
+
+def test_a_filter_is_answered_again_after_a_write(model):
+    """Candidates of a filter are kept only until the next write, and 1 is not true."""
+    model.declare({"a": "boolean"})
+    model.write({"a": {"a": True}, "b": {"a": 1}})
+    model.wait_complete()
+    for document in ({"a": True}, {"a": 1}, {"a": True}, {"a": 1.0}):
+        model.check(document, limit=3)
+    model.write({"b": {"a": True}})
+    model.check({"a": True}, limit=3)
+    model.delete(["a"])
+    model.check({"a": True}, limit=3)
+    model.check({"a": 1}, limit=3)
+
+
+def explained(model: Model, document: dict[str, Any]) -> Explanation:
+    note = Explanation()
+    options = SearchOptions.checked(
+        model.collection.manifest, filter=parse_filter(document), explanation=note
+    )
+    asyncio.run(model.engine.search("notes", options.query(np.ones(DIMENSION, np.float32))))
+    return note
+
+
+def test_the_explanation_names_plan_counts_and_fields_without_an_index(model):
+    model.declare({"n": "integer"})
+    model.write({f"p{n}": {"n": n, "m": n} for n in range(3000)})
+    model.wait_complete()
+    model.engine.indexed()
+    few = explained(model, {"n": {"$lt": 30}})
+    assert (few.plan, few.counts["matching"], few.warnings) == ("exact", 30, [])
+    many = explained(model, {"n": {"$gte": 30}})
+    assert (many.plan, many.counts) == (
+        "graph", {"points": 3000, "matching": 2970, "in_doubt": 0, "candidates": many.counts["candidates"]},
+    )  # fmt: skip
+    assert 10 <= many.counts["candidates"] < 50
+    none = explained(model, {"n": -1})
+    assert (none.plan, none.reason) == ("none", "no point matches")
+    unknown = explained(model, {"m": {"$lt": 2}})
+    assert (unknown.plan, unknown.counts["in_doubt"]) == ("scan", 3000)
+    assert "no payload index has m" in unknown.warnings[0]
+    assert set(unknown.steps) >= {"filter", "payloads"}
