@@ -95,6 +95,10 @@ _POINT: Final = BodyLimit(4 * MIB, "shorten the numbers of the vector, or the me
 """A vector of 65,536 numbers of 24 bytes, and a payload of 256 KiB."""
 _IDS: Final = BodyLimit(12 * MIB, "ask for fewer ids at a time")
 """10,000 ids of 256 characters of four bytes."""
+_FILTER: Final = BodyLimit(4 * MIB, "shorten the filter")
+"""A filter of 1 MiB, a cursor of 1 MiB, and 65 names of fields."""
+_PAYLOADS: Final = BodyLimit(13 * MIB, "name fewer ids at a time, or shorten the metadata")
+"""10,000 ids as above, and two payloads of 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,9 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", f"{_ROOT}/recommend"): Access(Role.READ, Reach.PATH, _SEARCHES),
     ("POST", f"{_ROOT}/vectors/get"): Access(Role.READ, Reach.PATH, _IDS),
     ("GET", f"{_ROOT}/vectors/{{id}}"): Access(Role.READ, Reach.PATH),
+    ("POST", f"{_ROOT}/points/scroll"): Access(Role.READ, Reach.PATH, _FILTER),
+    ("POST", f"{_ROOT}/points/count"): Access(Role.READ, Reach.PATH, _FILTER),
+    ("POST", f"{_ROOT}/points/facet"): Access(Role.READ, Reach.PATH, _FILTER),
     ("POST", "/collections"): Access(Role.WRITE, Reach.OWN, _CREATE),
     ("PUT", _ALIAS): Access(Role.WRITE, Reach.PATH),
     ("DELETE", _ALIAS): Access(Role.WRITE, Reach.PATH),
@@ -153,6 +160,8 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", f"{_ROOT}/vectors/delete"): Access(Role.WRITE, Reach.PATH, _IDS),
     ("PUT", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH, _POINT),
     ("DELETE", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
+    ("POST", f"{_ROOT}/points/delete"): Access(Role.WRITE, Reach.PATH, _IDS),
+    ("POST", f"{_ROOT}/points/payload"): Access(Role.WRITE, Reach.PATH, _PAYLOADS),
     ("DELETE", _ROOT): Access(Role.ADMIN, Reach.PATH),
     ("DELETE", f"{_ROOT}/hard-delete"): Access(Role.ADMIN, Reach.PATH),
     ("POST", f"{_ROOT}/backup"): Access(Role.ADMIN, Reach.PATH),

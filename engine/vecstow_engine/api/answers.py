@@ -56,7 +56,7 @@ _JSON_HEAD: Final = b'{"success":true,"data":'
 _JSON_TAIL: Final = b',"error":null}'
 _PACKED_HEAD: Final = b"\x83\xa7success\xc3\xa4data"
 _PACKED_TAIL: Final = b"\xa5error\xc0"
-_PAYLOADS: Final[dict[Media, tuple[Raw, Callable[[bytes], Raw]]]] = {
+PAYLOADS: Final[dict[Media, tuple[Raw, Callable[[bytes], Raw]]]] = {
     Media.JSON: (Raw(b"null"), Raw),
     Media.MSGPACK: (Raw(b"\xc0"), lambda payload: Raw(pack_payload(payload))),
 }
@@ -173,7 +173,7 @@ def groups_answer(groups: Sequence[Group], options: SearchOptions, media: Media,
 
 
 def _add_hits(growing: GrowingAnswer, hits: list[Hit], options: SearchOptions) -> None:
-    none, render = _PAYLOADS[growing.media]
+    none, render = PAYLOADS[growing.media]
     step = HITS_PER_STEP
     if options.with_vectors:
         step = max(1, min(step, VALUES_PER_STEP // options.manifest.dimension))
@@ -185,7 +185,7 @@ def _add_hits(growing: GrowingAnswer, hits: list[Hit], options: SearchOptions) -
                     hit.id,
                     hit.distance,
                     (none if hit.payload is None else render(hit.payload)) if has_payloads else UNSET,
-                    UNSET if hit.vector is None else _values(hit.vector, growing.media),
+                    UNSET if hit.vector is None else vector_values(hit.vector, growing.media),
                 )
                 for hit in hits[:step]
             ]
@@ -263,12 +263,13 @@ class GrowingAnswer:
 
 
 def _point(point: Point, media: Media) -> _Point:
-    none, render = _PAYLOADS[media]
+    none, render = PAYLOADS[media]
     payload = none if point.payload is None else render(point.payload)
-    return _Point(point.id, _values(point.vector, media), payload)
+    return _Point(point.id, vector_values(point.vector, media), payload)
 
 
-def _values(vector: NDArray[np.float32], media: Media) -> list[float] | bytes:
+def vector_values(vector: NDArray[np.float32], media: Media) -> list[float] | bytes:
+    """Return a vector (d,) as a list of numbers in JSON, a bin of little-endian float32 in MessagePack."""
     if media is Media.JSON:
         numbers: list[float] = vector.tolist()
         return numbers

@@ -133,17 +133,25 @@ def read_ids(body: Text, media: Media, lease: Lease, ids_max: int) -> list[str]:
     Raises also InvalidInput, WrongShape, Malformed and Busy.
     """
     if media is Media.JSON:
-        raw = bytes(decode(_json_id_list, body).ids)
-        lease.take(Part.DECODED, weigh_json(raw))
-        ids = decode(_json_ids, raw, "ids")
-        check_members(body, 1, [Raw(raw)])
+        raw = decode(_json_id_list, body).ids
+        check_members(body, 1, [raw])
     else:
-        raw = bytes(decode(_packed_id_list, body).ids)
+        raw = decode(_packed_id_list, body).ids
         check_entries(body, 1)
-        entries = packed_entries(raw) or 0
+    return decode_ids(raw, media, lease, ids_max)
+
+
+def decode_ids(raw: Raw, media: Media, lease: Lease, ids_max: int) -> list[str]:
+    """Return the ids in the member `ids`, unchecked; raise the errors of `read_ids`."""
+    text = bytes(raw)
+    if media is Media.JSON:
+        lease.take(Part.DECODED, weigh_json(text))
+        ids = decode(_json_ids, text, "ids")
+    else:
+        entries = packed_entries(text) or 0
         _check_ids_count(entries, ids_max)
-        lease.take(Part.DECODED, weigh_packed_texts(raw, entries))
-        ids = decode(_packed_ids, raw, "ids")
+        lease.take(Part.DECODED, weigh_packed_texts(text, entries))
+        ids = decode(_packed_ids, text, "ids")
     _check_ids_count(len(ids), ids_max)
     return ids
 
@@ -207,6 +215,12 @@ def read_id(raw: Raw, media: Media, field: str) -> str | None:
 
 def read_filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
     """Return the filter in the member of a body, None for an absent one; raise the errors of `read_point`."""
+    document = decode_filter(raw, media, lease)
+    return None if document is None else parse_filter(document)
+
+
+def decode_filter(raw: Raw, media: Media, lease: Lease) -> Object | None:
+    """Return the document of a filter like `read_filter`."""
     text = bytes(raw)
     if text in NULLS:
         return None
@@ -215,7 +229,12 @@ def read_filter(raw: Raw, media: Media, lease: Lease) -> Filter | None:
     lease.take(Part.DECODED, weigh_json(text) if is_json else weigh_packed(text))
     found = decode(_json_object if is_json else _packed_object, text, "filter")
     (check_text if is_json else check_block)(text, found, "filter")
-    return parse_filter(found)
+    return found
+
+
+def decode_object(raw: Raw, media: Media, field: str) -> Object | None:
+    """Return the object in a member that payloads take, None for an absent one."""
+    return _payload(raw, _json_object if media is Media.JSON else _packed_object, field)
 
 
 def _payload(raw: Raw, decoder: Decoder[Object | None], field: str) -> Object | None:

@@ -13,6 +13,7 @@ from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
 from vecstow_engine.api.schema_parts import BIN, ID, METADATA, VECTOR, Operation, Schema, object_of, ref
 from vecstow_engine.api.schemas import ErrorEnvelope
 from vecstow_engine.api.search_schemas import SEARCH_COMPONENTS, SEARCH_OPERATIONS, SEARCH_PARAMETERS
+from vecstow_engine.api.selection_schemas import SELECTION_COMPONENTS, SELECTION_OPERATIONS
 
 DESCRIPTION: Final = """\
 Collections of vectors that come back from their volume alone. Every answer is
@@ -66,6 +67,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Ids": object_of(("ids",), ids=_IDS),
     "StoredPoint": _POINT_OUT,
     **SEARCH_COMPONENTS,
+    **SELECTION_COMPONENTS,
 }
 
 
@@ -82,6 +84,7 @@ _OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ),
     ("POST", "/vectors/batch"): ("Insert points, all or none", "Batch", "PackedBatch", _IDS),
     **SEARCH_OPERATIONS,
+    **SELECTION_OPERATIONS,
     ("GET", "/vectors/{id}"): ("Get a point", None, None, ref("StoredPoint")),
     ("PUT", "/vectors/{id}"): ("Store a point under this id", "Point", "PackedPoint", _ID_AND_MESSAGE),
     ("DELETE", "/vectors/{id}"): ("Delete a point", None, None, _ID_AND_MESSAGE),

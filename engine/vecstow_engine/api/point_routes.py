@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vecstow_engine.api import search_routes
+from vecstow_engine.api import search_routes, selection_routes
 from vecstow_engine.api.access import authorise_collection
 from vecstow_engine.api.answers import VALUES_PER_STEP, Answer, GrowingAnswer, point_answer, success
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point
@@ -145,7 +145,16 @@ BY_METHOD: Final = {
     "PUT": PointRoute("PUT", _BY_ID, _put),
     "DELETE": PointRoute("DELETE", _BY_ID, _delete),
 }
-POINT_ROUTES: Final = (*BY_LAST.values(), *BY_SEARCH.values(), *BY_WORD.values(), *BY_METHOD.values())
+BY_SELECTION: Final = {
+    "scroll": PointRoute("POST", f"{_ROOT}/points/scroll", selection_routes.scroll),
+    "count": PointRoute("POST", f"{_ROOT}/points/count", selection_routes.count),
+    "facet": PointRoute("POST", f"{_ROOT}/points/facet", selection_routes.facet),
+    "delete": PointRoute("POST", f"{_ROOT}/points/delete", selection_routes.delete_selected),
+    "payload": PointRoute("POST", f"{_ROOT}/points/payload", selection_routes.change_payloads),
+}
+POINT_ROUTES: Final = tuple(
+    route for routes in (BY_LAST, BY_SEARCH, BY_WORD, BY_METHOD, BY_SELECTION) for route in routes.values()
+)
 
 
 def find_point_route(method: str, path: str) -> Match | None:
@@ -161,6 +170,8 @@ def find_point_route(method: str, path: str) -> Match | None:
             route, raw_id = BY_SEARCH.get(last), ""
         case [_, "collections", collection, "vectors", raw_id]:
             route = BY_WORD.get(raw_id) if method == "POST" else BY_METHOD.get(method)
+        case [_, "collections", collection, "points", last] if method == "POST":
+            route, raw_id = BY_SELECTION.get(last), ""
         case _:
             return None
     if route is None:

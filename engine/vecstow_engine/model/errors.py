@@ -85,7 +85,7 @@ class NotFound(VecstowError):
 
 
 class Conflict(VecstowError):
-    """Raised when the target exists already, or another owner or a hold forbids the change."""
+    """Raised when the target exists already, or another owner, a hold or other writes forbid the change."""
 
 
 class Busy(VecstowError):

@@ -101,14 +101,6 @@ def _scan(view: View, filter: Filter) -> Labels:
     return np.array(found, np.uint64)
 
 
-def count_matching(source: Source, filter: Filter | None) -> int:
-    """Return the number of served points that match."""
-    candidates = find_candidates(source, filter)
-    if filter is None or candidates.sure_count == candidates.possible_count:
-        return candidates.sure_count
-    return len(matching_labels(source, filter))
-
-
 def keep_matching(view: View, labels: Labels, filter: Filter) -> Labels | None:
     """Return the labels whose points match, by their payloads; None when a point is gone by now."""
     kept = np.zeros(len(labels), np.bool_)

@@ -37,6 +37,7 @@ from vecstow_engine.service.registry import Bound, Registry
 from vecstow_engine.service.repairer import Repairer
 from vecstow_engine.service.request_memory import RequestMemory
 from vecstow_engine.service.searcher import Searcher, get_many
+from vecstow_engine.service.selections import Selections
 from vecstow_engine.service.settings import Settings
 from vecstow_engine.service.upkeep import Upkeep
 from vecstow_engine.storage.backup import make_backup
@@ -84,6 +85,9 @@ class Engine:
             layout, settings, registry, gate, self._handles, attempts, self.accounts, indexer, make_room
         )
         self._searcher = Searcher(settings.limits.search_queue_max)
+        self.selections = Selections(
+            self._bound, self._searcher, lambda *effect: self._committer.write(*effect)
+        )
         changes = ChangeGuard(gate, registry.changing)
         self.catalog = Catalog(
             layout, registry, self._loader, self._handles, gate, changes, settings, make_room

@@ -157,6 +157,15 @@ class Searcher:
         """Run a read of a collection in the threads of searches without a filter; return its result."""
         return await self._plain.run(collection, call, collection, *values)
 
+    async def run_alone(
+        self, call: Callable[..., _Answer], collection: Collection, *values: object
+    ) -> _Answer:
+        """Run a read that may look at every point, in the threads of long searches.
+
+        Raises Busy when too many calls wait.
+        """
+        return await self._alone.run(collection, call, collection, *values)
+
 
 def _group_size(waiting: Sequence[tuple[SearchQuery, object]]) -> int:
     """Return the number of searches of the next call: few enough that no client waits long for the call."""

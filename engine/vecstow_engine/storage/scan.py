@@ -32,6 +32,29 @@ class Reader(Protocol):
         """Return (id, payload) of each label; None for a label that is no longer live or is withheld."""
 
 
+class MetIds:
+    """The ids that a read has met: eight bytes each, for a hash that no two ids of a collection share."""
+
+    def __init__(self) -> None:
+        self._first = array("q")
+        self._sorted: NDArray[np.int64] | None = None
+        self._later: set[int] = set()
+
+    def is_new(self, point_id: str, *, is_distinct: bool = False) -> bool:
+        """Return whether an id was not met before, and note it. The first ids may be known to be distinct."""
+        number = hash(point_id)
+        if is_distinct:
+            self._first.append(number)
+            return True
+        if self._sorted is None:
+            self._sorted = np.sort(np.array(self._first, np.int64))
+        at = int(np.searchsorted(self._sorted, number))
+        if number in self._later or (at < len(self._sorted) and self._sorted[at] == number):
+            return False
+        self._later.add(number)
+        return True
+
+
 class Scan:
     """One scan of the points that are served when it begins."""
 
@@ -57,20 +80,15 @@ class Scan:
 
     def once(self) -> Iterator[ServedPoint]:
         """Yield every point once. A point that is written during the scan comes in one of its versions."""
-        ids = array("q")
+        met = MetIds()
         for point in self._before():
-            ids.append(hash(point.id))  # 64 bits: two ids of a collection do not share them
+            met.is_new(point.id, is_distinct=True)
             yield point
-        met = np.sort(np.array(ids, np.int64))
-        late: set[int] = set()
         for _ in range(ROUNDS_MAX):
             written = 0
             for point in self._written():
                 written += 1
-                number = hash(point.id)
-                at = int(np.searchsorted(met, number))
-                if number not in late and not (at < len(met) and met[at] == number):
-                    late.add(number)
+                if met.is_new(point.id):
                     yield point
             if not written:
                 return

@@ -20,7 +20,7 @@ from vecstow_engine.storage.log.segment import Upsert
 from vecstow_engine.storage.points.records import ServedPoint, StoredPoint
 from vecstow_engine.storage.rows import row_checksums
 from vecstow_engine.storage.scan import Scan
-from vecstow_engine.storage.walk import Walk
+from vecstow_engine.storage.walk import Walk, newest_points
 
 READ_ATTEMPTS_MAX: Final = 5
 VERIFY_BYTES: Final = 4 << 20
@@ -56,6 +56,10 @@ class View:
         """Return the labels of those `ids` that exist, shape (n,); raise Unavailable for a withheld point."""
         found = self._find(ids).values()
         return make_labels([point.slot for point in found], [point.epoch for point in found])
+
+    def newest(self, ids: Sequence[str]) -> list[ServedPoint]:
+        """Return the served points of those `ids` that exist, in no particular order."""
+        return newest_points(self._layers, ids)
 
     def are_served(self, labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Return which labels are live and not withheld, shape (n,)."""

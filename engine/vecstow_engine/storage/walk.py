@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, TypeAlias
@@ -59,7 +60,11 @@ class Walk:
                 self._layers.withhold_point(slot)
             found[listed] = point
         found |= changed
-        points = self._newest([p for i, p in found.items() if p is not None and (end is None or i <= end)])
+        points, replaced = self._sift(
+            [point for i, point in found.items() if point is not None and (end is None or i <= end)]
+        )
+        if replaced:
+            points += newest_points(self._layers, replaced)
         return Block(sorted(points, key=lambda point: point.id), end)
 
     def _changed(self, after: str, count: int) -> tuple[dict[str, Entry | None], list[str]]:
@@ -76,16 +81,6 @@ class Walk:
                 changed |= {point_id: overlay.by_id[point_id] for point_id in ids}
         return changed, [ids[-1] for ids in lists if len(ids) == count]
 
-    def _newest(self, points: list[_Found]) -> list[ServedPoint]:
-        """Return the points that are served; in their newest version those that were replaced meanwhile."""
-        served, replaced = self._sift(points)
-        if replaced:
-            newest, _ = self._layers.find(replaced)
-            with self._layers.lock:
-                withheld = self._layers.withheld
-                served += [_served(point) for point in newest.values() if point.slot not in withheld]
-        return served
-
     def _sift(self, points: list[_Found]) -> tuple[list[ServedPoint], list[str]]:
         """Return the points that are live and not withheld, and the ids of those that are not live."""
         slots = np.fromiter((point.slot for point in points), np.int64, len(points))
@@ -99,6 +94,13 @@ class Walk:
                 elif point.slot not in withheld:
                     served.append(_served(point))
         return served, replaced
+
+
+def newest_points(layers: Layers, ids: Sequence[str]) -> list[ServedPoint]:
+    """Return the served points of those `ids` that exist; raise the errors of `Layers.find`."""
+    found, _ = layers.find(ids)
+    with layers.lock:
+        return [_served(point) for point in found.values() if point.slot not in layers.withheld]
 
 
 def _served(point: _Found) -> ServedPoint:

@@ -1,0 +1,81 @@
+"""The payloads of the points that match a filter, each point once, while writes go on.
+
+Columns of the payload indexes say which points may match. A scan of all payloads takes their place where most
+points may match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vecstow_engine.model.filters import Filter
+from vecstow_engine.model.payloads import decode_payload
+from vecstow_engine.query.candidates import Candidates
+from vecstow_engine.query.matching import ATTEMPTS_MAX, RESOLVED_AT_ONCE, SCAN_SHARE, find_candidates
+from vecstow_engine.query.source import Source
+from vecstow_engine.storage.scan import MetIds
+
+
+class Matching(NamedTuple):
+    """One point that matches."""
+
+    label: int
+    id: str
+    fields: dict[str, Any]
+    """The decoded payload; empty for a point without one."""
+
+
+def matching_points(source: Source, filter: Filter | None) -> Iterator[Matching]:
+    """Yield each served point that matches, once, in no particular order.
+
+    A point that is written meanwhile counts with its old or its new payload.
+    """
+    if filter is not None:
+        candidates = find_candidates(source, filter)
+        if candidates.possible_count <= SCAN_SHARE * candidates.live_count:
+            yield from _candidates(source, filter, candidates)
+            return
+    for label, point_id, payload in source.view.scan_once():
+        fields = _decoded(payload)
+        if filter is None or filter.matches(fields, point_id):
+            yield Matching(label, point_id, fields)
+
+
+def matching_count(source: Source, filter: Filter | None) -> int:
+    """Return the number of served points that match; payloads are read only where columns leave a doubt."""
+    if filter is None:
+        return source.view.count
+    candidates = find_candidates(source, filter)
+    if candidates.sure_count == candidates.possible_count:
+        return candidates.sure_count
+    return sum(1 for _ in matching_points(source, filter))
+
+
+def _candidates(source: Source, filter: Filter, candidates: Candidates) -> Iterator[Matching]:
+    """Yield the points that match among candidates. Those that are gone are looked for again."""
+    met = MetIds()
+    read = np.zeros(0, np.uint64)
+    for number in range(ATTEMPTS_MAX):
+        labels = candidates.labels(candidates.possible)
+        labels = labels[~np.isin(labels, read)]
+        gone = 0
+        for start in range(0, len(labels), RESOLVED_AT_ONCE):
+            part = labels[start : start + RESOLVED_AT_ONCE]
+            for label, point in zip(part.tolist(), source.view.resolve(part), strict=True):
+                if point is None:
+                    gone += 1
+                    continue
+                fields = _decoded(point[1])
+                if filter.matches(fields, point[0]) and met.is_new(point[0], is_distinct=not number):
+                    yield Matching(label, point[0], fields)
+        if not gone:
+            return
+        read = np.concatenate([read, labels])
+        candidates = find_candidates(source, filter)
+
+
+def _decoded(payload: bytes | None) -> dict[str, Any]:
+    return {} if payload is None else decode_payload(payload)
