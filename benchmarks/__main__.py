@@ -26,6 +26,7 @@ from benchmarks import (
     against,
     create,
     equal_rows,
+    filters,
     ingest,
     latency,
     many_collections,
@@ -49,6 +50,7 @@ MODULES: Final = (
     create,
     recall,
     equal_rows,
+    filters,
     million,
     against,
     operator,
@@ -56,7 +58,7 @@ MODULES: Final = (
 )
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
-ASKED_FOR: Final = (LARGE, equal_rows.NAME, against.NAME, operator.NAME, text.NAME)
+ASKED_FOR: Final = (LARGE, equal_rows.NAME, filters.NAME, against.NAME, operator.NAME, text.NAME)
 """Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 

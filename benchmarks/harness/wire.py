@@ -51,6 +51,13 @@ class Answer:
         return len(self._received) >= self._end
 
     @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a complete answer, by names in lower case."""
+        lines = bytes(self._received[: self._body_at - 4]).decode("latin-1").split("\r\n")[1:]
+        pairs = (line.partition(": ") for line in lines)
+        return {name.lower(): value for name, _, value in pairs}
+
+    @property
     def body(self) -> bytes:
         """The body of a complete answer."""
         return bytes(self._received[self._body_at : self._end])

@@ -71,13 +71,17 @@ def ordered(hits: Hits, k: int) -> Hits:
     order = np.lexsort((hits.labels, hits.distances), axis=-1)[:, :k]
     labels = np.take_along_axis(hits.labels, order, axis=1)
     distances = np.take_along_axis(hits.distances, order, axis=1)
-    missing = k - order.shape[1]
-    if missing <= 0:
-        return Hits(labels, distances)
-    padding = Hits.none(len(order), missing)
+    return _padded(Hits(labels, distances), k)
+
+
+def _padded(hits: Hits, k: int) -> Hits:
+    """Return hits with k places; `hits` have at most as many."""
+    if hits.k == k:
+        return hits
+    padding = Hits.none(len(hits.labels), k - hits.k)
     return Hits(
-        np.concatenate((labels, padding.labels), axis=1),
-        np.concatenate((distances, padding.distances), axis=1),
+        np.concatenate((hits.labels, padding.labels), axis=1),
+        np.concatenate((hits.distances, padding.distances), axis=1),
     )
 
 
@@ -123,13 +127,13 @@ def nearest(
 
     `hits` are hits among other rows, with k places; they are merged into the result.
     """
-    if hits is None:
-        hits = Hits.none(len(queries), k)
+    no_bounds = np.full(len(queries), np.inf, np.float32)
     for part in _parts(len(rows), _SCORE_BYTES // (4 * max(1, len(queries)))):
-        found = _nearest_in_block(metric, queries, rows[part], labels[part], k, hits.distances[:, -1])
+        bounds = no_bounds if hits is None else hits.distances[:, -1]
+        found = _nearest_in_block(metric, queries, rows[part], labels[part], k, bounds)
         if found is not None:
-            hits = merge(hits, found, k)
-    return hits
+            hits = _padded(found, k) if hits is None else merge(hits, found, k)
+    return Hits.none(len(queries), k) if hits is None else hits
 
 
 def _nearest_in_block(

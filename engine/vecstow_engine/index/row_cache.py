@@ -19,6 +19,17 @@ from vecstow_engine.model.points import epochs_of, slots_of
 BLOCK_BYTES: Final = 4 << 20
 
 
+_kept = threading.local()
+
+
+def _scratch(values: int) -> NDArray[np.float32]:
+    """Return memory of this thread, shape (values,); new memory costs as much as the copies into it."""
+    buffer: NDArray[np.float32] | None = getattr(_kept, "buffer", None)
+    if buffer is None or len(buffer) < values:
+        buffer = _kept.buffer = np.empty(values, np.float32)
+    return buffer[:values]
+
+
 class _Block:
     """The rows of consecutive slots."""
 
@@ -74,9 +85,9 @@ class RowCache:
     def take(self, labels: Labels) -> tuple[Rows, NDArray[np.bool_]]:
         """Return rows (n, dimension), and which of the labels (n,) the cache has; other rows mean nothing.
 
-        The labels ascend by slot.
+        The labels ascend by slot. The rows are valid until the next call in this thread.
         """
-        rows = np.empty((len(labels), self._dimension), np.float32)
+        rows = _scratch(len(labels) * self._dimension).reshape(len(labels), self._dimension)
         found = np.zeros(len(labels), np.bool_)
         slots, epochs = slots_of(labels), epochs_of(labels)
         for number, part in self._parts(slots):

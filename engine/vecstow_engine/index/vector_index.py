@@ -26,7 +26,7 @@ FLAT_ROWS_MAX: Final = 1000
 SLICE_ROWS_MAX: Final = 1024
 _REMOVALS_NOTED_MAX: Final = 256
 _FETCH_BYTES: Final = 8 * 1024 * 1024
-_GATHERED_BYTES: Final = 16 * 1024 * 1024
+_GATHERED_BYTES: Final = 4 * 1024 * 1024
 """The bytes of rows that `search_among` compares at a time."""
 _COMPLETE_BYTES: Final = 1024 * 1024
 """The bytes of rows that are read from hnswlib at a time: 6 ms with the GIL held."""
@@ -114,15 +114,18 @@ class VectorIndex:
         self.searched_at = time.monotonic()
         state = self._state
         prepared = exact.prepare(state.metric, queries)
-        hits = Hits.none(len(prepared), k)
+        hits = None
         block = max(1, _GATHERED_BYTES // (4 * state.dimension))
         for start in range(0, len(labels), block):
             part, rows = self._rows(labels[start : start + block])
             hits = exact.nearest(state.metric, prepared, rows, part, k, hits)
-        return hits
+        return Hits.none(len(prepared), k) if hits is None else hits
 
     def _rows(self, labels: Labels) -> tuple[Labels, Rows]:
-        """Return the labels whose rows can be read, and these rows, prepared, cached or fetched."""
+        """Return the labels whose rows can be read, and these rows, prepared, cached or fetched.
+
+        The rows are valid until the next call in this thread.
+        """
         rows, known = self._cache.take(labels)
         if known.all():
             return labels, rows
