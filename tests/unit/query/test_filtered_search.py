@@ -21,7 +21,8 @@ from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import PointBatch
 from vecstow_engine.model.searches import SearchOptions
 from vecstow_engine.query import filtered, planning
-from vecstow_engine.query.matching import count_matching, matching_labels
+from vecstow_engine.query.matching import matching_labels
+from vecstow_engine.query.reading import matching_count
 from vecstow_engine.service.collection import Collection
 
 DIMENSION = 4
@@ -76,7 +77,7 @@ class Model:
         assert source is not None
         found = [point[0] for point in source.view.resolve(matching_labels(source, parsed)) if point]
         assert sorted(found) == sorted(wanted)
-        assert count_matching(source, parsed) == len(wanted)
+        assert matching_count(source, parsed) == len(wanted)
         vector = self.random.standard_normal(DIMENSION).astype(np.float32)
         query = SearchOptions.checked(self.collection.manifest, limit, filter=parsed).query(vector)
         apart = {each: np.linalg.norm(self.points[each][0] - vector) for each in wanted}
