@@ -21,6 +21,13 @@ from vecstow_engine.cli.listing import ls_command, show_command
 from vecstow_engine.cli.options import Json, engine_hint
 from vecstow_engine.cli.output import flush_stdout, open_streams, print_answer, print_error, print_line
 from vecstow_engine.cli.searching import search_command
+from vecstow_engine.cli.selecting import (
+    count_command,
+    delete_command,
+    facet_command,
+    scroll_command,
+    set_payload_command,
+)
 from vecstow_engine.cli.serving import serve_command
 from vecstow_engine.cli.upkeep import (
     backup_command,
@@ -83,6 +90,11 @@ app.command("ls")(ls_command)
 app.command("show")(show_command)
 app.command("import")(import_command)
 app.command("search")(search_command)
+app.command("scroll")(scroll_command)
+app.command("count")(count_command)
+app.command("facet")(facet_command)
+app.command("set-payload")(set_payload_command)
+app.command("delete")(delete_command)
 app.command("check")(check_command)
 app.command("compact")(compact_command)
 app.command("hold")(hold_command)

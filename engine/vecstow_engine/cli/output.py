@@ -55,6 +55,11 @@ def print_json(document: object) -> None:
     _write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(document: object) -> None:
+    """Write one JSON document to stdout as one line."""
+    _write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
 def print_line(text: str) -> None:
     """Write one line to stdout."""
     _write(printable(text) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from vecstow_engine.cli.input_files import STDIN, read_text
+from vecstow_engine.cli.json_options import finite_json_option, json_option
 from vecstow_engine.cli.options import URL_DEFAULT, Collection, Json, KeyFile, Url, address
 from vecstow_engine.cli.output import print_json, print_table
 from vecstow_engine.model.errors import InvalidInput
@@ -83,7 +83,7 @@ def search_command(
         "with_metadata": fields.split(",") if fields else not without_payload,
     }
     if filter_json is not None:
-        query["filter"] = _filter(filter_json)
+        query["filter"] = finite_json_option(filter_json, "--filter")
     query |= {"id": point_id} if point_id is not None else {"vector": _vector(vector, npy, row)}
     engine = address(url, key_file)
     with Client(engine.url, key=engine.key) as client:
@@ -101,7 +101,7 @@ def search_command(
 def _vector(text: str | None, npy: Path | None, row: int) -> list[float]:
     if npy is None:
         assert text is not None
-        values = _json(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text, "--vector")
+        values = json_option(read_text(STDIN, VECTOR_BYTES_MAX) if text == "-" else text, "--vector")
         if not isinstance(values, list):
             raise InvalidInput("--vector must be a JSON list of numbers")
         return _finite(values, "--vector")
@@ -111,17 +111,6 @@ def _vector(text: str | None, npy: Path | None, row: int) -> list[float]:
     if row >= len(rows):
         raise InvalidInput(f"--row is {row}; {npy} has rows 0 to {len(rows) - 1}")
     return _finite([float(value) for value in as_float32(rows[row])], f"row {row} of {npy}")
-
-
-def _filter(text: str) -> Any:
-    condition = _json(text, "--filter")
-    try:
-        json.dumps(condition, allow_nan=False)
-    except ValueError:
-        raise InvalidInput("--filter holds a number that is not finite") from None
-    except RecursionError:
-        raise InvalidInput("--filter is nested too deeply") from None
-    return condition
 
 
 def _finite(values: list[Any], what: str) -> list[Any]:
@@ -140,12 +129,3 @@ def _finite_number(value: float | None, option: str) -> float | None:
     if value is not None and not math.isfinite(value):
         raise InvalidInput(f"{option} is {value}; it must be a finite number")
     return value
-
-
-def _json(text: str, option: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise InvalidInput(f"{option} is nested too deeply") from None
-    except ValueError as broken:
-        raise InvalidInput(f"{option} is no valid JSON: {broken}") from broken
