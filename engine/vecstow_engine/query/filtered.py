@@ -35,7 +35,7 @@ DOUBTFUL_MAX: Final = 1_000
 DOUBT_FACTOR: Final = 10
 DOUBT_CANDIDATES: Final = 100
 """With more points in doubt, at least so many candidates, and so many times the limit, are checked."""
-SPARE_HITS: Final = 8
+SPARE_HITS: Final = 2
 """The number of hits beyond the limit whose payloads are read, for hits that are gone."""
 QUICK_MICROSECONDS: Final = 1_000
 """The cost of a plan that may share a thread with searches without a filter."""
