@@ -36,10 +36,10 @@ class Evaluation:
         if isinstance(node, Not):
             inner = self.bounds(node.part)
             return Bounds(~inner.possible, ~inner.sure)
-        parts = [self.bounds(part) for part in node.parts]
         join, start = (np.logical_and, np.ones) if isinstance(node, And) else (np.logical_or, np.zeros)
         sure = possible = start(self._size, np.bool_)
-        for found in parts:
+        for part in node.parts:  # one at a time: each takes two bytes of memory for each slot
+            found = self.bounds(part)
             sure, possible = join(sure, found.sure), join(possible, found.possible)
         return Bounds(sure, possible)
 
