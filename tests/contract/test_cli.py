@@ -142,6 +142,28 @@ def test_a_backup_is_restored_under_another_name(engine):
     assert count(engine, "again") == ROWS
 
 
+def test_an_alias_is_switched_while_the_engine_serves_it(engine, sample, tmp_path):
+    text = (SAMPLE / "collection.yaml").read_text().replace("name: packages", "name: more")
+    (tmp_path / "more.yaml").write_text(text + "  aliases: [all]\n")
+    assert vecstow("aliases", "set", "all", "packages", url=engine.url)["collection"] == "packages"
+    assert count(engine, "all") == ROWS
+    assert vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)[0]["outcome"] == "created"
+    assert vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)[0]["outcome"] == "unchanged"
+    assert vecstow("show", "all", url=engine.url)["name"] == "more"
+    assert [row["aliases"] for row in vecstow("ls", url=engine.url)] == [["all"], []]
+    vecstow("aliases", "set", "all", "packages", url=engine.url)
+    assert vecstow("apply", "-f", tmp_path / "more.yaml", url=engine.url)[0]["outcome"] == "configured"
+    assert vecstow("aliases", "ls", url=engine.url) == [{"alias": "all", "collection": "more"}]
+    assert vecstow("aliases", "rm", "all", url=engine.url)["collection"] == "more"
+
+
+def test_an_alias_set_beside_a_running_engine_is_served(engine, data):
+    vecstow("aliases", "set", "all", "packages", data=data)
+    wait_for(
+        lambda: vecstow("show", "all", url=engine.url, check=False).returncode == 0, engine.log.read_text
+    )
+
+
 def test_a_hold_ends_and_a_compaction_is_answered(engine):
     assert vecstow("hold", "--seconds", 30, url=engine.url)["until"].endswith("Z")
     vecstow("hold", "--release", url=engine.url)

@@ -61,7 +61,7 @@ class FakeEngine:
         self.volume = SimpleNamespace(room=lambda: Room(total_bytes=100, available_bytes=40), full=False)
         self.catalog = self
         self.aliases: Any = SimpleNamespace(
-            listed=list, find=lambda name: None, set=self._set_alias, remove=self._remove_alias
+            listed=list, get=self._no_alias, set=self._set_alias, remove=self._remove_alias
         )
         self.hold = SimpleNamespace(begin=self._begin_hold, end=lambda: self.calls.append(("release_hold",)))
         self.starts = 0
@@ -173,13 +173,16 @@ class FakeEngine:
             "uptime_seconds": 3,
         }
 
+    def _no_alias(self, name: str) -> None:
+        raise NotFound(f"alias {name!r} does not exist")
+
     def _set_alias(self, name: str, collection: str, authorise: Any) -> None:
         authorise(name)
         self.calls.append(("set_alias", name, collection))
 
     def _remove_alias(self, name: str, authorise: Any) -> None:
         authorise(name)
-        raise NotFound(f"alias {name!r} does not exist")
+        self._no_alias(name)
 
     def state_document(self) -> dict[str, Any]:
         rows = [

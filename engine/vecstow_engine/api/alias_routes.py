@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from vecstow_engine.api.context import AliasName, Context, DecodedRoute, InContext
 from vecstow_engine.api.schemas import Alias, AliasBody, Envelope
 from vecstow_engine.model.names import check_collection_name
-from vecstow_engine.service.aliases import Authorise, no_alias
+from vecstow_engine.service.aliases import Authorise
 
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=DecodedRoute)
 
@@ -24,10 +24,8 @@ async def aliases(context: InContext) -> Response:
 @router.get("/{alias}", response_model=Envelope[Alias], summary="Show an alias")
 async def alias(context: InContext, name: AliasName) -> Response:
     """The collection that it leads to now."""
-    found = await context.workers.quick(context.engine.aliases.find, name)
-    context.authorise(name if found is None else found.collection, name)
-    if found is None:
-        raise no_alias(name)
+    found = await context.workers.quick(context.engine.aliases.get, name)
+    context.authorise(found.collection, name)
     return context.reply(found.document())
 
 

@@ -171,6 +171,7 @@ class EngineCollector(Collector):
         by_state = {state: found[state] for state in STATES}
         yield _family(GaugeMetricFamily, "vecstow_collections", "Collections by state.", "state", by_state)
         yield self._read_only(state)
+        yield from _aliases(state["aliases"])
         yield from self._volume()
         yield from self._memory()
         for name, text, key in PER_COLLECTION:
@@ -239,6 +240,15 @@ class EngineCollector(Collector):
         now = time.monotonic()
         changed_at = [collection.changed_at for collection in self._engine.registry.collections()]
         return max((now - moment for moment in changed_at if moment is not None), default=0.0)
+
+
+def _aliases(state: Any) -> Iterator[Metric]:
+    lost = len(state["problems"])
+    by_state = {"served": state["count"] - lost, "not_served": lost}
+    text = "Aliases by state: those not served lead nowhere, or have the name of a collection."
+    yield _family(GaugeMetricFamily, "vecstow_aliases", text, "state", by_state)
+    text = "Whether the file of aliases cannot be read."
+    yield GaugeMetricFamily("vecstow_aliases_unreadable", text, state["fault"] is not None)
 
 
 def bounded(values: dict[str, float], collections_max: int) -> dict[str, float]:

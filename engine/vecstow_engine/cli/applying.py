@@ -21,6 +21,7 @@ from vecstow_engine.model.resource import CollectionResource, manifest_from_reso
 if TYPE_CHECKING:
     from vecstow_engine.cli.client import Client
     from vecstow_engine.cli.documents import Document
+    from vecstow_engine.model.aliases import AliasTable
     from vecstow_engine.storage.layout import Layout
 
 SETTINGS: Final = {"index_config": "index", "owner": "owner", "payload_indexes": "payloadIndexes"}
@@ -58,6 +59,7 @@ def apply_command(
 
     With --data the manifests are written on the volume, whether an engine runs there or not; with --url the
     engine is asked. Applying the same again changes nothing. A shape (dimension, metric, type) never changes.
+    An alias that another collection has moves to the one that declares it now; none is ever removed.
 
     \b
     Examples:
@@ -85,6 +87,7 @@ def apply_command(
 def _apply_each(documents: list[Document], declare: Declare) -> Iterator[dict[str, Any]]:
     """Yield the outcome of each resource, with the message and the hint of a refusal."""
     seen: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for document in documents:
         name = _name(document.content)
         try:
@@ -93,6 +96,10 @@ def _apply_each(documents: list[Document], declare: Declare) -> Iterator[dict[st
             if name in seen:
                 raise Conflict(f"collection {name!r} is declared in {seen[name]} already")
             seen[name] = document.source
+            for alias in resource.aliases:
+                if alias in aliases:
+                    raise Conflict(f"alias {alias!r} is declared in {aliases[alias]} already")
+                aliases[alias] = document.source
             outcome = Outcome.PAUSED if resource.paused else declare(resource)
             refusal: dict[str, str | None] = {"message": None, "hint": None}
         except VecstowError as error:
@@ -137,16 +144,25 @@ def _declaring(place: Path | Address) -> Iterator[Declare]:
 
 
 def _declare_on_volume(layout: Layout, resource: CollectionResource) -> Outcome:
+    from vecstow_engine.storage.alias_changes import set_alias
+    from vecstow_engine.storage.aliases import change_aliases
     from vecstow_engine.storage.manifests import update_manifest
+
+    def set_all(table: AliasTable) -> AliasTable:
+        for alias in resource.aliases:
+            table = set_alias(layout, table, alias, resource.collection_name)
+        return table
 
     before, after = update_manifest(
         layout,
         resource.collection_name,
         lambda existing: manifest_from_resource(resource, ManagedBy.FILE, existing),
     )
+    aliases_before, aliases_after = change_aliases(layout, set_all) if resource.aliases else (None, None)
     if before is None:
         return Outcome.CREATED
-    return Outcome.UNCHANGED if before == after else Outcome.CONFIGURED
+    is_same = before == after and aliases_before == aliases_after
+    return Outcome.UNCHANGED if is_same else Outcome.CONFIGURED
 
 
 def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
@@ -158,6 +174,7 @@ def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
         fields = ("name", "dimension", "distance_metric", "vector_type", *SETTINGS)
         created = {field: declared[field] for field in fields if declared[field] not in (None, [])}
         client.post("collections", document=created)
+        _set_aliases_over_rest(client, resource)
         return Outcome.CREATED
     for key, field in SETTINGS.items():
         if getattr(wanted, key) != getattr(existing, key):
@@ -166,7 +183,18 @@ def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
                 hint="apply it on the volume, which an engine may be serving: "
                 "vecstow apply -f FILE --data DIR",
             )
-    return Outcome.UNCHANGED
+    return Outcome.CONFIGURED if _set_aliases_over_rest(client, resource) else Outcome.UNCHANGED
+
+
+def _set_aliases_over_rest(client: Client, resource: CollectionResource) -> bool:
+    """Set the aliases that the collection lacks; return whether there are any."""
+    if not resource.aliases:
+        return False
+    name = resource.collection_name
+    missing = set(resource.aliases) - set(client.get("collections", name)["aliases"])
+    for alias in sorted(missing):
+        client.put("aliases", alias, document={"collection": name})
+    return bool(missing)
 
 
 def _described(client: Client, name: str) -> Manifest | None:
@@ -178,6 +206,11 @@ def _described(client: Client, name: str) -> Manifest | None:
         if refused.status == 404:
             return None
         raise
+    if description["name"] != name:
+        message = (
+            f"{name!r} is an alias of collection {description['name']!r}: no collection can have the name"
+        )
+        raise Conflict(message, collection=name, hint=f"vecstow aliases rm {name}")
     keys = {field.name for field in dataclasses.fields(Manifest)}
     declared = {key: value for key, value in description.items() if key in keys}
     return parse_manifest(json.dumps(declared).encode(), f"{client.url}'s description of {name!r}")

@@ -22,6 +22,7 @@ from vecstow_engine.model.names import check_collection_name
 NOT_FOUND: Final = 404
 LOSSES_PRINTED_MAX: Final = 20
 WATCH_SECONDS: Final = 0.5
+ALIASES_FILE: Final = "aliases.json"
 
 Document = dict[str, Any]
 
@@ -117,7 +118,18 @@ def _ask_engine(engine: Address, names: list[str] | None, recall: bool) -> dict[
     whole |= {"findings": [], "omitted": {}, "collections": {}}
     parameters = {"recall": "true"} if recall else {}
     with Client(engine.url, key=engine.key) as client:
-        for name in names or [row["name"] for row in client.get("state")["collections"]]:
+        state = client.get("state") if names is None else {}
+        # An engine of an earlier release has no aliases.
+        if (fault := state.get("aliases", {}).get("fault")) is not None:
+            finding: Document = {
+                "severity": "error",
+                "collection": None,
+                "file": ALIASES_FILE,
+                "offset": None,
+            }
+            finding |= {"file": ALIASES_FILE, "message": fault, "next_steps": [], "next_command": None}
+            whole |= {"clean": False, "errors": 1, "findings": [finding]}
+        for name in names or [row["name"] for row in state["collections"]]:
             try:
                 part = client.post("collections", name, "check", **parameters)
             except RequestRefused as refused:

@@ -119,6 +119,11 @@ class Client:
         headers = {} if body is None else {"Content-Type": "application/json"}
         return self._patiently("POST", segments, params=parameters, content=body, headers=headers)
 
+    def put(self, *segments: str, document: object) -> Any:
+        """Return the data of a PUT with `document` as the JSON body."""
+        headers = {"Content-Type": "application/json"}
+        return self._patiently("PUT", segments, content=json.dumps(document).encode(), headers=headers)
+
     def post_messagepack(self, *segments: str, body: bytes) -> Any:
         """Return the data of a POST whose body is MessagePack already."""
         return self._patiently(

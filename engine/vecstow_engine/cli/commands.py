@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from vecstow_engine import __version__
+from vecstow_engine.cli.aliases import aliases_app
 from vecstow_engine.cli.applying import apply_command
 from vecstow_engine.cli.checking import check_command
 from vecstow_engine.cli.importing import import_command
@@ -101,6 +102,7 @@ app.command("hold")(hold_command)
 app.command("backup")(backup_command)
 app.command("restore")(restore_command)
 app.command("maintenance")(maintenance_command)
+app.add_typer(aliases_app, name="aliases")
 app.add_typer(keys_app, name="keys")
 app.command("version")(version_command)
 

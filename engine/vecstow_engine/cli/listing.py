@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from vecstow_engine.cli.options import Address, Collection, DataOrNone, Json, KeyFile, UrlOrNone, choose_place
-from vecstow_engine.cli.output import print_facts, print_json, print_line, print_table
+from vecstow_engine.cli.output import print_facts, print_json, print_line, print_note, print_table
+from vecstow_engine.model.aliases import AliasTable
 from vecstow_engine.model.errors import NotFound, StorageError
 from vecstow_engine.model.manifest import Manifest, manifest_document
 from vecstow_engine.model.names import check_collection_name
@@ -33,6 +34,7 @@ COLUMNS: Final = {
     "type": "vector_type",
     "managed by": "managed_by",
     "state": "state",
+    "aliases": "aliases",
 }
 """The columns of `vecstow ls`, and the keys of their values."""
 
@@ -124,7 +126,7 @@ def _described(client: Client, row: dict[str, Any]) -> dict[str, Any] | None:
             return None
         if refused.status != UNAVAILABLE:
             raise
-    return _known({key: row.get(key) for key in ("name", "vector_count", "state", "reason")})
+    return _known({key: row.get(key) for key in ("name", "aliases", "vector_count", "state", "reason")})
 
 
 def _known(description: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +141,11 @@ def _from_volume(data: Path) -> list[dict[str, Any]]:
     from vecstow_engine.storage.discovery import discover
 
     layout = _layout(data)
+    aliases = _aliases(layout)
     return [
         {"name": found.name, "vector_count": None, "state": "broken", "reason": found.problem}
         if found.manifest is None
-        else _describe(layout, found.manifest)
+        else _describe(layout, found.manifest, aliases)
         for found in discover(layout)
         if not found.bare
     ]
@@ -156,12 +159,15 @@ def _find_on_volume(data: Path, name: str) -> dict[str, Any]:
     from vecstow_engine.storage.manifests import read_manifest
 
     layout = _layout(data)
+    aliases = _aliases(layout)
     manifest = read_manifest(layout.collection(name))
+    if manifest is None and (alias := aliases.get(name)) is not None:
+        manifest = read_manifest(layout.collection(alias.collection))
     if manifest is None:
         raise NotFound(
             f"{data} has no collection {name!r}", collection=name, hint=f"vecstow ls --data {data} lists them"
         )
-    return _describe(layout, manifest)
+    return _describe(layout, manifest, aliases)
 
 
 def _deleted_on_volume(data: Path) -> list[dict[str, Any]]:
@@ -178,12 +184,27 @@ def _layout(data: Path) -> Layout:
     return stopped_volume(data)
 
 
-def _describe(layout: Layout, manifest: Manifest) -> dict[str, Any]:
-    """Return the manifest's keys, `state`, `reason` and `vector_count` (last checkpoint; None: unknown)."""
+def _aliases(layout: Layout) -> AliasTable:
+    """Return the aliases; with a note, none when their file cannot be read."""
+    from vecstow_engine.storage.aliases import read_aliases
+
+    try:
+        return read_aliases(layout)
+    except StorageError as error:
+        print_note(f"the aliases are unknown: {error.message}")
+        return AliasTable()
+
+
+def _describe(layout: Layout, manifest: Manifest, aliases: AliasTable) -> dict[str, Any]:
+    """Return the manifest's keys, `aliases`, `state`, `reason` and `vector_count`.
+
+    The count is that of the last checkpoint; None when it is unknown.
+    """
     from vecstow_engine.storage.layout import POINTS
     from vecstow_engine.storage.points.reader import peek_meta
 
-    live: dict[str, Any] = {"vector_count": 0, "state": "offline", "reason": None}
+    live: dict[str, Any] = {"aliases": list(aliases.names_of(manifest.name)), "vector_count": 0}
+    live |= {"state": "offline", "reason": None}
     if manifest.dropped_at is not None:
         live["state"] = "dropped"
     if manifest.collection_uid is not None:

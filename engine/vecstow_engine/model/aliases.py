@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from vecstow_engine.model.errors import Conflict, InvalidInput, refused
+from vecstow_engine.model.errors import InvalidInput, refused
 from vecstow_engine.model.fields import string
 from vecstow_engine.model.names import check_collection_name
 
@@ -91,13 +91,3 @@ class AliasTable:
         """Return the table without the alias of that name."""
         left = {other: alias for other, alias in self.by_name.items() if other != name}
         return dataclasses.replace(self, by_name=left)
-
-
-def refuse_managed(alias: Alias, operation: str) -> None:
-    """Raise Conflict for an alias that a Kubernetes resource declares."""
-    if alias.resource_uid is not None:
-        raise Conflict(
-            f"alias {alias.name!r} belongs to the Kubernetes resource with uid {alias.resource_uid}",
-            operation=operation,
-            hint="change spec.aliases of that resource instead: kubectl edit vcol",
-        )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from vecstow_engine.model.aliases import ALIASES_OF_RESOURCE_MAX
 from vecstow_engine.model.errors import Conflict, InvalidInput, WrongShape
 from vecstow_engine.model.fields import (
     boolean,
@@ -62,11 +63,16 @@ _SPEC_FIELDS: Final = (
     "vectorType",
     "index",
     "payloadIndexes",
+    "aliases",
     "owner",
     "collectionName",
     "engine",
     "deletionPolicy",
     "paused",
+)
+_NAME_RULE: Final = (
+    "1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit, and not wal, deleted, restore, import or "
+    "cleanup"
 )
 _DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _DNS_SUBDOMAIN: Final = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
@@ -92,6 +98,8 @@ class CollectionResource:
     vector_type: VectorType
     index_config: IndexConfig
     payload_indexes: tuple[PayloadIndex, ...]
+    aliases: tuple[str, ...]
+    """Second names for the collection."""
     owner: str | None
     engine: str
     deletion_policy: DeletionPolicy
@@ -158,9 +166,10 @@ def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> Colle
     if strict:
         refuse_unknown(spec, _SPEC_FIELDS, "spec")
     name = _metadata_name(metadata)
+    collection_name = _collection_name(spec, name)
     return CollectionResource(
         name=name,
-        collection_name=_collection_name(spec, name),
+        collection_name=collection_name,
         dimension=integer(required(spec, "dimension", "spec."), "spec.dimension", 1, DIMENSION_MAX),
         distance_metric=member(
             DistanceMetric, required(spec, "distanceMetric", "spec."), "spec.distanceMetric"
@@ -168,6 +177,7 @@ def parse_resource(document: Mapping[str, Any], *, strict: bool = True) -> Colle
         vector_type=member(VectorType, optional(spec, "vectorType", VectorType.FLOAT32), "spec.vectorType"),
         index_config=_index_config(optional(spec, "index", {}), strict),
         payload_indexes=_payload_indexes(optional(spec, "payloadIndexes", []), strict),
+        aliases=_aliases(optional(spec, "aliases", []), collection_name),
         owner=_owner(spec.get("owner")),
         engine=_engine(optional(spec, "engine", ENGINE_DEFAULT)),
         deletion_policy=member(
@@ -224,8 +234,7 @@ def _collection_name(spec: Mapping[str, Any], metadata_name: str) -> str:
     name = metadata_name if given is None else string(given, field)
     if not is_collection_name(name):
         raise InvalidInput(
-            f"{field} {name[:80]!r} is not a legal collection name: 1 to 64 of A-Z a-z 0-9 _ -, beginning "
-            "with a letter or digit, and not wal, deleted, restore, import or cleanup",
+            f"{field} {name[:80]!r} is not a legal collection name: {_NAME_RULE}",
             hint="set spec.collectionName to a legal one" if given is None else None,
         )
     return name
@@ -271,6 +280,25 @@ def _payload_index(value: object, where: str, strict: bool) -> PayloadIndex:
     if kind not in PAYLOAD_INDEX_TYPES:
         raise InvalidInput(f"{where}.type {kind!r} is not one of {', '.join(PAYLOAD_INDEX_TYPES)}")
     return PayloadIndex(field=field, type=kind)
+
+
+def _aliases(value: object, collection_name: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise WrongShape(f"spec.aliases is {type_name(value)}; it must be a list of names")
+    if len(value) > ALIASES_OF_RESOURCE_MAX:
+        raise InvalidInput(f"spec.aliases has {len(value)} entries; at most {ALIASES_OF_RESOURCE_MAX}")
+    names: list[str] = []
+    for position, item in enumerate(value):
+        field = f"spec.aliases[{position}]"
+        name = string(item, field)
+        if not is_collection_name(name):
+            raise InvalidInput(f"{field} {name[:80]!r} is not legal: {_NAME_RULE}")
+        if name == collection_name:
+            raise InvalidInput(f"{field} {name!r} is the collection's own name")
+        if name in names:
+            raise InvalidInput(f"{field} {name!r} is named twice")
+        names.append(name)
+    return tuple(names)
 
 
 def _owner(value: object) -> str | None:

@@ -9,35 +9,28 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 
-from vecstow_engine.model.aliases import Alias, AliasTable, refuse_managed
+from vecstow_engine.model.aliases import Alias, AliasTable
 from vecstow_engine.model.errors import (
-    Conflict,
-    DamagedFile,
     DiskFull,
-    InvalidInput,
-    NewerFormat,
     NotFound,
     Quarantined,
     VecstowError,
-    refused,
 )
 from vecstow_engine.service.lifecycle import State
+from vecstow_engine.storage.alias_changes import name_taken, no_alias, remove_alias, set_alias
 from vecstow_engine.storage.aliases import (
     Signature,
     change_aliases,
-    has_folder,
     read_aliases,
     signature_of,
     sync_aliases,
 )
 from vecstow_engine.storage.layout import Layout
-from vecstow_engine.storage.manifests import read_manifest
 
 if TYPE_CHECKING:
     from vecstow_engine.service.hold import ChangeGuard
@@ -112,43 +105,39 @@ class AliasChanges:
         self._served.refuse_unknown()
         return list(self._served.table)
 
-    def find(self, name: str) -> Alias | None:
-        """Return an alias in force; None without one. Raises Quarantined when the aliases are unknown."""
-        self._served.behind(name)
-        return self._served.table.get(name)
+    def get(self, name: str) -> Alias:
+        """Return an alias in force; raise NotFound, or Quarantined when the aliases are unknown."""
+        if self._served.behind(name) is None:
+            raise no_alias(name)
+        return self._served.table.by_name[name]
 
     def set(self, name: str, collection: str, authorise: Authorise = lambda _: None) -> None:
         """Let an alias lead to a collection; the alias is made if it is missing.
 
-        `authorise` gets the collection that the alias leads to now, or the name of a new alias. Raises
-        NotFound without the collection, the errors of `Collection.readable`, InvalidInput for an alias in the
-        place of the collection and beyond the number of aliases, Conflict for the name of a collection and
-        for a resource's alias, DamagedFile or NewerFormat for the file, and the errors of `ChangeGuard`.
+        `authorise` gets the collection that the alias leads to now, or the name of a new alias. Raises the
+        errors of `set_alias` and `Collection.readable`, DamagedFile or NewerFormat for the file of aliases,
+        and the errors of `ChangeGuard`.
         """
 
         def decide(table: AliasTable) -> AliasTable:
             found = table.get(name)
             authorise(name if found is None else found.collection)
-            if found is not None:
-                refuse_managed(found, "set alias")
-            self._refuse_target(table, collection)
-            self._refuse_name(name)
-            alias = found or Alias(name, collection)
-            return table.with_alias(dataclasses.replace(alias, collection=collection))
+            if self._registry.knows(name):
+                raise name_taken(name)
+            after = set_alias(self._layout, table, name, collection)
+            self._registry.get(collection).readable()
+            return after
 
         self._change("set alias", name, decide)
         log.info("alias set", alias=name, collection=collection)
 
     def remove(self, name: str, authorise: Authorise = lambda _: None) -> Alias:
-        """Remove an alias and return it. Raises NotFound, Conflict for a resource's, and errors as `set`."""
+        """Remove an alias and return it. Raises the errors of `remove_alias`, and others as `set`."""
 
         def decide(table: AliasTable) -> AliasTable:
             found = table.get(name)
             authorise(name if found is None else found.collection)
-            if found is None:
-                raise no_alias(name)
-            refuse_managed(found, "remove alias")
-            return table.without(name)
+            return remove_alias(table, name)
 
         before = self._change("remove alias", name, decide)
         removed = before.by_name[name]
@@ -259,34 +248,3 @@ class AliasChanges:
             return False
         wanted = self._registry.find(new)
         return wanted is None or wanted.state is State.RECOVERING
-
-    def _refuse_target(self, table: AliasTable, collection: str) -> None:
-        """Raise an error unless an alias may lead to the collection of that name, which must answer reads."""
-        if not self._registry.knows(collection) and table.get(collection) is not None:
-            raise InvalidInput(
-                f"collection {collection!r} is itself an alias; an alias leads to a collection",
-                hint=f"GET /aliases/{collection} has the collection's own name",
-                details=refused("collection", collection),
-            )
-        self._registry.get(collection).readable()
-        with suppress(DamagedFile, NewerFormat):
-            manifest = read_manifest(self._layout.collection(collection))
-            if manifest is not None and manifest.dropped_at is not None:
-                raise NotFound(f"collection {collection!r} is being dropped", collection=collection)
-
-    def _refuse_name(self, name: str) -> None:
-        """Raise Conflict for the name of a collection, or of a folder that is not served."""
-        if self._registry.knows(name) or has_folder(self._layout, name):
-            raise Conflict(
-                f"{name!r} is the name of a collection: no alias can have it",
-                collection=name,
-                operation="set alias",
-                hint="choose another name for the alias",
-            )
-
-
-def no_alias(name: str) -> NotFound:
-    """Return the error for an alias that does not exist."""
-    return NotFound(
-        f"alias {name!r} does not exist", hint="GET /aliases lists those that do", details={"alias": name}
-    )

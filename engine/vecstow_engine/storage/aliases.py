@@ -12,6 +12,7 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +25,7 @@ from vecstow_engine.storage.layout import Layout, rfc3339
 
 SCHEMA_VERSION: Final = 1
 ALIASES_BYTES_MAX: Final = 8 * 1024 * 1024
+LEGIBLE_MAX: Final = 50
 
 Signature: TypeAlias = tuple[int, int, int]
 """Inode, size and ctime (ns) of the file."""
@@ -114,9 +116,13 @@ def refuse_alias_name(layout: Layout, name: str, operation: str) -> None:
             )
 
 
-def has_folder(layout: Layout, name: str) -> bool:
-    """Whether a folder has the name, or is about to take it after a repair or an import."""
-    return layout.collection(name).exists() or (layout.staging / name).exists()
+def legible_aliases(layout: Layout) -> list[tuple[str, str]]:
+    """Return names and collections in a damaged file, at most LEGIBLE_MAX: what a person may set again."""
+    try:
+        aliases = json.loads(layout.aliases.read_bytes()[:ALIASES_BYTES_MAX])["aliases"]
+        return [(name, aliases[name]["collection"]) for name in islice(aliases, LEGIBLE_MAX)]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return []
 
 
 def parse_aliases(raw: bytes, path: Path) -> AliasTable:

@@ -450,7 +450,7 @@ def broken(engine, monkeypatch):
 def test_ls_lists_a_collection_whose_manifest_is_broken(broken, vecstow):
     code, out, _ = vecstow("ls")
     assert code == 0
-    assert out.splitlines()[2].split() == ["notes", "-", "-", "-", "-", "-", "quarantined"]
+    assert out.splitlines()[2].split() == ["notes", "-", "-", "-", "-", "-", "quarantined", "-"]
     assert json.loads(vecstow("ls", "--json")[1])[1]["vector_count"] is None
 
 

@@ -132,7 +132,7 @@ def test_every_command_that_asks_an_engine_takes_a_file_and_none_takes_a_key():
     """Commands take the key from a file: every user of the machine can read a command line."""
     helps = PAGE.read_text().split("\n## vecstow ")[1:]
     asking = [text for text in helps if "--url" in text]
-    assert len(asking) == 15
+    assert len(asking) == 16
     for text in asking:
         assert "--key-file FILE" in text, text.splitlines()[0]
     assert re.findall(r"--(?:api-)?key\b(?!-file)", PAGE.read_text()) == []

@@ -124,7 +124,8 @@ def test_ls_and_show_read_the_count_of_the_last_checkpoint(data, apply, vecstow)
     with_points(data, 12_345)
     code, out, _ = vecstow("ls")
     assert code == 0
-    assert out.splitlines()[1].split() == ["packages", "12,345", "4", "Cosine", "Float32", "file", "offline"]
+    row = ["packages", "12,345", "4", "Cosine", "Float32", "file", "offline", "-"]
+    assert out.splitlines()[1].split() == row
     assert json.loads(vecstow("show", "packages", "--json")[1])["vector_count"] == 12_345
 
 

@@ -13,8 +13,10 @@ from tests.unit.checked_volume import CheckedVolume, flip, told, trace
 from tests.unit.running_engine import RunningEngine, fill
 from vecstow_engine.doctor.check import check_folder, check_volume
 from vecstow_engine.doctor.check.findings import FINDINGS_PER_FILE_MAX
+from vecstow_engine.model.aliases import Alias
 from vecstow_engine.model.errors import NotFound, VolumeRefused
 from vecstow_engine.storage import files
+from vecstow_engine.storage.aliases import change_aliases
 from vecstow_engine.storage.identity import HEADER_BYTES
 
 
@@ -194,6 +196,50 @@ def test_what_lies_beside_the_collections_is_told(volume, case):
     assert report.findings[0].file.startswith(file)
     assert report.clean == (severity != "error")
     assert volume.check("notes").findings == []
+
+
+def with_alias(volume, name, collection):
+    change_aliases(volume.layout, lambda table: table.with_alias(Alias(name, collection)))
+
+
+def test_sound_aliases_are_no_finding(volume):
+    with_alias(volume, "second", "notes")
+    assert "aliases.json" not in [finding.file for finding in volume.check().findings]
+
+
+def test_damaged_aliases_are_an_error_that_lists_what_can_be_set_again(volume):
+    with_alias(volume, "second", "notes")
+    path = volume.layout.aliases
+    path.write_bytes(path.read_bytes().replace(b'"notes"', b'"other"'))
+    [finding] = [finding for finding in volume.check().findings if finding.file == "aliases.json"]
+    assert (finding.severity, finding.collection) == ("error", None)
+    assert "second -> other" in finding.message
+    assert "aliases.json" in finding.next_command
+    path.write_bytes(b"[" * 100_000)
+    [finding] = [finding for finding in volume.check().findings if finding.file == "aliases.json"]
+    assert "->" not in finding.message
+
+
+def test_aliases_of_a_later_release_are_an_error_that_names_it(volume):
+    volume.layout.aliases.write_text('{"schema_version": 2}')
+    [finding] = [finding for finding in volume.check().findings if finding.file == "aliases.json"]
+    assert "schema_version 2" in finding.message
+    assert finding.next_steps[0].does.startswith("run the release")
+
+
+@pytest.mark.parametrize(
+    ("alias", "collection", "says", "command"),
+    [
+        pytest.param("second", "none", "'none', which does not exist", "set second NAME", id="nowhere"),
+        pytest.param("notes", "notes", "has the name of a collection", "rm notes", id="hidden"),
+    ],
+)
+def test_an_alias_that_is_not_served_is_a_warning_with_a_command(volume, alias, collection, says, command):
+    with_alias(volume, alias, collection)
+    [finding] = [finding for finding in volume.check().findings if finding.file == "aliases.json"]
+    assert finding.severity == "warning"
+    assert says in finding.message
+    assert command in finding.next_command
 
 
 def test_volume_whose_id_is_damaged_is_refused(volume):

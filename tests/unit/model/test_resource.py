@@ -206,8 +206,36 @@ def test_a_null_counts_as_absent_as_it_does_for_the_api_server():
             {"shards": 2},
             WrongShape,
             "spec has an unknown field 'shards'; known: dimension, distanceMetric, vectorType, index, "
-            "payloadIndexes, owner, collectionName, engine, deletionPolicy, paused",
+            "payloadIndexes, aliases, owner, collectionName, engine, deletionPolicy, paused",
             id="unknown field",
+        ),
+        pytest.param(
+            {"aliases": "docs"}, WrongShape, "spec.aliases is str; it must be a list of names", id="no list"
+        ),
+        pytest.param(
+            {"aliases": [1]}, WrongShape, "spec.aliases[0] is int; it must be a string", id="no name"
+        ),
+        pytest.param(
+            {"aliases": ["docs", "import"]},
+            InvalidInput,
+            "spec.aliases[1] 'import' is not legal: 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or "
+            "digit, and not wal, deleted, restore, import or cleanup",
+            id="reserved alias",
+        ),
+        pytest.param(
+            {"aliases": ["docs", "docs"]}, InvalidInput, "spec.aliases[1] 'docs' is named twice", id="twice"
+        ),
+        pytest.param(
+            {"aliases": ["notes"], "collectionName": "notes"},
+            InvalidInput,
+            "spec.aliases[0] 'notes' is the collection's own name",
+            id="its own name",
+        ),
+        pytest.param(
+            {"aliases": [f"a{i}" for i in range(65)]},
+            InvalidInput,
+            "spec.aliases has 65 entries; at most 64",
+            id="too many aliases",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.interleaving import Slowed
 from tests.unit.running_engine import RunningEngine
+from vecstow_engine.api.metrics import EngineCollector
 from vecstow_engine.model.aliases import Alias
 from vecstow_engine.model.errors import (
     Conflict,
@@ -193,6 +194,27 @@ async def test_a_collection_behind_an_alias_is_not_dropped(two):
     assert await two.values("docs", "a") == [2]
 
 
+async def test_metrics_count_the_aliases_that_are_served_and_those_that_are_not(two):
+    def values():
+        return {
+            (sample.name, sample.labels.get("state")): sample.value
+            for family in EngineCollector(two, 10).collect()
+            for sample in family.samples
+            if "alias" in sample.name
+        }
+
+    written(two, "lost", "none")
+    two.refresh({})
+    assert values() == {
+        ("vecstow_aliases", "served"): 1,
+        ("vecstow_aliases", "not_served"): 1,
+        ("vecstow_aliases_unreadable", None): 0,
+    }
+    two.layout.aliases.write_text("{")
+    two.refresh({})
+    assert values()["vecstow_aliases_unreadable", None] == 1
+
+
 async def test_an_alias_outlives_the_drop_of_a_resource_and_works_again_after_a_restore(two):
     """A mark on the volume drops the collection, whatever leads to it."""
     update_manifest(
@@ -255,7 +277,7 @@ async def test_damage_at_a_start_stops_the_aliases_and_no_collection(two):
     two.layout.aliases.write_bytes(raw.replace(b"docs-v1", b"docs-v2"))
     with RunningEngine(two.settings.data) as again:
         assert await again.values("docs-v1", "a") == [1]
-        for ask in (again.collection, again.aliases.find):
+        for ask in (again.collection, again.aliases.get):
             with pytest.raises(Quarantined, match="aliases are unknown") as raised:
                 ask("docs")
             assert "mv" in raised.value.hint

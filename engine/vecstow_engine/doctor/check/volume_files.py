@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
-from vecstow_engine.doctor.check.advice import Link, NextStep, NextSteps, set_aside
+from vecstow_engine.doctor.check.advice import LATER_RELEASE, Link, NextStep, NextSteps, set_aside
 from vecstow_engine.doctor.check.findings import CheckReport, Finding, Severity
-from vecstow_engine.model.errors import StorageError
+from vecstow_engine.model.errors import DamagedFile, NewerFormat, StorageError
 from vecstow_engine.model.manifest import parse_manifest
 from vecstow_engine.model.names import is_collection_uid
+from vecstow_engine.storage.alias_changes import has_folder
+from vecstow_engine.storage.aliases import legible_aliases, read_aliases
 from vecstow_engine.storage.discovery import Found, claimed_beside, claimed_uid
 from vecstow_engine.storage.files import TEMPORARY_SUFFIX
 from vecstow_engine.storage.identity import read_header
@@ -30,7 +33,7 @@ def check_beside(layout: Layout, report: CheckReport, found: Sequence[Found]) ->
     """Check what belongs to the volume, not to one of its collections."""
     # A manifest and the header of its rows may name different uids.
     known = claimed_beside(layout, "") | {claimed_uid(layout, folder.name) for folder in found}
-    parts = _volume_id(layout), _foreign_log(layout), _deleted(layout), _leftovers(layout)
+    parts = _volume_id(layout), _foreign_log(layout), _deleted(layout), _leftovers(layout), _aliases(layout)
     for severity, path, message, next_steps in chain(*parts, _orphan_logs(layout, known)):
         file = os.path.relpath(path, layout.data)
         report.add(Finding(severity, None, file, None, message, next_steps))
@@ -51,6 +54,41 @@ def _volume_id(layout: Layout) -> _Findings:
         )
         message = f"it holds {raw[:40]!r}, not the 32 hex digits of a volume's id: no engine starts"
         yield Severity.ERROR, path, message, next_steps
+
+
+def _aliases(layout: Layout) -> _Findings:
+    path = layout.aliases
+    try:
+        table = read_aliases(layout)
+    except NewerFormat as error:
+        message = f"it {error.message.removeprefix(f'{path} ')}: no alias is served"
+        yield Severity.ERROR, path, message, (NextStep(LATER_RELEASE),)
+        return
+    except DamagedFile as error:
+        legible = ", ".join(f"{alias} -> {collection}" for alias, collection in legible_aliases(layout))
+        entries = f"; its entries, which nothing proves: {legible}" if legible else ""
+        next_steps = (
+            NextStep(f"put {path.name} back from a copy of the volume"),
+            dataclasses.replace(set_aside(layout, path.name), link=Link.OR),
+            NextStep("set the aliases again", f"vecstow aliases set ALIAS NAME{_where(layout)}", Link.THEN),
+        )
+        yield Severity.ERROR, path, f"{error.reason}: no alias is served{entries}", next_steps
+        return
+    for alias in table:
+        if has_folder(layout, alias.name):
+            message = f"alias {alias.name!r} has the name of a collection, which takes precedence"
+            remove = NextStep(command=f"vecstow aliases rm {alias.name}{_where(layout)}")
+            yield Severity.WARNING, path, message, (remove,)
+        elif not has_folder(layout, alias.collection):
+            message = f"alias {alias.name!r} leads to collection {alias.collection!r}, which does not exist"
+            switch = f"vecstow aliases set {alias.name} NAME{_where(layout)}"
+            restore = NextStep(f"restore {alias.collection}: vecstow ls --deleted lists what was dropped")
+            other = NextStep("let it lead to another collection", switch, Link.OR)
+            yield Severity.WARNING, path, message, (restore, other)
+
+
+def _where(layout: Layout) -> str:
+    return f" --data {shlex.quote(str(layout.data))}"
 
 
 def _foreign_log(layout: Layout) -> _Findings:
