@@ -76,6 +76,11 @@ class Observed:
         return str(self.spec.get("engine") or ENGINE_DEFAULT)
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        """The aliases that it declares; none when it is invalid."""
+        return self.declared.aliases if isinstance(self.declared, CollectionResource) else ()
+
+    @property
     def is_paused(self) -> bool:
         """Whether reconciliation is paused."""
         return self.spec.get("paused") is True

@@ -108,6 +108,8 @@ class Reason(StrEnum):
     """Degraded: the engine's volume is full, and writes are refused."""
     MANIFEST_SET_ASIDE = "ManifestSetAside"
     """Degraded: a damaged manifest was copied to `.quarantine/` and written again."""
+    ALIAS_REFUSED = "AliasRefused"
+    """Degraded: an alias that the resource declares belongs to another one, or cannot be set."""
     EXTRA_REPLICAS = "ExtraReplicas"
     """Degraded: the engine has more pods than the one that serves."""
     UNKNOWN = "Unknown"

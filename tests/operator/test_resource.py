@@ -107,7 +107,8 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
         condition("PointsWithheld", "rows fail their checks", kind="Degraded"),
     ]
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    resources.apply_status("shown", {"vectorCount": 7, "observedAt": now, "conditions": conditions})
+    status = {"vectorCount": 7, "observedAt": now, "aliases": ["second"], "conditions": conditions}
+    resources.apply_status("shown", status)
 
     def table(*arguments: str) -> list[list[str]]:
         text = cluster.kubectl("get", "--namespace", resources.namespace, *arguments)
@@ -119,8 +120,8 @@ def test_columns_tell_what_is_served_and_the_wide_ones_why(
     assert re.fullmatch(r"[0-9]+s", row[5])
     assert row[6:-1] == ["4", "Cosine", "7", "vecstow"]
     head, row = table("vcol", "shown", "-o", "wide")
-    assert (head[-1], row[-1]) == ("MESSAGE", "served by vecstow")
-    assert head[:-1] == COLUMNS
+    assert (head[-2:], row[-2:]) == (["ALIASES", "MESSAGE"], ['["second"]', "served by vecstow"])
+    assert head[:-2] == COLUMNS
 
 
 @pytest.mark.parametrize("word", ["vcol", "vecstow", "vectorcollection", "vectorcollections.vecstow.dev"])

@@ -156,6 +156,22 @@ def test_unknown_word_is_refused_with_the_known_ones(
             id="long field",
         ),
         pytest.param(
+            collection(aliases=[f"a{number}" for number in range(65)]),
+            "spec.aliases: Too many: 65: must have at most 64 items",
+            id="65 aliases",
+        ),
+        pytest.param(
+            collection(aliases=["a.b"]),
+            "an alias must be 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit",
+            id="no alias",
+        ),
+        pytest.param(collection(aliases=["wal"]), "the alias is reserved", id="reserved alias"),
+        pytest.param(
+            collection(collectionName="own", aliases=["own"]),
+            "aliases cannot contain the collection's own name",
+            id="its own name",
+        ),
+        pytest.param(
             collection(owner="a" * 257), "spec.owner: Too long: may not be more than 256", id="long owner"
         ),
     ],
@@ -236,6 +252,14 @@ def test_payload_field_named_twice_is_refused(resources: Resources) -> None:
     with pytest.raises(Refused) as refused:
         resources.try_apply(document)
     assert 'spec.payloadIndexes: duplicate entries for key [field="a"]' in str(refused.value)
+
+
+def test_alias_named_twice_is_refused(resources: Resources) -> None:
+    document = collection(aliases=["a", "a"])
+    is_refused(resources, document, 'spec.aliases[1]: Duplicate value: "a"', only_created=True)
+    with pytest.raises(Refused) as refused:
+        resources.try_apply(document)
+    assert "spec.aliases: duplicate entries for key" in str(refused.value)
 
 
 def test_payload_index_without_a_field_is_refused(resources: Resources) -> None:

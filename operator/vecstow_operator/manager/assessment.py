@@ -51,6 +51,8 @@ class Assessment:
     is_confirmed: bool = False
     """Whether the serving pod follows this generation of this resource."""
     known: Known = field(default_factory=Known)
+    aliases: tuple[str, ...] = ()
+    """The aliases under which the serving pod answers for the resource's collection."""
     replicas: tuple[Mapping[str, Any], ...] = ()
     """The answer of each pod, as the status lists it."""
     is_answered: bool = True
@@ -77,6 +79,7 @@ def assess(resource: Observed, engine: EngineView) -> Assessment:
         reverted=tuple(report.text for report in _reports(resource, pairs, (Reason.DRIFT_REVERTED,))),
         is_confirmed=confirmed,
         known=known,
+        aliases=next((own.aliases for _, own in pairs if own is not None), ()),
         replicas=tuple(_replica(pod, _own_collection(resource, pod)) for pod in engine.pods),
         is_answered=all(pod.state is not None for pod, _ in pairs),
         is_supervised=not any(pod.state is not None and pod.state.is_unsupervised for pod, _ in pairs),
@@ -173,6 +176,15 @@ def _in_pod(resource: Observed, pod: EnginePod, own: CollectionState | None) -> 
             f"pod {pod.name} has another collection of that name; the {known.vector_count} vectors were on "
             f"volume {known.volume_id}",
         )
+    yield from _without_alias(resource, pod, own)
+
+
+def _without_alias(resource: Observed, pod: EnginePod, own: CollectionState) -> Iterator[tuple[Reason, str]]:
+    """Yield a reason while the engine lacks a declared alias, unless the sidecar says why it is refused."""
+    reports = pod.state.reports.get(resource.uid, ()) if pod.state is not None else ()
+    missing = [alias for alias in resource.aliases if alias not in own.aliases]
+    if missing and not any(report.reason is Reason.ALIAS_REFUSED for report in reports):
+        yield Reason.PENDING, f"pod {pod.name} does not answer under the alias {missing[0]!r} yet"
 
 
 def _silence(resource: Observed, pod: EnginePod) -> Report:
@@ -220,7 +232,7 @@ def _degradations(
             f"when you have looked at it: kubectl annotate --overwrite vcol {resource.name} "
             f"{Annotation.ACKNOWLEDGED.value}={','.join([*resource.acknowledged, loss.collection_uid])}",
         )
-    yield from _reports(resource, pairs, (Reason.MANIFEST_SET_ASIDE, Reason.UNKNOWN))
+    yield from _reports(resource, pairs, (Reason.MANIFEST_SET_ASIDE, Reason.ALIAS_REFUSED, Reason.UNKNOWN))
     for pod, _ in pairs:
         if pod.state is not None and pod.state.is_unsupervised:
             yield _silence(resource, pod)

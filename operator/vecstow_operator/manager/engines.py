@@ -23,6 +23,8 @@ class CollectionState:
     indexed: int = 0
     rebuilt: int | None = None
     """Vectors in the graph that is being built, while the old one serves."""
+    aliases: tuple[str, ...] = ()
+    """The second names under which the engine answers for it."""
 
     @property
     def serves(self) -> bool:
@@ -184,4 +186,5 @@ def _collection(document: Mapping[str, Any]) -> CollectionState:
         vector_count=int(document.get("vector_count") or 0),
         indexed=int(document.get("indexed") or 0),
         rebuilt=document.get("rebuilt"),
+        aliases=tuple(document.get("aliases") or ()),
     )

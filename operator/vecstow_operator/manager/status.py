@@ -73,6 +73,8 @@ def build(resource: Observed, assessment: Assessment, before: Mapping[str, Any],
         "observedAt": now,
         "conditions": conditions,
     }
+    if assessment.aliases:
+        status["aliases"] = list(assessment.aliases)
     if assessment.replicas:  # the API server returns no list for an empty one
         status["replicas"] = list(assessment.replicas)
     return status | _data(assessment.known)

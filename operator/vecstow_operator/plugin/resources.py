@@ -13,6 +13,7 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from vecstow_engine.model.aliases import ALIASES_OF_RESOURCE_MAX
 from vecstow_engine.model.resource import API_VERSION, INDEX_FIELDS, KIND
 from vecstow_operator.edge import print_error
 from vecstow_operator.keys import KeyFile
@@ -172,6 +173,8 @@ def resource_of(
     }
     if description.get("payload_indexes"):
         spec["payloadIndexes"] = description["payload_indexes"]
+    if description.get("aliases"):
+        spec["aliases"] = description["aliases"][:ALIASES_OF_RESOURCE_MAX]
     if description.get("owner"):
         spec["owner"] = description["owner"]
     if name != collection:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from vecstow_engine.model.aliases import AliasTable
 from vecstow_engine.model.errors import DamagedFile, NewerFormat
 from vecstow_engine.model.manifest import Manifest, parse_manifest
 from vecstow_engine.model.names import is_collection_name
+from vecstow_engine.storage.aliases import Signature, change_aliases, read_aliases, signature_of
 from vecstow_engine.storage.layout import MANIFEST, POINTS, ROWS, Layout, has_content
 from vecstow_engine.storage.manifests import (
     change_manifest,
@@ -28,6 +30,7 @@ from vecstow_engine.storage.manifests import (
     read_manifest,
     stored_shape,
 )
+from vecstow_operator.sidecar.alias_decision import AliasDecision
 from vecstow_operator.sidecar.decision import Decision, Folder
 from vecstow_operator.vocabulary import Reason
 
@@ -44,6 +47,7 @@ class CollectionFolders:
 
     layout: Layout
     _read: dict[str, tuple[_Signature | None, Folder]] = field(default_factory=dict)
+    _aliases: tuple[Signature | None, AliasTable] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -90,6 +94,38 @@ class CollectionFolders:
         """Whether an engine is creating the collection's folder: its absence proves nothing then."""
         return (self.layout.staging / name).is_dir()
 
+    def aliases(self) -> AliasTable:
+        """Return the aliases of the volume; read them again only after a change.
+
+        Raises DamagedFile or NewerFormat.
+        """
+        signature = signature_of(self.layout)
+        if self._aliases is None or self._aliases[0] != signature:
+            self._aliases = signature, read_aliases(self.layout)
+        return self._aliases[1]
+
+    def is_alias(self, name: str) -> bool:
+        """Whether an alias has the name; False while the aliases cannot be read."""
+        with contextlib.suppress(DamagedFile, NewerFormat):
+            return self.aliases().get(name) is not None
+        return False
+
+    def change_aliases(
+        self, decide: Callable[[AliasTable, Mapping[str, Folder]], AliasDecision]
+    ) -> AliasDecision:
+        """Decide by the aliases and folders as they are under the lock, and write the aliases.
+
+        Raises DamagedFile, NewerFormat, StorageError, DiskFull or an OSError.
+        """
+        made: list[AliasDecision] = []
+
+        def table_of(table: AliasTable) -> AliasTable:
+            made.append(decide(table, self.look()))
+            return made[-1].table
+
+        change_aliases(self.layout, table_of)
+        return made[-1]
+
     def change(self, name: str, decide: Callable[[Folder], Decision]) -> Decision:
         """Decide by the folder as it is under the lock, and change it. Return the decision as carried out.
 
@@ -98,6 +134,7 @@ class CollectionFolders:
         """
         with manifests_locked(self.layout):
             folder = _look(self.layout.collection(name))
+            folder = dataclasses.replace(folder, is_alias=self.is_alias(name))
             decision = decide(folder)
             if not decision.changes:
                 return decision

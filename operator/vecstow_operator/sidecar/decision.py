@@ -46,6 +46,13 @@ class Folder:
     has_data: bool = False
     shape: Shape | None = None
     """The shape of the data, where no manifest can be read."""
+    is_alias: bool = False
+    """Whether an alias has the name. A folder that is there takes precedence over it."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a manifest, readable or not, or data."""
+        return self.manifest is not None or self.problem is not None or self.has_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,11 @@ def _end(owner: Observed, folder: Folder) -> Decision:
 def _declare(
     owner: Observed, resource: CollectionResource, folder: Folder, volume_id: str | None
 ) -> Decision:
+    if folder.is_alias and not folder.is_there:
+        name = owner.collection_name
+        message = f"{name!r} is an alias: no collection can have the name"
+        hint = f"take it out of spec.aliases where it is declared, or: vecstow aliases rm {name}"
+        return Decision(reports=(report_on(owner, Reason.CONFLICT, message, hint),))
     manifest = folder.manifest
     there = folder.shape if manifest is None else manifest.shape
     if there is not None and there != resource.shape and not _is_own(owner, manifest):

@@ -14,6 +14,7 @@ from vecstow_engine.model.manifest import ManagedBy
 from vecstow_operator.health import Metrics
 from vecstow_operator.kube import LIST_SECONDS_MAX, Away, Cluster
 from vecstow_operator.observed import Observed, Report, observed
+from vecstow_operator.sidecar.aliases import AliasReconciler
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
 from vecstow_operator.sidecar.decision import Claims, Decision, Folder, decide
 from vecstow_operator.sidecar.reports import (
@@ -116,6 +117,7 @@ class SidecarReconciler:
         self._failures: dict[str, str] = {}
         """The reason why the last change failed, by collection. It is logged once; each pass tries again."""
         self._reverted = RevertedDrift()
+        self._aliases = AliasReconciler(volume, metrics)
         self._refusal: str | None = None
         """The reason why the engine took no report, until it takes one. A refused key is logged once."""
 
@@ -136,6 +138,7 @@ class SidecarReconciler:
                 decisions = self._decide(cases)
                 outcomes = self._act(cases, decisions)
                 reports = self._reports(claims, outcomes)
+                reports += self._aliases.run(claims, is_complete=self.knows_all, now=time.monotonic())
             except OSError as error:
                 reports = self._unreadable_volume(claims, error)
             self._report(reports)
@@ -148,9 +151,12 @@ class SidecarReconciler:
             n for n, f in folders.items() if f.manifest and f.manifest.managed_by is ManagedBy.KUBERNETES
         }
         return {
-            name: Case(claims.get(name, ()), folders.get(name, Folder()), volume_id)
+            name: Case(claims.get(name, ()), folders.get(name) or self._absent(name), volume_id)
             for name in sorted(claims.keys() | managed)
         }
+
+    def _absent(self, name: str) -> Folder:
+        return Folder(is_alias=self._volume.is_alias(name))
 
     def _decide(self, cases: Mapping[str, Case]) -> dict[str, Decision]:
         """Return a decision for each case."""

@@ -226,6 +226,24 @@ def test_confirmed_is_what_the_pod_that_serves_says(engine, is_confirmed):
     assert is_confirmed or assessment.reason is not Reason.SERVED
 
 
+@pytest.mark.parametrize(
+    ("aliases", "told", "reason"),
+    [
+        pytest.param(("docs", "main"), (), Reason.SERVED, id="all"),
+        pytest.param(("main",), (), Reason.PENDING, id="one is missing"),
+        pytest.param((), (Reason.ALIAS_REFUSED,), Reason.SERVED, id="the sidecar says why"),
+    ],
+)
+def test_resource_is_ready_when_the_engine_answers_under_its_aliases(aliases, told, reason):
+    resource = claim(generation=3, status=HAD, aliases=["docs", "main"])
+    assessment = assess(resource, telling(*told, rows=(row(aliases=aliases),)))
+    assert assessment.reason is reason
+    assert assessment.aliases == aliases
+    assert (assessment.degraded is not None) is bool(told)
+    if reason is Reason.PENDING:
+        assert "does not answer under the alias 'docs' yet" in assessment.message
+
+
 def test_resource_that_is_being_deleted_is_not_ready():
     engine = engine_of(pod(SERVED))
     assert assess(DELETING, engine).reason is Reason.DELETING

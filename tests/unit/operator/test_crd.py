@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.declared import HAD, OTHER_UID, claim, engine_of, pod, state_of
+from vecstow_engine.model.aliases import ALIASES_OF_RESOURCE_MAX
 from vecstow_engine.model.errors import InvalidInput, WrongShape
 from vecstow_engine.model.manifest import (
     DIMENSION_MAX,
@@ -153,6 +154,33 @@ def test_bounds_of_payload_indexes():
     assert (field["minLength"], field["maxLength"]) == (1, PAYLOAD_FIELD_CHARACTERS_MAX)
 
 
+def test_bounds_of_aliases():
+    assert FIELDS["aliases"]["maxItems"] == ALIASES_OF_RESOURCE_MAX
+    assert FIELDS["aliases"]["x-kubernetes-list-type"] == "set"
+    assert not accepts(aliases=["a", "a"])
+
+
+def test_an_alias_is_a_name_that_a_collection_could_have():
+    alias, name = FIELDS["aliases"]["items"], FIELDS["collectionName"]
+    assert (alias["pattern"], alias["maxLength"]) == (name["pattern"], name["maxLength"])
+    assert rules(alias) == [rule for rule in rules(name) if "oldSelf" not in rule]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_alias_is_legal_for_both_or_for_none(name):
+    schema = FIELDS["aliases"]["items"]
+    is_legal = (
+        matches(schema["pattern"], name) and len(name) <= schema["maxLength"] and name not in root_rule()[1]
+    )
+    assert is_legal is accepts(aliases=[name])
+
+
+def test_an_alias_with_the_collections_own_name_is_refused_by_both():
+    [rule] = [rule for rule in rules(SPEC) if "aliases" in rule]
+    assert "self.collectionName in self.aliases" in rule
+    assert not accepts(collectionName="own", aliases=["own"])
+
+
 def test_payload_field_named_twice_is_refused_by_both():
     assert PAYLOAD["x-kubernetes-list-type"] == "map"
     assert PAYLOAD["x-kubernetes-list-map-keys"] == ["field"]
@@ -260,7 +288,8 @@ def test_immutable_field_without_a_default_can_be_neither_set_nor_removed():
         for name, schema in FIELDS.items()
         if "self == oldSelf" in rules(schema) and "default" not in schema and name not in SPEC["required"]
     }
-    assert rules(SPEC) == [f"has(self.{name}) == has(oldSelf.{name})" for name in sorted(without)]
+    of_update = [rule for rule in rules(SPEC) if "oldSelf" in rule]
+    assert of_update == [f"has(self.{name}) == has(oldSelf.{name})" for name in sorted(without)]
 
 
 def test_every_rule_says_what_to_do():
@@ -279,8 +308,8 @@ def test_status_looks_like_nothing_before_anybody_looked():
 
 def test_every_field_of_a_status_is_declared():
     """The API server answers 500 to one that is not."""
-    resource = claim(status=HAD)
-    repaired = state_of(resource, collection_uid=OTHER_UID, vector_count=2)
+    resource = claim(status=HAD, aliases=["second"])
+    repaired = state_of(resource, collection_uid=OTHER_UID, vector_count=2, aliases=("second",))
     status = build(resource, assess(resource, engine_of(pod(repaired))), {}, "2026-01-01T00:00:00Z")
     assert status["loss"].keys() == STATUS["properties"]["loss"]["properties"].keys()
     assert status.keys() == STATUS["properties"].keys()

@@ -155,7 +155,7 @@ class Proxy:
         name = path[-1]
         if name in self.damaged:
             raise NoAnswer(f"pod vecstow-0: collection {name!r} is quarantined: not valid JSON")
-        return manifest_document(manifest_of(claim(collectionName=name)))
+        return manifest_document(manifest_of(claim(collectionName=name))) | {"aliases": ["second"]}
 
 
 def orphans_of(plugin, engine, *names, damaged=()):
@@ -177,6 +177,12 @@ def test_orphan_that_cannot_be_described_keeps_no_other_from_being_adopted(plugi
         "error: collection 'bad' of engine 'vecstow' is not adopted: "
         "pod vecstow-0: collection 'bad' is quarantined: not valid JSON\n"
     )
+
+
+def test_resource_of_an_orphan_declares_the_aliases_that_it_has(plugin):
+    orphans_of(plugin, "vecstow", "a")
+    assert plugin.run("adopt").exit_code == 0
+    assert plugin.created[0]["spec"]["aliases"] == ["second"]
 
 
 def test_orphan_whose_resource_is_refused_keeps_no_other_from_being_adopted(plugin):

@@ -18,8 +18,10 @@ from tests.unit.declared import HAD, OTHER_UID, UID, VOLUME, document
 from tests.unit.recorded_disk import RecordedDisk
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.api.server import create_app
+from vecstow_engine.model.aliases import Alias
 from vecstow_engine.model.manifest import ManagedBy
 from vecstow_engine.service.engine import FINDINGS_SECONDS_MAX
+from vecstow_engine.storage.aliases import change_aliases, read_aliases
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.manifests import read_manifest, write_manifest
 from vecstow_engine.storage.trash import move_to_deleted
@@ -27,6 +29,7 @@ from vecstow_operator import observed
 from vecstow_operator.health import Metrics
 from vecstow_operator.kube import Away
 from vecstow_operator.sidecar import reconciler
+from vecstow_operator.sidecar.aliases import GRACE_SECONDS
 from vecstow_operator.sidecar.collection_folders import CollectionFolders
 from vecstow_operator.sidecar.reconciler import SidecarReconciler
 from vecstow_operator.sidecar.reports import REVERTED_SECONDS, EngineClient, EngineRefuses
@@ -214,6 +217,93 @@ async def test_engine_misses_the_data_that_the_sidecar_misses(served):
     [finding] = engine.findings["resources"]
     assert finding["reason"] == "VolumeReplaced"
     assert UID in finding["hint"]
+
+
+async def test_an_alias_of_a_resource_is_served_and_moves_to_another_resource(served):
+    engine, pod = served
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]), document("docs-2", "r-2"))
+    pod.run_pass()
+    wait_until(lambda: engine.registry.resolve("docs") == "docs-1")
+    [first, _] = engine.state_document()["collections"]
+    assert first["aliases"] == ["docs"]
+    pod.declare(document("docs-1", "r-1"), document("docs-2", "r-2", aliases=["docs"]))
+    pod.run_pass()
+    wait_until(lambda: engine.registry.resolve("docs") == "docs-2")
+    assert engine.findings == {"resources": []}
+
+
+def test_an_alias_that_no_resource_claims_is_removed_after_a_minute(pod, clock):
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]))
+    pod.run_pass()
+    assert read_aliases(pod.layout).get("docs").resource_uid == "r-1"
+    pod.declare(document("docs-1", "r-1"))
+    pod.run_pass()
+    clock.seconds += GRACE_SECONDS - 1
+    pod.run_pass(is_woken=False)
+    assert read_aliases(pod.layout).get("docs") is not None
+    clock.seconds += 1
+    pod.run_pass(is_woken=False)
+    assert len(read_aliases(pod.layout)) == 0
+
+
+def test_an_alias_that_is_claimed_again_in_time_begins_its_minute_again(pod, clock):
+    for aliases in ([], ["docs"], []):
+        pod.declare(document("docs-1", "r-1", aliases=["docs"]))
+        pod.run_pass()
+        pod.declare(document("docs-1", "r-1", aliases=aliases))
+        pod.run_pass()
+        clock.seconds += GRACE_SECONDS - 1
+        pod.run_pass(is_woken=False)
+        assert read_aliases(pod.layout).get("docs") is not None
+
+
+def test_an_alias_edited_on_the_volume_is_as_declared_again(pod):
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]), document("docs-2", "r-2"))
+    pod.run_pass()
+    change_aliases(pod.layout, lambda table: table.with_alias(Alias("docs", "docs-2")))
+    pod.run_pass()
+    assert read_aliases(pod.layout).get("docs").collection == "docs-1"
+
+
+def test_damaged_aliases_stay_as_they_are_and_are_reported(pod):
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]), document("docs-2", "r-2"))
+    pod.layout.aliases.write_bytes(b"{")
+    with capture_logs() as logs:
+        for _ in range(2):
+            pod.run_pass()
+    assert [line["log_level"] for line in logs if line["event"].startswith("aliases")] == ["error"]
+    assert pod.layout.aliases.read_bytes() == b"{"
+    [report] = pod.told[-1]
+    assert (report.resource_uid, report.reason) == ("r-1", "AliasRefused")
+    assert pod.manifest("docs-2") is not None
+    pod.layout.aliases.unlink()
+    pod.run_pass()
+    assert read_aliases(pod.layout).get("docs") is not None
+    assert pod.told[-1] == []
+
+
+def test_aliases_that_cannot_be_written_are_reported_and_tried_again(pod, monkeypatch):
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]))
+    disk = RecordedDisk(monkeypatch)
+    disk.fail("write aliases.json.tmp")
+    pod.run_pass()
+    assert pod.reasons == ["AliasRefused"]
+    pod.run_pass()
+    assert (pod.reasons, len(read_aliases(pod.layout))) == ([], 1)
+
+
+def test_no_collection_is_made_under_the_name_of_an_alias(pod):
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]))
+    pod.run_pass()
+    pod.declare(document("docs-1", "r-1", aliases=["docs"]), document("docs", "r-2"))
+    for _ in range(2):
+        pod.run_pass()
+        assert not pod.layout.collection("docs").exists()
+        assert pod.reasons == ["Conflict"]
+    pod.declare(document("docs-1", "r-1"), document("docs", "r-2"))
+    change_aliases(pod.layout, lambda table: table.without("docs"))
+    pod.run_pass()
+    assert pod.manifest("docs").resource_uid == "r-2"
 
 
 def test_what_the_sidecar_found_comes_out_of_the_engine_again(served):
