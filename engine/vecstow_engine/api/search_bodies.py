@@ -27,15 +27,13 @@ class SentOptions(msgspec.Struct, forbid_unknown_fields=True):
     with_metadata: Raw = ABSENT
     explain: bool | UnsetType | None = UNSET
 
-    @property
-    def given(self) -> int:
-        """Return the number of members that the object had; a repeated key counts once."""
-        return sum(value is not UNSET and value is not ABSENT for value in astuple(self))
+    def members(self) -> tuple[int, list[Raw]]:
+        """Return how many members the object had, and those that may have members, or text with colons.
 
-    @property
-    def parts(self) -> list[Raw]:
-        """Return the values that may have members, or text with colons."""
-        return [value for value in astuple(self) if isinstance(value, Raw)]
+        A repeated key counts once.
+        """
+        given = [value for value in astuple(self) if value is not UNSET and value is not ABSENT]
+        return len(given), [value for value in given if isinstance(value, Raw)]
 
 
 class SentTarget(SentOptions):

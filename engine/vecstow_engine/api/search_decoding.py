@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -125,7 +126,7 @@ def read_recommendation(body: Text, media: Media, lease: Lease, manifest: Manife
     return ExampleSearch.checked(reader.options(sent), positive, negative, strategy)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Reader:
     """The reading of one search: its target, its examples and its options."""
 
@@ -228,10 +229,10 @@ class _Share:
 def _decode_one(json: Decoder[S], packed: Decoder[S], body: Text, media: Media) -> S:
     if media is Media.JSON:
         sent = decode(json, body)
-        check_members(body, sent.given, sent.parts)
+        check_members(body, *sent.members())
     else:
         sent = decode(packed, body)
-        check_entries(body, sent.given)
+        check_entries(body, sent.members()[0])
     return sent
 
 
@@ -246,9 +247,8 @@ def _decode_searches(body: Text, media: Media, lease: Lease) -> list[SentSearch]
     if media is Media.JSON:
         lease.take(Part.DECODED, body.count(b"{") * SEARCH_BYTES)
         searches = decode(_json_searches, body).searches
-        check_members(
-            body, 1 + sum(sent.given for sent in searches), (raw for sent in searches for raw in sent.parts)
-        )
+        members = [sent.members() for sent in searches]
+        check_members(body, 1 + sum(given for given, _ in members), chain(*(parts for _, parts in members)))
         if len(searches) > SEARCHES_MAX:
             raise _too_many("searches", len(searches), SEARCHES_MAX)
         return searches
@@ -261,7 +261,7 @@ def _decode_searches(body: Text, media: Media, lease: Lease) -> list[SentSearch]
     raws = decode(_packed_raws, raw, "searches")
     for at, each in enumerate(raws or ()):
         searches.append(decode(_packed_search, each, f"searches[{at}]"))
-        check_entries(bytes(each), searches[-1].given)
+        check_entries(bytes(each), searches[-1].members()[0])
     return searches
 
 

@@ -9,7 +9,6 @@ For the strategy `average` the examples become one vector, and the search a `Sea
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,15 +40,14 @@ class Strategy(StrEnum):
     """The distance to the nearest positive example; points nearer to a negative example come last."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BestScoreQuery(SearchOptions):
+class BestScoreQuery(SearchOptions, frozen=True, eq=False, kw_only=True):
     """One checked search for the points near any positive example."""
 
-    positive: NDArray[np.float32] = dataclasses.field(kw_only=True)
+    positive: NDArray[np.float32]
     """Shape (p, d), p at least 1."""
-    negative: NDArray[np.float32] = dataclasses.field(kw_only=True)
+    negative: NDArray[np.float32]
     """Shape (n, d)."""
-    excluded: frozenset[str] = dataclasses.field(kw_only=True)
+    excluded: frozenset[str]
     """Ids of points that are no hits: those of the examples."""
 
 

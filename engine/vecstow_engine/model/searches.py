@@ -9,14 +9,13 @@ Every error names the field, the value and the limit.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import InvalidInput, NotFound, TooLarge, refused
@@ -52,8 +51,7 @@ class Hit(msgspec.Struct, frozen=True, eq=False):
     """Decoded from the stored bytes, shape (d,); None for a search that does not ask for vectors."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchOptions:
+class SearchOptions(msgspec.Struct, frozen=True, eq=False):
     """One checked search without its vector."""
 
     manifest: Manifest
@@ -136,16 +134,15 @@ class SearchOptions:
         Raises InvalidInput, which names the vector's place.
         """
         check_query_vector(self.manifest, vector, place)
-        return SearchQuery(*(getattr(self, name) for name in _OPTIONS), vector=vector, excluded=excluded)
+        return SearchQuery(*astuple(self), vector=vector, excluded=excluded)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchQuery(SearchOptions):
+class SearchQuery(SearchOptions, frozen=True, eq=False, kw_only=True):
     """One checked search."""
 
-    vector: NDArray[np.float32] = dataclasses.field(kw_only=True)
+    vector: NDArray[np.float32]
     """Shape (d,)."""
-    excluded: frozenset[str] = dataclasses.field(default=frozenset(), kw_only=True)
+    excluded: frozenset[str] = frozenset()
     """Ids of points that are no hits: those that the vector comes from."""
 
     @classmethod
@@ -160,9 +157,6 @@ class SearchQuery(SearchOptions):
     ) -> SearchQuery:
         """Check a search without further options; raise InvalidInput or WrongShape."""
         return SearchOptions.checked(manifest, limit, ef_search, filter, weigh).query(vector)
-
-
-_OPTIONS: Final = tuple(field.name for field in dataclasses.fields(SearchOptions))
 
 
 def _check_last(limit: int, offset: int, *, is_diverse: bool) -> None:

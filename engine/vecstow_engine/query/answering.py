@@ -65,7 +65,6 @@ def _complete(source: Source, query: SearchQuery, found: list[Hit]) -> list[Hit]
         hits = with_contents(source, chosen, query, with_payloads=is_deferred(query))
         if not gone and None not in hits:
             break
-        source.hide_withheld()
         found = nearest_hits(source, plan(query))
     return [hit for hit in hits if hit is not None]
 

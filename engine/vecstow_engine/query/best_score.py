@@ -47,7 +47,6 @@ def answer_best_score(source: Source, query: BestScoreQuery) -> list[Hit]:
         hits = with_contents(source, chosen, query, with_payloads=True)
         if not scored.gone and None not in hits:
             break
-        source.hide_withheld()
     return [hit for hit in hits if hit is not None]
 
 

@@ -1,6 +1,7 @@
 """Grouped searches: the nearest points of each of the nearest values of a payload field.
 
-1. The candidates are the nearest points, more of them until the groups are complete.
+1. The candidates are the nearest points, more of them until the groups are complete. With a payload index of
+   the field, they need only contain all groups.
 2. When 10,000 candidates do not suffice, all matching points are compared exactly: those of the incomplete
    groups, or all that have the field while groups are missing. Their payloads are read in the order of their
    distances, until the groups are complete.
@@ -10,12 +11,12 @@ Candidates keep only the field of their payloads. The contents of the hits are r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from vecstow_engine.index import exact
 from vecstow_engine.index.exact import Labels, Rows
@@ -47,7 +48,6 @@ def answer_groups(source: Source, query: SearchQuery, search: GroupSearch) -> li
         contents = with_contents(source, hits, query, with_payloads=True)
         if not attempt.gone and None not in contents:
             break
-        source.hide_withheld()
     read = iter(contents)
     filled = [
         Group(group.value, [hit for hit in islice(read, len(group.hits)) if hit is not None])
@@ -119,13 +119,19 @@ class _Attempt:
         wanted, size = self._query.hits_read, self._search.group_size
         for number in growing(enough(wanted * size), LIMIT_MAX):
             limit = number + len(self._query.excluded)
-            found = nearest_hits(
-                self._source, dataclasses.replace(self._query, limit=limit, payload=self._field)
-            )
+            found = nearest_hits(self._source, replace(self._query, limit=limit, payload=self._field))
             members = self._gather(_Members(wanted, size), found)
             if members.is_complete or len(found) < limit or self._is_beyond(found[-1]):
                 return members, True
+            if members.has_all_groups and self._is_indexed:
+                break
         return members, False
+
+    @property
+    def _is_indexed(self) -> bool:
+        """Whether the points of a group are found without a scan of all payloads."""
+        columns = self._source.columns
+        return columns is not None and self._search.group_by in columns.columns
 
     def _complete(self, members: _Members) -> None:
         """Replace the incomplete groups by those among all matching points; all groups when some lack."""

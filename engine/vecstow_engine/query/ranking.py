@@ -11,10 +11,10 @@ The next hit has the largest (1 - diversity) * relevance - diversity * similarit
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
@@ -35,7 +35,7 @@ def plan(query: SearchQuery) -> SearchQuery:
     if not deferred and not query.excluded:
         return query
     payload = NO_PAYLOAD if deferred else query.payload
-    return dataclasses.replace(query, limit=candidates_wanted(query), payload=payload)
+    return replace(query, limit=candidates_wanted(query), payload=payload)
 
 
 def candidates_wanted(query: SearchQuery) -> int:

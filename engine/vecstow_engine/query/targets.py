@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
@@ -38,8 +38,7 @@ def _aimed(search: ExampleSearch, vectors: Mapping[str, NDArray[np.float32]]) ->
     )
     excluded = frozenset(search.ids)
     if search.strategy is Strategy.BEST_SCORE:
-        values = (getattr(options, field.name) for field in dataclasses.fields(options))
-        return BestScoreQuery(*values, positive=positive, negative=negative, excluded=excluded)
+        return BestScoreQuery(*astuple(options), positive=positive, negative=negative, excluded=excluded)
     return options.query(_average(search, positive, negative), search.field, excluded)
 
 

@@ -280,7 +280,7 @@ async def test_body_that_is_too_large_is_refused_with_a_hint_that_fits_the_route
             "k",
             [
                 "limit", "ef_search", "filter", "offset", "max_distance", "with_vectors", "with_metadata",
-                "vector", "id", "diversity",
+                "explain", "vector", "id", "diversity",
             ],
             id="search",
         ),
@@ -333,7 +333,7 @@ async def test_missing_field_is_named(client, target, body, field):
 async def test_unknown_query_parameter_is_named_with_the_known_ones(client):
     reply = await client.call("POST", f"{SEARCH}?k=3", QUERY)
     details = reply.json["details"]
-    assert (reply.status, details["field"], details["known"]) == (400, "k", ["limit", "ef_search"])
+    assert (reply.status, details["field"], details["known"]) == (400, "k", ["limit", "ef_search", "explain"])
 
 
 @pytest.mark.parametrize(

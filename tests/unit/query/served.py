@@ -79,9 +79,10 @@ async def store(
     metric: DistanceMetric,
     count: int,
     vector_type: VectorType = VectorType.FLOAT32,
+    **declared: Any,
 ) -> Stored:
     """Make a collection of `count` points around a few centres, some of them equal, some without payload."""
-    engine.declare(name, dimension=DIMENSION, distance_metric=metric, vector_type=vector_type)
+    engine.declare(name, dimension=DIMENSION, distance_metric=metric, vector_type=vector_type, **declared)
     random = np.random.default_rng(count + list(DistanceMetric).index(metric))
     centres = random.normal(size=(9, DIMENSION))
     rows = centres[random.integers(9, size=count)] + random.normal(size=(count, DIMENSION)) * 0.5

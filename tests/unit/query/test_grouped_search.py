@@ -10,6 +10,7 @@ import pytest
 from tests.unit.query.served import DIMENSION, Asker, store
 from tests.unit.running_engine import RunningEngine
 from tests.unit.store_on_disk import upsert
+from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.query import groups as grouping
 
@@ -20,7 +21,7 @@ ALL = {"vector": VECTOR, "ef_search": 1000}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """An engine with a collection that is searched exactly, and one with a graph."""
+    """An engine with a collection that is searched exactly, and two with a graph, one of these indexed."""
     with RunningEngine(tmp_path_factory.mktemp("groups") / "data") as engine:
         yield engine, asyncio.run(fill(engine))
 
@@ -30,7 +31,11 @@ async def fill(engine):
         await store(engine, "flat", DistanceMetric.EUCLIDEAN, 300),
         await store(engine, "graph", DistanceMetric.COSINE, 1500),
     ]
-    assert engine.indexed("graph").index.graph_rows
+    indexes = (PayloadIndex("doc", "keyword"), PayloadIndex("tags", "keyword"))
+    stored.append(await store(engine, "indexed", DistanceMetric.COSINE, 1500, payload_indexes=indexes))
+    for name in ("graph", "indexed"):
+        assert engine.indexed(name).index.graph_rows
+    assert engine.collection("indexed").source().columns is not None
     return {each.name: each for each in stored}
 
 
@@ -39,7 +44,7 @@ def asker(served, request):
     return Asker(served[0], packed=request.param)
 
 
-@pytest.fixture(params=["flat", "graph"])
+@pytest.fixture(params=["flat", "graph", "indexed"])
 def stored(served, request):
     return served[1][request.param]
 
@@ -149,14 +154,34 @@ def few_candidates(monkeypatch):
     return compared
 
 
-@pytest.mark.parametrize("size", [30, 2])
-async def test_groups_beyond_the_candidates_are_found_exactly(asker, stored, few_candidates, size):
-    """With 30 hits of a group, groups are incomplete; of 60 groups, some are not among 70 candidates."""
-    wanted = {30: 3, 2: 60}[size]
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        pytest.param(30, 3, id="no group is complete"),
+        pytest.param(3, 12, id="some groups are complete"),
+        pytest.param(2, 60, id="groups are missing"),
+    ],
+)
+async def test_groups_beyond_the_candidates_are_found_exactly(asker, stored, few_candidates, size, wanted):
     body = ALL | {"group_by": "doc", "group_size": size, "limit": wanted}
     answer = await asker.ask(stored.name, "search/groups", body)
     check(stored, answer, grouped(stored, "doc", wanted, size))
     assert few_candidates
+
+
+async def test_with_a_payload_index_known_groups_are_completed_at_once(asker, served, monkeypatch):
+    sizes = []
+    real = grouping.nearest_hits
+    monkeypatch.setattr(
+        grouping, "nearest_hits", lambda source, query: sizes.append(query.limit) or real(source, query)
+    )
+    body = ALL | {"group_by": "doc", "group_size": 100, "limit": 3}
+    for name, wanted in (("graph", [1200, 4800]), ("indexed", [1200])):
+        sizes.clear()
+        stored = served[1][name]
+        answer = await asker.ask(name, "search/groups", body)
+        check(stored, answer, grouped(stored, "doc", 3, 100))
+        assert sizes == wanted
 
 
 async def test_incomplete_groups_of_arrays_are_completed(asker, stored, few_candidates):
@@ -172,11 +197,14 @@ async def test_incomplete_groups_of_arrays_are_completed(asker, stored, few_cand
     assert few_candidates
 
 
-async def test_many_incomplete_groups_are_not_named_in_a_filter(asker, stored, few_candidates, monkeypatch):
+@pytest.mark.parametrize(("size", "wanted"), [(30, 5), (3, 12)])
+async def test_many_incomplete_groups_are_not_named_in_a_filter(
+    asker, stored, few_candidates, monkeypatch, size, wanted
+):
     monkeypatch.setattr(grouping, "NAMED_VALUES_MAX", 2)
-    body = ALL | {"group_by": "doc", "group_size": 30, "limit": 5}
+    body = ALL | {"group_by": "doc", "group_size": size, "limit": wanted}
     answer = await asker.ask(stored.name, "search/groups", body)
-    check(stored, answer, grouped(stored, "doc", 5, 30))
+    check(stored, answer, grouped(stored, "doc", wanted, size))
     assert [condition.root.operator for condition in few_candidates] == ["$exists"]
 
 

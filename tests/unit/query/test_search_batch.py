@@ -105,5 +105,6 @@ async def test_the_other_searches_of_a_failed_batch_leave_no_unseen_error(served
     monkeypatch.setattr(searcher, "search_many", refused)
     searches = [{"vector": vector.tolist()} for vector in VECTORS[:5]]
     reply = await Asker(served, packed=False).post("flat", "search/batch", {"searches": searches})
+    await asyncio.sleep(0)
     gc.collect()
     assert (reply.status, unseen) == (500, [])

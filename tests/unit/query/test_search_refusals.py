@@ -21,7 +21,16 @@ GROUPED = NEAR | {"group_by": "v"}
 RECOMMENDED = {"positive": [VECTOR]}
 MANY = [VECTOR] * 101
 PACKED_BODY = {"content-type": "application/msgpack"}
-OPTIONS = ["limit", "ef_search", "filter", "offset", "max_distance", "with_vectors", "with_metadata"]
+OPTIONS = [
+    "limit",
+    "ef_search",
+    "filter",
+    "offset",
+    "max_distance",
+    "with_vectors",
+    "with_metadata",
+    "explain",
+]
 
 
 @pytest.fixture(scope="module")
