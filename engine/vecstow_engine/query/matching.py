@@ -39,11 +39,11 @@ def find_candidates(source: Source, filter: Filter | None) -> Candidates:
         if columns is None:
             break
         ids = _IdSlots(view, len(epochs))
-        found = columns.match(filter, len(epochs), ids.mask)
+        found = columns.match(filter, epochs, ids.mask)
         # The slots of ids are those of the same moment only when nothing was written meanwhile.
         is_of_moment = view.position() == position
         if is_of_moment or not ids.were_read:
-            candidates = Candidates(epochs, found.sure & live, found.possible & live)
+            candidates = Candidates(epochs, found.sure, found.possible)
             if is_of_moment:
                 source.candidates.put(filter, (position, columns), candidates)
             return candidates

@@ -20,8 +20,9 @@ from vecstow_engine.model.errors import (
     Quarantined,
     ReadOnly,
     Recovering,
+    VecstowError,
 )
-from vecstow_engine.model.manifest import Manifest
+from vecstow_engine.model.manifest import Manifest, PayloadIndex
 from vecstow_engine.model.points import decode_rows
 from vecstow_engine.query.candidates import CandidateCache
 from vecstow_engine.query.source import Source
@@ -159,7 +160,18 @@ class Collection(Stateful):
     def opened(self, store: Store | None, index: VectorIndex | None, warnings: tuple[str, ...] = ()) -> None:
         """Serve: recovery is done."""
         self.store, self.index, self.warnings = store, index, warnings
+        self._finish_empty_columns()
         self.move_to(Serving())
+
+    def declare_payload_indexes(self, declared: tuple[PayloadIndex, ...]) -> None:
+        """Follow a declaration of payload indexes; the caller holds the upkeep lock."""
+        self.payload_indexes.declare(declared)
+        self._finish_empty_columns()
+
+    def _finish_empty_columns(self) -> None:
+        columns = self.payload_indexes.unfinished
+        if self.store is None and columns is not None:
+            self.payload_indexes.finish(columns)
 
     def postponed(self, reason: str, retry_at: float | None = None) -> None:
         """Postpone the opening until `retry_at` (time.monotonic), or by OPEN_AGAIN_SECONDS."""
@@ -228,11 +240,13 @@ class Collection(Stateful):
         to take them reads them from the store later.
         """
         self.index_rows(rows, labels)
+        is_news = self.payload_indexes.complete is not None
         try:
             self.payload_indexes.put(labels, payloads)
         except Exception as error:
-            self.payload_indexes.lack()
-            log.error("payloads are indexed later", collection=self.name, rows=len(labels), exc_info=error)
+            if is_news:
+                trace, reason = None if isinstance(error, VecstowError) else error, str(error)
+                log.error("payloads are indexed later", collection=self.name, reason=reason, exc_info=trace)
 
     def index_rows(self, rows: NDArray[np.uint8], labels: NDArray[np.uint64]) -> None:
         """Add rows to the index, before the point table shows them.
@@ -249,8 +263,12 @@ class Collection(Stateful):
                 log.error("rows are indexed later", collection=self.name, rows=len(labels), exc_info=error)
 
     def unindex(self, change: Applied) -> None:
-        """Remove replaced and deleted points from the indexes; give the vectors a backlog if rows lack."""
+        """Remove replaced and deleted points from the indexes, once new points are visible.
+
+        Give the vectors a backlog if rows lack; find out whether payload indexes lack points.
+        """
         assert self.index is not None
+        self.payload_indexes.confirm(change.added)
         if self._index_lacks_rows:
             self.index.add_backlog(change.added)
         if len(change.removed):

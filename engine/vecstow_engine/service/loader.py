@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION, SPACES
-from vecstow_engine.index.payload.payload_columns import PayloadColumns
+from vecstow_engine.index.payload.payload_indexes import PayloadIndexes
 from vecstow_engine.index.vector_index import FLAT_ROWS_MAX, VectorIndex
 from vecstow_engine.model.errors import (
     Busy,
@@ -37,11 +38,12 @@ from vecstow_engine.service.collection import Collection, quarantined
 from vecstow_engine.service.hold import Gate
 from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.service.payload_indexer import adopt_saved
 from vecstow_engine.service.registry import Registry
 from vecstow_engine.service.settings import Settings, StorageSettings
 from vecstow_engine.storage.files import SyncFailed
 from vecstow_engine.storage.handles import HandleCache
-from vecstow_engine.storage.layout import COLUMNS, INDEX, Layout
+from vecstow_engine.storage.layout import INDEX, Layout
 from vecstow_engine.storage.recovery import Opened, open_store
 from vecstow_engine.storage.snapshots import valid_snapshot
 from vecstow_engine.storage.store import Store
@@ -190,12 +192,14 @@ class Loader:
             log.info("collection loaded", collection=name, **shape, **counts)
 
     def new_index(self, collection: Collection) -> VectorIndex:
-        """Return an empty index for a collection, whose caches are limited by the memory account from now on.
+        """Return an empty vector index for a collection, whose caches and payload indexes are limited by the
+        memory account from now on.
 
         The index fetches rows from the collection's store.
         """
         manifest, settings = collection.manifest, self._settings.index
         collection.candidates = CandidateCache(self._accounts.may_cache)
+        collection.payload_indexes.may_take = partial(self._accounts.may_index, collection)
         return VectorIndex(
             manifest.distance_metric,
             manifest.dimension,
@@ -230,6 +234,8 @@ class Loader:
             collection.opened(None, None, opened.warnings)
             return opened
         collection.store = opened.store
+        # An earlier attempt may have filled columns for other labels.
+        collection.payload_indexes = PayloadIndexes(collection.manifest.payload_indexes)
         collection.index = self.new_index(collection)
         if self._accounts.admit(collection, opened.store.count):
             for change in opened.changes:
@@ -240,7 +246,7 @@ class Loader:
         remark = self._load_graph(collection, opened.store, collection.index) if with_graph else ""
         bring = collection.index.reconcile if collection.index.graph_rows else collection.index.add_backlog
         bring(opened.store.view.labels())
-        self._load_columns(collection, opened.store)
+        adopt_saved(collection, opened.store, self._accounts)
         # `Catalog.open_new` sets made_whole: a restore, an import or a repair has left no log.
         warnings = opened.warnings if collection.made_whole else opened.remarks
         collection.opened(opened.store, collection.index, warnings)
@@ -278,26 +284,6 @@ class Loader:
             self._indexer.rebuild(collection, manifest.index_config)
             collection.forget_snapshot()
         return ""
-
-    def _load_columns(self, collection: Collection, store: Store) -> None:
-        """Adopt a valid payload.bin. The columns are built from the payloads without one."""
-        indexes, folder = collection.payload_indexes, store.layers.folder
-        if indexes.unfinished is None or not (folder / COLUMNS).exists():
-            return
-        try:
-            with store.layers.table() as table:
-                entry, remark = valid_snapshot(folder, table, store.meta.applied, COLUMNS)
-            if entry is not None:
-                columns = PayloadColumns.load(folder / COLUMNS, collection.manifest.payload_indexes)
-                labels = store.view.labels()
-                columns.remove_others(labels)
-                indexes.adopt(columns)
-                if not len(columns.missing(labels)):
-                    indexes.finish(columns)
-                return
-        except Exception as error:  # noqa: BLE001  # payload.bin is a cache: any error means a new build.
-            remark = str(error) or repr(error)
-        log.warning("payload indexes are built again", collection=collection.name, reason=remark)
 
     def _progress(self, collection: Collection) -> Callable[[int, int], None]:
         logged_at = time.monotonic()

@@ -223,7 +223,7 @@ class ManifestWatcher:
             # A reader that sees the new generation also sees the rebuild.
             self._indexer.rebuild(collection, new)
             collection.forget_snapshot()
-        collection.payload_indexes.declare(followed.payload_indexes)
+        collection.declare_payload_indexes(followed.payload_indexes)
         collection.manifest = followed
         log.info("manifest followed", collection=manifest.name)
 

@@ -47,6 +47,7 @@ class Figures:
     rebuild: int = 0
     """A second graph at its full size, while one is built."""
     tables: int = 0
+    payload_indexes: int = 0
 
     @property
     def changes(self) -> int:
@@ -56,7 +57,7 @@ class Figures:
     @property
     def lasting(self) -> int:
         """Return the bytes that stay as long as the points exist."""
-        return self.graph + self.growth + self.tables
+        return self.graph + self.growth + self.tables + self.payload_indexes
 
     @property
     def data(self) -> int:
@@ -104,7 +105,7 @@ class Accounts:
 
     @property
     def data_bytes(self) -> int:
-        """Return the bytes of graphs at full size, rebuilds and tables of all collections."""
+        """Return the bytes of all graphs at full size, of rebuilds, tables and payload indexes."""
         return self._data
 
     @property
@@ -142,12 +143,18 @@ class Accounts:
             "growth": sum(each.growth for each in figures) + GRAPH_FACTOR * charged,
             "rebuilds": sum(each.rebuild for each in figures),
             "tables": sum(each.tables for each in figures),
+            "payload_indexes": sum(each.payload_indexes for each in figures),
             "caches": self.cached_bytes(),
         }
 
     def fits(self, size: int) -> bool:
         """Whether `size` more bytes of data fit."""
         return self._data + size <= self.plan.data_bytes
+
+    def may_index(self, collection: Collection, size: int) -> bool:
+        """Whether the payload indexes of a collection may take `size` more bytes than now."""
+        counted = self._known.get(collection, NOTHING).payload_indexes
+        return self.fits(collection.payload_indexes.memory_bytes - counted + size)
 
     def may_cache(self, size: int) -> bool:
         """Whether `size` more bytes of caches fit next to the data."""
@@ -297,10 +304,8 @@ def figures_of(collection: Collection) -> Figures:
         graph=graph,
         growth=full - graph,
         rebuild=index.rebuild_bytes if index.rebuilding else 0,
-        tables=COLLECTION_BYTES
-        + store.layers.slots.bytes
-        + index.table_bytes
-        + collection.payload_indexes.memory_bytes,
+        tables=COLLECTION_BYTES + store.layers.slots.bytes + index.table_bytes,
+        payload_indexes=collection.payload_indexes.memory_bytes,
     )
 
 

@@ -15,13 +15,18 @@ import numpy as np
 import structlog
 
 from vecstow_engine.index.exact import Labels
+from vecstow_engine.index.payload.columns_file import load_columns
 from vecstow_engine.index.payload.payload_columns import PayloadColumns
 from vecstow_engine.model.errors import OutOfMemory
 from vecstow_engine.service.attempts import Attempts, Work
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.memory_accounts import Accounts
+from vecstow_engine.storage.layout import COLUMNS
+from vecstow_engine.storage.snapshots import valid_snapshot
+from vecstow_engine.storage.store import Store
 
-SLICE_POINTS: Final = 1024
+SLICE_POINTS: Final = 256
+"""Points whose payloads are read at a time: at most 16 MiB."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -102,12 +107,17 @@ class PayloadIndexer:
         part = build.labels[build.done : build.done + SLICE_POINTS]
         points = store.view.resolve(part)
         there = [line for line, point in enumerate(points) if point is not None]
-        columns.fill(part[there], [point[1] for point in points if point is not None])
+        payloads = [point[1] for point in points if point is not None]
+        collection.payload_indexes.fill(columns, part[there], payloads)
         build.done += len(part)
+        self._accounts.update(collection)
         return build
 
     def _finish(self, collection: Collection, columns: PayloadColumns) -> None:
         collection.payload_indexes.finish(columns)
+        if collection.store is not None:
+            # Points can have become visible since the labels were read.
+            collection.payload_indexes.confirm(collection.store.view.labels())
         self._accounts.update(collection)
         fields = len(columns.declared)
         log.info(
@@ -117,7 +127,7 @@ class PayloadIndexer:
     def _refuse_without_room(self, collection: Collection, columns: PayloadColumns, points: int) -> None:
         """Raise OutOfMemory when there is no memory for so many more points in the columns."""
         size = columns.slot_bytes * points
-        if not self._accounts.fits(size):
+        if not self._accounts.may_index(collection, size):
             room = max(0, self._accounts.plan.data_bytes - self._accounts.data_bytes)
             message = (
                 f"payload indexes of {points} points need {size} bytes, and {room} are left of the limit "
@@ -125,3 +135,27 @@ class PayloadIndexer:
             )
             hint = "declare fewer payload indexes, or raise --memory-limit (docs/sizing.md)"
             raise OutOfMemory(message, collection=collection.name, hint=hint)
+
+
+def adopt_saved(collection: Collection, store: Store, accounts: Accounts) -> None:
+    """Take the columns of a valid payload.bin. Without one, they are built from the payloads."""
+    indexes, folder = collection.payload_indexes, store.layers.folder
+    if indexes.unfinished is None or not (folder / COLUMNS).exists():
+        return
+    try:
+        with store.layers.table() as table:
+            entry, remark = valid_snapshot(folder, table, store.meta.applied, COLUMNS)
+        if entry is not None and not accounts.may_index(collection, entry.bytes):
+            remark = f"{COLUMNS} does not fit into memory"
+        elif entry is not None:
+            declared = collection.manifest.payload_indexes
+            columns = load_columns(folder / COLUMNS, declared, indexes.may_take)
+            labels = store.view.labels()
+            columns.remove_others(labels)
+            indexes.adopt(columns)
+            if not len(columns.missing(labels)):
+                indexes.finish(columns)
+            return
+    except Exception as error:  # noqa: BLE001  # payload.bin is a cache: any error means a new build.
+        remark = str(error) or repr(error)
+    log.warning("payload indexes are built again", collection=collection.name, reason=remark)

@@ -19,7 +19,7 @@ import structlog
 
 from vecstow_engine.index.graph import HnswGraph
 from vecstow_engine.index.hnsw import HNSWLIB_VERSION
-from vecstow_engine.index.payload.payload_columns import FILE_VERSION
+from vecstow_engine.index.payload.columns_file import FILE_VERSION, file_parts
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.storage import files
@@ -86,8 +86,9 @@ def take_snapshot(collection: Collection, checkpoint: Callable[[], object]) -> b
 def save_columns(collection: Collection, checkpoint: Callable[[], object]) -> bool:
     """Write and install payload.bin of one collection. The caller holds the collection's upkeep lock.
 
-    `checkpoint` makes the points in the columns durable. Returns False when there are no complete columns, or
-    when the checkpoint did not contain all points. Raises the errors of `take_snapshot`.
+    `checkpoint` makes the points in the columns durable. Returns False when there are no complete columns,
+    when a write fails meanwhile, or when the checkpoint did not contain all points. Raises the errors of
+    `take_snapshot`.
     """
     store, columns = collection.store, collection.payload_indexes.complete
     assert store is not None
@@ -99,10 +100,11 @@ def save_columns(collection: Collection, checkpoint: Callable[[], object]) -> bo
     files.remove(path)
     refuse_without_room(folder, columns.memory_bytes, COLUMNS)
     try:
-        parts, changes = columns.parts()
+        changes = columns.changes
         with files.closing(files.open_new(path)) as fd:
-            files.write_parts(fd, parts)
-        del parts
+            files.write_parts(fd, file_parts(columns))
+        if columns.is_torn:
+            return False
         # Each point in the file was logged before it came into the columns.
         sequence = store.last_sequence
         entry = describe_columns(folder, sequence=sequence, version=FILE_VERSION)
@@ -114,7 +116,7 @@ def save_columns(collection: Collection, checkpoint: Callable[[], object]) -> bo
             install_snapshot(folder, entry)
     finally:
         files.remove(path)
-    columns.changes -= changes
+    columns.saved(changes)
     log.info("payload indexes written", collection=collection.name, bytes=entry.bytes, sequence=sequence)
     return True
 

@@ -50,7 +50,8 @@ def progress(collection: Collection) -> dict[str, object] | None:
     if index.rebuilding:
         return {"task": "rebuild", "done": done, "total": total}
     if (columns := collection.payload_indexes.unfinished) is not None:
-        return {"task": "payload indexes", "done": columns.filled, "total": collection.count}
+        total = collection.count
+        return {"task": "payload indexes", "done": min(columns.filled, total), "total": total}
     is_growing = index.pending and collection.held_out is None
     return {"task": "index", "done": done, "total": total} if is_growing else None
 

@@ -37,7 +37,8 @@ RELOCATE_ROWS: Final = 4096
 SNAPSHOT_ROWS_MIN: Final = 5_000
 """The fewest new rows for which the running engine takes a snapshot."""
 
-UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD, Work.SNAPSHOT, Work.PAYLOAD_SNAPSHOT})
+SNAPSHOTS: Final = frozenset({Work.SNAPSHOT, Work.PAYLOAD_SNAPSHOT})
+UPKEEP_TASKS: Final = frozenset({Work.CHECKPOINT, Work.REBUILD}) | SNAPSHOTS
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -215,7 +216,7 @@ class Upkeep:
         for work in UPKEEP_TASKS - due.keys():
             self._attempts.succeed(work, collection)  # another thread may have done the work
         for work in [work for work in due if self._attempts.may_begin(work, collection)][:1]:
-            if work is not Work.SNAPSHOT:
+            if work not in SNAPSHOTS:
                 self._pass(collection, work, due[work])
             elif self._snapshot_at_hand is None or self._snapshot_at_hand.done():
                 self._snapshot_at_hand = self._snapshots.submit(self._pass_alone, collection, work, due[work])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vecstow_engine.index.payload.columns_file import file_parts, load_columns
 from vecstow_engine.index.payload.payload_columns import PayloadColumns
 from vecstow_engine.index.payload.payload_indexes import PayloadIndexes
 from vecstow_engine.model.manifest import PayloadIndex
@@ -28,8 +29,12 @@ def found(columns: PayloadColumns, query: str, field: str = "text") -> list[int]
 
 def written(columns: PayloadColumns, tmp_path: Path) -> Path:
     path = tmp_path / "payload.bin"
-    path.write_bytes(b"".join(bytes(part) for part in columns.parts()[0]))
+    path.write_bytes(b"".join(map(bytes, file_parts(columns))))
     return path
+
+
+def loaded_from(path: Path, declared: tuple[PayloadIndex, ...] = DECLARED) -> PayloadColumns:
+    return load_columns(path, declared, lambda size: True)
 
 
 def test_strings_and_strings_of_arrays_are_texts():
@@ -75,24 +80,37 @@ def test_payload_read_before_a_removal_is_not_filled_in_after_it():
 def test_file_has_the_texts(tmp_path: Path):
     columns = PayloadColumns(DECLARED)
     columns.put(labels(0, 1), payloads("one two", "one"))
-    loaded = PayloadColumns.load(written(columns, tmp_path), DECLARED)
+    loaded = loaded_from(written(columns, tmp_path))
     assert found(loaded, "one") == [1, 0]
     assert found(loaded, "two") == [0]
     loaded.put(labels(1, epoch=2), payloads("three"))
     assert found(loaded, "one") == [0]
 
 
-@pytest.mark.parametrize("declared", [DECLARED[:1], DECLARED[:2], (*DECLARED, PayloadIndex("z", "text"))])
-def test_file_of_other_texts_is_refused(declared: tuple[PayloadIndex, ...], tmp_path: Path):
+@pytest.mark.parametrize(
+    "declared", [(*DECLARED, PayloadIndex("z", "text")), (PayloadIndex("text", "keyword"),)]
+)
+def test_file_without_a_declared_field_is_refused(declared: tuple[PayloadIndex, ...], tmp_path: Path):
     path = written(PayloadColumns(DECLARED), tmp_path)
-    with pytest.raises(ValueError, match="other columns than the manifest declares"):
-        PayloadColumns.load(path, declared)
+    with pytest.raises(ValueError, match=r"no index of the declared type for (z|text)"):
+        loaded_from(path, declared)
+
+
+@pytest.mark.parametrize("declared", [DECLARED[:1], DECLARED[1:2], DECLARED[::-1]])
+def test_file_with_more_fields_is_taken(declared: tuple[PayloadIndex, ...], tmp_path: Path):
+    columns = PayloadColumns(DECLARED)
+    columns.put(labels(0), payloads("one"))
+    loaded = loaded_from(written(columns, tmp_path), declared)
+    assert not len(loaded.missing(labels(0)))
+    assert {*loaded.columns, *loaded.texts} == {each.field for each in declared}
+    if "text" in loaded.texts:
+        assert found(loaded, "one") == [0]
 
 
 def test_texts_of_points_that_are_gone_are_dropped_after_the_file_is_loaded(tmp_path: Path):
     columns = PayloadColumns(DECLARED)
     columns.put(labels(0, 1, 2), payloads("one", "one", "one"))
-    loaded = PayloadColumns.load(written(columns, tmp_path), DECLARED)
+    loaded = loaded_from(written(columns, tmp_path))
     live = np.concatenate([labels(0), labels(2, epoch=4), labels(70_000)])
     loaded.remove_others(live)
     assert found(loaded, "one") == [0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -205,15 +205,19 @@ class KeywordCoder:
             return None
         place = self._places.get(value)
         if place is None:
-            # A string has at most four bytes a character, so most need no encoding.
-            too_long = 4 * len(value) > KEYWORD_BYTES_MAX and len(value.encode()) > KEYWORD_BYTES_MAX
-            if too_long or len(self.words) >= KEYWORDS_MAX:
+            if _is_too_long(value) or len(self.words) >= KEYWORDS_MAX:
                 return None
             place = len(self.words)
             self.words.append(value)
             self._places[value] = place
             self._bytes += _word_bytes(value)
         return place
+
+    def new_bytes(self, values: Iterable[Any]) -> int:
+        """Return the bytes of memory that the strings among these values add to the dictionary."""
+        new = {value for value in values if value.__class__ is str and value not in self._places}
+        sizes = sorted(_word_bytes(value) for value in new if not _is_too_long(value))
+        return sum(sizes[max(0, len(sizes) - (KEYWORDS_MAX - len(self.words))) :])
 
     def encode_all(self, values: Sequence[Any]) -> Codes | None:
         """Return the places of strings that the dictionary has; None when one is new, or no string."""
@@ -265,6 +269,11 @@ def _is_one_of(codes: Codes, found: Sequence[int | float]) -> Mask:
     if len(found) == 1:
         return np.asarray(codes == codes.dtype.type(found[0]))
     return np.isin(codes, np.array(found, codes.dtype))
+
+
+def _is_too_long(word: str) -> bool:
+    # A string has at most four bytes a character, so most need no encoding.
+    return 4 * len(word) > KEYWORD_BYTES_MAX and len(word.encode()) > KEYWORD_BYTES_MAX
 
 
 def _word_bytes(word: str) -> int:

@@ -1,7 +1,8 @@
 """A column: one field of all payloads by slot. A value is a scalar with a code, an array, or something else.
 
 One thread writes at a time. Readers take no lock: an array grows by replacement, and a slot is written before
-it becomes live. The values of a slot that is not live mean nothing.
+it becomes live. The values of a slot that is not live mean nothing. A reader finds out afterwards, by the
+epochs of `PayloadColumns`, which slots were used again meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from vecstow_engine.index.payload.arrays import Arrays, Slots, grown
 from vecstow_engine.index.payload.coders import Codes, KeywordCoder, Mask, coder_of
 
 ABSENT: Final = 0
@@ -28,19 +30,6 @@ OTHER: Final = 4
 """A scalar without a code, or an object."""
 OTHER_LIST: Final = 5
 """An array with elements that have no code."""
-ROOM_MIN: Final = 1024
-NO_OWNER: Final = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """The elements of the arrays of all slots, in no order; replaced as a whole when it grows."""
-
-    codes: Codes
-    owners: NDArray[np.int64]
-    """The slot of each element; NO_OWNER for one whose slot was used again."""
-    used: int
-    """The number of entries in use; the rest is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ class Bounds:
 
 
 class Column:
-    """The values of one field, for slots 0 to `size`."""
+    """The values of one field, by slot."""
 
     def __init__(self, kind: str, words: Sequence[str] = ()) -> None:
         self.coder = coder_of(kind, words)
@@ -60,42 +49,51 @@ class Column:
         """Whether a payload had the field as one key with dots, which hides the path of that name."""
         self.kinds: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.codes: Codes = np.zeros(0, self.coder.dtype)
-        self.counts: NDArray[np.uint32] = np.zeros(0, np.uint32)
-        """The number of elements of an array; without arrays so far, shape (0,)."""
-        self.elements = Elements(np.zeros(0, self.coder.dtype), np.zeros(0, np.int64), 0)
-        self._starts: NDArray[np.int64] = np.zeros(0, np.int64)
-        """The first element of the array of a slot."""
-        self._dead = 0
+        self.arrays = Arrays(self.coder.dtype)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that the column takes."""
         words = self.coder.bytes if isinstance(self.coder, KeywordCoder) else 0
-        elements = self.elements.codes.nbytes + self.elements.owners.nbytes
-        lists = self.counts.nbytes + self._starts.nbytes
-        return self.kinds.nbytes + self.codes.nbytes + elements + lists + words
+        return self.kinds.nbytes + self.codes.nbytes + self.arrays.memory_bytes + words
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of memory of one slot, apart from distinct keywords and elements of arrays."""
+        return self.kinds.itemsize + self.coder.dtype.itemsize + self.arrays.slot_bytes
+
+    def growth_bytes(self, size: int, values: Sequence[Any]) -> int:
+        """Return the bytes that the arrays of these values add, with room for `size` slots."""
+        lengths = [len(value) for value in values if value.__class__ is list]
+        return self.arrays.growth_bytes(size, sum(lengths)) if lengths else 0
+
+    def new_word_bytes(self, values: Sequence[Any]) -> int:
+        """Return the bytes that distinct keywords of these values add."""
+        if not isinstance(self.coder, KeywordCoder):
+            return 0
+        flat = chain.from_iterable(value if value.__class__ is list else (value,) for value in values)
+        return self.coder.new_bytes(flat)
 
     def grow(self, size: int) -> None:
         """Make room for slots below `size`."""
-        if size > len(self.kinds):
-            # Kinds come last: a reader that sees a slot there finds it in the other arrays.
-            self.codes = _grown(self.codes, size)
-            if len(self.counts):
-                self._starts, self.counts = _grown(self._starts, size), _grown(self.counts, size)
-            self.kinds = _grown(self.kinds, size)
+        # Kinds come last: a reader that sees a slot there finds it in the other arrays.
+        self.codes = grown(self.codes, size)
+        self.arrays.grow(size)
+        self.kinds = grown(self.kinds, size)
 
-    def put(self, slots: Sequence[int], values: Sequence[Any]) -> None:
-        """Write the values of slots that are not live; UNSET for an absent field. `grow` comes before."""
-        at = np.asarray(slots, np.int64)
-        if len(self.counts):
-            self._forget_elements(at)
+    def put(self, slots: Slots, values: Sequence[Any]) -> None:
+        """Write the values of slots (n,) that are not live and have room; UNSET for an absent field."""
+        had = slots[self.kinds[slots] == LIST]
+        if len(had):
+            self.kinds[had] = ABSENT
+            self.arrays.forget(had)
         # Most batches have values of one type, or arrays of values of one type.
-        if len(set(map(type, values))) == 1 and self._put_alike(at, values):
+        if len(set(map(type, values))) == 1 and self._put_alike(slots, values):
             return
         encode = self.coder.encode
         zero = self.coder.dtype.type(0)
         kinds, codes, lists = [], [], []
-        for slot, value in zip(slots, values, strict=True):
+        for line, value in enumerate(values):
             code = None
             if value is UNSET:
                 kind = ABSENT
@@ -103,18 +101,18 @@ class Column:
                 kind = NULL
             elif value.__class__ is list:
                 kind = LIST
-                lists.append((slot, value))
+                lists.append(line)
             else:
                 code = encode(value)
                 kind = OTHER if code is None else VALUE
             kinds.append(kind)
             codes.append(zero if code is None else code)
-        self.codes[at] = codes
-        self.kinds[at] = kinds
+        self.codes[slots] = codes
+        self.kinds[slots] = kinds
         if lists:
-            self._put_lists(lists)
+            self._put_lists(slots[lists], [values[line] for line in lists])
 
-    def _put_alike(self, slots: NDArray[np.int64], values: Sequence[Any]) -> bool:
+    def _put_alike(self, slots: Slots, values: Sequence[Any]) -> bool:
         """Write values of one Python type; return False, with nothing written, when one has no code."""
         if values[0].__class__ is not list:
             codes = self.coder.encode_all(values)
@@ -124,96 +122,44 @@ class Column:
         elements = list(chain.from_iterable(values))
         if len(set(map(type, elements))) != 1 or (codes := self.coder.encode_all(elements)) is None:
             return False
-        self._make_counts()
         counts = np.fromiter(map(len, values), np.int64, len(values))
-        self._starts[slots] = self.elements.used + np.cumsum(counts) - counts
-        self.counts[slots] = counts
+        self.arrays.put(len(self.kinds), slots, counts, counts, codes)
         self.kinds[slots] = LIST
-        self._append(codes, np.repeat(slots, counts))
         return True
 
-    def _make_counts(self) -> None:
-        if not len(self.counts):
-            size = len(self.kinds)
-            self._starts, self.counts = np.zeros(size, np.int64), np.zeros(size, np.uint32)
+    def _put_lists(self, slots: Slots, lists: Sequence[list[Any]]) -> None:
+        encode = self.coder.encode
+        coded = [[encode(value) for value in values] for values in lists]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        is_whole = np.fromiter((None not in codes for codes in coded), np.bool_, len(lists))
+        found = [code for codes in coded if None not in codes for code in codes]
+        stored = np.where(is_whole, counts, 0)
+        self.arrays.put(len(self.kinds), slots, counts, stored, np.array(found, self.coder.dtype))
+        self.kinds[slots[~is_whole]] = OTHER_LIST
 
-    def _put_lists(self, lists: Sequence[tuple[int, list[Any]]]) -> None:
-        self._make_counts()
-        found: list[Any] = []
-        owners: list[int] = []
-        start = self.elements.used
-        for slot, values in lists:
-            codes = [code for value in values if (code := self.coder.encode(value)) is not None]
-            if len(codes) < len(values):
-                self.kinds[slot] = OTHER_LIST
-                codes = []
-            self._starts[slot] = start + len(found)
-            self.counts[slot] = len(values)
-            found += codes
-            owners += [slot] * len(codes)
-        self._append(np.array(found, self.coder.dtype), np.array(owners, np.int64))
+    def copied(self, slots: int) -> dict[str, NDArray[Any]]:
+        """Return copies of all arrays for a file, for the slots below `slots`."""
+        kept = {"kinds": self.kinds[:slots].copy(), "codes": self.codes[:slots].copy()}
+        return kept | self.arrays.copied(slots)
 
-    def _append(self, codes: Codes, owners: NDArray[np.int64]) -> None:
-        old = self.elements
-        used = old.used + len(codes)
-        if used > len(old.codes):
-            old = Elements(_grown(old.codes, used), _grown(old.owners, used), old.used)
-        old.codes[old.used : used] = codes
-        old.owners[old.used : used] = owners
-        self.elements = Elements(old.codes, old.owners, used)
-
-    def _forget_elements(self, slots: NDArray[np.int64]) -> None:
-        """Remove the elements of slots that are used again; move the others together when few are left."""
-        had = slots[self.kinds[slots] == LIST]
-        if not len(had):
-            return
-        owners = self.elements.owners
-        for start, count in zip(self._starts[had].tolist(), self.counts[had].tolist(), strict=True):
-            owners[start : start + count] = NO_OWNER
-            self._dead += count
-        if 2 * self._dead > self.elements.used > ROOM_MIN:
-            self._compact()
-
-    def _compact(self) -> None:
-        old = self.elements
-        kept = np.flatnonzero(old.owners[: old.used] != NO_OWNER)
-        # The elements of a slot stand together, and keep their order.
-        owners = old.owners[kept]
-        first = np.flatnonzero(np.diff(owners, prepend=NO_OWNER) != 0)
-        self._starts[owners[first]] = first
-        self.elements = Elements(old.codes[kept], owners, len(kept))
-        self._dead = 0
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all arrays, for a file; a dictionary comes without the words that nothing uses."""
-        elements = self.elements
-        arrays = {
-            "kinds": self.kinds.copy(),
-            "codes": self.codes.copy(),
-            "counts": self.counts.copy(),
-            "starts": self._starts.copy(),
-            "elements": elements.codes[: elements.used].copy(),
-            "owners": elements.owners[: elements.used].copy(),
-        }
-        if isinstance(self.coder, KeywordCoder):
-            arrays["codes"][arrays["kinds"] != VALUE] = 0
-            both = np.concatenate([arrays["codes"], arrays["elements"]])
-            used, codes = np.unique(both, return_inverse=True)
-            arrays["codes"], arrays["elements"] = np.split(codes.astype(np.int32), [len(self.codes)])
-            words = [self.coder.words[place] for place in used.tolist() if place < len(self.coder.words)]
-            arrays["words"] = np.frombuffer(msgspec.json.encode(words), np.uint8)
-        return arrays
+    def packed(self, copied: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return copies as a file has them: a dictionary comes without the words that nothing uses."""
+        if not isinstance(self.coder, KeywordCoder):
+            return copied
+        codes = np.where(copied["kinds"] == VALUE, copied["codes"], 0)
+        used, both = np.unique(np.concatenate([codes, copied["elements"]]), return_inverse=True)
+        codes, elements = np.split(both.astype(np.int32), [len(codes)])
+        words = [self.coder.words[place] for place in used.tolist() if place < len(self.coder.words)]
+        written = np.frombuffer(msgspec.json.encode(words), np.uint8)
+        return copied | {"codes": codes, "elements": elements, "words": written}
 
     @classmethod
-    def from_arrays(cls, kind: str, arrays: Mapping[str, NDArray[Any]]) -> Column:
-        """Return the column of these arrays; `kind` is its declared type."""
+    def of_file(cls, kind: str, arrays: Mapping[str, NDArray[Any]]) -> Column:
+        """Return the column of `packed` arrays; `kind` is its declared type."""
         words = msgspec.json.decode(arrays["words"].tobytes()) if "words" in arrays else ()
         column = cls(kind, words)
         column.kinds, column.codes = arrays["kinds"], arrays["codes"]
-        column.counts, column._starts = arrays["counts"], arrays["starts"]
-        owners = arrays["owners"]
-        column.elements = Elements(arrays["elements"], owners, len(owners))
-        column._dead = int(np.count_nonzero(owners == NO_OWNER))
+        column.arrays = Arrays.of_file(arrays["counts"], arrays["elements"], arrays["owners"])
         return column
 
     def match(self, operator: str, operand: Any, size: int) -> Bounds:
@@ -226,7 +172,8 @@ class Column:
             return _exact((kinds != ABSENT) if operand else (kinds == ABSENT))
         if operator == "$size":
             lists = (kinds == LIST) | (kinds == OTHER_LIST)
-            return _exact(lists & (self.counts[:size] == operand) if len(self.counts) else lists)
+            counts = self.arrays.counts[:size]
+            return _exact(lists & (counts == operand) if len(counts) else lists)
         if operator == "$empty":
             return self._match_empty(kinds, is_wanted=operand)
         if operator == "$contains":
@@ -249,21 +196,22 @@ class Column:
         return Bounds(sure, possible)
 
     def _match_contains(self, kinds: NDArray[np.uint8], operand: Any) -> Bounds:
-        elements = self.elements
+        elements = self.arrays.elements
         is_list = kinds == LIST
         found = self.coder.equal(elements.codes[: elements.used], (operand,))
         if found is None:
             return Bounds(np.zeros(len(kinds), np.bool_), is_list | (kinds == OTHER_LIST))
-        owners = elements.owners[: elements.used][found]
+        owners = elements.owners_of(found)
         holds = np.zeros(len(kinds), np.bool_)
-        holds[owners[(owners != NO_OWNER) & (owners < len(kinds))]] = True
+        holds[owners[owners < len(kinds)]] = True
         sure = is_list & holds
         return Bounds(sure, sure | (kinds == OTHER_LIST))
 
     def _match_empty(self, kinds: NDArray[np.uint8], *, is_wanted: bool) -> Bounds:
         empty = (kinds == ABSENT) | (kinds == NULL)
-        if len(self.counts):
-            empty |= (kinds == LIST) & (self.counts[: len(kinds)] == 0)
+        counts = self.arrays.counts[: len(kinds)]
+        if len(counts):
+            empty |= (kinds == LIST) & (counts == 0)
         if (blank := self.coder.equal(self.codes[: len(kinds)], ("",))) is not None:
             empty |= (kinds == VALUE) & blank
         perhaps = empty | (kinds == OTHER)
@@ -272,9 +220,3 @@ class Column:
 
 def _exact(mask: Mask) -> Bounds:
     return Bounds(mask, mask)
-
-
-def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """Return a copy with room for `size` entries, and for half as many more as there were."""
-    room = max(size, len(array) + len(array) // 2, ROOM_MIN)
-    return np.concatenate([array, np.zeros(room - len(array), array.dtype)])

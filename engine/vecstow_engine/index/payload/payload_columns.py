@@ -1,36 +1,39 @@
-"""The columns of all declared fields of one collection, their writers and their file."""
+"""The columns and text indexes of all declared fields of a collection, and the points that they have."""
 
 from __future__ import annotations
 
-import itertools
-import struct
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vecstow_engine.index.payload.arrays import Slots, grown
 from vecstow_engine.index.payload.coders import Mask
 from vecstow_engine.index.payload.column import Bounds, Column
 from vecstow_engine.index.payload.evaluation import Evaluation, unindexed
 from vecstow_engine.index.payload.fields import FieldReader, text_of
 from vecstow_engine.index.text.text_index import TextIndex
+from vecstow_engine.model.errors import OutOfMemory
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import epochs_of, slots_of
 
 TEXT: Final = "text"
-FILE_VERSION: Final = 1
-_EPOCH_BYTES: Final = 4
-_HEAD_LENGTH: Final = struct.Struct("<I")
-_TEXT_BYTES: Final = 200
+TEXT_BYTES: Final = 200
 """About the bytes of memory of a text of 25 words, apart from distinct words."""
+SLOTS_MIN: Final = 1024
+EPOCH_BYTES: Final = 4
+WORD_FACTOR_MAX: Final = 64
+"""The most memory of new keywords for each byte of a payload: `"ab",` takes five bytes, and the word 162."""
 
 Labels = NDArray[np.uint64]
+Epochs = NDArray[np.uint32]
 Payloads = Sequence[bytes | None]
+MayTake = Callable[[int], bool]
+"""A function that gets the bytes that columns are about to take, and returns whether there is memory for
+them."""
 
 
 class PayloadColumns:
@@ -39,24 +42,41 @@ class PayloadColumns:
     `is_complete`: whether every live slot is in the columns. Until then no filter is answered.
     """
 
-    def __init__(self, declared: tuple[PayloadIndex, ...]) -> None:
-        """Make empty columns; a text field has a text index in place of a column."""
+    def __init__(
+        self,
+        declared: tuple[PayloadIndex, ...],
+        may_take: MayTake = lambda size: True,
+        fields: Mapping[str, Column | TextIndex] | None = None,
+        epochs: Epochs | None = None,
+    ) -> None:
+        """Make empty columns, or take those of each field, for slots that have points of these epochs.
+
+        A text field has a text index in place of a column.
+        """
         self.declared = declared
-        self.columns = {each.field: Column(each.type) for each in declared if each.type != TEXT}
-        self.texts = {each.field: TextIndex() for each in declared if each.type == TEXT}
+        self.may_take = may_take
+        if fields is None:
+            fields = {
+                each.field: TextIndex() if each.type == TEXT else Column(each.type) for each in declared
+            }
+        self.columns = {name: field for name, field in fields.items() if isinstance(field, Column)}
+        self.texts = {name: field for name, field in fields.items() if isinstance(field, TextIndex)}
         self.is_complete = False
+        self.is_torn = False
+        """Whether an error left a point half written: the columns must not be used any more."""
+        self._is_replaced = False
+        """Whether other columns share those of this object, and its own ones get no more values."""
         self.changes = 0
-        """The number of slots written since the columns were made or loaded."""
+        """The number of slots written since the columns were made, loaded or saved."""
         self._reader = FieldReader([*self.columns, *self.texts])
-        self._epochs: NDArray[np.uint32] = np.zeros(0, np.uint32)
-        """The epoch of the point whose values a slot has; 0 without one."""
+        self._epochs: Epochs = np.zeros(0, np.uint32) if epochs is None else epochs
+        """The epoch of the point whose values a slot has; 0 without one, and while they are written."""
         self._lock = threading.Lock()
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that columns and text indexes take."""
-        texts = sum(text.bytes for text in self.texts.values())
-        return self._epochs.nbytes + texts + sum(column.memory_bytes for column in self.columns.values())
+        return self._epochs.nbytes + sum(map(self.bytes_of, [*self.columns, *self.texts]))
 
     @property
     def filled(self) -> int:
@@ -66,28 +86,48 @@ class PayloadColumns:
     @property
     def slot_bytes(self) -> int:
         """Bytes of memory of one slot, apart from distinct keywords and words, and elements of arrays."""
-        columns = sum(1 + column.coder.dtype.itemsize for column in self.columns.values())
-        return _EPOCH_BYTES + columns + _TEXT_BYTES * len(self.texts)
+        columns = sum(column.slot_bytes for column in self.columns.values())
+        return EPOCH_BYTES + columns + TEXT_BYTES * len(self.texts)
+
+    def bytes_of(self, field: str) -> int:
+        """Return the bytes of memory that one field takes; 0 for a field that is not declared."""
+        if (text := self.texts.get(field)) is not None:
+            return text.bytes
+        return column.memory_bytes if (column := self.columns.get(field)) is not None else 0
 
     def put(self, labels: Labels, payloads: Payloads) -> None:
-        """Write the values of new points, before these become live."""
+        """Write the values of new points, before these become live.
+
+        Raises OutOfMemory, with nothing written, when there is no memory for them. Another error leaves the
+        columns torn.
+        """
         with self._lock:
-            self._put(labels, payloads)
+            if not self._is_replaced:
+                self._put(labels, payloads)
 
     def fill(self, labels: Labels, payloads: Payloads) -> None:
-        """Write the values of points that were read a while ago; leave slots that have a newer point."""
+        """Write the values of points that were read a while ago; leave slots that have a newer point.
+
+        Raises the errors of `put`.
+        """
         with self._lock:
-            self._grow(labels)
-            older = np.flatnonzero(self._epochs[slots_of(labels)] < epochs_of(labels))
-            self._put(labels[older], [payloads[line] for line in older.tolist()])
+            if self._is_replaced:
+                return
+            slots, epochs = slots_of(labels), epochs_of(labels)
+            older = slots >= len(self._epochs)
+            older[~older] = self._epochs[slots[~older]] < epochs[~older]
+            lines = np.flatnonzero(older)
+            self._put(labels[lines], [payloads[line] for line in lines.tolist()])
 
     def remove(self, labels: Labels) -> None:
         """Remove the texts of points that are gone. Columns keep values until the slot is used again."""
         if not self.texts or not len(labels):
             return
         with self._lock:
-            self._grow(labels)
+            if self._is_replaced:
+                return
             slots, epochs = slots_of(labels), epochs_of(labels)
+            self._grow(self._size_for(int(slots.max()) + 1))
             current = self._epochs[slots] <= epochs
             slots = slots[current]
             for text in self.texts.values():
@@ -106,89 +146,125 @@ class PayloadColumns:
 
     def missing(self, labels: Labels) -> Labels:
         """Return the labels, of live points, that the columns lack, shape (m,)."""
-        with self._lock:
-            slots, epochs = slots_of(labels), epochs_of(labels)
-            known = slots < len(self._epochs)
-            known[known] = self._epochs[slots[known]] == epochs[known]
+        slots, epochs = slots_of(labels), epochs_of(labels)
+        held = self._epochs
+        known = slots < len(held)
+        known[known] = held[slots[known]] == epochs[known]
         return labels[~known]
 
-    def match(self, filter: Filter, size: int, slots_of_ids: Callable[[tuple[Any, ...]], Mask]) -> Bounds:
-        """Return which of the slots below `size` match; the caller took the live slots before.
+    def match(
+        self, filter: Filter, epochs: Epochs, slots_of_ids: Callable[[tuple[Any, ...]], Mask]
+    ) -> Bounds:
+        """Return which live slots match; `epochs` (slots,) are those of the live points, 0 for other slots.
 
-        `slots_of_ids` returns the mask, shape (size,), of the slots of some ids.
+        `slots_of_ids` returns the mask, shape (slots,), of the slots of some ids. A point whose slot was used
+        again meanwhile, or that the columns lack, may match.
         """
-        return Evaluation(self.columns, size, slots_of_ids).bounds(filter.root)
+        # The length comes first: no column is shorter.
+        size = min(len(epochs), len(self._epochs))
+        found = Evaluation(self.columns, size, lambda ids: slots_of_ids(ids)[:size]).bounds(filter.root)
+        # The epochs come last: a slot that was used again during the evaluation has another one by now.
+        held = (self._epochs[:size] == epochs[:size]) & (not self._is_replaced)
+        sure, possible = np.zeros(len(epochs), np.bool_), epochs != 0
+        sure[:size] = found.sure & held & possible[:size]
+        possible[:size] &= found.possible | ~held
+        return Bounds(sure, possible)
 
     def unindexed(self, filter: Filter) -> list[str]:
         """Return the fields of the filter that have no column, sorted."""
         return sorted(set(unindexed(filter.root, self.columns)))
 
+    def narrowed(self, declared: tuple[PayloadIndex, ...]) -> PayloadColumns | None:
+        """Return the columns of a declaration that adds no field to this one; None for another declaration.
+
+        They take the place of these ones, which are not written any more.
+        """
+        if self.is_torn or not set(declared) <= set(self.declared):
+            return None
+        with self._lock:
+            fields: dict[str, Column | TextIndex] = {**self.columns, **self.texts}
+            kept = {each.field: fields[each.field] for each in declared}
+            found = PayloadColumns(declared, self.may_take, kept, self._epochs)
+            found.is_complete, found.changes = self.is_complete, self.changes + 1
+            found._lock = self._lock
+            self._is_replaced = True
+            return found
+
+    def parts(self) -> Iterator[tuple[PayloadIndex | None, dict[str, NDArray[Any]]]]:
+        """Yield for a file the arrays of each field, and at last, with None, the epochs.
+
+        A writer waits for the copy of one field at most. A point that is written meanwhile has a higher epoch
+        than the file has for its slot: the file lacks the point.
+        """
+        with self._lock:
+            epochs = self._epochs.copy()
+        for each in self.declared:
+            if (text := self.texts.get(each.field)) is not None:
+                yield each, {TEXT: np.frombuffer(b"".join(text.save()), np.uint8)}
+                continue
+            column = self.columns[each.field]
+            with self._lock:
+                copied = column.copied(len(epochs))
+            yield each, column.packed(copied)
+        yield None, {"epochs": epochs}
+
+    def saved(self, changes: int) -> None:
+        """Count the changes that a file contains no more."""
+        with self._lock:
+            self.changes -= changes
+
     def _put(self, labels: Labels, payloads: Payloads) -> None:
-        slots = slots_of(labels)
-        if not len(slots):
+        if not len(labels):
             return
-        self._grow(labels)
-        listed = slots.tolist()
-        values = iter(self._reader.read(payloads))
+        slots = slots_of(labels)
+        values = self._reader.read(payloads)
+        size = self._size_for(int(slots.max()) + 1)
+        self._refuse_without_room(size, payloads, values)
+        try:
+            self._write(slots, size, values, payloads)
+            self._epochs[slots] = epochs_of(labels)
+        except BaseException:
+            self.is_torn = True
+            raise
+        self.changes += len(slots)
+
+    def _size_for(self, slots: int) -> int:
+        """Return the number of slots to make room for."""
+        room = len(self._epochs)
+        return room if slots <= room else max(slots, room * 3 // 2, SLOTS_MIN)
+
+    def _refuse_without_room(self, size: int, payloads: Payloads, values: Sequence[Sequence[Any]]) -> None:
+        """Raise OutOfMemory unless there is memory for columns and text indexes with these values."""
+        pairs = list(zip(self.columns.values(), values, strict=False))
+        need = (size - len(self._epochs)) * self.slot_bytes
+        need += sum(column.growth_bytes(size, of_field) for column, of_field in pairs)
+        # New keywords and words are counted only where memory is short.
+        if self.may_take(need + WORD_FACTOR_MAX * sum(len(payload) for payload in payloads if payload)):
+            return
+        need += sum(column.new_word_bytes(of_field) for column, of_field in pairs)
+        texts = zip(self.texts.values(), values[len(pairs) :], strict=True)
+        need += sum(text.growth_bytes(list(map(text_of, of_field))) for text, of_field in texts)
+        if not self.may_take(need):
+            raise OutOfMemory(
+                f"payload indexes take {need} bytes more with {len(payloads)} more points, and there is no "
+                "memory for them",
+                hint="declare fewer payload indexes, or raise --memory-limit (docs/sizing.md)",
+            )
+
+    def _write(self, slots: Slots, size: int, values: list[list[Any]], payloads: Payloads) -> None:
+        self._grow(size)
+        # Readers that evaluate a slot while it is written find this 0 afterwards.
+        self._epochs[slots] = 0
+        of_fields = iter(values)
         for field, column in self.columns.items():
-            column.put(listed, next(values))
+            column.put(slots, next(of_fields))
             if "." in field and not column.has_dotted_key:
                 column.has_dotted_key = self._reader.has_key(payloads, field)
         for text in self.texts.values():
-            text.put(slots, list(map(text_of, next(values))))
-        self._epochs[slots] = epochs_of(labels)
-        self.changes += len(slots)
+            text.put(slots, list(map(text_of, next(of_fields))))
 
-    def _grow(self, labels: Labels) -> None:
-        size = int(slots_of(labels).max(initial=-1)) + 1
-        if size > len(self._epochs):
-            for column in self.columns.values():
-                column.grow(size)
-            room = max(size, len(self._epochs) * 3 // 2)
-            self._epochs = np.concatenate([self._epochs, np.zeros(room - len(self._epochs), np.uint32)])
-
-    def parts(self) -> tuple[list[bytes | memoryview], int]:
-        """Return the parts of the file with the columns as they are at one moment, and `changes` then."""
-        with self._lock:
-            changes = self.changes
-            arrays: dict[str, NDArray[Any]] = {"epochs": self._epochs.copy()}
-            described = []
-            for number, (each, column) in enumerate(zip(self._indexed, self.columns.values(), strict=True)):
-                described.append([each.field, each.type, column.has_dotted_key])
-                arrays |= {f"{number}.{name}": array for name, array in column.arrays().items()}
-            texts = [text.save() for text in self.texts.values()]
-        listed = [[name, array.dtype.str, len(array)] for name, array in arrays.items()]
-        sizes = [[field, sum(map(len, saved))] for field, saved in zip(self.texts, texts, strict=True)]
-        head = msgspec.json.encode(
-            {"version": FILE_VERSION, "columns": described, "arrays": listed, "texts": sizes}
-        )
-        parts: list[bytes | memoryview] = [_HEAD_LENGTH.pack(len(head)), head]
-        parts += [array.data for array in arrays.values()]
-        return [*parts, *itertools.chain.from_iterable(texts)], changes
-
-    @classmethod
-    def load(cls, path: Path, declared: tuple[PayloadIndex, ...]) -> PayloadColumns:
-        """Read a file whose checksum was verified; raise ValueError for columns of another declaration."""
-        found = cls(declared)
-        with path.open("rb") as stream:
-            head = msgspec.json.decode(stream.read(_HEAD_LENGTH.unpack(stream.read(_HEAD_LENGTH.size))[0]))
-            described = [[each.field, each.type] for each in found._indexed]
-            is_other = [each[:2] for each in head["columns"]] != described
-            if head["version"] != FILE_VERSION or is_other or [f for f, _ in head["texts"]] != [*found.texts]:
-                raise ValueError("it has other columns than the manifest declares")
-            arrays = {name: np.fromfile(stream, kind, count) for name, kind, count in head["arrays"]}
-            for field, size in head["texts"]:
-                found.texts[field] = TextIndex.load(stream.read(size), str(path))
-        for number, (field, kind, has_dotted_key) in enumerate(head["columns"]):
-            prefix = f"{number}."
-            own = {
-                name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
-            }
-            found.columns[field] = Column.from_arrays(kind, own)
-            found.columns[field].has_dotted_key = has_dotted_key
-        found._epochs = arrays["epochs"]
-        return found
-
-    @property
-    def _indexed(self) -> list[PayloadIndex]:
-        return [each for each in self.declared if each.field in self.columns]
+    def _grow(self, size: int) -> None:
+        for column in self.columns.values():
+            column.grow(size)
+        # No column is shorter than the epochs.
+        self._epochs = grown(self._epochs, size)

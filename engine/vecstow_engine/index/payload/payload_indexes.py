@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
 
 from vecstow_engine.index.exact import Labels
-from vecstow_engine.index.payload.payload_columns import PayloadColumns
+from vecstow_engine.index.payload.payload_columns import MayTake, PayloadColumns, Payloads
 from vecstow_engine.model.manifest import PayloadIndex
 
 
 class PayloadIndexes:
     """The columns of a collection. Writers put each new point into all of them; one thread completes them.
 
-    A change of the declaration makes new columns, while complete old ones stay in use.
+    A change of the declaration makes new columns, while complete old ones stay in use. `may_take` limits the
+    memory of all of them.
     """
 
     def __init__(self, declared: tuple[PayloadIndex, ...]) -> None:
-        self._newest = PayloadColumns(declared)
+        self.may_take: MayTake = lambda size: True
+        self._newest = self._made(declared)
         self._in_use: PayloadColumns | None = None
+        self._lock = threading.Lock()
+        """Held over each write, and each change of the columns that are written."""
 
     @property
     def complete(self) -> PayloadColumns | None:
@@ -31,49 +35,104 @@ class PayloadIndexes:
         newest = self._newest
         return newest if newest.declared and not newest.is_complete else None
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that all columns and text indexes take."""
+        return sum(columns.memory_bytes for columns in self._all)
+
+    def bytes_of(self, field: str) -> int:
+        """Return the bytes of memory that one field takes."""
+        return sum(columns.bytes_of(field) for columns in self._all)
+
+    def answers(self, index: PayloadIndex) -> bool:
+        """Whether a declared field answers filters, or searches of texts."""
+        complete = self.complete
+        return complete is not None and index in complete.declared
+
     def declare(self, declared: tuple[PayloadIndex, ...]) -> None:
-        """Follow a declaration: drop the columns that it does not have, or make new ones."""
-        if declared != self._newest.declared:
-            self._replace(PayloadColumns(declared))
+        """Follow a declaration: leave out the columns that it does not have, or make new ones.
+
+        No file is made of the columns meanwhile.
+        """
+        with self._lock:
+            if declared == self._newest.declared:
+                return
+            for columns in self._all:
+                if (narrowed := columns.narrowed(declared)) is not None:
+                    self._newest = narrowed
+                    if columns is self._in_use:
+                        self._in_use = narrowed
+                    break
+            else:
+                self._newest = self._made(declared)
+            if not self._newest.declared:
+                self._in_use = None
 
     def adopt(self, columns: PayloadColumns) -> None:
         """Take loaded columns of the present declaration, which may lack points."""
-        self._newest = columns
+        with self._lock:
+            self._newest = columns
 
-    def put(self, labels: Labels, payloads: Sequence[bytes | None]) -> None:
-        """Write the values of new points, before these become live."""
-        for columns in self._all:
-            columns.put(labels, payloads)
+    def put(self, labels: Labels, payloads: Payloads) -> None:
+        """Write the values of new points, before these become live.
+
+        Columns that cannot be written, for example for want of memory, answer no filter until they are
+        completed. The error is raised when all others are written.
+        """
+        failed: Exception | None = None
+        with self._lock:
+            for columns in self._all:
+                try:
+                    columns.put(labels, payloads)
+                except Exception as error:  # noqa: BLE001  # Raised below.
+                    failed = error
+                    self._lacks(columns)
+        if failed is not None:
+            raise failed
 
     def remove(self, labels: Labels) -> None:
         """Remove the texts of points that are gone."""
         for columns in self._all:
             columns.remove(labels)
 
-    def lack(self) -> None:
-        """Record that points could not be written: the columns answer no filter until they are completed."""
+    def fill(self, columns: PayloadColumns, labels: Labels, payloads: Payloads) -> None:
+        """Write the values of points that columns lack; raise the errors of `PayloadColumns.put`."""
+        try:
+            columns.fill(labels, payloads)
+        except Exception:
+            with self._lock:
+                self._lacks(columns)
+            raise
+
+    def confirm(self, labels: Labels) -> None:
+        """Make columns that lack one of these points incomplete; the points became live after `put`.
+
+        Columns can be completed or declared between the two.
+        """
         for columns in self._all:
-            columns.is_complete = False
+            if columns.is_complete and len(columns.missing(labels)):
+                with self._lock:
+                    self._lacks(columns)
 
     def finish(self, columns: PayloadColumns) -> None:
         """Use these columns, which have every point, unless there is a newer declaration."""
-        if columns is self._newest:
-            columns.is_complete = True
-            self._in_use = columns
+        with self._lock:
+            if columns is self._newest:
+                columns.is_complete = True
+                self._in_use = columns
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of memory that all columns take."""
-        return sum(columns.memory_bytes for columns in self._all)
-
-    def _replace(self, columns: PayloadColumns) -> None:
-        self._newest = columns
-        if not columns.declared:
+    def _lacks(self, columns: PayloadColumns) -> None:
+        columns.is_complete = False
+        if columns is self._in_use and (columns is not self._newest or columns.is_torn):
             self._in_use = None
+        if columns is self._newest and columns.is_torn:
+            self._newest = self._made(columns.declared)
+
+    def _made(self, declared: tuple[PayloadIndex, ...]) -> PayloadColumns:
+        return PayloadColumns(declared, lambda size: self.may_take(size))
 
     @property
     def _all(self) -> list[PayloadColumns]:
-        found = [
-            columns for columns in (self._in_use, self._newest) if columns is not None and columns.declared
-        ]
-        return list(dict.fromkeys(found))
+        """The columns that are written, those in use first."""
+        found = dict.fromkeys((self._in_use, self._newest))
+        return [columns for columns in found if columns is not None and columns.declared]

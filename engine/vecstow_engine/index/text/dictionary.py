@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -59,6 +59,10 @@ class Dictionary(dict[str, int]):
     def bytes(self) -> int:
         """Bytes of memory, about."""
         return self._word_bytes + _WORD_OVERHEAD_BYTES * len(self)
+
+    def bytes_with(self, words: Collection[str]) -> int:
+        """Return the bytes of memory with these words, which are new and distinct."""
+        return self.bytes + sum(map(len, words)) + _WORD_OVERHEAD_BYTES * len(words)
 
     def _edits(self, word: str) -> Iterator[str]:
         letters = self._letters_like(word)

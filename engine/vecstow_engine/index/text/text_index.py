@@ -20,6 +20,8 @@ from vecstow_engine.index.text.ranking import Allowed, Content, Scores, rank
 from vecstow_engine.index.text.saved import Buffer, load, save
 from vecstow_engine.index.text.words import words_of
 
+WORD_BYTES: Final = 8
+"""About the most bytes of memory of one word of a text, apart from distinct words."""
 DOCUMENT_WORDS_MAX: Final = 32_768
 """The words of a text that count, from the first on. A payload of ASCII text has no more."""
 MERGED_POSTINGS_MAX: Final = 4_000_000
@@ -72,6 +74,17 @@ class TextIndex:
                 if block is not None:
                     self._replace((), block)
             self._merge()
+
+    def growth_bytes(self, texts: Sequence[str | None]) -> int:
+        """Return about the bytes of memory that these texts add."""
+        dictionary = self._content.dictionary
+        new: set[str] = set()
+        count = 0
+        for text in texts:
+            found = words_of(text)[:DOCUMENT_WORDS_MAX] if text is not None else []
+            new.update(word for word in found if word not in dictionary)
+            count += len(found)
+        return dictionary.bytes_with(new) - dictionary.bytes + WORD_BYTES * count
 
     def remove(self, slots: NDArray[np.int64]) -> None:
         """Remove the texts of distinct slots, shape (n,); ignore slots without one."""
