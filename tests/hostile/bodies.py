@@ -158,3 +158,57 @@ def of_ids(size: int) -> Iterator[Body]:
     everything = msgspec.json.encode({"ids": [f"p{number}" for number in range(300)]})
     yield Body("all points", everything)
     yield Body("all points, packed", everything, headers={"Accept": MSGPACK})
+
+
+def _of_filter(size: int, before: bytes = b"") -> Iterator[Body]:
+    """Bodies with a filter of about `size` bytes behind other members."""
+    for name, entry in (("objects", b"{}"), ("conditions", b'{"a":1}'), ("nots", b'{"$not":{"a":1}}')):
+        yield Body(f"or of {name}", filled(b"{" + before + b'"filter":{"$or":[', entry, b"]}}", size))
+    yield Body("values", filled(b"{" + before + b'"filter":{"a":{"$in":[', b'"ab"', b"]}}}", size))
+
+
+def of_count(size: int) -> Iterator[Body]:
+    """Counts of about `size` bytes, and one of half of everything."""
+    yield from _of_filter(size)
+    yield Body("half of everything", b'{"filter":{"n":{"$gte":150}}}')
+
+
+def of_scroll(size: int) -> Iterator[Body]:
+    """Scrolls of about `size` bytes, and some of everything."""
+    yield from _of_filter(size, b'"limit":10000,')
+    yield Body("a long cursor", b'{"cursor":"' + b"A" * (size - 20) + b'"}')
+    yield Body("a wide choice", filled(b'{"with_metadata":[', b'""', b"]}", size))
+    yield Body("a long order", b'{"order_by":"' + b"x" * (size - 20) + b'"}')
+    yield Body("a wide order", filled(b'{"order_by":{"field":[', b"{}", b"]}}", size))
+    for accept in ({}, {"Accept": MSGPACK}):
+        yield Body(f"everything {accept}", b'{"limit":10000,"with_vectors":true}', headers=accept)
+    yield Body("everything by a large value", b'{"limit":10000,"order_by":"x"}')
+    yield Body("a part of everything", b'{"limit":10000,"with_metadata":["x"],"filter":{"n":{"$gte":0}}}')
+
+
+def of_facet(size: int) -> Iterator[Body]:
+    """Facets of about `size` bytes, and some of large values."""
+    yield from _of_filter(size, b'"field":"n",')
+    yield Body("a long field", b'{"field":"' + b"x" * (size - 20) + b'"}')
+    yield Body("a deep field", b'{"field":"' + b"a." * 500 + b'a"}')
+    yield Body("large values", b'{"field":"x","limit":1000}')
+
+
+def of_deletion(size: int) -> Iterator[Body]:
+    """Deletions of about `size` bytes that match nothing."""
+    yield from _of_filter(size)
+    for name, entry in (("empty", b'""'), ("short", b'"ab"'), ("escaped", b'"\\\\"')):
+        yield Body(f"ids that are {name}", filled(b'{"ids":[', entry, b"]}", size))
+    yield Body("a wide all", filled(b'{"all":[', b"{}", b"]}", size))
+
+
+def of_payload_change(size: int) -> Iterator[Body]:
+    """Changes of payloads of about `size` bytes, and some of everything."""
+    yield from _of_filter(size, b'"merge":{"k":1},')
+    for member in (b"set", b"merge"):
+        yield Body(
+            f"a wide {member!r}", filled(b'{"ids":["p1"],"' + member + b'":{"a":[', b"{}", b"]}}", size)
+        )
+    yield Body("a wide unset", filled(b'{"ids":["p1"],"unset":[', b'""', b"]}", size))
+    yield Body("everything", b'{"filter":{},"merge":{"k":1}}')
+    yield Body("everything, too large", b'{"filter":{},"merge":{"k":"' + b"y" * 60_000 + b'"}}')

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vecstow_engine.model.selections import PayloadChange, Selection
 from vecstow_engine.query.facet import Weigh
 from vecstow_engine.query.matching import matching_labels
+from vecstow_engine.query.search import RESOLVED_POINTS
 from vecstow_engine.query.source import Source
 from vecstow_engine.storage.log.segment import Delete, Effect
 
@@ -36,14 +37,18 @@ class Batch:
 
 def selected_labels(source: Source, selection: Selection) -> _Labels:
     """Return the labels of the selected points, shape (n,); raise Unavailable for a withheld id."""
-    if selection.ids is not None:
-        return source.view.labels_of(selection.ids)
-    return matching_labels(source, selection.filter)
+    if selection.ids is None:
+        return matching_labels(source, selection.filter)
+    parts = (selection.ids[at : at + RESOLVED_POINTS] for at in range(0, len(selection.ids), RESOLVED_POINTS))
+    return np.concatenate([_NONE, *map(source.view.labels_of, parts)])
 
 
 def deletion(source: Source, labels: _Labels) -> Batch:
     """Return the batch that deletes the points of labels."""
-    found = [point and point[0] for point in source.view.resolve(labels)]
+    found: list[str | None] = []
+    for start in range(0, len(labels), RESOLVED_POINTS):
+        points = source.view.resolve(labels[start : start + RESOLVED_POINTS])
+        found += [point and point[0] for point in points]
     there = np.array([point_id is not None for point_id in found], bool)
     ids = [point_id for point_id in found if point_id is not None]
     effect = Delete(ids, labels[there].tolist()) if ids else None

@@ -14,7 +14,8 @@ import numpy as np
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.query.candidates import Candidates
-from vecstow_engine.query.matching import ATTEMPTS_MAX, RESOLVED_AT_ONCE, SCAN_SHARE, find_candidates
+from vecstow_engine.query.matching import ATTEMPTS_MAX, SCAN_SHARE, find_candidates
+from vecstow_engine.query.search import RESOLVED_POINTS
 from vecstow_engine.query.source import Source
 from vecstow_engine.storage.scan import MetIds
 
@@ -62,8 +63,8 @@ def _candidates(source: Source, filter: Filter, candidates: Candidates) -> Itera
         labels = candidates.labels(candidates.possible)
         labels = labels[~np.isin(labels, read)]
         gone = 0
-        for start in range(0, len(labels), RESOLVED_AT_ONCE):
-            part = labels[start : start + RESOLVED_AT_ONCE]
+        for start in range(0, len(labels), RESOLVED_POINTS):
+            part = labels[start : start + RESOLVED_POINTS]
             for label, point in zip(part.tolist(), source.view.resolve(part), strict=True):
                 if point is None:
                     gone += 1

@@ -21,12 +21,15 @@ from vecstow_engine.model.scrolls import Order, Position, Rank, ScrollQuery, ran
 from vecstow_engine.query.contents import read_vectors
 from vecstow_engine.query.matching import find_candidates, matches
 from vecstow_engine.query.reading import matching_points
+from vecstow_engine.query.search import RESOLVED_POINTS
 from vecstow_engine.query.source import Source
 
 WALKED_IDS: Final = 2_000
 """The number of ids that one read of a scroll with a filter looks at: other requests run between reads."""
 SPARE_POINTS: Final = 1_000
 """The number of points beyond a page that are kept before those that come last are dropped."""
+READ_BYTES: Final = 4 << 20
+"""The bytes of payloads that a read of chosen points returns at most, apart from its last few points."""
 _NO_RANK: Final[Rank] = (False, 0)
 
 
@@ -122,11 +125,17 @@ class _ChosenScroll(Scroll):
             most = query.limit + 1
             self._chosen.extend(first_in_order(self._source, query.order, query.filter, self._start, most))
             self._is_last_choice = len(self._chosen) < most
-        part = [self._chosen.popleft() for _ in range(min(count, len(self._chosen)))]
-        if part:
+        rows: list[_Row] = []
+        size = 0
+        while self._chosen and len(rows) < count and size < READ_BYTES:
+            taken = min(count - len(rows), RESOLVED_POINTS, len(self._chosen))
+            part = [self._chosen.popleft() for _ in range(taken)]
             self._start = part[-1].position
+            found = _read_again(self._source, part, query.filter)
+            size += sum(len(row.payload or b"") for row in found)
+            rows += found
         self.is_done = self._is_last_choice and not self._chosen
-        return _read_again(self._source, part, query.filter)
+        return rows
 
 
 class Placed(NamedTuple):

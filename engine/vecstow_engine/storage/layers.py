@@ -22,7 +22,7 @@ from vecstow_engine.storage.handles import Closable, HandleCache
 from vecstow_engine.storage.identity import HEADER_BYTES, Identity
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log.segment import Delete, Effect, Upsert
-from vecstow_engine.storage.points.reader import PointTable
+from vecstow_engine.storage.points.reader import IDS_PER_STATEMENT, PointTable
 from vecstow_engine.storage.points.records import StoredPoint
 from vecstow_engine.storage.rows import RowsFile, SlotTable, row_checksums
 
@@ -211,25 +211,26 @@ class Layers:
         with self.table() as table:
             stored = table.by_ids(older)
             damaged = self.damaged_slots(table, [i for i, point in stored.items() if point is None])
-        found |= {point_id: point for point_id, point in stored.items() if point is not None}
-        return found, damaged
+        return found | {point_id: point for point_id, point in stored.items() if point is not None}, damaged
 
     def live_slots(self, ids: Sequence[str], *, in_table: bool = True) -> dict[str, int]:
         """Return the slots of the live ids, also of damaged points, which a write can replace or delete.
 
         `find` describes `in_table` and the errors.
         """
-        found, damaged = self.find(ids, in_table=in_table)
-        return {point_id: point.slot for point_id, point in found.items()} | damaged
+        slots: dict[str, int] = {}
+        for start in range(0, len(ids), IDS_PER_STATEMENT):  # find() holds the payloads of its points
+            found, damaged = self.find(ids[start : start + IDS_PER_STATEMENT], in_table=in_table)
+            slots |= {point_id: point.slot for point_id, point in found.items()} | damaged
+        return slots
 
     def apply(
         self, effect: Effect, sequence: int, live: dict[str, int], announce: Announce | None = None
     ) -> Applied:
         """Apply an effect to the active overlay, and update `live`, the slots of its ids.
 
-        `sequence` is that of the effect's record, or 0 for an effect that changes nothing and has no record.
-        `announce` gets new rows before they replace old ones. A search for a point by its row therefore
-        always finds the old or the new row.
+        `sequence` is that of the effect's record, or 0 for an effect that has none. `announce` gets new rows
+        before they replace old ones, so a search for a point by its row always finds the old or the new row.
         """
         if isinstance(effect, Delete):
             return self._apply_delete(effect, sequence, live)
@@ -323,8 +324,7 @@ class Layers:
 
     def _vacate(self, slot: int) -> int:
         """Free a live slot; return its former label."""
-        label = self.slots.label(slot)
-        self.slots.vacate(slot)
+        label = self.slots.vacate(slot)
         self.active.give_up(slot)
         self.withheld.pop(slot, None)
         return label

@@ -107,10 +107,12 @@ class SlotTable:
         self._row_checksums[slots] = checksums
         self.live_count += len(slots)
 
-    def vacate(self, slot: int) -> None:
-        """Mark a slot as not live; the slot is free only after `release`."""
+    def vacate(self, slot: int) -> int:
+        """Mark a slot as not live, and return its former label; the slot is free only after `release`."""
+        label = self.label(slot)
         self._epochs[slot] = 0
         self.live_count -= 1
+        return label
 
     def release(self, slots: list[int]) -> None:
         """Make vacated slots free, once the checkpoint that freed them is durable."""

@@ -19,6 +19,7 @@ from vecstow_engine.query import facet as facet_module
 from vecstow_engine.query import scroll
 from vecstow_engine.service import selections
 from vecstow_engine.storage.store import Store
+from vecstow_engine.storage.walk import Walk
 
 FILTERS = [
     None,
@@ -78,6 +79,25 @@ async def test_scroll_by_id(points, limit):
         expected = matching(points.points, wanted)
         assert [point["id"] for point in found] == sorted(expected)
         assert {point["id"]: point["metadata"] for point in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_walked"),
+    [
+        pytest.param(100, False, id="few match: all of them are read"),
+        pytest.param(10, True, id="many match: the ids are walked"),
+    ],
+)
+async def test_scroll_by_id_takes_the_cheaper_way(points, monkeypatch, limit, is_walked):
+    """Of 150 points 79 match, and a column says so: the square of 79 is below 100 * 150, above 10 * 150."""
+    is_indexed = points.engine.collection(points.collection).payload_indexes.complete is not None
+    blocks = []
+    block = Walk.block
+    monkeypatch.setattr(Walk, "block", lambda walk, *values: blocks.append(values) or block(walk, *values))
+    wanted = {"year": {"$gte": 2005}}
+    found = [point["id"] for point in await points.pages(limit=limit, filter=wanted)]
+    assert found == sorted(matching(points.points, wanted))
+    assert bool(blocks) == (is_walked or not is_indexed)
 
 
 @pytest.mark.parametrize("limit", [3, 100])
