@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vecstow_engine.model.conditions import Condition, Stamp
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
 from vecstow_engine.model.examples import Search
 from vecstow_engine.model.manifest import Manifest, manifest_document
@@ -64,6 +65,7 @@ class FakeEngine:
             listed=list, get=self._no_alias, set=self._set_alias, remove=self._remove_alias
         )
         self.hold = SimpleNamespace(begin=self._begin_hold, end=lambda: self.calls.append(("release_hold",)))
+        self.sequence = 0
         self.starts = 0
         self.stops = 0
 
@@ -210,10 +212,15 @@ class FakeEngine:
         collection = self.collection(name)
         vectors = decode_rows(points.rows, collection.manifest.vector_type)
         for point_id, vector, payload in zip(points.ids, vectors, points.payloads, strict=True):
-            collection.points[point_id] = Point(point_id, vector, payload)
+            self.sequence += 1
+            stamp = Stamp("0" * 32, self.sequence, 0)
+            collection.points[point_id] = Point(point_id, vector, payload, stamp)
         return points.ids
 
-    async def delete_points(self, name: str | FakeCollection, ids: list[str]) -> list[bool]:
+    async def delete_points(
+        self, name: str | FakeCollection, ids: list[str], condition: Condition | None = None
+    ) -> list[bool]:
+        assert condition is None
         points = self.collection(name).points
         return [points.pop(point_id, None) is not None for point_id in ids]
 

@@ -194,8 +194,10 @@ def _add_hits(growing: GrowingAnswer, hits: list[Hit], options: SearchOptions) -
 
 
 def point_answer(point: Point, media: Media) -> Answer:
-    """Return the answer `{id, data, metadata}`."""
-    return success(_point(point, media), media)
+    """Return the answer `{id, data, metadata}`; its ETag is the version of the point."""
+    answer = success(_point(point, media), media)
+    answer.headers = [(b"etag", b'"%b"' % point.version.encode())]
+    return answer
 
 
 class GrowingAnswer:

@@ -16,6 +16,7 @@ from msgspec import Raw
 from numpy.typing import NDArray
 
 from vecstow_engine.api.answers import Media
+from vecstow_engine.api.conditions import with_fields
 from vecstow_engine.api.parsing import (
     ABSENT,
     POINT_BYTES,
@@ -23,7 +24,7 @@ from vecstow_engine.api.parsing import (
     IdList,
     JsonBatch,
     PackedBatch,
-    SentPoint,
+    SinglePoint,
     Text,
     check_block,
     check_entries,
@@ -36,6 +37,7 @@ from vecstow_engine.api.parsing import (
     weigh_packed,
     weigh_packed_texts,
 )
+from vecstow_engine.model.conditions import Condition
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.filters import Filter
@@ -57,14 +59,14 @@ _VALUE_BYTES: Final = {VectorType.FLOAT32: 5, VectorType.FLOAT16: 12, VectorType
 
 Rows = NDArray[np.float32]
 Object = dict[str, Any]
-_json_point: Decoder[SentPoint[Raw]] = msgspec.json.Decoder(SentPoint[Raw])
+_json_point: Decoder[SinglePoint[Raw]] = msgspec.json.Decoder(SinglePoint[Raw])
 _json_batch: Decoder[JsonBatch] = msgspec.json.Decoder(JsonBatch)
 _json_id_list: Decoder[IdList] = msgspec.json.Decoder(IdList)
 _json_id: Decoder[str | None] = msgspec.json.Decoder(str | None)
 _json_ids: Decoder[list[str]] = msgspec.json.Decoder(list[str])
 _json_floats: Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _json_object: Decoder[Object | None] = msgspec.json.Decoder(Object | None)
-_packed_point: Decoder[SentPoint[memoryview]] = msgspec.msgpack.Decoder(SentPoint[memoryview])
+_packed_point: Decoder[SinglePoint[memoryview]] = msgspec.msgpack.Decoder(SinglePoint[memoryview])
 _packed_batch: Decoder[PackedBatch] = msgspec.msgpack.Decoder(PackedBatch)
 _packed_id_list: Decoder[IdList] = msgspec.msgpack.Decoder(IdList)
 _packed_id: Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
@@ -90,11 +92,17 @@ class Payloads(Sequence["Object | None"]):
 
 
 def read_point(
-    body: Text, media: Media, lease: Lease, manifest: Manifest, path_id: str | None = None
+    body: Text,
+    media: Media,
+    lease: Lease,
+    manifest: Manifest,
+    condition: Condition | None,
+    path_id: str | None = None,
 ) -> PointBatch:
     """Return a batch with the one point in `body`; with `path_id`, the point must have this id or none.
 
-    Raises InvalidInput, WrongShape, Malformed, TooLarge and Busy.
+    `condition` is that of the headers; the body may have one instead. Raises InvalidInput,
+    WrongShape, Malformed, TooLarge and Busy.
     """
     lease.grow(Part.DECODED, POINT_BYTES + manifest.dimension * _VALUE_BYTES[manifest.vector_type])
     if media is Media.JSON:
@@ -103,19 +111,21 @@ def read_point(
         rows = json_row(point.data, manifest, "data").reshape(1, -1)
         check_members(body, point.given, (point.id, point.metadata))
         payload = _payload(point.metadata, _json_object, "metadata")
+        condition = with_fields(condition, point.if_absent, point.if_exists)
     else:
         packed = decode(_packed_point, body)
         check_entries(body, packed.given)
         point_id = read_id(packed.id, media, "id")
         rows = packed_rows(packed.data, manifest, "data", 1)
         payload = _payload(packed.metadata, _packed_object, "metadata")
+        condition = with_fields(condition, packed.if_absent, packed.if_exists)
     if path_id is not None and point_id not in (None, path_id):
         raise InvalidInput(
             f"id is {point_id!r} in the body and {path_id!r} in the path; they must be equal",
             collection=manifest.name,
             details=refused("id", point_id, path_id),
         )
-    return PointBatch.build(manifest, [path_id or point_id], rows, [payload], place="")
+    return PointBatch.build(manifest, [path_id or point_id], rows, [payload], place="", condition=condition)
 
 
 def read_batch(body: Text, media: Media, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
@@ -158,7 +168,8 @@ def decode_ids(raw: Raw, media: Media, lease: Lease, ids_max: int) -> list[str]:
 
 def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
     lease.take(Part.DECODED, weigh_json_points(body))
-    points = decode(_json_batch, body).vectors
+    batch = decode(_json_batch, body)
+    points = batch.vectors
     _check_count(len(points), points_max)
     for position, point in enumerate(points):
         # A shorter text cannot hold so many values. Such a batch is refused before memory is taken for it.
@@ -169,10 +180,11 @@ def _read_json_batch(body: Text, lease: Lease, manifest: Manifest, points_max: i
     for position, point in enumerate(points):
         rows[position] = json_row(point.data, manifest, f"vectors[{position}].data")
     ids = [read_id(point.id, Media.JSON, f"vectors[{at}].id") for at, point in enumerate(points)]
-    given = 1 + sum(point.given for point in points)
-    check_members(body, given, (raw for point in points for raw in (point.id, point.metadata)))
+    check_members(body, batch.given, (raw for point in points for raw in (point.id, point.metadata)))
     payloads = Payloads([point.metadata for point in points], _json_object, "vectors[{}].metadata")
-    return PointBatch.build(manifest, ids, rows, payloads, weigh=functools.partial(lease.take, Part.DECODED))
+    condition = with_fields(None, batch.if_absent, batch.if_exists)
+    weigh = functools.partial(lease.take, Part.DECODED)
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=weigh, condition=condition)
 
 
 def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max: int) -> PointBatch:
@@ -191,7 +203,9 @@ def _read_packed_batch(body: Text, lease: Lease, manifest: Manifest, points_max:
     sent = packed.metadata
     raws = None if sent is ABSENT else decode(_packed_payloads, sent, "metadata")
     payloads = None if raws is None else Payloads(raws, _packed_object, "metadata[{}]")
-    return PointBatch.build(manifest, ids, rows, payloads, weigh=functools.partial(lease.take, Part.DECODED))
+    condition = with_fields(None, packed.if_absent, packed.if_exists)
+    weigh = functools.partial(lease.take, Part.DECODED)
+    return PointBatch.build(manifest, ids, rows, payloads, weigh=weigh, condition=condition)
 
 
 def _check_entries(field: str, raw: Raw, count: int) -> None:

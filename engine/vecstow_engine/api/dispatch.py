@@ -27,6 +27,7 @@ from vecstow_engine.api.access import (
     identify,
 )
 from vecstow_engine.api.answers import Media, failure
+from vecstow_engine.api.conditions import refuse_conditions
 from vecstow_engine.api.errors import (
     MethodNotAllowed,
     UnknownRoute,
@@ -155,6 +156,7 @@ class Dispatcher:
         else:
             request.route = match.route.template
             self._authorise(request, request.method, match.collection)
+        refuse_conditions(request, () if match is None else match.route.conditions)
         if path in STATE_PATHS:
             await self._answer_state(request)
             return

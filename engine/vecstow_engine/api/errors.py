@@ -9,6 +9,7 @@ Errors that only HTTP has extend the model's tree:
     ├── MethodNotAllowed     the path exists, not with this method
     ├── UnsupportedMedia     a content type that the route does not read
     │   └── UnsupportedEncoding    a body that is compressed
+    ├── PreconditionFailed   a point that does not meet the condition of its write
     ├── UnknownExpectation   an Expect header other than 100-continue
     ├── SlowBody             the body did not arrive in time
     └── NotFound
@@ -70,6 +71,10 @@ class UnsupportedEncoding(UnsupportedMedia):
     """Raised when a body has a content coding, for example gzip."""
 
 
+class PreconditionFailed(VecstowError):
+    """Raised when a point does not meet the condition of its write; nothing was changed."""
+
+
 class UnknownExpectation(VecstowError):
     """Raised when a request expects something other than `100-continue`."""
 
@@ -91,6 +96,7 @@ STATUS: Final[dict[type[VecstowError], int]] = {
     MethodNotAllowed: 405,
     SlowBody: 408,
     Conflict: 409,
+    PreconditionFailed: 412,
     TooLarge: 413,
     UnsupportedMedia: 415,
     UnknownExpectation: 417,

@@ -9,8 +9,18 @@ from fastapi.openapi.utils import get_openapi
 
 from vecstow_engine.api.access import Access, access_of
 from vecstow_engine.api.health_routes import HEALTH_ROUTES
-from vecstow_engine.api.point_routes import POINT_ROUTES, PointRoute
-from vecstow_engine.api.schema_parts import BIN, ID, METADATA, VECTOR, Operation, Schema, object_of, ref
+from vecstow_engine.api.point_routes import BY_METHOD, POINT_ROUTES, PointRoute
+from vecstow_engine.api.schema_parts import (
+    BIN,
+    ID,
+    METADATA,
+    VECTOR,
+    Operation,
+    Schema,
+    object_of,
+    or_null,
+    ref,
+)
 from vecstow_engine.api.schemas import ErrorEnvelope
 from vecstow_engine.api.search_schemas import SEARCH_COMPONENTS, SEARCH_OPERATIONS, SEARCH_PARAMETERS
 from vecstow_engine.api.selection_schemas import SELECTION_COMPONENTS, SELECTION_OPERATIONS
@@ -48,21 +58,30 @@ SECURITY_SCHEMES: Final[dict[str, Schema]] = {
 """The ways to send a key, when the engine requires keys; one of them suffices."""
 
 _NULL_OR_ID: Final[Schema] = {**ID, "type": ["string", "null"]}
-_POINT_IN: Final = object_of(("data",), id=_NULL_OR_ID, data=VECTOR, metadata=METADATA)
+_CONDITIONS: Final[dict[str, Schema]] = {
+    "if_absent": or_null({"type": "boolean", "description": "Write no point that exists"}),
+    "if_exists": or_null({"type": "boolean", "description": "Write no point that does not exist"}),
+}
+_CONDITION_HEADERS: Final[dict[str, Schema]] = {
+    "If-Match": {"type": "string", "description": "* for a point that exists, or ETags of the point"},
+    "If-None-Match": {"const": "*", "description": "The point must not exist"},
+}
+_UNMET: Final = "The point does not meet the condition; nothing was changed"
+_ETAG: Final[Schema] = {"description": "The version of the point, for If-Match", "schema": {"type": "string"}}
 _POINT_OUT: Final = object_of(("id", "data", "metadata"), id=ID, data=VECTOR, metadata=METADATA)
 _IDS: Final[Schema] = {"type": "array", "items": ID}
 
 COMPONENTS: Final[dict[str, Schema]] = {
-    "Point": _POINT_IN,
-    "PackedPoint": object_of(("data",), id=_NULL_OR_ID, data=BIN, metadata=METADATA),
-    "Batch": object_of(
-        ("vectors",), vectors={"type": "array", "items": {"$ref": "#/components/schemas/Point"}}
-    ),
+    "Point": object_of(("data",), id=_NULL_OR_ID, data=VECTOR, metadata=METADATA, **_CONDITIONS),
+    "PackedPoint": object_of(("data",), id=_NULL_OR_ID, data=BIN, metadata=METADATA, **_CONDITIONS),
+    "BatchPoint": object_of(("data",), id=_NULL_OR_ID, data=VECTOR, metadata=METADATA),
+    "Batch": object_of(("vectors",), vectors={"type": "array", "items": ref("BatchPoint")}, **_CONDITIONS),
     "PackedBatch": object_of(
         ("vectors",),
         ids={"type": ["array", "null"], "items": ID},
         vectors={**BIN, "description": "n * d little-endian float32"},
         metadata={"type": ["array", "null"], "items": METADATA},
+        **_CONDITIONS,
     ),
     "Ids": object_of(("ids",), ids=_IDS),
     "StoredPoint": _POINT_OUT,
@@ -82,7 +101,12 @@ _OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
         "PackedPoint",
         ID,
     ),
-    ("POST", "/vectors/batch"): ("Insert points, all or none", "Batch", "PackedBatch", _IDS),
+    ("POST", "/vectors/batch"): (
+        "Insert points, all or none, or those that meet a condition",
+        "Batch",
+        "PackedBatch",
+        _IDS,
+    ),
     **SEARCH_OPERATIONS,
     **SELECTION_OPERATIONS,
     ("GET", "/vectors/{id}"): ("Get a point", None, None, ref("StoredPoint")),
@@ -132,6 +156,11 @@ def _operation(route: PointRoute) -> Schema:
         "responses": {"200": _ok(data)},
     }
     operation["parameters"] += [_parameter("query", name) for name in route.query]
+    operation["parameters"] += [_parameter("header", name) for name in route.conditions]
+    if route.conditions:
+        operation["responses"]["412"] = _error(_UNMET)
+    if route.handler is BY_METHOD["GET"].handler:
+        operation["responses"]["200"]["headers"] = {"ETag": _ETAG}
     if json_body and packed_body:
         content = {
             "application/json": {"schema": ref(json_body)},
@@ -152,7 +181,7 @@ def _health_operation(path: str, description: str) -> Schema:
 
 
 def _parameter(place: str, name: str) -> Schema:
-    kind = {"type": "string"} if place == "path" else SEARCH_PARAMETERS[name]
+    kind = {"type": "string"} if place == "path" else (SEARCH_PARAMETERS | _CONDITION_HEADERS)[name]
     return {"name": name, "in": place, "required": place == "path", "schema": kind}
 
 

@@ -18,11 +18,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import astuple
 
 from vecstow_engine.api.answers import Media
 from vecstow_engine.api.errors import NUMBER_OUT_OF_RANGE, wrong_shape
@@ -34,6 +35,7 @@ T = TypeVar("T")
 Text = bytes | bytearray
 V = TypeVar("V", Raw, memoryview)
 """A vector as sent: in JSON a list of numbers, in MessagePack a bin of little-endian float32."""
+Flag: TypeAlias = bool | UnsetType | None
 Decoder = msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T]
 
 _json: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
@@ -93,24 +95,49 @@ class SentPoint(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
         return 1 + (self.id is not ABSENT) + (self.metadata is not ABSENT)
 
 
-class JsonBatch(msgspec.Struct, forbid_unknown_fields=True):
-    """`{vectors: [point, …]}`."""
+class SinglePoint(SentPoint[V], Generic[V]):
+    """`{data, id?, metadata?, if_absent?, if_exists?}`: the only point of its body."""
 
-    Entry: ClassVar = SentPoint
-    vectors: list[SentPoint[Raw]]
-
-
-class PackedBatch(msgspec.Struct, forbid_unknown_fields=True):
-    """`{vectors, ids?, metadata?}`: vectors is a bin of n * d little-endian float32."""
-
-    vectors: memoryview
-    ids: Raw = ABSENT
-    metadata: Raw = ABSENT
+    if_absent: Flag = UNSET
+    if_exists: Flag = UNSET
 
     @property
     def given(self) -> int:
         """Return the number of members that the object had; a repeated key counts once."""
-        return 1 + (self.ids is not ABSENT) + (self.metadata is not ABSENT)
+        return super().given + (self.if_absent is not UNSET) + (self.if_exists is not UNSET)
+
+
+class JsonBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """`{vectors: [point, …], if_absent?, if_exists?}`."""
+
+    Entry: ClassVar = SentPoint
+    vectors: list[SentPoint[Raw]]
+    if_absent: Flag = UNSET
+    if_exists: Flag = UNSET
+
+    @property
+    def given(self) -> int:
+        """Return the number of members that the objects had; a repeated key counts once."""
+        own = 1 + (self.if_absent is not UNSET) + (self.if_exists is not UNSET)
+        return own + sum(point.given for point in self.vectors)
+
+
+class PackedBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """`{vectors, ids?, metadata?, if_absent?, if_exists?}`.
+
+    `vectors` is a bin of n * d little-endian float32.
+    """
+
+    vectors: memoryview
+    ids: Raw = ABSENT
+    metadata: Raw = ABSENT
+    if_absent: Flag = UNSET
+    if_exists: Flag = UNSET
+
+    @property
+    def given(self) -> int:
+        """Return the number of members that the object had; a repeated key counts once."""
+        return sum(value is not UNSET and value is not ABSENT for value in astuple(self))
 
 
 class IdList(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 from vecstow_engine.api import search_routes, selection_routes
 from vecstow_engine.api.access import authorise_collection
 from vecstow_engine.api.answers import VALUES_PER_STEP, Answer, GrowingAnswer, point_answer, success
+from vecstow_engine.api.conditions import IF_MATCH, IF_NONE_MATCH, header_condition, unmet
 from vecstow_engine.api.decoding import read_batch, read_ids, read_point
 from vecstow_engine.api.paths import parse_query, unquote_segment
 from vecstow_engine.api.request import Request, run_coding
 from vecstow_engine.model.names import check_collection_name, check_point_id
-from vecstow_engine.model.points import check_ids
+from vecstow_engine.model.points import PointBatch, check_ids
 from vecstow_engine.model.searches import check_vector_count, no_such_point
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class PointRoute:
     template: str
     handler: Handler
     query: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    """The headers with a condition that the route takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,15 @@ class Match:
 
 
 async def _insert(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
-    ids = await engine.upsert(collection, await request.decode(read_point, collection.manifest))
-    return success(ids[0], request.answer_media)
+    batch = await request.decode(read_point, collection.manifest, header_condition(request))
+    return success(await _upsert_one(engine, collection, batch), request.answer_media)
+
+
+async def _upsert_one(engine: Engine, collection: Collection, batch: PointBatch) -> str:
+    """Write the one point of a batch, and return its id; raise PreconditionFailed."""
+    if not await engine.upsert(collection, batch):
+        raise unmet(batch.condition, collection.name, batch.ids[0])
+    return batch.ids[0]
 
 
 async def _insert_batch(engine: Engine, request: Request, collection: Collection, _: str) -> Answer:
@@ -83,15 +93,20 @@ async def _get(engine: Engine, request: Request, collection: Collection, raw_id:
 
 async def _put(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
-    batch = await request.decode(read_point, collection.manifest, point_id)
-    await engine.upsert(collection, batch)
+    batch = await request.decode(read_point, collection.manifest, header_condition(request), point_id)
+    await _upsert_one(engine, collection, batch)
     return success({"id": point_id, "message": "stored"}, request.answer_media)
 
 
 async def _delete(engine: Engine, request: Request, collection: Collection, raw_id: str) -> Answer:
     point_id = check_point_id(unquote_segment(raw_id))
-    [was_there] = await engine.delete_points(collection, [point_id])
-    if not was_there:
+    condition = header_condition(request)
+    [is_deleted] = await engine.delete_points(collection, [point_id], condition)
+    if not is_deleted:
+        # A condition does not count where the request fails without it (RFC 9110, 13.2.1).
+        [point] = await engine.get_points(collection, [point_id])
+        if point is not None:
+            raise unmet(condition, collection.name, point_id)
         raise no_such_point(collection.name, point_id)
     return success({"id": point_id, "message": "deleted"}, request.answer_media)
 
@@ -129,7 +144,7 @@ SEARCH: Final = PointRoute(
     query=search_routes.SEARCH_PARAMETERS,
 )
 RECOMMEND: Final = PointRoute("POST", f"{_ROOT}/recommend", search_routes.recommend)
-INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert)
+INSERT: Final = PointRoute("POST", f"{_ROOT}/vectors", _insert, conditions=(IF_MATCH, IF_NONE_MATCH))
 BY_LAST: Final = {"search": SEARCH, "vectors": INSERT, "recommend": RECOMMEND}
 BY_SEARCH: Final = {
     "batch": PointRoute("POST", f"{_ROOT}/search/batch", search_routes.search_batch),
@@ -142,8 +157,8 @@ BY_WORD: Final = {
 }
 BY_METHOD: Final = {
     "GET": PointRoute("GET", _BY_ID, _get),
-    "PUT": PointRoute("PUT", _BY_ID, _put),
-    "DELETE": PointRoute("DELETE", _BY_ID, _delete),
+    "PUT": PointRoute("PUT", _BY_ID, _put, conditions=(IF_MATCH, IF_NONE_MATCH)),
+    "DELETE": PointRoute("DELETE", _BY_ID, _delete, conditions=(IF_MATCH,)),
 }
 BY_SELECTION: Final = {
     "scroll": PointRoute("POST", f"{_ROOT}/points/scroll", selection_routes.scroll),

@@ -39,6 +39,7 @@ INLINE_BYTES_MAX: Final = 65_536
 """Bytes that are decoded or encoded in a few milliseconds at most, for any content."""
 CODING_THREADS: Final = 2
 
+_CONDITIONS: Final = (b"if-match", b"if-none-match")
 _HOST: Final = re.compile(rb"[^\s/?#@\\\x00-\x1f\x7f]*")
 _coding_threads: Final = ThreadPoolExecutor(CODING_THREADS, thread_name_prefix="coding")
 
@@ -91,6 +92,8 @@ class Request:
     query: bytes = b""
     content_type: bytes | None = None
     content_encoding: bytes = b""
+    if_match: bytes | None = None
+    if_none_match: bytes | None = None
     declared_bytes: int | None = None
     has_body: bool = False
     body: bytes | bytearray = b""
@@ -138,10 +141,19 @@ class Request:
                 self.content_encoding = value
             elif name == b"expect":
                 _check_expectation(value)
+            elif name in _CONDITIONS:
+                self._add_condition(name, value)
         if host is None and scope["http_version"] != "1.0":
             raise Malformed("the request has no header Host, which HTTP/1.1 requires")
         self.answer_media = media_of_answer(accept)
         self.body_read = not self.has_body
+
+    def _add_condition(self, name: bytes, value: bytes) -> None:
+        """Take one line of a header whose value is a list, which may come in several lines."""
+        if name == b"if-match":
+            self.if_match = value if self.if_match is None else self.if_match + b"," + value
+        else:
+            self.if_none_match = value if self.if_none_match is None else self.if_none_match + b"," + value
 
     async def read_body(self, limit: BodyLimit) -> None:
         """Read the whole body, whose memory the lease holds.

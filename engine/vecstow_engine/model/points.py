@@ -18,6 +18,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vecstow_engine.model.conditions import Condition, Stamp, requires_point
 from vecstow_engine.model.errors import InvalidInput, TooLarge, refused
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.metrics import MAGNITUDE_MAX, MAGNITUDE_MIN, DistanceMetric, VectorType
@@ -51,6 +52,8 @@ class PointBatch:
     """JSON objects in UTF-8; None for a point without payload."""
     all_new: bool
     """Whether every id was made here, so that none can exist yet."""
+    condition: Condition | None = None
+    """The condition on each point; a point that does not meet it is not written."""
 
     @classmethod
     def build(
@@ -61,11 +64,13 @@ class PointBatch:
         payloads: Sequence[Mapping[str, Any] | None] | None,
         place: str = "vectors[{}].",
         weigh: Callable[[int], None] | None = None,
+        condition: Condition | None = None,
     ) -> PointBatch:
         """Check and encode `vectors` of shape (n, d); raise InvalidInput, WrongShape or TooLarge.
 
         `place` precedes the names of a point's fields in messages, with {} for its position. `weigh` gets the
-        bytes of payloads as they are encoded, and raises to refuse them.
+        bytes of payloads as they are encoded, and raises to refuse them. Every point needs an id when
+        `condition` requires that it exists.
         """
         count = len(vectors)
         if count > BATCH_POINTS_MAX:
@@ -76,13 +81,15 @@ class PointBatch:
         for name, column in (("ids", ids), ("metadata", payloads)):
             if column is not None and len(column) != count:
                 raise wrong_entries(name, len(column), count)
+        if requires_point(condition):
+            _refuse_missing_ids([None] * count if ids is None else ids, place + "id")
         rows = check_vectors(manifest, vectors, place + "data")
         all_new = ids is None or not any(ids)
         checked = [new_point_id() for _ in range(count)] if ids is None else check_ids(ids, place + "id")
         encoded: list[bytes | None] = [None] * count
         if payloads is not None:
             encoded = _encode_payloads(payloads, place, weigh)
-        return cls(manifest, checked, rows, encoded, all_new)
+        return cls(manifest, checked, rows, encoded, all_new, condition)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +100,12 @@ class Point:
     vector: NDArray[np.float32]
     """Decoded from the stored bytes, shape (d,)."""
     payload: bytes | None
+    stamp: Stamp
+
+    @property
+    def version(self) -> str:
+        """Return the version, which another write of the point changes."""
+        return self.stamp.version(self.payload)
 
 
 def check_vectors(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> NDArray[np.uint8]:
@@ -155,6 +168,16 @@ def check_ids(ids: Sequence[str | None], place: str) -> list[str]:
             )
         checked.append(point_id)
     return checked
+
+
+def _refuse_missing_ids(ids: Sequence[str | None], place: str) -> None:
+    for index, point_id in enumerate(ids):
+        if point_id is None:
+            field = place.format(index)
+            raise InvalidInput(
+                f"{field} is missing; the condition of the write requires that the point exists",
+                details=refused(field, None, "an id"),
+            )
 
 
 def _check_shape(manifest: Manifest, vectors: NDArray[np.float32], place: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from vecstow_engine.doctor.check import check_folder
+from vecstow_engine.model.conditions import Condition, requires_point
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
 from vecstow_engine.model.examples import Search
 from vecstow_engine.model.groups import Group, GroupSearch
@@ -268,22 +269,32 @@ class Engine:
     # Conflict for a batch or query checked against another one, and when the collection is replaced.
 
     async def upsert(self, target: Collection | str, points: PointBatch) -> list[str]:
-        """Write points, all or none; return their ids when the points are durable and visible."""
+        """Write points, all or none; return their ids when the points are durable and visible.
+
+        With a condition, only the points that meet it are written, and only their ids returned.
+        """
         with self._bound(target) as collection:
             collection.refuse_misfit(points.manifest)
             collection.writable()
-            if points.ids:
-                effect = Upsert(points.ids, points.rows, points.payloads, points.all_new)
-                await self._committer.write(collection, effect)
-        return points.ids
+            if not points.ids or (collection.store is None and requires_point(points.condition)):
+                return []
+            guards = None if points.condition is None else [points.condition] * len(points.ids)
+            effect = Upsert(points.ids, points.rows, points.payloads, points.all_new, guards)
+            rejected = set((await self._committer.write(collection, effect)).rejected)
+        return [i for at, i in enumerate(points.ids) if at not in rejected] if rejected else points.ids
 
-    async def delete_points(self, target: Collection | str, ids: list[str]) -> list[bool]:
-        """Delete points; return for each id whether its point existed."""
+    async def delete_points(
+        self, target: Collection | str, ids: list[str], condition: Condition | None = None
+    ) -> list[bool]:
+        """Delete points; return for each id whether its point existed, and met the condition."""
         with self._bound(target) as collection:
             collection.writable()
             if not ids or collection.store is None:
                 return [False] * len(ids)
-            return (await self._committer.write(collection, Delete(ids))).existed
+            guards = None if condition is None else [condition] * len(ids)
+            applied = await self._committer.write(collection, Delete(ids, guards))
+        rejected, existed = set(applied.rejected), iter(applied.existed)
+        return [at not in rejected and next(existed) for at in range(len(ids))]
 
     async def get_points(self, target: Collection | str, ids: list[str]) -> list[Point | None]:
         """Return the points of these ids, None for an unknown id."""

@@ -1,4 +1,4 @@
-"""The guards of a group of effects, checked before the group is logged. Pure.
+"""The guards of a group of effects, checked before the group is logged.
 
 An id whose guard fails is left out of its effect; the other ids of the effect stay. Replay needs no guards:
 the log contains what was left.
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vecstow_engine.storage.log.segment import Delete, Effect, Guard, Presence, Upsert
+from vecstow_engine.model.conditions import Presence
+from vecstow_engine.storage.log.segment import Delete, Effect, Guard, Upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,16 @@ class Admitted:
 
 
 def admit(
-    effects: Sequence[Effect], live: Mapping[str, int], label_of: Callable[[int], int]
+    effects: Sequence[Effect],
+    live: Mapping[str, int],
+    label_of: Callable[[int], int],
+    version_of: Callable[[str], str | None],
 ) -> list[Admitted]:
     """Return what each effect may do at its turn.
 
     `live`: the slots of the ids that exist before the first effect. `label_of` returns the label of the point
-    at a live slot. A point that an earlier effect of the group writes has a label that no guard can name.
+    at a live slot, `version_of` the version of a live id, None for a damaged point. A point that an earlier
+    effect of the group writes has a label and a version that no guard can name.
     """
     if all(effect.guards is None for effect in effects):
         return [Admitted(effect) for effect in effects]
@@ -39,7 +44,11 @@ def admit(
         is_present = changed.get(point_id, point_id in live)
         if isinstance(guard, Presence):
             return is_present is (guard is Presence.PRESENT)
-        return is_present and point_id not in changed and label_of(live[point_id]) == guard
+        if not is_present or point_id in changed:
+            return False
+        if isinstance(guard, frozenset):
+            return version_of(point_id) in guard
+        return label_of(live[point_id]) == guard
 
     admitted = []
     for effect in effects:

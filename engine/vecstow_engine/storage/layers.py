@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vecstow_engine.model.conditions import Stamp
 from vecstow_engine.model.errors import DamagedFile, NotFound, Unavailable, VecstowError
 from vecstow_engine.model.points import make_labels
 from vecstow_engine.storage.handles import Closable, HandleCache
@@ -81,6 +82,11 @@ class Entry:
     def stored(self) -> StoredPoint:
         """Return the row of the point table that a checkpoint writes for this point."""
         return StoredPoint(self.slot, self.id, self.sequence, self.epoch, self.row_checksum, self.payload)
+
+
+def stamp_of(identity: Identity, point: Entry | StoredPoint) -> Stamp:
+    """Return the stamp of a point of the collection with this identity."""
+    return Stamp(identity.uid, point.sequence, point.row_checksum)
 
 
 class Overlay:

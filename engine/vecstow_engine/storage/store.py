@@ -29,7 +29,7 @@ from vecstow_engine.storage import files
 from vecstow_engine.storage.admission import admit
 from vecstow_engine.storage.handles import DataFiles
 from vecstow_engine.storage.identity import Identity
-from vecstow_engine.storage.layers import Announce, Applied, Entry, Layers, Overlay
+from vecstow_engine.storage.layers import Announce, Applied, Entry, Layers, Overlay, stamp_of
 from vecstow_engine.storage.layout import POINTS, ROWS
 from vecstow_engine.storage.log.segment import RECORD_BYTES_MAX, Effect, Upsert, encode_effect, without_absent
 from vecstow_engine.storage.log.writer import Log
@@ -96,7 +96,7 @@ class Store:
         with self._writing, self._log_handle():
             self._refuse_if_failed()
             live = self._live_slots(effects)
-            admitted = admit(effects, live, self.layers.slots.label)
+            admitted = admit(effects, live, self.layers.slots.label, self._version)
             needed = without_absent([each.effect for each in admitted], live)
             sequences = iter(self.log.append([encode_effect(effect) for effect in needed if effect.ids]))
             applied = [
@@ -224,6 +224,11 @@ class Store:
             i for effect in effects if not (isinstance(effect, Upsert) and effect.all_new) for i in effect.ids
         ]
         return self.layers.live_slots(ids) if ids else {}
+
+    def _version(self, point_id: str) -> str | None:
+        """Return the version of a live point; None when its row of the table is damaged."""
+        found, _ = self.layers.find([point_id])
+        return stamp_of(self.identity, found[point_id]).version(found[point_id].payload) if found else None
 
     def _freeze(self) -> bool:
         if self.layers.frozen is not None:

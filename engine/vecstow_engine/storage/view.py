@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vecstow_engine.model.errors import StorageError
 from vecstow_engine.model.points import Point, decode_rows, epochs_of, make_labels, slots_of
 from vecstow_engine.storage.files import check_interruption
-from vecstow_engine.storage.layers import Entry, Layers
+from vecstow_engine.storage.layers import Entry, Layers, stamp_of
 from vecstow_engine.storage.log.segment import Upsert
 from vecstow_engine.storage.points.records import ServedPoint, StoredPoint
 from vecstow_engine.storage.rows import row_checksums
@@ -100,7 +100,9 @@ class View:
             vectors = decode_rows(rows, self._layers.identity.vector_type)
             bad = _first_bad(found.values(), rows)
             if bad is None:
-                points = {i: Point(i, v, p.payload) for (i, p), v in zip(found.items(), vectors, strict=True)}
+                read = zip(found.items(), vectors, strict=True)
+                identity = self._layers.identity
+                points = {i: Point(i, v, p.payload, stamp_of(identity, p)) for (i, p), v in read}
                 return [points.get(point_id) for point_id in ids]
             if self._layers.slots.epoch(bad.slot) == bad.epoch:
                 self._layers.withhold_row(bad.slot, bad.epoch)

@@ -82,13 +82,14 @@ async def test_operation_ids_are_unique():
 @pytest.mark.parametrize(
     ("name", "struct"),
     [
-        ("Point", parsing.SentPoint),
+        ("Point", parsing.SinglePoint),
         ("Batch", parsing.JsonBatch),
         ("Search", search_bodies.SentSearch),
         ("Searches", search_bodies.JsonSearches),
         ("GroupSearch", search_bodies.SentGroups),
         ("Recommendation", search_bodies.SentRecommendation),
-        ("PackedPoint", parsing.SentPoint),
+        ("PackedPoint", parsing.SinglePoint),
+        ("BatchPoint", parsing.SentPoint),
         ("PackedBatch", parsing.PackedBatch),
         ("PackedSearch", search_bodies.SentSearch),
         ("PackedSearches", search_bodies.PackedSearches),

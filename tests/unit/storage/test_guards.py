@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.store_on_disk import StoreOnDisk, upsert
-from vecstow_engine.storage.log.segment import Delete, Presence
+from vecstow_engine.model.conditions import Presence
+from vecstow_engine.storage.log.segment import Delete
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ def labels(notes, *ids):
     """Labels of points, in the order of the ids."""
     found = {point_id: label for label, point_id, _ in notes.store.view.scan()}
     return [found[point_id] for point_id in ids]
+
+
+def version(notes, point_id):
+    """The version of a point, as a condition names it."""
+    [point] = notes.store.view.get([point_id])
+    return frozenset([point.version])
 
 
 def guarded(effect, *guards):
@@ -101,3 +108,70 @@ def test_a_guard_for_each_id_is_required(notes):
     with pytest.raises(ValueError, match="zip"):
         notes.store.commit([guarded(Delete(["a", "b"]), Presence.PRESENT)])
     assert notes.points() == {"a": 1}
+
+
+@pytest.mark.parametrize("in_table", [False, True], ids=["in the overlay", "in the table"])
+@pytest.mark.parametrize("effect", [Delete(["a", "b"]), upsert(a=7, b=8)], ids=["delete", "upsert"])
+def test_only_points_with_the_expected_version_change(notes, effect, in_table):
+    notes.put(a=1, b=2)
+    if in_table:
+        notes.checkpoint()
+    read = version(notes, "a") | {"another"}, version(notes, "b")
+    notes.put(b=2)
+    assert notes.store.commit([guarded(effect, *read)])[0].rejected == (1,)
+    assert notes.points() == ({"b": 2} if isinstance(effect, Delete) else {"a": 7, "b": 2})
+    assert notes.copied().points() == notes.points(), "replay does something else"
+
+
+def test_the_second_of_two_writes_that_expect_one_version_is_rejected(notes):
+    """The first one of the same group has changed the point already."""
+    notes.put(a=1)
+    read = version(notes, "a")
+    applied = notes.store.commit([guarded(upsert(a=2), read), guarded(upsert(a=3), read)])
+    assert [each.rejected for each in applied] == [(), (0,)]
+    assert notes.points() == notes.copied().points() == {"a": 2}
+
+
+def test_a_version_outlives_checkpoint_kill_and_restart(notes):
+    notes.put(a=1, b=2)
+    notes.put(c=3)
+    read = version(notes, "a")
+    killed = notes.copied()
+    assert version(killed, "a") == read
+    assert version(killed, "b") != read
+    notes.checkpoint()
+    assert version(notes, "a") == read
+    again = notes.reopened()
+    assert version(again, "a") == read
+    assert again.store.commit([guarded(upsert(a=4), read)])[0].rejected == ()
+
+
+def test_no_version_is_a_version_of_other_content_with_the_same_sequence(notes):
+    """A restored copy goes on with sequences that the lost volume had used, too."""
+    notes.put(a=1)
+    copies = [notes.copied(name) for name in ("one", "two", "three")]
+    for copy, value in zip(copies, (2, 3, 3), strict=True):
+        copy.put(a=value)
+    one, two, three = (version(copy, "a") for copy in copies)
+    assert len({copy.store.last_sequence for copy in copies}) == 1
+    assert one != two
+    assert two == three
+
+
+def test_a_collection_of_the_same_name_has_other_versions(notes, tmp_path):
+    notes.put(a=1)
+    other = StoreOnDisk(tmp_path / "other")
+    other.put(a=1)
+    assert other.store.last_sequence == notes.store.last_sequence
+    assert version(other, "a") != version(notes, "a")
+    other.close()
+
+
+def test_a_point_that_a_compaction_moves_has_another_version(notes):
+    notes.put(a=1, b=2)
+    notes.delete("a")
+    notes.checkpoint()
+    read = version(notes, "b")
+    assert notes.store.relocate(10) is not None
+    assert version(notes, "b") != read
+    assert notes.store.commit([guarded(Delete(["b"]), read)])[0].rejected == (0,)

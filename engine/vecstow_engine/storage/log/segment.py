@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import accumulate, pairwise
 from typing import Final, TypeAlias
 
@@ -17,6 +16,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from vecstow_engine.model.conditions import Condition
 from vecstow_engine.model.errors import DamagedFile, NewerFormat, TooLarge, refused
 from vecstow_engine.storage.identity import Identity, pack_identity, unpack_identity
 
@@ -141,15 +141,8 @@ def decode_record_head(raw: bytes, seed: int, offset: int) -> RecordHead | None:
     return RecordHead(sequence, previous, synced, record_type, offset, length, checksum, begun)
 
 
-class Presence(Enum):
-    """A condition on an id that names no label."""
-
-    ABSENT = "absent"
-    PRESENT = "present"
-
-
-Guard: TypeAlias = int | Presence
-"""A condition on one id when its effect is committed: the point has this label, or is absent, or present."""
+Guard: TypeAlias = int | Condition
+"""A condition on one id when its effect is committed: the point has this label, or meets the condition."""
 
 
 @dataclass(frozen=True, slots=True)
