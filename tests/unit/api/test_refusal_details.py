@@ -265,7 +265,13 @@ async def test_body_that_is_too_large_is_refused_with_a_hint_that_fits_the_route
 @pytest.mark.parametrize(
     ("target", "body", "field", "known"),
     [
-        pytest.param(VECTORS, {"vector": [1]}, "vector", ["data", "id", "metadata"], id="point"),
+        pytest.param(
+            VECTORS,
+            {"vector": [1]},
+            "vector",
+            ["data", "id", "metadata", "if_absent", "if_exists"],
+            id="point",
+        ),
         pytest.param(
             BATCH,
             {"vectors": [POINT, POINT | {"vector": 1}]},
@@ -273,7 +279,7 @@ async def test_body_that_is_too_large_is_refused_with_a_hint_that_fits_the_route
             ["data", "id", "metadata"],
             id="point of a batch",
         ),
-        pytest.param(BATCH, {"points": []}, "points", ["vectors"], id="batch"),
+        pytest.param(BATCH, {"points": []}, "points", ["vectors", "if_absent", "if_exists"], id="batch"),
         pytest.param(
             SEARCH,
             QUERY | {"k": 3},
