@@ -6,13 +6,14 @@ from hypothesis.stateful import initialize
 
 from tests.crash.model.collections import CollectionRules
 from tests.crash.model.draws import KIND, MANY, METRIC
+from tests.crash.model.selections import SelectionRules
 from tests.crash.model.starts import StartRules
 from tests.crash.model.upkeep import UpkeepRules
 from tests.crash.model.world import NAMES
 from vecstow_engine.model.metrics import DistanceMetric, VectorType
 
 
-class EngineMachine(CollectionRules, UpkeepRules, StartRules):
+class EngineMachine(CollectionRules, SelectionRules, UpkeepRules, StartRules):
     """An engine, and dictionaries."""
 
     @initialize(metric=METRIC, kind=KIND, values=MANY)

@@ -20,12 +20,16 @@ from tests.crash.nearest import wrong_distances, wrong_hits
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.scrolls import ScrollQuery
 from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.query.scroll import ScrolledPoint
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.lifecycle import State
+from vecstow_engine.service.selections import PageReader
 
 EF_SEARCH = 200
 NO_DISTANCE = 1e-4
+PAGE_POINTS = 7
 
 
 class Machine(RuleBasedStateMachine):
@@ -90,6 +94,9 @@ class Machine(RuleBasedStateMachine):
         scanned = [] if collection.store is None else list(collection.store.view.scan())
         assert sorted(point_id for _, point_id, _ in scanned) == sorted(points), f"{name} is scanned wrongly"
         assert {i: raw for _, i, raw in scanned} == {p.id: p.payload for p in found}
+        listed = self.site.do(everything(self.site.engine.selections.scroll(collection, ScrollQuery(""))))
+        assert [p.position.id for p in listed] == sorted(points), f"{name} is listed wrongly"
+        assert {p.position.id: p.payload for p in listed} == {p.id: p.payload for p in found}
 
     def write(self, name: str, values: dict[str, int]) -> None:
         self.site.do(self.upsert(name, values))
@@ -98,10 +105,12 @@ class Machine(RuleBasedStateMachine):
         return self.site.engine.delete_points(name, sorted(ids))
 
     def upsert(self, name: str, values: dict[str, int]) -> Coroutine[Any, Any, list[str]]:
+        return self.site.engine.upsert(name, self.batch(name, values))
+
+    def batch(self, name: str, values: dict[str, int]) -> PointBatch:
         vectors = np.stack([vector_of(value) for value in values.values()])
         payloads = [stored(value)[1] for value in values.values()]
-        batch = PointBatch.build(self.collection(name).manifest, list(values), vectors, payloads)
-        return self.site.engine.upsert(name, batch)
+        return PointBatch.build(self.collection(name).manifest, list(values), vectors, payloads)
 
     def named(self, pick: int) -> str:
         names = sorted(self.live)
@@ -124,3 +133,11 @@ class Machine(RuleBasedStateMachine):
         except kind:
             return
         raise AssertionError(f"no {kind.__name__}")
+
+
+async def everything(reader: PageReader) -> list[ScrolledPoint]:
+    """The points of all pages."""
+    found: list[ScrolledPoint] = []
+    while not reader.is_done:
+        found += await reader.read(PAGE_POINTS)
+    return found

@@ -72,4 +72,4 @@ def stored(value: int) -> Stored:
 
 def with_even(points: Points, *, even: bool) -> Points:
     """Those whose payload says so."""
-    return {i: point for i, point in points.items() if point[1] is not None and point[1]["even"] == even}
+    return {i: point for i, point in points.items() if point[1] is not None and point[1].get("even") is even}

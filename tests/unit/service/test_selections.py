@@ -89,7 +89,7 @@ async def test_scroll_by_id(points, limit):
     ],
 )
 async def test_scroll_by_id_takes_the_cheaper_way(points, monkeypatch, limit, is_walked):
-    """Of 150 points 79 match, and a column says so: the square of 79 is below 100 * 150, above 10 * 150."""
+    """A column says that 79 of 150 points match. The square of 79 is below 100 * 150, above 10 * 150."""
     is_indexed = points.engine.collection(points.collection).payload_indexes.complete is not None
     blocks = []
     block = Walk.block
