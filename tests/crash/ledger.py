@@ -20,6 +20,8 @@ Points: TypeAlias = dict[str, Stored]
 Content: TypeAlias = dict[str, Points]
 """The served points, by collection and id."""
 
+ALIAS = "alias "
+"""What stands before the name of an alias in a content. The one id there is the collection behind it."""
 DIFFERENCES_TOLD = 3
 
 
@@ -123,12 +125,28 @@ class Delete:
         return replace(world, served=world.served | {self.collection: points})
 
 
+@dataclass(frozen=True)
+class Lead:
+    """Let an alias lead to a collection."""
+
+    alias: str
+    collection: str
+
+    def after(self, world: World) -> World:
+        return replace(world, served=world.served | alias_content(self.alias, self.collection))
+
+
 class Operation(Protocol):
     """A change of the world that one request makes."""
 
     def after(self, world: World) -> World:
         """Return the world after the operation."""
         ...
+
+
+def alias_content(alias: str, collection: str) -> Content:
+    """Return an alias as a part of a content."""
+    return {ALIAS + alias: {collection: (b"", None)}}
 
 
 class Ledger:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tests.crash.ledger import Content, Points
+from tests.crash.ledger import Content, Points, alias_content
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.points import Point
@@ -76,6 +76,10 @@ def read(engine: RunningEngine, searches: int = SEARCHED_MAX) -> Recovery:
             store = collection.store
             found.withheld[collection.name] = len(store.layers.withheld) if store is not None else 0
         found.reasons[collection.name] = collection.reason
+    for alias in engine.aliases.listed():
+        found.content |= alias_content(alias.name, alias.collection)
+        if engine.collection(alias.name).name != alias.collection:
+            found.wrong.append(f"alias {alias.name} is listed for {alias.collection}, and leads elsewhere")
     if searches:
         asyncio.run(_search_all(engine, found, searches))
     return found

@@ -113,8 +113,8 @@ def rm_command(
         from vecstow_engine.storage.alias_changes import remove_alias
         from vecstow_engine.storage.aliases import change_aliases
 
-        before, _ = change_aliases(_layout(place), lambda table: remove_alias(table, alias))
-        removed = before.by_name[alias].document()
+        change = change_aliases(_layout(place), lambda table: remove_alias(table, alias))
+        removed = change.before.by_name[alias].document()
     else:
         from vecstow_engine.cli.client import Client
 

@@ -158,10 +158,10 @@ def _declare_on_volume(layout: Layout, resource: CollectionResource) -> Outcome:
         resource.collection_name,
         lambda existing: manifest_from_resource(resource, ManagedBy.FILE, existing),
     )
-    aliases_before, aliases_after = change_aliases(layout, set_all) if resource.aliases else (None, None)
+    aliases = change_aliases(layout, set_all) if resource.aliases else None
     if before is None:
         return Outcome.CREATED
-    is_same = before == after and aliases_before == aliases_after
+    is_same = before == after and (aliases is None or aliases.before == aliases.after)
     return Outcome.UNCHANGED if is_same else Outcome.CONFIGURED
 
 

@@ -192,15 +192,18 @@ class AliasChanges:
         """Change the file, then what lookups see; return the aliases before."""
         with self._changing, self._guard.names(operation, name):
             try:
-                before, after = change_aliases(self._layout, decide)
+                change = change_aliases(self._layout, decide)
             except DiskFull:
                 # A switch precedes the drop that frees room.
                 if not self._make_room():
                     raise
-                before, after = change_aliases(self._layout, decide)
+                change = change_aliases(self._layout, decide)
+            if change.after is change.before and change.signature != self._seen:
+                sync_aliases(self._layout)  # Another program wrote it, and may have ended before its sync.
+            self._seen = change.signature
             self._mend()
-            self._publish(after)
-        return before
+            self._publish(change.after)
+        return change.before
 
     def _read(self) -> bool:
         """Make the file durable and serve it; return whether it can be read. The caller holds the lock."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from crc32c import crc32c
 
@@ -47,10 +47,16 @@ def read_aliases(layout: Layout) -> AliasTable:
     return parse_aliases(raw, path)
 
 
-def change_aliases(
-    layout: Layout, decide: Callable[[AliasTable], AliasTable]
-) -> tuple[AliasTable, AliasTable]:
-    """Read, decide and write under the lock of the manifests; return the aliases before and after.
+class Change(NamedTuple):
+    """The aliases before and after a change, and the signature of the file that has them."""
+
+    before: AliasTable
+    after: AliasTable
+    signature: Signature | None
+
+
+def change_aliases(layout: Layout, decide: Callable[[AliasTable], AliasTable]) -> Change:
+    """Read, decide and write under the lock of the manifests.
 
     An error of `decide` is raised unchanged, and nothing is written. A changed alias gets the time of its
     change. Raises DamagedFile, NewerFormat, DiskFull, StorageError or files.SyncFailed.
@@ -59,7 +65,7 @@ def change_aliases(
         before = read_aliases(layout)
         after = decide(before)
         if after == before:
-            return before, before
+            return Change(before, before, signature_of(layout))
         now = rfc3339()
         stamped = {
             name: alias if before.get(name) == alias else dataclasses.replace(alias, updated_at=now)
@@ -72,7 +78,7 @@ def change_aliases(
             raise
         except OSError as error:
             raise as_storage_error(error, "changing the aliases") from error
-        return before, after
+        return Change(before, after, signature_of(layout))
 
 
 def signature_of(layout: Layout) -> Signature | None:

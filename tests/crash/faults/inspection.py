@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from tests.crash.faults.workload import Workload
-from tests.crash.ledger import Answer, Content, Ledger, Points, check
+from tests.crash.ledger import Answer, Content, Ledger, Points, alias_content, check
 from tests.crash.rest import Rest
 
 SEARCHED_MAX = 6
@@ -99,6 +99,8 @@ def inspect(workload: Workload, port: int) -> Inspection:
                 if facts["vector_count"] != len(points):
                     found.wrong.append(f"{name} counts {facts['vector_count']} points, has {len(points)}")
                 found.wrong += [f"{name}: {what}" for what in _search(rest, name, points)]
+        for row in rest.call("GET", "/aliases"):
+            found.content |= alias_content(row["alias"], row["collection"])
     return found
 
 

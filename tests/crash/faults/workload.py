@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from tests.crash.faults.writer import DIMENSION, Writer
-from tests.crash.ledger import Points
+from tests.crash.ledger import ALIAS, Points
 from tests.unit.store_on_disk import StoreOnDisk, vector
 
 FLAGS = ("--checkpoint-seconds", 1e9, "--rescan-seconds", 1e9, "--reserve-bytes", 1 << 20)
 OWN, NEW, COPY, IMPORTED = "own", "new", "copy", "imported"
 SHARED, GRAPH = "shared", "graph"
+SECOND = "second"
+"""An alias, which leads to one and then to the other of the two."""
 GRAPH_POINTS = 1_100
 """Enough that the index is a graph, which has a snapshot."""
 AT_ONCE = 4
@@ -38,7 +40,9 @@ class Workload:
         self.slow_syncs: Callable[[], AbstractContextManager[None]] = nullcontext
         """Slows the syncs, so that writers gather."""
         self.orphaned = make_orphan(orphan)
-        self.main = Writer("a", seed, owned=(OWN, NEW, COPY, IMPORTED), shared=(SHARED, GRAPH))
+        self.main = Writer(
+            "a", seed, owned=(OWN, NEW, COPY, IMPORTED, ALIAS + SECOND), shared=(SHARED, GRAPH)
+        )
         self.others = [Writer("b", seed, shared=(SHARED, GRAPH)), Writer("c", seed, shared=(SHARED, GRAPH))]
         self.backup: str | None = None
         """The path of the last backup."""
@@ -108,6 +112,7 @@ class Workload:
         yield "group commit", self._write_at_once
         yield "checkpoint", lambda: main.check(SHARED)
         yield "ingest", lambda: (main.put(SHARED, 3), main.delete(GRAPH, 3), main.put(GRAPH, 4))
+        yield "alias", lambda: (main.lead(SECOND, SHARED), main.lead(SECOND, GRAPH))
         yield "compact", lambda: main.compact(SHARED)
         yield "create", lambda: main.create(NEW)
         yield "first write", lambda: main.put(NEW, 4)

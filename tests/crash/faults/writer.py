@@ -118,6 +118,11 @@ class Writer:
         ids = self._choice(count)
         return self._do(ledger.Delete(name, tuple(ids)), lambda: self.rest.delete_many(name, ids))
 
+    def lead(self, alias: str, name: str) -> bool:
+        """Let an alias lead to a collection."""
+        body = {"collection": name}
+        return self._do(ledger.Lead(alias, name), lambda: self.rest.call("PUT", f"/aliases/{alias}", body))
+
     def drop(self, name: str) -> bool:
         drop = ledger.Drop(name, kept=name)
         return self._do(drop, lambda: self.rest.call("DELETE", f"/collections/{name}"))

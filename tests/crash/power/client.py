@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tests.crash.faults.writer import DIMENSION, Gone, Writer
-from tests.crash.ledger import Answer, Ledger, Operation, Points
+from tests.crash.ledger import ALIAS, Answer, Ledger, Operation, Points
 from tests.crash.power.events import Answered, Event
 from tests.crash.rest import Rest
 
 SHAPES = {"floats": ("Euclidean", "Float32"), "halves": ("Cosine", "Float16"), "bytes": ("Manhattan", "Int8")}
 """Metric and type by name; of the last two a record has one."""
-OWN, NEW, COPY = "own", "new", "copy"
+OWN, NEW, COPY, SECOND = "own", "new", "copy", "second"
 PAYLOAD_BYTES_MAX = 900
 """Large enough that the records of one group lie in sectors of their own."""
 
@@ -81,7 +81,7 @@ class Client(Writer):
 
     @classmethod
     def admin(cls, seed: int) -> Client:
-        return cls("a", seed, (OWN, NEW, COPY))
+        return cls("a", seed, (OWN, NEW, COPY, ALIAS + SECOND))
 
     @classmethod
     def writer(cls, name: str, seed: int) -> Client:
@@ -144,7 +144,9 @@ class Client(Writer):
     def _administer(self) -> None:
         for step in (
             lambda: self.create(NEW), lambda: self._write(NEW), lambda: self._write(OWN), self._back_up,
+            lambda: self.lead(SECOND, "floats"),
             lambda: self._write(OWN), lambda: self.drop(OWN), lambda: self._write("floats"),
+            lambda: self.lead(SECOND, self._shared[1]),
             self._restore, lambda: self._write(OWN), lambda: self.hard_delete(NEW), self._restore_backup,
             lambda: self.compact("floats"), lambda: self._write(COPY),
             lambda: self.compact(self._shared[1]), lambda: self.hard_delete(COPY),

@@ -329,6 +329,23 @@ async def test_what_another_program_wrote_is_made_durable_and_then_served(two, d
     assert disk.matching("sync *") == []
 
 
+async def test_a_change_that_another_program_made_already_is_durable_when_it_is_answered(two, disk):
+    """That program may have ended between its rename and its sync."""
+    written(two, "docs", "docs-v2", None)
+    disk.steps.clear()
+    two.aliases.set("docs", "docs-v2")
+    assert disk.matching("*") == ["sync aliases.json", "sync data/"]
+    assert two.collection("docs").name == "docs-v2"
+
+
+async def test_what_this_engine_wrote_is_not_synced_again(two, disk):
+    two.aliases.set("docs", "docs-v2")
+    disk.steps.clear()
+    two.refresh({})
+    two.aliases.set("docs", "docs-v2")
+    assert disk.matching("*aliases*", "sync *") == []
+
+
 async def test_a_failed_sync_of_what_another_program_wrote_is_not_served(two, disk):
     written(two, "docs", "docs-v2")
     disk.fail("sync aliases.json")

@@ -116,7 +116,7 @@ def test_what_is_no_alias_is_damage_though_its_checksum_is_right(layout, monkeyp
 def test_a_change_is_one_rename_between_two_syncs(layout, monkeypatch):
     change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v1")))
     disk = RecordedDisk(monkeypatch)
-    before, after = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v2")))
+    before, after, _ = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v2")))
     assert disk.steps[-4:] == [
         "write aliases.json.tmp",
         "sync aliases.json.tmp",
@@ -129,15 +129,15 @@ def test_a_change_is_one_rename_between_two_syncs(layout, monkeypatch):
 
 
 def test_no_change_writes_nothing_and_keeps_the_times(layout, monkeypatch):
-    _, made = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v1")))
+    made = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v1"))).after
     disk = RecordedDisk(monkeypatch)
     found = change_aliases(layout, lambda table: table)
-    assert found == (made, made)
+    assert found[:2] == (made, made)
     assert not any("aliases" in step for step in disk.steps)
 
 
 def test_a_full_disk_keeps_the_aliases_of_before(layout, monkeypatch):
-    _, made = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v1")))
+    made = change_aliases(layout, lambda table: table.with_alias(Alias("docs", "docs-v1"))).after
     RecordedDisk(monkeypatch).fail("write aliases.json.tmp", number=28)
     with pytest.raises(DiskFull):
         change_aliases(layout, lambda table: table.without("docs"))
