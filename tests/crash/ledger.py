@@ -21,7 +21,7 @@ Content: TypeAlias = dict[str, Points]
 """The served points, by collection and id."""
 
 ALIAS = "alias "
-"""What stands before the name of an alias in a content. The one id there is the collection behind it."""
+"""The prefix of an alias in a content. The one id there is the collection behind the alias."""
 DIFFERENCES_TOLD = 3
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 from tests.crash.damage.after import Written, judge_after, judge_refusals, write_on
+from tests.crash.damage.aliases import judge_aliases
 from tests.crash.damage.cases import Case
 from tests.crash.damage.reading import Seen, see
 from tests.crash.damage.repaired import repair
@@ -23,6 +24,7 @@ from tests.crash.reading import killed
 from tests.unit.running_engine import RunningEngine
 from vecstow_engine.doctor.check import check_volume
 from vecstow_engine.model.errors import VecstowError, VolumeRefused
+from vecstow_engine.storage.layout import ALIASES
 
 RESTORED = "restored"
 COPIES = (".deleted/", ".backups/", "wal/gone/")
@@ -37,6 +39,10 @@ def run_case(volume: Volume, case: Case, folder: Path) -> Verdict:
     try:
         with killed(data, reserve_bytes=RESERVE_BYTES) as engine:
             verdict, seen = asyncio.run(_judge_all(engine, volume, case, chance))
+            ending, wrong = judge_aliases(engine, volume, case, report)
+            verdict.wrong += wrong
+            if case.label == ALIASES:
+                verdict.ending = ending
             written = asyncio.run(_write_all(engine, seen, chance)) if case.writes else {}
             verdict.wrong += [
                 told for name in written for told in judge_refusals(engine, name, written[name])
@@ -47,7 +53,7 @@ def run_case(volume: Volume, case: Case, folder: Path) -> Verdict:
             verdict.wrong.append(f"no engine starts: {refused.message}")
         return verdict
     name = owner_of(case.label)
-    if not case.label.startswith(COPIES):
+    if not case.label.startswith((*COPIES, ALIASES)):
         is_empty = name in volume.live and not volume.live[name].last
         verdict.wrong += judge_check(verdict, report, name, is_empty=is_empty)
         if verdict.is_trouble and not is_empty and not written:

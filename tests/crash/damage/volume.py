@@ -117,7 +117,9 @@ class _Maker:
         with killed(self.data, reserve_bytes=RESERVE_BYTES) as self.engine:
             for name, shape in _SHAPES.items():
                 self.truths[name] = Truth(self.engine.declare(name, **shape))
+            self.engine.aliases.set("second", "plain")
             self.stages.append(_files(self.data))
+            self.engine.aliases.set("second", "half")
             self._first_life()
             self._second_life()
             self._newer_than_checkpoints()

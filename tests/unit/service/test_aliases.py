@@ -330,7 +330,7 @@ async def test_what_another_program_wrote_is_made_durable_and_then_served(two, d
 
 
 async def test_a_change_that_another_program_made_already_is_durable_when_it_is_answered(two, disk):
-    """That program may have ended between its rename and its sync."""
+    """The other program may have ended between its rename and its sync."""
     written(two, "docs", "docs-v2", None)
     disk.steps.clear()
     two.aliases.set("docs", "docs-v2")
