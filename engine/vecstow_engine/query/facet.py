@@ -14,6 +14,7 @@ from typing import Any, Final
 from vecstow_engine.model.errors import TooLarge, refused
 from vecstow_engine.model.filters import Filter, Scalar
 from vecstow_engine.model.payloads import INTEGER_MAX, INTEGER_MIN, field_reader
+from vecstow_engine.query.matching import find_candidates
 from vecstow_engine.query.reading import matching_points
 from vecstow_engine.query.source import Source
 
@@ -49,6 +50,8 @@ def facet(
 
 def count_values(source: Source, field: str, filter: Filter | None, weigh: Weigh) -> list[tuple[Scalar, int]]:
     """Return each value of a field in the matching points, with the number of these points; in no order."""
+    if (counted := _count_in_column(source, field, filter, weigh)) is not None:
+        return counted
     read = field_reader(field)
     counts: dict[_Key, int] = {}
     taken = weighed = 0
@@ -65,6 +68,22 @@ def count_values(source: Source, field: str, filter: Filter | None, weigh: Weigh
             weighed = taken
             _weigh(weigh, taken, field)
     return [(value, count) for (_, value), count in counts.items()]
+
+
+def _count_in_column(
+    source: Source, field: str, filter: Filter | None, weigh: Weigh
+) -> list[tuple[Scalar, int]] | None:
+    """Return the values with their counts from the payload index of the field; None when it does not tell."""
+    candidates = find_candidates(source, filter)
+    if source.columns is None or candidates.has_doubts:
+        return None
+    found = source.columns.count_values(field, candidates.epochs, candidates.sure)
+    if found is None:
+        return None
+    if len(found) > DISTINCT_MAX:
+        raise _too_many(field, f"{DISTINCT_MAX} different values")
+    _weigh(weigh, ENTRY_BYTES * len(found), field)
+    return [(value, count) for each, count in found for _, value in _keys(each)]
 
 
 def _keys(value: Any) -> Iterator[_Key]:

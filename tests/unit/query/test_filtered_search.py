@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.filter_cases import FILTERS, PAYLOADS, POINT_IDS
-from tests.filter_oracle import oracle
+from tests.filter_oracle import find, oracle
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.filter_parser import parse_filter
@@ -21,6 +22,7 @@ from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import PointBatch
 from vecstow_engine.model.searches import SearchOptions
 from vecstow_engine.query import filtered, planning
+from vecstow_engine.query.facet import facet
 from vecstow_engine.query.matching import matching_labels
 from vecstow_engine.query.reading import matching_count
 from vecstow_engine.service.collection import Collection
@@ -78,6 +80,9 @@ class Model:
         found = [point[0] for point in source.view.resolve(matching_labels(source, parsed)) if point]
         assert sorted(found) == sorted(wanted)
         assert matching_count(source, parsed) == len(wanted)
+        for field in ("a", "b", "c.a"):
+            counted = facet(source, field, parsed, 1000, lambda size: None)
+            assert Counter(dict(map(typed, counted))) == counts_of(field, [self.points[i][1] for i in wanted])
         vector = self.random.standard_normal(DIMENSION).astype(np.float32)
         query = SearchOptions.checked(self.collection.manifest, limit, filter=parsed).query(vector)
         apart = {each: np.linalg.norm(self.points[each][0] - vector) for each in wanted}
@@ -85,6 +90,22 @@ class Model:
         hits = asyncio.run(self.engine.search("notes", query))
         assert [hit.distance for hit in hits] == pytest.approx(nearest, rel=1e-4)
         assert [apart[hit.id] for hit in hits] == pytest.approx(nearest, rel=1e-4)
+
+
+def typed(entry: tuple[Any, int]) -> tuple[tuple[bool, Any], int]:
+    """A value and its count, by a key that tells true from 1."""
+    return (isinstance(entry[0], bool), entry[0]), entry[1]
+
+
+def counts_of(field: str, payloads: list[dict[str, Any] | None]) -> Counter[tuple[bool, Any]]:
+    """How many of the payloads have each scalar in a field, as its value or in its array."""
+    counts: Counter[tuple[bool, Any]] = Counter()
+    for payload in payloads:
+        value = find(payload or {}, field)
+        elements = value if isinstance(value, list) else [value]
+        scalars = [each for each in elements if each is None or isinstance(each, bool | int | float | str)]
+        counts.update({(isinstance(each, bool), each) for each in scalars})
+    return counts
 
 
 @pytest.fixture

@@ -36,6 +36,13 @@ class Elements:
         owners = self.owners[: self.used][found]
         return np.asarray(owners[owners != NO_OWNER])
 
+    def owners_in(self, slots: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which elements, shape (used,), belong to the slots in a mask."""
+        owners = self.owners[: self.used]
+        inside = owners < len(slots)
+        inside[inside] = slots[owners[inside]]
+        return inside
+
 
 class Arrays:
     """The arrays of one column. `dtype` is that of the codes."""

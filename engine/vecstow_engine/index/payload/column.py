@@ -7,7 +7,7 @@ epochs of `PayloadColumns`, which slots were used again meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -18,7 +18,7 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from vecstow_engine.index.payload.arrays import Arrays, Slots, grown
-from vecstow_engine.index.payload.coders import Codes, KeywordCoder, Mask, coder_of
+from vecstow_engine.index.payload.coders import Coder, Codes, DatetimeCoder, KeywordCoder, Mask, coder_of
 
 ABSENT: Final = 0
 NULL: Final = 1
@@ -38,6 +38,27 @@ class Bounds:
 
     sure: Mask
     possible: Mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueCounts:
+    """How many slots have each value of a column. An element of an array counts once for each slot."""
+
+    coder: Coder
+    codes: Codes
+    """The distinct values."""
+    counts: NDArray[np.int64]
+    nulls: int
+    """The number of slots with null."""
+
+    def __len__(self) -> int:
+        return len(self.codes) + (self.nulls > 0)
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        for code, count in zip(self.codes, self.counts.tolist(), strict=True):
+            yield self.coder.value(code), count
+        if self.nulls:
+            yield None, self.nulls
 
 
 class Column:
@@ -161,6 +182,25 @@ class Column:
         column.kinds, column.codes = arrays["kinds"], arrays["codes"]
         column.arrays = Arrays.of_file(arrays["counts"], arrays["elements"], arrays["owners"])
         return column
+
+    def count_values(self, slots: Mask) -> ValueCounts | None:
+        """Return how many of the slots in a mask have each value; None when codes do not tell all values."""
+        kinds = self.kinds[: len(slots)]
+        if (
+            isinstance(self.coder, DatetimeCoder)
+            or (slots & ((kinds == OTHER) | (kinds == OTHER_LIST))).any()
+        ):
+            return None
+        elements = self.arrays.elements
+        owned = elements.owners_in(slots & (kinds == LIST))
+        codes = elements.codes[: elements.used][owned]
+        order = np.lexsort((codes, elements.owners[: elements.used][owned]))
+        owners, codes = elements.owners[: elements.used][owned][order], codes[order]
+        is_first = np.ones(len(codes), np.bool_)
+        is_first[1:] = (owners[1:] != owners[:-1]) | (codes[1:] != codes[:-1])
+        scalars = self.codes[: len(slots)][slots & (kinds == VALUE)]
+        found, counts = np.unique(np.concatenate([scalars, codes[is_first]]), return_counts=True)
+        return ValueCounts(self.coder, found, counts, int(np.count_nonzero(slots & (kinds == NULL))))
 
     def match(self, operator: str, operand: Any, size: int) -> Bounds:
         """Return the slots below `size` whose value fulfils one condition of a filter."""

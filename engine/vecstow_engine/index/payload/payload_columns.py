@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vecstow_engine.index.payload.arrays import Slots, grown
 from vecstow_engine.index.payload.coders import Mask
-from vecstow_engine.index.payload.column import Bounds, Column
+from vecstow_engine.index.payload.column import Bounds, Column, ValueCounts
 from vecstow_engine.index.payload.evaluation import Evaluation, unindexed
 from vecstow_engine.index.payload.fields import FieldReader, text_of
 from vecstow_engine.index.text.text_index import TextIndex
@@ -169,6 +169,19 @@ class PayloadColumns:
         sure[:size] = found.sure & held & possible[:size]
         possible[:size] &= found.possible | ~held
         return Bounds(sure, possible)
+
+    def count_values(self, field: str, epochs: Epochs, slots: Mask) -> ValueCounts | None:
+        """Return how many of the slots in a mask have each value of a field, as `Column.count_values`.
+
+        `epochs` and `slots` (slots,) are of one moment. None for a field without a column, and when a slot
+        was used again since that moment.
+        """
+        column = self.columns.get(field)
+        if column is None or len(epochs) > len(self._epochs):
+            return None
+        found = column.count_values(slots)
+        is_held = (self._epochs[: len(epochs)] == epochs)[slots].all() and not self._is_replaced
+        return found if is_held else None
 
     def unindexed(self, filter: Filter) -> list[str]:
         """Return the fields of the filter that have no column, sorted."""
