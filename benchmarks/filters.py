@@ -130,8 +130,8 @@ def _searches(context: Context, filled: _Filled, rows: Rows) -> Iterator[Figure]
         yield Figure(
             NAME, f"p50 on one connection, {share:.1%} match", "ms", found["p50"], found["best"],
             beside_name="by hand", target=Target(at_most=RATIO_MAX, of_ratio=True),
-            note="filters: by hand is the fastest of exact numpy, a larger search of the graph, and hnswlib's "
-            "own filter, plus the time of an unfiltered request beyond its search.",
+            note="filters: by hand is the fastest of exact numpy, a larger search of the graph, and the "
+            "filter of hnswlib, plus the time of an unfiltered request beyond its search.",
         )  # fmt: skip
         target = Target(at_least=RATE_RATIO_MIN, of_ratio=True) if share == 0.5 else None
         yield Figure(

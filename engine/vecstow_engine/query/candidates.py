@@ -72,6 +72,10 @@ class Candidates:
         kept[of_moment] = self.possible[slots[of_moment]]
         return kept
 
+    def among(self, slots: Mask) -> Candidates:
+        """Return the candidates in a mask (slots,)."""
+        return Candidates(self.epochs, self.sure & slots, self.possible & slots)
+
     def settled(self, matching: Labels) -> Candidates:
         """Return candidates without doubt: `matching` are those that were in doubt, and match."""
         mask = self.sure.copy()

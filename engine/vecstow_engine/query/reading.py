@@ -6,8 +6,8 @@ points may match.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from vecstow_engine.query.search import RESOLVED_POINTS
 from vecstow_engine.query.source import Source
 from vecstow_engine.storage.scan import MetIds
 
+Narrow: TypeAlias = Callable[[Candidates], Candidates]
+"""A function that leaves candidates out."""
+
 
 class Matching(NamedTuple):
     """One point that matches."""
@@ -29,15 +32,18 @@ class Matching(NamedTuple):
     """The decoded payload; empty for a point without one."""
 
 
-def matching_points(source: Source, filter: Filter | None) -> Iterator[Matching]:
+def matching_points(
+    source: Source, filter: Filter | None, narrow: Narrow | None = None
+) -> Iterator[Matching]:
     """Yield each served point that matches, once, in no particular order.
 
-    A point that is written meanwhile counts with its old or its new payload.
+    A point that is written meanwhile counts with its old or its new payload. `narrow` leaves candidates out
+    that the caller does not need.
     """
-    if filter is not None:
-        candidates = find_candidates(source, filter)
+    if filter is not None or narrow is not None:
+        candidates = _narrowed(source, filter, narrow)
         if candidates.possible_count <= SCAN_SHARE * candidates.live_count:
-            yield from _candidates(source, filter, candidates)
+            yield from _candidates(source, filter, candidates, narrow)
             return
     for label, point_id, payload in source.view.scan_once():
         fields = _decoded(payload)
@@ -55,7 +61,14 @@ def matching_count(source: Source, filter: Filter | None) -> int:
     return sum(1 for _ in matching_points(source, filter))
 
 
-def _candidates(source: Source, filter: Filter, candidates: Candidates) -> Iterator[Matching]:
+def _narrowed(source: Source, filter: Filter | None, narrow: Narrow | None) -> Candidates:
+    candidates = find_candidates(source, filter)
+    return candidates if narrow is None else narrow(candidates)
+
+
+def _candidates(
+    source: Source, filter: Filter | None, candidates: Candidates, narrow: Narrow | None
+) -> Iterator[Matching]:
     """Yield the points that match among candidates. Those that are gone are looked for again."""
     met = MetIds()
     read = np.zeros(0, np.uint64)
@@ -70,12 +83,13 @@ def _candidates(source: Source, filter: Filter, candidates: Candidates) -> Itera
                     gone += 1
                     continue
                 fields = _decoded(point[1])
-                if filter.matches(fields, point[0]) and met.is_new(point[0], is_distinct=not number):
+                is_match = filter is None or filter.matches(fields, point[0])
+                if is_match and met.is_new(point[0], is_distinct=not number):
                     yield Matching(label, point[0], fields)
         if not gone:
             return
         read = np.concatenate([read, labels])
-        candidates = find_candidates(source, filter)
+        candidates = _narrowed(source, filter, narrow)
 
 
 def _decoded(payload: bytes | None) -> dict[str, Any]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from vecstow_engine.model.errors import Unavailable
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.payloads import field_reader
 from vecstow_engine.model.scrolls import Order, Position, Rank, ScrollQuery, rank
+from vecstow_engine.query.candidates import Candidates
 from vecstow_engine.query.contents import read_vectors
 from vecstow_engine.query.matching import find_candidates, matches
 from vecstow_engine.query.reading import matching_points
@@ -160,8 +163,9 @@ def first_in_order(
     Points without a number or a string in the field are left out.
     """
     read = None if order is None else field_reader(order.field)
+    narrow = None if order is None else partial(_first_by_index, source, order, start, count)
     kept: list[Placed] = []
-    for label, point_id, fields in matching_points(source, filter):
+    for label, point_id, fields in matching_points(source, filter, narrow):
         place = None if read is None else rank(read(fields))
         if (place is None and read is not None) or not _is_behind(place, point_id, start, order):
             continue
@@ -169,6 +173,19 @@ def first_in_order(
         if len(kept) >= 2 * count + SPARE_POINTS:
             kept = _sorted(kept, order)[:count]
     return _sorted(kept, order)[:count]
+
+
+def _first_by_index(
+    source: Source, order: Order, start: Position | None, count: int, candidates: Candidates
+) -> Candidates:
+    """Return candidates that contain the first `count` behind `start`: all when no payload index tells."""
+    if source.columns is None or candidates.has_doubts:
+        return candidates
+    value = UNSET if start is None else start.value
+    first = source.columns.first_in_order(
+        order.field, candidates.epochs, candidates.sure, value, count, is_descending=order.is_descending
+    )
+    return candidates if first is None else candidates.among(first)
 
 
 def _is_behind(place: Rank | None, point_id: str, start: Position | None, order: Order | None) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from tests.filter_oracle import find, oracle
 from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.scrolls import Order, rank
 from vecstow_engine.model.searches import SearchOptions
 from vecstow_engine.query import filtered, planning
 from vecstow_engine.query.facet import facet
 from vecstow_engine.query.matching import matching_labels
 from vecstow_engine.query.reading import matching_count
+from vecstow_engine.query.scroll import first_in_order
+from vecstow_engine.query.source import Source
 from vecstow_engine.service.collection import Collection
 
 DIMENSION = 4
@@ -72,6 +77,12 @@ class Model:
     def matching(self, document: dict[str, Any]) -> set[str]:
         return {each for each, (_, payload) in self.points.items() if oracle(document, payload, each)}
 
+    def ordered(self, ids: set[str], order: Order) -> list[str]:
+        """The ids of the points with a number or a string in the field, in its order."""
+        places = {i: rank(find(self.points[i][1] or {}, order.field)) for i in ids}
+        placed = sorted(i for i in ids if places[i] is not None)
+        return sorted(placed, key=lambda i: places[i], reverse=order.is_descending)
+
     def check(self, document: dict[str, Any], limit: int) -> None:
         """Set, count and search of a filter are those of the oracle."""
         wanted = self.matching(document)
@@ -83,6 +94,8 @@ class Model:
         for field in ("a", "b", "c.a"):
             counted = facet(source, field, parsed, 1000, lambda size: None)
             assert Counter(dict(map(typed, counted))) == counts_of(field, [self.points[i][1] for i in wanted])
+        for order in (Order("a", False), Order("b", True)):
+            assert list(in_order(source, order, parsed)) == self.ordered(wanted, order)
         vector = self.random.standard_normal(DIMENSION).astype(np.float32)
         query = SearchOptions.checked(self.collection.manifest, limit, filter=parsed).query(vector)
         apart = {each: np.linalg.norm(self.points[each][0] - vector) for each in wanted}
@@ -90,6 +103,14 @@ class Model:
         hits = asyncio.run(self.engine.search("notes", query))
         assert [hit.distance for hit in hits] == pytest.approx(nearest, rel=1e-4)
         assert [apart[hit.id] for hit in hits] == pytest.approx(nearest, rel=1e-4)
+
+
+def in_order(source: Source, order: Order, parsed: Filter) -> Iterator[str]:
+    """The ids of a scroll in an order, read two points at a time."""
+    start = None
+    while found := first_in_order(source, order, parsed, start, 2):
+        yield from (point.id for point in found)
+        start = found[-1].position
 
 
 def typed(entry: tuple[Any, int]) -> tuple[tuple[bool, Any], int]:

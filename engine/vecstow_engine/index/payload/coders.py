@@ -59,6 +59,9 @@ class Coder(Protocol):
     def value(self, code: Any) -> Any:
         """Return the JSON value of a code."""
 
+    def order_keys(self, codes: Codes) -> NDArray[Any] | None:
+        """Return numbers in the order of the values, shape (n,); None for a type without an order."""
+
 
 class NumberCoder:
     """Integers or floats, as int64 or float64; a number that the dtype rounds has no code."""
@@ -107,6 +110,10 @@ class NumberCoder:
         """Return the number."""
         return int(code) if self._is_integer else float(code)
 
+    def order_keys(self, codes: Codes) -> NDArray[Any]:
+        """Return the numbers."""
+        return codes
+
     def _compare_rounded(self, codes: Codes, operator: str, operand: int | float) -> Mask:
         """Compare with an operand that lies between two numbers of the dtype, or beyond all of them."""
         is_upper = operator in ("$gt", "$gte")
@@ -145,6 +152,9 @@ class BooleanCoder:
         """Return the truth value."""
         return bool(code)
 
+    def order_keys(self, codes: Codes) -> None:
+        """Return None: truth values have no order."""
+
 
 class DatetimeCoder:
     """Strings with a datetime (RFC 3339), as int64 microseconds since 1970 in UTC.
@@ -182,6 +192,9 @@ class DatetimeCoder:
     def value(self, code: Any) -> Any:
         """Return None: the spelling is only in the payload."""
         return None
+
+    def order_keys(self, codes: Codes) -> None:
+        """Return None: strings are ordered by their spelling."""
 
 
 class KeywordCoder:
@@ -252,6 +265,13 @@ class KeywordCoder:
     def value(self, code: Any) -> str:
         """Return the string."""
         return str(self.words[code])
+
+    def order_keys(self, codes: Codes) -> NDArray[Any]:
+        """Return the places of the strings in the order of code points."""
+        words = list(self.words)
+        places = np.empty(len(words), np.int64)
+        places[sorted(range(len(words)), key=words.__getitem__)] = np.arange(len(words))
+        return places[codes]
 
 
 def coder_of(kind: str, words: Sequence[str] = ()) -> Coder:

@@ -18,7 +18,16 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from vecstow_engine.index.payload.arrays import Arrays, Slots, grown
-from vecstow_engine.index.payload.coders import Coder, Codes, DatetimeCoder, KeywordCoder, Mask, coder_of
+from vecstow_engine.index.payload.coders import (
+    BooleanCoder,
+    Coder,
+    Codes,
+    DatetimeCoder,
+    KeywordCoder,
+    Mask,
+    NumberCoder,
+    coder_of,
+)
 
 ABSENT: Final = 0
 NULL: Final = 1
@@ -30,6 +39,15 @@ OTHER: Final = 4
 """A scalar without a code, or an object."""
 OTHER_LIST: Final = 5
 """An array with elements that have no code."""
+
+
+_ORDERED: Final[dict[type, tuple[type, ...]]] = {
+    NumberCoder: (int, float, type(UNSET)),
+    KeywordCoder: (str, type(UNSET)),
+    BooleanCoder: (),
+    DatetimeCoder: (),
+}
+"""The types of values among which a column orders its own, by its coder; none for a type without an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +219,33 @@ class Column:
         scalars = self.codes[: len(slots)][slots & (kinds == VALUE)]
         found, counts = np.unique(np.concatenate([scalars, codes[is_first]]), return_counts=True)
         return ValueCounts(self.coder, found, counts, int(np.count_nonzero(slots & (kinds == NULL))))
+
+    def first_in_order(self, slots: Mask, start: Any, count: int, *, is_descending: bool) -> Mask | None:
+        """Return slots, among those in a mask, that contain the first `count` values from `start` on.
+
+        `start` is a value, or UNSET for the first one of all. None when codes do not tell the order.
+        """
+        kinds = self.kinds[: len(slots)]
+        if (slots & (kinds == OTHER)).any() or start.__class__ not in _ORDERED[type(self.coder)]:
+            return None
+        chosen: Mask = slots & (kinds == VALUE)
+        codes = self.codes[: len(slots)]
+        wanted = count
+        if start is not UNSET:
+            at = self.coder.equal(codes, (start,))
+            behind = self.coder.compare(codes, "$lt" if is_descending else "$gt", start)
+            assert at is not None
+            assert behind is not None
+            # Equal values are ordered by id, which the column does not have.
+            wanted += int(np.count_nonzero(chosen & at))
+            chosen &= at | behind
+        keys = self.coder.order_keys(codes[chosen])
+        assert keys is not None
+        if len(keys) > wanted:
+            last = len(keys) - wanted if is_descending else wanted - 1
+            bound = np.partition(keys, last)[last]
+            chosen[chosen] = keys >= bound if is_descending else keys <= bound
+        return chosen
 
     def match(self, operator: str, operand: Any, size: int) -> Bounds:
         """Return the slots below `size` whose value fulfils one condition of a filter."""

@@ -180,8 +180,25 @@ class PayloadColumns:
         if column is None or len(epochs) > len(self._epochs):
             return None
         found = column.count_values(slots)
-        is_held = (self._epochs[: len(epochs)] == epochs)[slots].all() and not self._is_replaced
-        return found if is_held else None
+        return found if self._holds(epochs, slots) else None
+
+    def first_in_order(
+        self, field: str, epochs: Epochs, slots: Mask, start: Any, count: int, *, is_descending: bool
+    ) -> Mask | None:
+        """Return slots that contain the first `count` values of a field, as `Column.first_in_order`.
+
+        `epochs` and `slots` (slots,) are of one moment. None for a field without a column, and when a slot
+        was used again since that moment.
+        """
+        column = self.columns.get(field)
+        if column is None or len(epochs) > len(self._epochs):
+            return None
+        found = column.first_in_order(slots, start, count, is_descending=is_descending)
+        return found if self._holds(epochs, slots) else None
+
+    def _holds(self, epochs: Epochs, slots: Mask) -> bool:
+        """Whether no slot in a mask was used again since the moment of the epochs."""
+        return bool((self._epochs[: len(epochs)] == epochs)[slots].all()) and not self._is_replaced
 
     def unindexed(self, filter: Filter) -> list[str]:
         """Return the fields of the filter that have no column, sorted."""
