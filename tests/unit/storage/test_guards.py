@@ -149,13 +149,14 @@ def test_a_version_outlives_checkpoint_kill_and_restart(notes):
 def test_no_version_is_a_version_of_other_content_with_the_same_sequence(notes):
     """A restored copy goes on with sequences that the lost volume had used, too."""
     notes.put(a=1)
-    copies = [notes.copied(name) for name in ("one", "two", "three")]
-    for copy, value in zip(copies, (2, 3, 3), strict=True):
-        copy.put(a=value)
-    one, two, three = (version(copy, "a") for copy in copies)
+    vector, payload = replace(upsert(a=3), payloads=[b'{"v":2}']), replace(upsert(a=2), payloads=[b"{}"])
+    copies = [notes.copied(f"copy{number}") for number in range(4)]
+    for copy, effect in zip(copies, (upsert(a=2), upsert(a=2), vector, payload), strict=True):
+        copy.store.commit([effect])
+    lost, same, other_vector, other_payload = (version(copy, "a") for copy in copies)
     assert len({copy.store.last_sequence for copy in copies}) == 1
-    assert one != two
-    assert two == three
+    assert lost == same
+    assert len({lost, other_vector, other_payload}) == 3
 
 
 def test_a_collection_of_the_same_name_has_other_versions(notes, tmp_path):
