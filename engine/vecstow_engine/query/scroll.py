@@ -81,10 +81,10 @@ def begin_scroll(source: Source, query: ScrollQuery) -> Scroll:
     """
     if query.order is not None:
         return _ChosenScroll(source, query)
-    if query.filter is not None:
+    if query.filter is not None and source.columns is not None:
         candidates = find_candidates(source, query.filter)
-        matching, walked_per_page = candidates.possible_count, query.limit * candidates.live_count
-        if matching * matching <= walked_per_page and source.columns is not None:
+        # A page walks limit * live / matching ids on average.
+        if candidates.possible_count**2 <= query.limit * candidates.live_count:
             return _ChosenScroll(source, query)
     return _WalkedScroll(source, query)
 
