@@ -27,6 +27,7 @@ from benchmarks import (
     create,
     equal_rows,
     filters,
+    hybrid,
     ingest,
     latency,
     many_collections,
@@ -55,10 +56,11 @@ MODULES: Final = (
     against,
     operator,
     text,
+    hybrid,
 )
 BENCHMARKS: Final[dict[str, ModuleType]] = {module.NAME: module for module in MODULES}
 LARGE: Final = million.NAME
-ASKED_FOR: Final = (LARGE, equal_rows.NAME, filters.NAME, against.NAME, operator.NAME, text.NAME)
+ASKED_FOR: Final = (LARGE, equal_rows.NAME, filters.NAME, against.NAME, operator.NAME, text.NAME, hybrid.NAME)
 """Only run when they are named."""
 PACKAGES: Final = Path(__file__).parents[1] / "examples" / "packages"
 

@@ -261,12 +261,12 @@ def check_members(text: Text, known: int, values: Iterable[Raw], field: str = "b
         raise _repeated(field)
 
 
-def check_entries(block: Text, known: int) -> None:
-    """Raise InvalidInput when the map of a MessagePack body does not declare exactly `known` entries."""
+def check_entries(block: Text, known: int, field: str = "body") -> None:
+    """Raise InvalidInput when the map of a MessagePack block does not declare exactly `known` entries."""
     head = block[0]
     claimed = head & 0x0F if head < 0x90 else int.from_bytes(block[1 : 3 if head == 0xDE else 5], "big")
     if claimed != known:
-        raise _repeated("body")
+        raise _repeated(field)
 
 
 def _repeated(field: str, key: str | None = None) -> InvalidInput:

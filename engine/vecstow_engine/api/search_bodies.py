@@ -47,9 +47,24 @@ class SentTarget(SentOptions):
 
 
 class SentSearch(SentTarget):
-    """`{vector or id, limit?, …}`."""
+    """`{vector, id or text, limit?, …}`; with text, a vector or an id may stand next to it."""
 
     diversity: float | UnsetType | None = UNSET
+    text: Raw = ABSENT
+    fusion: Raw = ABSENT
+
+
+class SentFusion(msgspec.Struct, forbid_unknown_fields=True):
+    """`{vector?, text?, k?}`."""
+
+    vector: float | UnsetType | None = UNSET
+    text: float | UnsetType | None = UNSET
+    k: float | UnsetType | None = UNSET
+
+    @property
+    def given(self) -> int:
+        """Return the number of members that the object had; a repeated key counts once."""
+        return sum(value is not UNSET for value in astuple(self))
 
 
 class SentGroups(SentTarget, kw_only=True):

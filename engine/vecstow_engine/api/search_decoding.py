@@ -44,13 +44,15 @@ from vecstow_engine.api.search_bodies import (
     SentSearch,
     SentTarget,
 )
+from vecstow_engine.api.text_decoding import read_fusion, read_text
 from vecstow_engine.model.errors import InvalidInput, TooLarge, WrongShape, refused
-from vecstow_engine.model.examples import EXAMPLES_MAX, Example, ExampleSearch, Search, Strategy, options_of
+from vecstow_engine.model.examples import EXAMPLES_MAX, Example, ExampleSearch, NearSearch, Strategy
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.fields import member
 from vecstow_engine.model.groups import GROUP_SIZE_DEFAULT, GroupSearch
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.payloads import PayloadChoice
+from vecstow_engine.model.queries import Search, options_of
 from vecstow_engine.model.searches import (
     LIMIT_DEFAULT,
     LIMIT_MAX,
@@ -58,6 +60,7 @@ from vecstow_engine.model.searches import (
     SearchOptions,
     check_vector_count,
 )
+from vecstow_engine.model.text_searches import TextSearch
 from vecstow_engine.service.request_memory import Lease, Part
 
 S = TypeVar("S", bound=SentOptions)
@@ -110,7 +113,7 @@ def read_searches(body: Text, media: Media, lease: Lease, manifest: Manifest) ->
 def read_groups(body: Text, media: Media, lease: Lease, manifest: Manifest) -> GroupSearch:
     """Return the grouped search in `body`; raise the errors of `read_search`."""
     sent = _decode_one(_json_groups, _packed_groups, body, media)
-    search = _Reader(media, lease, manifest, _grow(lease)).search(sent)
+    search = _Reader(media, lease, manifest, _grow(lease)).near(sent)
     group_size = _or(sent.group_size, GROUP_SIZE_DEFAULT)
     return GroupSearch.checked(search, sent.group_by, group_size)
 
@@ -128,15 +131,28 @@ def read_recommendation(body: Text, media: Media, lease: Lease, manifest: Manife
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """The reading of one search: its target, its examples and its options."""
+    """The reading of one search: its target, its text, its examples and its options."""
 
     media: Media
     lease: Lease
     manifest: Manifest
     weigh: Callable[[int], None]
 
-    def search(self, sent: SentTarget, query: Query = _NO_QUERY) -> Search:
-        """Return the search near a vector or a stored point."""
+    def search(self, sent: SentSearch, query: Query = _NO_QUERY) -> Search:
+        """Return the search near a vector or a stored point, for a text, or for both."""
+        text, fusion = read_text(sent.text, self.media), read_fusion(sent.fusion, self.media)
+        if text is None:
+            if fusion is not None:
+                raise WrongShape("the search has fusion and no text", details={"field": "fusion"})
+            return self.near(sent, query, "vector, the id of a stored point, or text")
+        near = self.near(sent, query) if _is_given(sent.vector) or _is_given(sent.id) else None
+        options = self.options(sent, query) if near is None else options_of(near)
+        return TextSearch.checked(options, text, near, fusion)
+
+    def near(
+        self, sent: SentTarget, query: Query = _NO_QUERY, targets: str = "vector, or the id of a stored point"
+    ) -> NearSearch:
+        """Return the search near a vector or a stored point; `targets` names what may be sent."""
         has_vector, has_id = _is_given(sent.vector), _is_given(sent.id)
         if has_vector and has_id:
             raise WrongShape("the search has both vector and id; send one of them", details={"field": "id"})
@@ -147,7 +163,7 @@ class _Reader:
         if point_id is None:
             raise WrongShape(
                 "the search has no field 'vector'",
-                hint="send vector, or the id of a stored point",
+                hint=f"send {targets}",
                 details={"field": "vector"},
             )
         return ExampleSearch.near(self.options(sent, query), point_id)

@@ -16,7 +16,7 @@ from vecstow_engine.api.search_decoding import (
     read_search,
     read_searches,
 )
-from vecstow_engine.model.examples import options_of
+from vecstow_engine.model.queries import options_of
 from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX, SearchOptions
 from vecstow_engine.service.request_memory import Lease, Part
 

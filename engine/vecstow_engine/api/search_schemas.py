@@ -20,6 +20,7 @@ from vecstow_engine.api.search_decoding import SEARCHES_MAX
 from vecstow_engine.model.examples import EXAMPLES_MAX, Strategy
 from vecstow_engine.model.payloads import CHOSEN_FIELDS_MAX, FIELD_CHARACTERS_MAX
 from vecstow_engine.model.searches import EF_SEARCH_MAX, LIMIT_MAX
+from vecstow_engine.model.text_searches import FUSION_MAX, TEXT_CHARACTERS_MAX
 
 SEARCH_PARAMETERS: Final[dict[str, Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
@@ -44,7 +45,11 @@ _OPTIONS: Final[dict[str, Schema]] = {
     "with_vectors": or_null({"type": "boolean"}),
     "with_metadata": _CHOICE,
 }
+_TARGETS: Final[list[Schema]] = [{"required": ["vector"]}, {"required": ["id"]}]
 _DIVERSITY: Final[Schema] = or_null({"type": "number", "minimum": 0, "maximum": 1})
+_TEXT: Final[Schema] = {"type": "string", "maxLength": TEXT_CHARACTERS_MAX, "example": "image viewer"}
+_WEIGHT: Final[Schema] = or_null({"type": "number", "minimum": 0, "maximum": FUSION_MAX})
+_FUSION: Final[Schema] = or_null(object_of((), vector=_WEIGHT, text=_WEIGHT, k=_WEIGHT))
 _GROUPING: Final[dict[str, Schema]] = {
     "group_by": _FIELD,
     "group_size": or_null({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
@@ -54,8 +59,15 @@ _STRATEGY: Final[Schema] = {"enum": [*(each.value for each in Strategy), None]}
 
 def _near(vector: Schema, required: tuple[str, ...] = (), **more: Schema) -> Schema:
     """Return the schema of a search near a vector, or near the stored point of an id."""
-    targets = [{"required": ["vector"]}, {"required": ["id"]}]
-    return object_of(required, vector=vector, id=ID, **_OPTIONS, **more) | {"oneOf": targets}
+    return object_of(required, vector=vector, id=ID, **_OPTIONS, **more) | {"oneOf": _TARGETS}
+
+
+def _search(vector: Schema) -> Schema:
+    """Return the schema of a search near a vector or a stored point, for a text, or for both."""
+    members = _OPTIONS | {"diversity": _DIVERSITY, "text": or_null(_TEXT), "fusion": _FUSION}
+    targets = [*_TARGETS, {"required": ["text"]}]
+    both = {"required": ["vector", "id"]}
+    return object_of((), vector=vector, id=ID, **members) | {"anyOf": targets, "not": both}
 
 
 def _by_example(vector: Schema) -> Schema:
@@ -75,8 +87,8 @@ def _batch(search: str) -> Schema:
 
 
 SEARCH_COMPONENTS: Final[dict[str, Schema]] = {
-    "Search": _near(VECTOR, diversity=_DIVERSITY),
-    "PackedSearch": _near(BIN, diversity=_DIVERSITY),
+    "Search": _search(VECTOR),
+    "PackedSearch": _search(BIN),
     "Searches": _batch("Search"),
     "PackedSearches": _batch("PackedSearch"),
     "GroupSearch": _near(VECTOR, ("group_by",), **_GROUPING),

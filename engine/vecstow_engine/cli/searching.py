@@ -32,6 +32,13 @@ def search_command(
     point_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The points near this one, without it.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="The points with these words; fused with a vector.")
+    ] = None,
+    fusion_json: Annotated[
+        str | None,
+        typer.Option("--fusion", metavar="JSON", help="Weights of vector and text, and k."),
+    ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many hits.")] = 10,
     offset: Annotated[
         int, typer.Option(metavar="N", min=0, help="How many of the nearest hits to leave out.")
@@ -59,19 +66,21 @@ def search_command(
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Find the points nearest to a vector, nearest first.
+    """Find the points nearest to a vector, nearest first, or those with some words, best first.
 
-    The vector comes from one of --vector, --npy and --id. A filter maps payload fields to values, or to
-    operators such as $gt and $in.
+    The vector comes from one of --vector, --npy and --id, and may be left out with --text. A filter maps
+    payload fields to values, or to operators such as $gt and $in.
 
     \b
     Examples:
       vecstow search packages --id rrep --limit 5 --fields section,size
       vecstow search packages --npy questions.npy --row 7 --filter '{"section": "net"}'
+      vecstow search packages --npy questions.npy --row 7 --text 'image viewer' --fusion '{"text": 2}'
     """
     check_collection_name(name)
-    if sum(source is not None for source in (vector, npy, point_id)) != 1:
-        raise typer.BadParameter("give exactly one of --vector, --npy and --id")
+    sources = sum(source is not None for source in (vector, npy, point_id))
+    if sources > 1 or (not sources and text is None):
+        raise typer.BadParameter("give exactly one of --vector, --npy and --id, or --text")
     if fields is not None and without_payload:
         raise typer.BadParameter("--fields and --without-payload exclude each other")
     from vecstow_engine.cli.client import Client
@@ -84,7 +93,13 @@ def search_command(
     }
     if filter_json is not None:
         query["filter"] = finite_json_option(filter_json, "--filter")
-    query |= {"id": point_id} if point_id is not None else {"vector": _vector(vector, npy, row)}
+    if fusion_json is not None:
+        query["fusion"] = finite_json_option(fusion_json, "--fusion")
+    query["text"] = text
+    if point_id is not None:
+        query["id"] = point_id
+    elif sources:
+        query["vector"] = _vector(vector, npy, row)
     engine = address(url, key_file)
     with Client(engine.url, key=engine.key) as client:
         hits = client.post("collections", name, "search", document=query)

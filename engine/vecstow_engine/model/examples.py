@@ -117,12 +117,7 @@ def _check_example(manifest: Manifest, example: Example, place: str) -> None:
         check_query_vector(manifest, example, place)
 
 
-Search: TypeAlias = SearchQuery | ExampleSearch
-"""A search as it is asked for."""
-Query: TypeAlias = SearchQuery | BestScoreQuery
-"""A search whose vectors are all known."""
-
-
-def options_of(search: Search) -> SearchOptions:
-    """Return the options of a search."""
-    return search.options if isinstance(search, ExampleSearch) else search
+NearSearch: TypeAlias = SearchQuery | ExampleSearch
+"""A search near vectors, as it is asked for."""
+NearQuery: TypeAlias = SearchQuery | BestScoreQuery
+"""A search near vectors that are all known."""

@@ -9,11 +9,12 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from vecstow_engine.model.errors import InvalidInput, refused
-from vecstow_engine.model.examples import Search, options_of
+from vecstow_engine.model.examples import NearSearch
 from vecstow_engine.model.fields import integer
 from vecstow_engine.model.filters import ID_FIELD
 from vecstow_engine.model.manifest import Manifest
 from vecstow_engine.model.payloads import check_field
+from vecstow_engine.model.queries import options_of
 from vecstow_engine.model.searches import LIMIT_MAX, Hit, check_vector_count
 
 GROUP_SIZE_DEFAULT: Final = 1
@@ -32,14 +33,16 @@ class Group(msgspec.Struct, frozen=True, eq=False):
 class GroupSearch:
     """One checked search whose `limit` and `offset` count groups."""
 
-    search: Search
+    search: NearSearch
     group_by: str
     """The field whose values make the groups, with dots for a nested one."""
     group_size: int = GROUP_SIZE_DEFAULT
     """The most hits of a group."""
 
     @classmethod
-    def checked(cls, search: Search, group_by: object, group_size: int = GROUP_SIZE_DEFAULT) -> GroupSearch:
+    def checked(
+        cls, search: NearSearch, group_by: object, group_size: int = GROUP_SIZE_DEFAULT
+    ) -> GroupSearch:
         """Check the field and the size of a group; raise InvalidInput, WrongShape or TooLarge."""
         name = check_field(group_by, "group_by")
         if name == ID_FIELD:

@@ -17,8 +17,10 @@ import numpy as np
 
 from vecstow_engine.index import exact
 from vecstow_engine.model.errors import VecstowError
-from vecstow_engine.model.examples import BestScoreQuery, Query
+from vecstow_engine.model.examples import BestScoreQuery
+from vecstow_engine.model.queries import Query
 from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.model.text_searches import TextQuery
 from vecstow_engine.query.best_score import answer_best_score
 from vecstow_engine.query.contents import labels_of, read_vectors, with_contents
 from vecstow_engine.query.filtered import is_quick
@@ -27,6 +29,7 @@ from vecstow_engine.query.nearest import nearest_hits, results_of_each
 from vecstow_engine.query.ranking import admitted, diverse, is_deferred, plan
 from vecstow_engine.query.search import Result
 from vecstow_engine.query.source import Source
+from vecstow_engine.query.text_search import answer_text
 
 
 def shares_calls(query: Query, source: Source | None) -> TypeGuard[SearchQuery]:
@@ -46,6 +49,8 @@ def answer_alone(source: Source, query: Query) -> list[Hit]:
     """Return the hits of one search of any kind, nearest first or in the order of its choice."""
     if isinstance(query, BestScoreQuery):
         return answer_best_score(source, query)
+    if isinstance(query, TextQuery):
+        return answer_text(source, query)
     return _complete(source, query, nearest_hits(source, plan(query)))
 
 

@@ -83,7 +83,7 @@ def make_plan(source: Source, query: SearchQuery, filter: Filter) -> Planned:
     """Find the candidates of a search, and choose its plan."""
     note = query.explanation or Explanation()
     with note.step("filter"):
-        candidates = _without_few_doubts(source, filter, find_candidates(source, filter))
+        candidates = without_few_doubts(source, filter, find_candidates(source, filter))
     plan = _plan(query, candidates)
     _describe(note, source, filter, candidates, plan)
     return Planned(query, filter, candidates, plan, note)
@@ -105,7 +105,7 @@ def answer_planned(source: Source, searches: Sequence[Planned]) -> list[Result]:
     return answers
 
 
-def _without_few_doubts(source: Source, filter: Filter, candidates: Candidates) -> Candidates:
+def without_few_doubts(source: Source, filter: Filter, candidates: Candidates) -> Candidates:
     """Return candidates without doubt, when only a few payloads must be read for that."""
     if not candidates.has_doubts:
         return candidates
@@ -132,13 +132,19 @@ def _plan(query: SearchQuery, candidates: Candidates) -> Plan:
 
 
 def _describe(note: Explanation, source: Source, filter: Filter, candidates: Candidates, plan: Plan) -> None:
+    describe_candidates(note, source, filter, candidates)
     note.plan, note.reason = plan.method.value, plan.reason
+    note.counts["candidates"] = plan.candidates
+
+
+def describe_candidates(note: Explanation, source: Source, filter: Filter, candidates: Candidates) -> None:
+    """Set the counts of an explanation, and warn of conditions that no index answers."""
     note.counts = {
         "points": candidates.live_count,
         "matching": candidates.sure_count,
         "in_doubt": candidates.possible_count - candidates.sure_count,
-        "candidates": plan.candidates,
     }
+    note.warnings.clear()
     if source.columns is None:
         note.warnings.append("no payload index answers this filter: payloads are read")
     elif unindexed := source.columns.unindexed(filter):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vecstow_engine.index.exact import NO_LABEL, Hits
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.explanation import Explanation
-from vecstow_engine.model.searches import Hit, SearchQuery
+from vecstow_engine.model.searches import Hit, SearchOptions, SearchQuery
 from vecstow_engine.query.matching import matches
 from vecstow_engine.query.source import Source
 from vecstow_engine.storage.view import View
@@ -79,7 +79,7 @@ def required(result: Result) -> list[Hit]:
     return result
 
 
-def resolve(view: View, found: Hits, queries: Sequence[SearchQuery]) -> list[_Resolved]:
+def resolve(view: View, found: Hits, queries: Sequence[SearchOptions]) -> list[_Resolved]:
     """Return the hits whose payloads match, with ids and payloads.
 
     Once a query is refused or complete, no more of it is read.
@@ -109,7 +109,7 @@ def resolve(view: View, found: Hits, queries: Sequence[SearchQuery]) -> list[_Re
 class _Resolved:
     """The result for one query: its hits, and the number of its labels that are gone."""
 
-    def __init__(self, query: SearchQuery) -> None:
+    def __init__(self, query: SearchOptions) -> None:
         self._query = query
         self._room = query.limit
         self._payload_bytes = 0

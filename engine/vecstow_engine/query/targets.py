@@ -9,8 +9,17 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from vecstow_engine.index import exact
-from vecstow_engine.model.examples import BestScoreQuery, Example, ExampleSearch, Query, Search, Strategy
-from vecstow_engine.model.searches import no_such_point
+from vecstow_engine.model.examples import (
+    BestScoreQuery,
+    Example,
+    ExampleSearch,
+    NearQuery,
+    NearSearch,
+    Strategy,
+)
+from vecstow_engine.model.queries import Query, Search
+from vecstow_engine.model.searches import SearchQuery, no_such_point
+from vecstow_engine.model.text_searches import TextSearch
 from vecstow_engine.storage.view import View
 
 
@@ -20,14 +29,25 @@ def aim(view: View | None, searches: Sequence[Search]) -> list[Query]:
     Raises NotFound for an id without a point, Unavailable for a point that is withheld, and InvalidInput for
     examples whose average is no vector to search for.
     """
-    ids = {point_id for search in searches if isinstance(search, ExampleSearch) for point_id in search.ids}
+    nears = [search.near if isinstance(search, TextSearch) else search for search in searches]
+    ids = {point_id for near in nears if isinstance(near, ExampleSearch) for point_id in near.ids}
     vectors: dict[str, NDArray[np.float32]] = {}
     if view is not None and ids:
         vectors = {point.id: point.vector for point in view.get(list(ids)) if point is not None}
-    return [_aimed(search, vectors) if isinstance(search, ExampleSearch) else search for search in searches]
+    return [_aimed(search, vectors) for search in searches]
 
 
-def _aimed(search: ExampleSearch, vectors: Mapping[str, NDArray[np.float32]]) -> Query:
+def _aimed(search: Search, vectors: Mapping[str, NDArray[np.float32]]) -> Query:
+    if not isinstance(search, TextSearch):
+        return _aimed_near(search, vectors)
+    near = None if search.near is None else _aimed_near(search.near, vectors)
+    assert not isinstance(near, BestScoreQuery)
+    return search.query(near)
+
+
+def _aimed_near(search: NearSearch, vectors: Mapping[str, NDArray[np.float32]]) -> NearQuery:
+    if isinstance(search, SearchQuery):
+        return search
     options = search.options
     for point_id in search.ids:
         if point_id not in vectors:

@@ -16,9 +16,9 @@ import structlog
 from vecstow_engine.doctor.check import check_folder
 from vecstow_engine.model.conditions import Condition, requires_point
 from vecstow_engine.model.errors import Busy, DiskFull, Quarantined, Recovering, StorageError
-from vecstow_engine.model.examples import Search
 from vecstow_engine.model.groups import Group, GroupSearch
 from vecstow_engine.model.points import Point, PointBatch
+from vecstow_engine.model.queries import Search
 from vecstow_engine.model.searches import Hit
 from vecstow_engine.service import stats
 from vecstow_engine.service.aliases import AliasChanges

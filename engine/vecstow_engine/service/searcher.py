@@ -2,7 +2,7 @@
 
 Each collection has one call at a time, in a fixed number of threads.
 Searches that may read many points run alone, in threads of their own: those with `diversity`, with groups, by
-the best score of many examples, and with a filter unless it was answered since the last write.
+words, by the best score of many examples, and with a filter unless it was answered since the last write.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from vecstow_engine.model.errors import Busy
-from vecstow_engine.model.examples import Query, Search
 from vecstow_engine.model.groups import Group, GroupSearch
 from vecstow_engine.model.points import Point
+from vecstow_engine.model.queries import Query, Search
 from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.answering import answer_alone, answer_together, shares_calls
 from vecstow_engine.query.groups import answer_groups

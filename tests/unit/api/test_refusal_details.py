@@ -286,7 +286,7 @@ async def test_body_that_is_too_large_is_refused_with_a_hint_that_fits_the_route
             "k",
             [
                 "limit", "ef_search", "filter", "offset", "max_distance", "with_vectors", "with_metadata",
-                "explain", "vector", "id", "diversity",
+                "explain", "vector", "id", "diversity", "text", "fusion",
             ],
             id="search",
         ),

@@ -309,6 +309,7 @@ def test_import_of_a_dvecdb_folder_is_asked_of_the_engine(engine, vecstow):
         pytest.param(["import", "docs", "--orphan", "b"], id="orphan without its shape"),
         pytest.param(["search", "docs"], id="no vector"),
         pytest.param(["search", "docs", "--id", "a", "--vector", "[1]"], id="two vectors"),
+        pytest.param(["search", "docs", "--id", "a", "--npy", "b", "--text", "c"], id="two vectors and text"),
         pytest.param(
             ["search", "docs", "--id", "a", "--fields", "b", "--without-payload"], id="fields of no payload"
         ),
@@ -366,6 +367,19 @@ def test_search_hands_its_options_on(engine, vecstow):
     assert (query.max_distance, query.diversity, query.with_vectors) == (0.0, 0.25, True)
     assert query.payload.fields == ("a", "b.c")
     assert query.filter is not None
+
+
+@pytest.mark.parametrize("near", [(), ("--id", "p1")], ids=["words alone", "words and a point"])
+def test_search_hands_text_and_weights_on(engine, vecstow, embeddings, near):
+    import_rows(vecstow, embeddings)
+    docs = engine.collection("docs")
+    docs.manifest = dataclasses.replace(docs.manifest, payload_indexes=(PayloadIndex("body", "text"),))
+    fusion = ["--fusion", '{"text": 2}'] if near else []
+    vecstow("search", "docs", *near, "--text", "some words", *fusion)
+    [(_, query)] = engine.calls
+    assert query.text == "some words"
+    assert query.fusion.text == (2 if near else 1)
+    assert (query.near is None) == (not near)
 
 
 def test_search_without_options_asks_for_none(engine, vecstow):

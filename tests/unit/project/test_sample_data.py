@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from scripts.make_typed_questions import typed
 from vecstow_engine.cli.searching import search_command
 
 SAMPLE = Path(__file__).parents[3] / "examples" / "packages"
@@ -32,7 +33,7 @@ def test_sample_data_stays_below_ten_megabytes() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) <= SIZE_BYTES_MAX
 
 
-@pytest.mark.parametrize(("name", "rows"), [("packages", 10_000), ("questions", 200)])
+@pytest.mark.parametrize(("name", "rows"), [("packages", 10_000), ("questions", 200), ("typed", 200)])
 def test_embeddings_are_float16_of_unit_length(name: str, rows: int) -> None:
     """The shapes are those that the collection declares."""
     embeddings = np.load(SAMPLE / f"{name}.f16.npy")
@@ -76,6 +77,18 @@ def test_most_questions_find_their_package_among_the_ten_nearest(
         for question, answer in zip(questions, nearest, strict=True)
     )
     assert found >= 180
+
+
+def test_typed_questions_are_those_of_the_script_and_near_the_written_ones(
+    questions: list[dict[str, str]],
+) -> None:
+    texts = json.loads((SAMPLE / "typed.json").read_text(encoding="utf-8"))
+    assert texts == typed([question["text"] for question in questions])
+    written, as_typed = (
+        np.load(SAMPLE / f"{name}.f16.npy").astype(np.float32) for name in ("questions", "typed")
+    )
+    nearest = np.argmax(as_typed @ written.T, axis=1)
+    assert np.mean(nearest == np.arange(200)) > 0.9
 
 
 def test_collection_declares_the_shape_of_the_data() -> None:

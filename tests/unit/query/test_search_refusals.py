@@ -134,7 +134,7 @@ async def test_a_distance_that_is_no_number_is_refused(served, value):
 @pytest.mark.parametrize(
     ("route", "body", "known"),
     [
-        ("search", NEAR, [*OPTIONS, "vector", "id", "diversity"]),
+        ("search", NEAR, [*OPTIONS, "vector", "id", "diversity", "text", "fusion"]),
         ("search/groups", GROUPED, [*OPTIONS, "vector", "id", "group_by", "group_size"]),
         ("recommend", RECOMMENDED, [*OPTIONS, "positive", "negative", "strategy"]),
         ("search/batch", {"searches": []}, ["searches"]),

@@ -46,11 +46,11 @@ class Dictionary(dict[str, int]):
         return np.fromiter(map(self.__getitem__, words), np.uint32, len(words))
 
     def near(self, word: str) -> list[int]:
-        """Return the numbers of the words at one edit from `word`; none for a very short or very long one.
+        """Return the numbers of the words at one edit from `word`; none for a short word, or one with digits.
 
         An edit inserts, removes or replaces a character, or exchanges two adjacent ones (Damerau, 1964).
         """
-        if not MISSPELT_CHARACTERS_MIN <= len(word) <= WORD_CHARACTERS_MAX:
+        if len(word) < MISSPELT_CHARACTERS_MIN or any(map(str.isdigit, word)):
             return []
         found = {self.get(edited) for edited in self._edits(word)}
         return sorted(number for number in found if number is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -40,18 +40,20 @@ class Content:
     blocks: tuple[Block, ...] = ()
 
 
-def rank(content: Content, text: str, k: int | None, allowed: Allowed | None) -> tuple[Slots, Scores]:
+def rank(
+    content: Content, text: str, k: int | None, allowed: Allowed | None, known: Container[str] = ()
+) -> tuple[Slots, Scores]:
     """Return slots and scores of the k best documents that contain one of the words; of all, without k.
 
     Best first, and by slot where scores are equal; both of shape (n,). The weights of words come from all
-    documents, whatever is allowed.
+    documents, whatever is allowed. Words in `known` are not misspelt, even if no document contains them.
     """
     blocks = [block for block in content.blocks if block.live]
     slots, scores = np.zeros(0, np.uint32), np.zeros(0, np.float32)
     live = sum(block.live for block in blocks)
     if not live:
         return slots, scores
-    terms = _terms_of(content.dictionary, blocks, text, live)
+    terms = _terms_of(content.dictionary, blocks, text, live, known)
     average = max(1, sum(block.tokens for block in blocks)) / live  # a removal may be under way
     for number, block in enumerate(blocks):
         occurrences = [(weight, found[number]) for weight, found in terms]
@@ -70,16 +72,36 @@ def best(slots: Slots, scores: Scores, k: int | None) -> tuple[Slots, Scores]:
     return slots[order], scores[order]
 
 
-def _terms_of(dictionary: Dictionary, blocks: Sequence[Block], text: str, live: int) -> list[_Term]:
-    """Return the words of a text that documents contain; for another word, those near it, of one weight."""
-    repeats = Counter(word[:WORD_CHARACTERS_MAX] for word in words_of(text))
-    known = {word: number for word in repeats if (number := dictionary.get(word)) is not None}
-    found = dict(zip(known, _look_up(blocks, list(known.values())), strict=True))
+def contained(content: Content, text: str) -> set[str]:
+    """Return the words of a text that documents contain."""
+    blocks = [block for block in content.blocks if block.live]
+    return set(_found(content.dictionary, blocks, _cut_words(text)))
+
+
+def _cut_words(text: str) -> list[str]:
+    return [word[:WORD_CHARACTERS_MAX] for word in words_of(text)]
+
+
+def _found(
+    dictionary: Dictionary, blocks: Sequence[Block], words: Iterable[str]
+) -> dict[str, tuple[int, list[Occurrences]]]:
+    """Return the words that documents contain, each with the count of these and its occurrences by block."""
+    numbers = {word: number for word in words if (number := dictionary.get(word)) is not None}
+    found = _look_up(blocks, list(numbers.values())) if blocks else []
+    return {word: each for word, each in zip(numbers, found, strict=False) if each[0]}
+
+
+def _terms_of(
+    dictionary: Dictionary, blocks: Sequence[Block], text: str, live: int, known: Container[str]
+) -> list[_Term]:
+    """Return the words of a text that documents contain; for a misspelt one those near it, of one weight."""
+    repeats = Counter(_cut_words(text))
+    found = _found(dictionary, blocks, repeats)
     terms: list[_Term] = []
     misspelt = 0
     for word, count in repeats.items():
-        group = [found[word]] if word in found and found[word][0] else []
-        if not group and misspelt < MISSPELT_MAX:
+        group = [found[word]] if word in found else []
+        if not group and word not in known and misspelt < MISSPELT_MAX:
             misspelt += 1
             group = _look_up(blocks, dictionary.near(word))
         documents = min(sum(count for count, _ in group), live)

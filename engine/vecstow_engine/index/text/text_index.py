@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecstow_engine.index.text.dictionary import NO_WORD, Dictionary
-from vecstow_engine.index.text.postings import COUNT_MAX, DOCUMENTS_MAX, Block, make_block, merge
-from vecstow_engine.index.text.ranking import Allowed, Content, Scores, rank
+from vecstow_engine.index.text.postings import COUNT_MAX, DOCUMENTS_MAX, Block, Slots, make_block, merge
+from vecstow_engine.index.text.ranking import Allowed, Content, Scores, contained, rank
 from vecstow_engine.index.text.saved import Buffer, load, save
 from vecstow_engine.index.text.words import words_of
 
@@ -93,15 +93,18 @@ class TextIndex:
             self._merge()
 
     def search(
-        self, text: str, k: int | None, allowed: Allowed | None = None
-    ) -> tuple[NDArray[np.int64], Scores]:
+        self, text: str, k: int | None, allowed: Allowed | None = None, known: Container[str] = ()
+    ) -> tuple[Slots, Scores]:
         """Return the slots of the k texts that answer best, and their scores above 0; of all without k.
 
         Best first, and by slot where scores are equal; both of shape (n,). `allowed` is true for each slot
-        that counts; without it, all count.
+        that counts; without it, all count. Words in `known` are not misspelt, even if no text contains them.
         """
-        slots, scores = rank(self._content, text, k, allowed)
-        return slots.astype(np.int64), scores
+        return rank(self._content, text, k, allowed, known)
+
+    def contained(self, text: str) -> set[str]:
+        """Return the words of a text that the texts of the index contain."""
+        return contained(self._content, text)
 
     @property
     def count(self) -> int:
