@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = "a collection has this name, which leads to that collection"
 
+READS_MAX: Final = 5
+"""How often a file is read at most that another program changes during the read."""
+
 Authorise: TypeAlias = Callable[[str], None]
 """Raises an error unless the caller may change who reaches the collection of that name."""
 
@@ -207,28 +210,36 @@ class AliasChanges:
 
     def _read(self) -> bool:
         """Make the file durable and serve it; return whether it can be read. The caller holds the lock."""
-        seen = signature_of(self._layout)
-        try:
-            with self._guard.names("following the aliases", None):
-                table = read_aliases(self._layout)
-                if seen is not None:
-                    sync_aliases(self._layout)
-        except VecstowError as error:
-            self._seen = seen
-            if self._served.fault != error.message:
-                log.error("aliases cannot be read", reason=error.message, next=error.hint)
-            self._served.fault, self._served.hint = error.message, error.hint
-            return False
-        if signature_of(self._layout) != seen:
-            return self._served.are_known  # Another program changed it meanwhile: the next scan follows.
-        self._seen = seen
-        if seen is None and len(self._served.table):
+        for _ in range(READS_MAX):
+            seen = signature_of(self._layout)
+            try:
+                with self._guard.names("following the aliases", None):
+                    table = read_aliases(self._layout)
+                    if seen is not None:
+                        sync_aliases(self._layout)
+            except VecstowError as error:
+                self._seen = seen
+                self._blame(error)
+                return False
+            if signature_of(self._layout) == seen:
+                self._seen = seen
+                self._serve(table)
+                return True
+        return self._served.are_known  # Another program changes it all the time: the next scan follows.
+
+    def _blame(self, error: VecstowError) -> None:
+        if self._served.fault != error.message:
+            log.error("aliases cannot be read", reason=error.message, next=error.hint)
+        self._served.fault, self._served.hint = error.message, error.hint
+
+    def _serve(self, table: AliasTable) -> None:
+        """Serve what the file has, and log what of it leads nowhere."""
+        if self._seen is None and len(self._served.table):
             log.warning("aliases are gone with their file", file=str(self._layout.aliases))
         self._mend()
         self._publish(table)
         for problem in self.problems():
             log.warning("alias leads nowhere", **problem)
-        return True
 
     def _mend(self) -> None:
         self._served.fault = self._served.hint = None

@@ -21,6 +21,7 @@ from vecstow_engine.model.errors import (
     Quarantined,
     ReadOnly,
 )
+from vecstow_engine.service import aliases as service_aliases
 from vecstow_engine.service import loader
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.storage.aliases import change_aliases, read_aliases
@@ -344,6 +345,29 @@ async def test_what_this_engine_wrote_is_not_synced_again(two, disk):
     two.refresh({})
     two.aliases.set("docs", "docs-v2")
     assert disk.matching("*aliases*", "sync *") == []
+
+
+async def test_a_file_that_changes_while_it_is_read_is_read_again(two, monkeypatch):
+    """Otherwise a start next to a busy sidecar would know no alias until the next scan."""
+    real, changes = service_aliases.sync_aliases, iter(["docs-v2", "docs-v1", "docs-v2"])
+
+    def sync(layout):
+        real(layout)
+        if (collection := next(changes, None)) is not None:
+            written(two, "docs", collection)
+
+    monkeypatch.setattr(service_aliases, "sync_aliases", sync)
+    written(two, "docs", "docs-v2")
+    two.refresh({})
+    assert two.collection("docs").name == "docs-v2"
+    assert list(changes) == []
+
+
+async def test_a_hold_delays_no_switch(two):
+    two.hold.begin(60)
+    two.aliases.set("docs", "docs-v2")
+    assert await two.values("docs", "a") == [2]
+    assert read_aliases(two.layout).get("docs").collection == "docs-v2"
 
 
 async def test_a_failed_sync_of_what_another_program_wrote_is_not_served(two, disk):
