@@ -162,10 +162,12 @@ def batch_answer(
     return growing.answer()
 
 
-def groups_answer(groups: Sequence[Group], options: SearchOptions, media: Media, lease: Lease) -> Answer:
-    """Return the answer `{groups: [{value, hits}]}`; empty the lists of hits meanwhile."""
+def groups_answer(groups: list[Group], options: SearchOptions, media: Media, lease: Lease) -> Answer:
+    """Return the answer `{groups: [{value, hits}]}`; empty the list of groups meanwhile."""
     growing = GrowingAnswer(media, len(groups), lease, member="groups")
-    for group in groups:
+    groups.reverse()
+    while groups:
+        group = groups.pop()
         growing.open(len(group.hits), {"value": group.value}, "hits")
         _add_hits(growing, group.hits, options)
         growing.close()

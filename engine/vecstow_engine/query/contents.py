@@ -42,7 +42,7 @@ def with_contents(
     if with_payloads:
         found = _with_payloads(source.view, hits, options, vector_bytes)
     elif vector_bytes:
-        _weigh(options, vector_bytes + sum(len(hit.payload or b"") for hit in hits))
+        weigh(options, vector_bytes + sum(len(hit.payload or b"") for hit in hits))
     if vector_bytes:
         rows, present = read_vectors(source.view, labels_of(hits))
         found = [
@@ -56,17 +56,18 @@ def _with_payloads(
     view: View, hits: Sequence[Hit], options: SearchOptions, held_bytes: int
 ) -> list[Hit | None]:
     found: list[Hit | None] = []
-    _weigh(options, held_bytes)
+    weigh(options, held_bytes)
     for start in range(0, len(hits), RESOLVED_POINTS):
         part = hits[start : start + RESOLVED_POINTS]
         for hit, point in zip(part, view.resolve(labels_of(part)), strict=True):
             payload = None if point is None else options.payload.apply(point[1])
             held_bytes += len(payload or b"")
             found.append(None if point is None else replace(hit, payload=payload))
-        _weigh(options, held_bytes)
+        weigh(options, held_bytes)
     return found
 
 
-def _weigh(options: SearchOptions, held_bytes: int) -> None:
+def weigh(options: SearchOptions, held_bytes: int) -> None:
+    """Weigh the bytes that are held for a search; raise the errors of `options.weigh`."""
     if options.weigh is not None:
         options.weigh(held_bytes)

@@ -6,11 +6,13 @@
    groups, or all that have the field while groups are missing. Their payloads are read in the order of their
    distances, until the groups are complete.
 
-Candidates keep only the field of their payloads. The contents of the hits are read at the end.
+Candidates keep only the field of their payloads, and hits of groups keep none. The contents of the hits are
+read at the end. The values of groups are weighed like payloads.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -24,7 +26,7 @@ from vecstow_engine.model.filters import And, Condition, Filter, Node, Or
 from vecstow_engine.model.groups import Group, GroupSearch, Key, Value, group_key, group_values
 from vecstow_engine.model.payloads import PayloadChoice, decode_payload, field_reader
 from vecstow_engine.model.searches import LIMIT_MAX, Hit, SearchQuery
-from vecstow_engine.query.contents import read_vectors, with_contents
+from vecstow_engine.query.contents import read_vectors, weigh, with_contents
 from vecstow_engine.query.matching import ATTEMPTS_MAX, matching_labels
 from vecstow_engine.query.nearest import enough, growing, nearest_hits
 from vecstow_engine.query.search import RESOLVED_POINTS
@@ -42,25 +44,47 @@ def answer_groups(source: Source, query: SearchQuery, search: GroupSearch) -> li
     The search is repeated when points among the hits are gone.
     """
     for _ in range(ATTEMPTS_MAX):
-        attempt = _Attempt(source, query, search)
-        groups = attempt.groups()[query.offset :]
-        hits = [hit for group in groups for hit in group.hits]
-        contents = with_contents(source, hits, query, with_payloads=True)
-        if not attempt.gone and None not in contents:
+        groups: list[Group] = []  # Those of an attempt before are not kept.
+        groups, gone = _answer_once(source, query, search)
+        if not gone:
             break
+    return [group for group in groups if group.hits]
+
+
+def _answer_once(source: Source, query: SearchQuery, search: GroupSearch) -> tuple[list[Group], int]:
+    """Return the groups of one attempt, and the number of points that were gone."""
+    attempt = _Attempt(source, query, search)
+    members = attempt.members()
+    groups = members.nearest_first()[query.offset :]
+    hits = [hit for group in groups for hit in group.hits]
+    beyond = _weighed_beyond(query, members.held_bytes)
+    contents = with_contents(source, hits, beyond, with_payloads=True)
     read = iter(contents)
     filled = [
         Group(group.value, [hit for hit in islice(read, len(group.hits)) if hit is not None])
         for group in groups
     ]
-    return [group for group in filled if group.hits]
+    return filled, attempt.gone + contents.count(None)
+
+
+def _weighed_beyond(query: SearchQuery, held_bytes: int) -> SearchQuery:
+    """Return the query, which weighs its hits together with bytes that are held already."""
+    given = query.weigh
+    return query if given is None else replace(query, weigh=lambda found: given(held_bytes + found))
 
 
 class _Members:
-    """The nearest hits of each group. Hits are added nearest first."""
+    """The nearest hits of each group, without payloads. Hits are added nearest first."""
 
-    def __init__(self, wanted: int, size: int, only: Collection[Key] | None = None) -> None:
-        """Collect `wanted` groups of `size` hits; with `only`, those of these keys."""
+    def __init__(
+        self, query: SearchQuery, wanted: int, size: int, only: Collection[Key] | None = None
+    ) -> None:
+        """Collect `wanted` groups of `size` hits; with `only`, those of these keys. `query` weighs values."""
+        self._query = query
+        self.held_bytes = 0
+        """The bytes of the values."""
+        self.other_bytes = 0
+        """The bytes that are held meanwhile, apart from the values."""
         self._wanted = wanted
         self._size = size
         self._only = only
@@ -68,16 +92,21 @@ class _Members:
         self.groups: dict[Key, Group] = {}
 
     def add(self, hit: Hit, values: Iterable[Value]) -> None:
-        """Add a hit to the groups of its values that have room, and begin groups while any are wanted."""
+        """Add a hit to the groups of its values that have room, and begin groups while any are wanted.
+
+        Raises the errors of `query.weigh`.
+        """
         for value in values:
             key = group_key(value)
             if key not in self.groups:
                 if len(self.groups) == self._wanted or (self._only is not None and key not in self._only):
                     continue
+                self.held_bytes += sys.getsizeof(value)
+                weigh(self._query, self.other_bytes + self.held_bytes)
                 self.groups[key] = Group(value, [])
             hits = self.groups[key].hits
             if len(hits) < self._size:
-                hits.append(hit)
+                hits.append(replace(hit, payload=None))
                 self._full += len(hits) == self._size
 
     @property
@@ -94,6 +123,15 @@ class _Members:
         """Return the values of the groups that want further hits."""
         return {key: group.value for key, group in self.groups.items() if len(group.hits) < self._size}
 
+    def complete(self, found: _Members) -> None:
+        """Take the groups of `found` in place of those of the same keys."""
+        self.groups.update(found.groups)
+        self.held_bytes += found.held_bytes
+
+    def nearest_first(self) -> list[Group]:
+        """Return the groups, the nearest first."""
+        return sorted(self.groups.values(), key=lambda group: group.hits[0].distance)
+
 
 class _Attempt:
     """One attempt at a grouped search."""
@@ -107,25 +145,29 @@ class _Attempt:
         self.gone = 0
         """The number of points that were replaced or failed their checks during the attempt."""
 
-    def groups(self) -> list[Group]:
-        """Return the groups, those of `offset` included, the nearest first."""
-        members, is_all = self._among_candidates()
-        if not is_all:
-            self._complete(members)
-        return sorted(members.groups.values(), key=lambda group: group.hits[0].distance)
-
-    def _among_candidates(self) -> tuple[_Members, bool]:
-        """Return the groups among the candidates, and whether no other point can change them."""
+    def members(self) -> _Members:
+        """Return the groups, those of `offset` included."""
         wanted, size = self._query.hits_read, self._search.group_size
         for number in growing(enough(wanted * size), LIMIT_MAX):
-            limit = number + len(self._query.excluded)
-            found = nearest_hits(self._source, replace(self._query, limit=limit, payload=self._field))
-            members = self._gather(_Members(wanted, size), found)
-            if members.is_complete or len(found) < limit or self._is_beyond(found[-1]):
-                return members, True
+            members = _Members(self._query, wanted, size)
+            if self._gather_candidates(members, number):
+                return members
             if members.has_all_groups and self._is_indexed:
                 break
-        return members, False
+        if members.has_all_groups:
+            self._complete(members)
+        else:
+            members = _Members(self._query, wanted, size)
+            self._gather(members, self._by_distance(self._filter(None)))
+        return members
+
+    def _gather_candidates(self, members: _Members, number: int) -> bool:
+        """Gather the groups among so many candidates; return whether no other point can change them."""
+        limit = number + len(self._query.excluded)
+        found = nearest_hits(self._source, replace(self._query, limit=limit, payload=self._field))
+        members.other_bytes = sum(len(hit.payload or b"") for hit in found)
+        self._gather(members, found)
+        return members.is_complete or len(found) < limit or self._is_beyond(found[-1])
 
     @property
     def _is_indexed(self) -> bool:
@@ -134,25 +176,20 @@ class _Attempt:
         return columns is not None and self._search.group_by in columns.columns
 
     def _complete(self, members: _Members) -> None:
-        """Replace the incomplete groups by those among all matching points; all groups when some lack."""
-        wanted, only = self._query.hits_read, None
-        if members.has_all_groups:
-            only = members.unfilled()
-            wanted = len(only)
-        found = _Members(wanted, self._search.group_size, only)
+        """Replace the incomplete groups by those among all matching points."""
+        only = members.unfilled()
+        found = _Members(self._query, len(only), self._search.group_size, only)
+        found.other_bytes = members.held_bytes
         self._gather(found, self._by_distance(self._filter(only)))
-        if only is None:
-            members.groups.clear()
-        members.groups.update(found.groups)
+        members.complete(found)
 
-    def _gather(self, members: _Members, hits: Iterable[Hit]) -> _Members:
+    def _gather(self, members: _Members, hits: Iterable[Hit]) -> None:
         for hit in hits:
             if members.is_complete or self._is_beyond(hit):
                 break
             if hit.id not in self._query.excluded:
                 payload = {} if hit.payload is None else decode_payload(hit.payload)
                 members.add(hit, group_values(self._read(payload)))
-        return members
 
     def _is_beyond(self, hit: Hit) -> bool:
         return self._query.max_distance is not None and hit.distance > self._query.max_distance
@@ -181,8 +218,7 @@ class _Attempt:
                 if point is None:
                     self.gone += 1
                 else:
-                    payload = self._field.apply(point[1])
-                    yield Hit(point[0], float(distances[at]), payload, int(labels[at]))
+                    yield Hit(point[0], float(distances[at]), self._field.apply(point[1]), int(labels[at]))
 
     def _distances(self, labels: Labels) -> Rows:
         """Return the distance of each label (n,), infinite for a label that is gone."""

@@ -1,7 +1,9 @@
-"""Payloads of hits are read no further than the query that asks for them may have."""
+"""Payloads of hits, and values of groups, are read no further than the query that asks for them may have."""
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -11,9 +13,12 @@ from tests.unit.running_engine import RunningEngine, fill
 from tests.unit.store_on_disk import vector
 from vecstow_engine.model.errors import TooLarge
 from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.groups import Group, GroupSearch
+from vecstow_engine.model.points import PointBatch
 from vecstow_engine.model.searches import SearchQuery
-from vecstow_engine.query import search
+from vecstow_engine.query import groups, search
 from vecstow_engine.service import searcher
+from vecstow_engine.service.collection import Collection
 
 POINTS = 100
 STEP_POINTS = 8
@@ -82,3 +87,74 @@ async def test_error_of_a_refused_query_keeps_no_frame(engine):
     [refused] = searcher.search_many(engine.collection("notes"), [query(engine, 40, refusing([]))])
     assert isinstance(refused, TooLarge)
     assert refused.__traceback__ is None
+
+
+# Groups -----------------------------------------------------------------------------------------------------
+
+LONG = 60_000
+
+
+@pytest.fixture
+async def long(engine, monkeypatch):
+    """A hundred points with long values, each of its own, behind ten near points without a value."""
+    monkeypatch.setattr(groups, "RESOLVED_POINTS", STEP_POINTS)
+    manifest = engine.declare("long")
+    await engine.put("long", **fill("near", 10))
+    far = np.full((POINTS, 4), 900, np.float32) + np.arange(POINTS, dtype=np.float32)[:, None]
+    payloads = [{"g": f"{n:03}" + "x" * LONG} for n in range(POINTS)]
+    await engine.upsert("long", PointBatch.build(manifest, [f"far{n}" for n in range(POINTS)], far, payloads))
+    return engine.collection("long")
+
+
+def grouped(collection: Collection, weigh: Callable[[int], None], limit: int = POINTS) -> list[Group]:
+    point = np.array(vector(1.0), np.float32)
+    wanted = SearchQuery.build(collection.manifest, point, limit, weigh=weigh)
+    return searcher.group_alone(collection, wanted, GroupSearch.checked(wanted, "g"))
+
+
+def limited_to(most: int) -> Callable[[int], None]:
+    def weigh(size: int) -> None:
+        if size > most:
+            raise TooLarge("too much")
+
+    return weigh
+
+
+@pytest.mark.parametrize("candidates", [10, 20], ids=["no group is known", "some groups are known"])
+async def test_values_of_groups_are_refused_before_they_take_the_memory(long, monkeypatch, candidates):
+    monkeypatch.setattr(groups, "LIMIT_MAX", candidates)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            grouped(long, limited_to(10 * LONG))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (10 + 3 * STEP_POINTS) * LONG < POINTS * LONG
+
+
+async def test_values_of_groups_are_weighed_with_what_is_held_besides(long, monkeypatch):
+    seen: list[int] = []
+    found = grouped(long, seen.append)
+    values = sum(sys.getsizeof(group.value) for group in found)
+    payloads = sum(len(hit.payload) for group in found for hit in group.hits)
+    assert len(found) == POINTS
+    assert seen[-1] == values + payloads
+    monkeypatch.setattr(groups, "LIMIT_MAX", 10)
+    seen.clear()
+    assert [group.value for group in grouped(long, seen.append)] == [group.value for group in found]
+    assert values in seen
+
+
+async def test_values_of_incomplete_groups_are_weighed_with_those_that_are_completed(long, monkeypatch):
+    """Two groups are known and want a second hit, which no point gives them."""
+    monkeypatch.setattr(groups, "LIMIT_MAX", 12)
+    seen: list[int] = []
+    point = np.array(vector(1.0), np.float32)
+    wanted = SearchQuery.build(long.manifest, point, 2, weigh=seen.append)
+    found = searcher.group_alone(long, wanted, GroupSearch(wanted, "g", 2))
+    assert [len(group.hits) for group in found] == [1, 1]
+    values = sum(sys.getsizeof(group.value) for group in found)
+    payloads = sum(len(hit.payload) for group in found for hit in group.hits)
+    assert 2 * values in seen
+    assert seen[-1] == 2 * values + payloads
