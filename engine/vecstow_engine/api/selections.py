@@ -135,12 +135,14 @@ def read_scroll(body: Text, media: Media, lease: Lease, manifest: Manifest) -> S
     with_vectors = boolean(sent.value("with_vectors", default=False), "with_vectors")
     if with_vectors:
         check_vector_count(limit, manifest)
+    # A filter that is no JSON has no fingerprint.
+    wanted = None if document is None else parse_filter(document)
     mark = fingerprint(document, order)
     cursor = sent.value("cursor")
     return ScrollQuery(
         mark,
         limit,
-        None if document is None else parse_filter(document),
+        wanted,
         order,
         None if cursor is None else decode_cursor(string(cursor, "cursor"), mark, order),
         with_vectors,

@@ -105,21 +105,24 @@ class VectorIndex:
         prepared = exact.prepare(self._state.metric, queries)
         return _search(self._state, prepared, k, ef, self._threads)
 
-    def search_among(self, queries: Rows, labels: Labels, k: int) -> Hits:
+    def search_among(self, queries: Rows, labels: Labels, k: int) -> tuple[Hits, int]:
         """Return the k nearest of each query (q, dimension) among these labels (n,), exactly, padded.
 
-        The labels ascend by slot. Those that are not live any more may be found, too. Raises the errors of
-        `fetch`.
+        The labels ascend by slot. Also returns how many of the labels were left out, because they were
+        removed before their rows were read; others that are removed by then may be found. Raises the errors
+        of `fetch`.
         """
         self.searched_at = time.monotonic()
         state = self._state
         prepared = exact.prepare(state.metric, queries)
-        hits = None
+        hits, left_out = None, 0
         block = max(1, _GATHERED_BYTES // (4 * state.dimension))
         for start in range(0, len(labels), block):
-            part, rows = self._rows(labels[start : start + block])
+            asked = labels[start : start + block]
+            part, rows = self._rows(asked)
+            left_out += len(asked) - len(part)
             hits = exact.nearest(state.metric, prepared, rows, part, k, hits)
-        return Hits.none(len(prepared), k) if hits is None else hits
+        return Hits.none(len(prepared), k) if hits is None else hits, left_out
 
     def _rows(self, labels: Labels) -> tuple[Labels, Rows]:
         """Return the labels whose rows can be read, and these rows, prepared, cached or fetched.

@@ -24,7 +24,6 @@ from vecstow_engine.model.text_searches import TextQuery
 from vecstow_engine.query.best_score import answer_best_score
 from vecstow_engine.query.contents import labels_of, read_vectors, with_contents
 from vecstow_engine.query.filtered import is_quick
-from vecstow_engine.query.matching import ATTEMPTS_MAX
 from vecstow_engine.query.nearest import nearest_hits, results_of_each
 from vecstow_engine.query.ranking import admitted, diverse, is_deferred, plan
 from vecstow_engine.query.search import Result
@@ -63,14 +62,17 @@ def _result(source: Source, query: SearchQuery, result: Result) -> Result:
         return error.with_traceback(None)
 
 
-def _complete(source: Source, query: SearchQuery, found: list[Hit]) -> list[Hit]:
+def _complete(source: Source, query: SearchQuery, found: list[Hit] | None) -> list[Hit]:
     """Return the hits among the candidates `found`; search again when points among these are gone."""
-    for _ in range(ATTEMPTS_MAX):
-        chosen, gone = _choose(source, query, found)
-        hits = with_contents(source, chosen, query, with_payloads=is_deferred(query))
+    for attempt in source.attempts():
+        with attempt:
+            if found is None:
+                found = nearest_hits(source, plan(query))
+            chosen, gone = _choose(source, query, found)
+            hits = with_contents(source, chosen, query, with_payloads=is_deferred(query))
         if not gone and None not in hits:
             break
-        found = nearest_hits(source, plan(query))
+        found = None
     return [hit for hit in hits if hit is not None]
 
 

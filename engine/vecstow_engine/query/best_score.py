@@ -19,7 +19,6 @@ from vecstow_engine.index.exact import Labels, Rows
 from vecstow_engine.model.examples import BestScoreQuery
 from vecstow_engine.model.searches import LIMIT_MAX, NO_PAYLOAD, Hit, SearchQuery
 from vecstow_engine.query.contents import labels_of, read_vectors, with_contents
-from vecstow_engine.query.matching import ATTEMPTS_MAX
 from vecstow_engine.query.nearest import enough, growing, hits_of_each
 from vecstow_engine.query.ranking import admitted
 from vecstow_engine.query.source import Source
@@ -41,10 +40,11 @@ class _Scored:
 
 def answer_best_score(source: Source, query: BestScoreQuery) -> list[Hit]:
     """Return the hits in the order of their scores; search again when points among them are gone."""
-    for _ in range(ATTEMPTS_MAX):
-        scored = _best(source, query)
-        chosen = scored.hits[query.offset : query.hits_read]
-        hits = with_contents(source, chosen, query, with_payloads=True)
+    for attempt in source.attempts():
+        with attempt:
+            scored = _best(source, query)
+            chosen = scored.hits[query.offset : query.hits_read]
+            hits = with_contents(source, chosen, query, with_payloads=True)
         if not scored.gone and None not in hits:
             break
     return [hit for hit in hits if hit is not None]

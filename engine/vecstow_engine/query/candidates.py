@@ -64,13 +64,26 @@ class Candidates:
         slots = np.flatnonzero(mask)
         return make_labels(slots, self.epochs[slots])
 
+    def are_of_moment(self, labels: Labels) -> Mask:
+        """Return which labels were served at the moment of the candidates, shape (n,)."""
+        slots = slots_of(labels)
+        found = slots < len(self.epochs)
+        found[found] = self.epochs[slots[found]] == epochs_of(labels[found])
+        return found
+
     def may_contain(self, labels: Labels) -> Mask:
         """Return which labels are candidates, or are of points written later, shape (n,)."""
-        slots, kept = slots_of(labels), np.asarray(labels != NO_LABEL)
-        of_moment = slots < len(self.epochs)
-        of_moment[of_moment] = self.epochs[slots[of_moment]] == epochs_of(labels[of_moment])
-        kept[of_moment] = self.possible[slots[of_moment]]
+        kept = np.asarray(labels != NO_LABEL)
+        of_moment = self.are_of_moment(labels)
+        kept[of_moment] = self.possible[slots_of(labels[of_moment])]
         return kept
+
+    def changed_since(self, older: Candidates) -> Mask:
+        """Return which slots have another point than in `older`, shape (slots,)."""
+        changed = np.ones(len(self.epochs), np.bool_)
+        size = min(len(self.epochs), len(older.epochs))
+        changed[:size] = self.epochs[:size] != older.epochs[:size]
+        return changed
 
     def among(self, slots: Mask) -> Candidates:
         """Return the candidates in a mask (slots,)."""

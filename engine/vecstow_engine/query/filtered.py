@@ -12,14 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from vecstow_engine.index.exact import NO_LABEL, Hits, Labels
+from vecstow_engine.index.exact import NO_LABEL, Hits, Labels, merge
 from vecstow_engine.model.errors import VecstowError
 from vecstow_engine.model.explanation import Explanation
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.searches import Hit, SearchQuery
 from vecstow_engine.query.candidates import Candidates
 from vecstow_engine.query.matching import (
-    ATTEMPTS_MAX,
     by_slot,
     cached_candidates,
     find_candidates,
@@ -37,6 +36,8 @@ DOUBT_CANDIDATES: Final = 100
 """With more points in doubt, at least so many candidates, and so many times the limit, are checked."""
 SPARE_HITS: Final = 2
 """The number of hits beyond the limit whose payloads are read, for hits that are gone."""
+SPARE_LABELS: Final = 32
+"""The number of labels beyond those that are wanted, in place of points that are gone."""
 QUICK_MICROSECONDS: Final = 1_000
 """The cost of a plan that may share a thread with searches without a filter."""
 
@@ -174,9 +175,9 @@ def _search_graph(source: Source, searches: Sequence[Planned], count: int, ef: i
     for search, each in zip(searches, gathered, strict=True):
         result = each.result
         wanted = min(search.query.limit, search.candidates.possible_count)
-        if isinstance(result, list) and len(result) < wanted:
+        if isinstance(result, list) and (each.gone or len(result) < wanted):
             search.note.plan = Method.EXACT.value
-            search.note.reason = "the graph led to too few points that match"
+            search.note.reason = "the graph led to too few points that match and are still there"
             result = _exact_result(source, search)
         results.append(result)
     return results
@@ -194,31 +195,70 @@ def _search_exactly(source: Source, search: Planned) -> list[Hit]:
     """Return the nearest of all points that match, by comparing each that may match.
 
     Points in doubt are ranked first, and then checked from the nearest on. If that leaves too few, every
-    payload in doubt is read. The search is repeated when points among the nearest were replaced meanwhile.
+    payload in doubt is read. Points that are written meanwhile are compared, too, until none is.
     """
-    query, note, candidates = search.query, search.note, search.candidates
-    for _ in range(ATTEMPTS_MAX):
-        k = _wanted(query, candidates)
-        labels = candidates.labels(candidates.possible)
-        hits, gone = _nearest(source, query, labels, k, note)
-        if len(hits) < query.limit and candidates.has_doubts and len(labels) > k and not gone:
-            note.plan = Method.SCAN.value
-            with note.step("payloads"):
-                labels = by_slot(matching_labels(source, search.filter))
-            hits, gone = _nearest(source, query, labels, query.limit, note)
-        if not gone:
+    query, candidates = search.query, search.candidates
+    k = _wanted(query, candidates) + SPARE_LABELS
+    first, _ = _nearest(source, search, candidates.labels(candidates.possible), k)
+    found: Hits | None = first
+    is_all = first.k < k
+    for attempt in source.attempts():
+        with attempt:
+            newer = find_candidates(source, search.filter)
+            if found is None:
+                labels = _matching_labels(source, search, newer)
+                found, left_out = _nearest(source, search, labels, k)
+                is_all = found.k < k
+            else:
+                found, left_out = _with_changes(source, search, found, candidates, newer)
+            candidates = newer
+            shown = found if candidates.has_doubts else _first(found, query.limit + SPARE_HITS)
+            with search.note.step("payloads"):
+                [gathered] = resolve(source.view, shown, [query])
+            hits = required(gathered.result)
+        is_short = len(hits) < query.limit
+        if not gathered.gone and not left_out and (is_all or not is_short):
             break
         source.hide_withheld()
-        candidates = find_candidates(source, search.filter)
+        if is_short and not is_all:
+            found = None
     return hits
 
 
-def _nearest(
-    source: Source, query: SearchQuery, labels: Labels, k: int, note: Explanation
-) -> tuple[list[Hit], int]:
-    """Return the hits that match among the `k` nearest of these labels, and how many labels are gone."""
-    with note.step("compare"):
-        found = source.index.search_among(query.vector[None], labels, k)
-    with note.step("payloads"):
-        [gathered] = resolve(source.view, found, [query])
-    return required(gathered.result), gathered.gone
+def _matching_labels(source: Source, search: Planned, candidates: Candidates) -> Labels:
+    """Return the labels of all points that match, ascending by slot; read payloads where there are doubts."""
+    if not candidates.has_doubts:
+        return candidates.labels(candidates.possible)
+    search.note.plan = Method.SCAN.value
+    with search.note.step("payloads"):
+        return by_slot(matching_labels(source, search.filter))
+
+
+def _with_changes(
+    source: Source, search: Planned, found: Hits, older: Candidates, newer: Candidates
+) -> tuple[Hits, int]:
+    """Return hits without those that are gone, and with candidates that are newer than `older`.
+
+    Also returns how many of the newer candidates are gone again.
+    """
+    kept = newer.are_of_moment(found.labels[0])
+    found = Hits(found.labels[:, kept], found.distances[:, kept])
+    if newer is older:
+        return found, 0
+    added = newer.labels(newer.possible & newer.changed_since(older))
+    added = added[~np.isin(added, found.labels)]
+    if not len(added):
+        return found, 0
+    more, left_out = _nearest(source, search, added, len(added))
+    return merge(found, more, found.k + more.k), left_out
+
+
+def _nearest(source: Source, search: Planned, labels: Labels, k: int) -> tuple[Hits, int]:
+    """Return the `k` nearest of these labels, or all when there are fewer, and how many are gone."""
+    with search.note.step("compare"):
+        hits, left_out = source.index.search_among(search.query.vector[None], labels, k)
+    return _first(hits, int(np.count_nonzero(hits.labels != NO_LABEL))), left_out
+
+
+def _first(hits: Hits, k: int) -> Hits:
+    return Hits(hits.labels[:, :k], hits.distances[:, :k])

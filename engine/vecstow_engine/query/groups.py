@@ -27,7 +27,7 @@ from vecstow_engine.model.groups import Group, GroupSearch, Key, Value, group_ke
 from vecstow_engine.model.payloads import PayloadChoice, decode_payload, field_reader
 from vecstow_engine.model.searches import LIMIT_MAX, Hit, SearchQuery
 from vecstow_engine.query.contents import read_vectors, weigh, with_contents
-from vecstow_engine.query.matching import ATTEMPTS_MAX, matching_labels
+from vecstow_engine.query.matching import matching_labels
 from vecstow_engine.query.nearest import enough, growing, nearest_hits
 from vecstow_engine.query.search import RESOLVED_POINTS
 from vecstow_engine.query.source import Source
@@ -43,9 +43,10 @@ def answer_groups(source: Source, query: SearchQuery, search: GroupSearch) -> li
 
     The search is repeated when points among the hits are gone.
     """
-    for _ in range(ATTEMPTS_MAX):
+    for undisturbed in source.attempts():
         groups: list[Group] = []  # Those of an attempt before are not kept.
-        groups, gone = _answer_once(source, query, search)
+        with undisturbed:
+            groups, gone = _answer_once(source, query, search)
         if not gone:
             break
     return [group for group in groups if group.hits]

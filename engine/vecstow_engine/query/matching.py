@@ -15,10 +15,9 @@ from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.model.points import slots_of
 from vecstow_engine.query.candidates import Candidates, Labels, Mask
-from vecstow_engine.query.source import Source
+from vecstow_engine.query.source import ATTEMPTS_MAX, Source
 from vecstow_engine.storage.view import View
 
-ATTEMPTS_MAX: Final = 5
 RESOLVED_AT_ONCE: Final = 1024
 """The number of points whose payloads are read at a time: at most 64 MiB."""
 SCAN_SHARE: Final = 1 / 4

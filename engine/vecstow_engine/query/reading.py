@@ -6,17 +6,18 @@ points may match.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.payloads import decode_payload
 from vecstow_engine.query.candidates import Candidates
-from vecstow_engine.query.matching import ATTEMPTS_MAX, SCAN_SHARE, find_candidates
+from vecstow_engine.query.matching import SCAN_SHARE, find_candidates
 from vecstow_engine.query.search import RESOLVED_POINTS
-from vecstow_engine.query.source import Source
+from vecstow_engine.query.source import ATTEMPTS_MAX, Source
 from vecstow_engine.storage.scan import MetIds
 
 Narrow: TypeAlias = Callable[[Candidates], Candidates]
@@ -72,24 +73,39 @@ def _candidates(
     """Yield the points that match among candidates. Those that are gone are looked for again."""
     met = MetIds()
     read = np.zeros(0, np.uint64)
-    for number in range(ATTEMPTS_MAX):
-        labels = candidates.labels(candidates.possible)
-        labels = labels[~np.isin(labels, read)]
-        gone = 0
-        for start in range(0, len(labels), RESOLVED_POINTS):
-            part = labels[start : start + RESOLVED_POINTS]
-            for label, point in zip(part.tolist(), source.view.resolve(part), strict=True):
-                if point is None:
-                    gone += 1
-                    continue
-                fields = _decoded(point[1])
-                is_match = filter is None or filter.matches(fields, point[0])
-                if is_match and met.is_new(point[0], is_distinct=not number):
-                    yield Matching(label, point[0], fields)
+    for number, attempt in enumerate(source.attempts(), 1):
+        if number < ATTEMPTS_MAX:
+            gone = yield from _read_candidates(source, filter, candidates, read, met)
+        else:  # with writes paused, and few points left: none of them may wait for the consumer
+            with attempt:
+                candidates = _narrowed(source, filter, narrow)
+                rest = list(_read_candidates(source, filter, candidates, read, met))
+            yield from rest
+            return
         if not gone:
             return
-        read = np.concatenate([read, labels])
+        read = np.union1d(read, candidates.labels(candidates.possible))
         candidates = _narrowed(source, filter, narrow)
+
+
+def _read_candidates(
+    source: Source, filter: Filter | None, candidates: Candidates, read: NDArray[np.uint64], met: MetIds
+) -> Generator[Matching, None, int]:
+    """Yield the points that match among candidates that are not `read`; return how many of these are gone."""
+    labels = candidates.labels(candidates.possible)
+    labels = labels[~np.isin(labels, read)]
+    gone = 0
+    for start in range(0, len(labels), RESOLVED_POINTS):
+        part = labels[start : start + RESOLVED_POINTS]
+        for label, point in zip(part.tolist(), source.view.resolve(part), strict=True):
+            if point is None:
+                gone += 1
+                continue
+            fields = _decoded(point[1])
+            is_match = filter is None or filter.matches(fields, point[0])
+            if is_match and met.is_new(point[0], is_distinct=not len(read)):
+                yield Matching(label, point[0], fields)
+    return gone
 
 
 def _decoded(payload: bytes | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from vecstow_engine.query.matching import matches
 from vecstow_engine.query.source import Source
 from vecstow_engine.storage.view import View
 
-ATTEMPTS_MAX: Final = 5
 AHEAD_FACTOR: Final = 8
 """The number of extra labels to search for per label that is gone: damage affects whole pages."""
 RESOLVED_POINTS: Final = 128
@@ -62,8 +61,9 @@ def answer_group(source: Source, queries: Sequence[SearchQuery], k: int, ef: int
     """
     vectors = np.stack([query.vector for query in queries])
     wanted = k
-    for _ in range(ATTEMPTS_MAX):
-        found = resolve(source.view, source.index.search(vectors, wanted, ef), queries)
+    for attempt in source.attempts():
+        with attempt:
+            found = resolve(source.view, source.index.search(vectors, wanted, ef), queries)
         gone = max(gathered.gone for gathered in found)
         if gone == 0:
             break

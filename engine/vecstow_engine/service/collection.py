@@ -201,7 +201,15 @@ class Collection(Stateful):
         if store is None or index is None:
             return None
         columns = self.payload_indexes.complete
-        return Source(self.manifest, store.view, index, columns, self.candidates, self.hide_withheld)
+        return Source(
+            self.manifest,
+            store.view,
+            index,
+            columns,
+            self.candidates,
+            store.writes_paused,
+            self.hide_withheld,
+        )
 
     def writable(self) -> None:
         """Raise ReadOnly, or an error of `readable`, unless the collection takes writes."""

@@ -59,7 +59,8 @@ class Store:
         """The reason why no checkpoint can succeed in this process; None when one can."""
         self.remark: str | None = None
         """The latest repair of the point table by a checkpoint."""
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
+        """Also held by a read that writes disturbed again and again; such reads can nest."""
 
     @property
     def identity(self) -> Identity:
@@ -85,6 +86,10 @@ class Store:
     def broken(self) -> str | None:
         """The reason why this process takes no more writes; None while it does."""
         return self.log.broken or self.failure
+
+    def writes_paused(self) -> AbstractContextManager[object]:
+        """Return a context in which writes of the collection wait, so that no point changes."""
+        return self._writing
 
     def commit(self, effects: Sequence[Effect], announce: Announce | None = None) -> list[Applied]:
         """Log all effects with one sync, then apply them; every refusal happens before anything is logged.

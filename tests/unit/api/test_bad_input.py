@@ -172,6 +172,26 @@ def packed(**fields):
     return msgspec.msgpack.encode(fields)
 
 
+@pytest.mark.parametrize("route", ["scroll", "count", "delete"])
+@pytest.mark.parametrize(
+    "filter",
+    [
+        pytest.param({"k": msgspec.msgpack.Ext(5, b"a")}, id="an extension"),
+        pytest.param({"$and": [msgspec.msgpack.Ext(1, b"")]}, id="an extension in a list"),
+        pytest.param({"k": {"$in": [{1: 2}]}}, id="a number for a key in a list"),
+        pytest.param({"k": {1: 2, "a": 3}}, id="a number for a key"),
+    ],
+)
+async def test_a_filter_that_json_does_not_have_is_refused(route, filter):
+    client, _ = docs_service()
+    headers = {"content-type": "application/msgpack"}
+    reply = await client.call(
+        "POST", f"{COLLECTIONS}/docs/points/{route}", body=packed(filter=filter), headers=headers
+    )
+    assert reply.status in (400, 422), reply.body
+    assert_is_error_envelope(reply)
+
+
 @pytest.mark.parametrize(
     ("target", "body", "status", "says"),
     [

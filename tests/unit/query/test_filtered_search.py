@@ -24,13 +24,14 @@ from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import PointBatch
 from vecstow_engine.model.scrolls import Order, rank
 from vecstow_engine.model.searches import SearchOptions
-from vecstow_engine.query import filtered, planning
+from vecstow_engine.query import filtered, planning, reading
 from vecstow_engine.query.facet import facet
 from vecstow_engine.query.matching import matching_labels
 from vecstow_engine.query.reading import matching_count
 from vecstow_engine.query.scroll import first_in_order
-from vecstow_engine.query.source import Source
+from vecstow_engine.query.source import ATTEMPTS_MAX, Source
 from vecstow_engine.service.collection import Collection
+from vecstow_engine.storage.log.segment import Upsert
 
 DIMENSION = 4
 KINDS = ("keyword", "integer", "float", "boolean", "datetime")
@@ -212,3 +213,57 @@ def test_the_explanation_names_plan_counts_and_fields_without_an_index(model):
     assert (unknown.plan, unknown.counts["in_doubt"]) == ("scan", 3000)
     assert "no payload index has m" in unknown.warnings[0]
     assert set(unknown.steps) >= {"filter", "payloads"}
+
+
+def rewriting(model: Model, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, times: int) -> None:
+    """Write the point `hot` again after each of the first calls of a function."""
+    real, left = getattr(module, name), [times]
+
+    def overtaken(*values: Any, **named: Any) -> Any:
+        found = real(*values, **named)
+        if left[0]:
+            left[0] -= 1
+            row, payload = model.points["hot"]
+            batch = PointBatch.build(model.collection.manifest, ["hot"], row[None], [payload])
+            model.collection.commit([Upsert(batch.ids, batch.rows, batch.payloads, batch.all_new)])
+        return found
+
+    monkeypatch.setattr(module, name, overtaken)
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["not indexed", "indexed"])
+@pytest.mark.parametrize("times", [1, 2, ATTEMPTS_MAX - 1])
+@pytest.mark.parametrize(
+    ("module", "name"), [(filtered, "find_candidates"), (filtered, "_nearest"), (filtered, "resolve")]
+)
+def test_a_search_finds_a_point_that_is_written_again_and_again(
+    model, monkeypatch, indexed, times, module, name
+):
+    """The last attempt pauses writes: the writer here is of the same thread, and stops before."""
+    if indexed:
+        model.declare({"n": "integer"})
+    model.write({"hot": {"n": 1}} | {f"p{number}": {"n": 1} for number in range(20)})
+    model.wait_complete()
+    rewriting(model, monkeypatch, module, name, times)
+    model.points["hot"] = np.full(DIMENSION, 9, np.float32), {"n": 1}
+    model.write({"hot": {"n": 1}})
+    query = SearchOptions.checked(model.collection.manifest, 1, filter=parse_filter({"n": 1}))
+    hits = asyncio.run(model.engine.search("notes", query.query(model.points["hot"][0])))
+    assert [hit.id for hit in hits] == ["hot"]
+
+
+@pytest.mark.parametrize("times", [1, ATTEMPTS_MAX - 1])
+def test_a_read_of_many_points_meets_one_that_is_written_again_and_again(model, monkeypatch, times):
+    model.declare({"n": "integer"})
+    model.write({"hot": {"n": 1}} | {f"p{number}": {"n": 1 + number % 8} for number in range(80)})
+    model.wait_complete()
+    source, parsed = model.collection.source(), parse_filter({"n": 1, "z": {"$exists": False}})
+    assert source is not None
+    for read in (
+        lambda: matching_count(source, parsed),
+        lambda: sum(count for _, count in facet(source, "n", parsed, 10, lambda size: None)),
+        lambda: len(list(in_order(source, Order("n"), parsed))),
+    ):
+        rewriting(model, monkeypatch, reading, "find_candidates", times)
+        assert read() == 11
+        monkeypatch.undo()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
@@ -27,6 +28,8 @@ KEYWORDS_MAX: Final = 1 << 20
 """The most distinct strings of one keyword column."""
 KEYWORD_OVERHEAD_BYTES: Final = 160
 """Memory of a distinct string apart from its characters: object, list and dict entries (measured)."""
+_RANK_BYTES: Final = 12
+"""Memory of a string in the order of a dictionary that was compared."""
 _INT64: Final = np.iinfo(np.int64)
 _ORDERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "$gt": operator.gt,
@@ -206,11 +209,13 @@ class KeywordCoder:
         self.words = list(words)
         self._places = {word: place for place, word in enumerate(self.words)}
         self._bytes = sum(map(_word_bytes, self.words))
+        self._ordered: tuple[list[str], NDArray[np.int32]] = [], np.zeros(0, np.int32)
+        """The words as of the last comparison, in the order of code points, and the rank of each place."""
 
     @property
     def bytes(self) -> int:
         """Bytes of memory that the dictionary takes."""
-        return self._bytes
+        return self._bytes + _RANK_BYTES * len(self._ordered[0])
 
     def encode(self, value: Any) -> int | None:
         """Return the place of a string, a new one if need be; None beyond the limits."""
@@ -250,17 +255,12 @@ class KeywordCoder:
             return None
         if not isinstance(operand, str):
             return np.zeros(len(codes), np.bool_)
-        if operator == "$startsWith":
-            test: Callable[[str], bool] = lambda word: word.startswith(operand)  # noqa: E731
-        else:
-            order = _ORDERS[operator]
-            test = lambda word: order(word, operand)  # noqa: E731
-        words = self.words
-        table = np.fromiter(map(test, words), np.bool_, len(words))
-        if not len(table):
+        words, ranks = self._in_order()
+        if not words:
             return np.zeros(len(codes), np.bool_)
+        low, high = _range_of(words, operator, operand)
         # A slot that is not live may have a code that was added meanwhile.
-        return np.take(table, codes, mode="clip")
+        return np.take((ranks >= low) & (ranks < high), codes, mode="clip")
 
     def value(self, code: Any) -> str:
         """Return the string."""
@@ -268,10 +268,33 @@ class KeywordCoder:
 
     def order_keys(self, codes: Codes) -> NDArray[Any]:
         """Return the places of the strings in the order of code points."""
-        words = list(self.words)
-        places = np.empty(len(words), np.int64)
-        places[sorted(range(len(words)), key=words.__getitem__)] = np.arange(len(words))
-        return places[codes]
+        return np.take(self._in_order()[1], codes, mode="clip")
+
+    def _in_order(self) -> tuple[list[str], NDArray[np.int32]]:
+        """Return the words in the order of code points, and for each place the rank of its word."""
+        words, ranks = self._ordered
+        if (size := len(self.words)) > len(words):
+            # The sort of a sorted list with some words behind it takes little more than a copy.
+            words = sorted(words + self.words[len(words) : size])
+            ranks = np.empty(size, np.int32)
+            ranks[np.fromiter(map(self._places.__getitem__, words), np.int64, size)] = np.arange(size)
+            self._ordered = words, ranks
+        return words, ranks
+
+
+def _range_of(words: Sequence[str], operator: str, operand: str) -> tuple[int, int]:
+    """Return the ranks, from the first to before the last, of the sorted words that fulfil a comparison."""
+    match operator:
+        case "$gt":
+            return bisect_right(words, operand), len(words)
+        case "$gte":
+            return bisect_left(words, operand), len(words)
+        case "$lt":
+            return 0, bisect_left(words, operand)
+        case "$lte":
+            return 0, bisect_right(words, operand)
+    # Words with a prefix follow each other.
+    return bisect_left(words, operand), bisect_right(words, operand, key=lambda word: word[: len(operand)])
 
 
 def coder_of(kind: str, words: Sequence[str] = ()) -> Coder:
