@@ -27,7 +27,7 @@ from vecstow_engine.query.filtered import (
     without_few_doubts,
 )
 from vecstow_engine.query.fusion import fuse
-from vecstow_engine.query.matching import ATTEMPTS_MAX, find_candidates
+from vecstow_engine.query.matching import find_candidates
 from vecstow_engine.query.nearest import growing, nearest_hits
 from vecstow_engine.query.ranking import admitted
 from vecstow_engine.query.search import required, resolve
@@ -43,10 +43,11 @@ def answer_text(source: Source, query: TextQuery) -> list[Hit]:
 
     Raises Unavailable while an index of a text field is not complete.
     """
-    for _ in range(ATTEMPTS_MAX):
-        found = _words_alone(source, query) if query.near is None else _fused(source, query)
-        chosen = admitted(found, frozenset(), query.max_distance)[query.offset : query.hits_read]
-        hits = with_contents(source, chosen, query, with_payloads=True)
+    for attempt in source.attempts():
+        with attempt:
+            found = _words_alone(source, query) if query.near is None else _fused(source, query)
+            chosen = admitted(found, frozenset(), query.max_distance)[query.offset : query.hits_read]
+            hits = with_contents(source, chosen, query, with_payloads=True)
         if None not in hits:
             break
         source.hide_withheld()
@@ -79,24 +80,27 @@ def _best_by_words(source: Source, query: TextQuery, count: int) -> list[Hit]:
     note.plan, note.reason = "words", "the search has a text, and no vector"
     indexes = _text_indexes(source)
     options: SearchOptions = replace(query, limit=count, payload=NO_PAYLOAD)
-    for _ in range(ATTEMPTS_MAX):
-        with note.step("filter"):
-            candidates = find_candidates(source, query.filter)
-            note.counts = {"points": candidates.live_count}
-            if query.filter is not None:
-                candidates = without_few_doubts(source, query.filter, candidates)
-                describe_candidates(note, source, query.filter, candidates)
-        first = max(DOUBT_FACTOR * count, DOUBT_CANDIDATES) if candidates.has_doubts else count
-        for size in growing(first, max(first, candidates.possible_count)):
-            with note.step("words"):
-                slots, scores = search_fields(indexes, query.text, size, candidates.possible)
-            labels = make_labels(slots.astype(np.int64), candidates.epochs[slots])
-            with note.step("payloads"):
-                [gathered] = resolve(source.view, Hits(labels[None], -scores[None]), [options])
-            hits = required(gathered.result)
-            if len(hits) >= count or len(slots) < size:
-                break
-        if not gathered.gone:
+    for attempt in source.attempts():
+        with attempt:
+            position = source.view.position()
+            with note.step("filter"):
+                candidates = find_candidates(source, query.filter)
+                note.counts = {"points": candidates.live_count}
+                if query.filter is not None:
+                    candidates = without_few_doubts(source, query.filter, candidates)
+                    describe_candidates(note, source, query.filter, candidates)
+            first = max(DOUBT_FACTOR * count, DOUBT_CANDIDATES) if candidates.has_doubts else count
+            for size in growing(first, max(first, candidates.possible_count)):
+                with note.step("words"):
+                    slots, scores = search_fields(indexes, query.text, size, candidates.possible)
+                labels = make_labels(slots.astype(np.int64), candidates.epochs[slots])
+                with note.step("payloads"):
+                    [gathered] = resolve(source.view, Hits(labels[None], -scores[None]), [options])
+                hits = required(gathered.result)
+                if len(hits) >= count or len(slots) < size:
+                    break
+            is_undisturbed = not gathered.gone and source.view.position() == position
+        if is_undisturbed:
             break
         source.hide_withheld()
     return hits
