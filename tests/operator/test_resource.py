@@ -60,7 +60,10 @@ def explained(cluster: ControlPlane, path: str) -> dict[str, str]:
                     "are apart: Cosine is 1 - cos, Euclidean the L2 norm, DotProduct 1 - dot, Manhattan the "
                     "L1 norm. Immutable."
                 ),
-                "payloadIndexes": "<[]Object> Payload fields that filters use often, at most 64.",
+                "payloadIndexes": (
+                    "<[]Object> Payload fields that filters use often, at most 64. They can be changed at "
+                    "any time."
+                ),
             },
             id="spec",
         ),
