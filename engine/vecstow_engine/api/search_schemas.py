@@ -65,9 +65,12 @@ def _near(vector: Schema, required: tuple[str, ...] = (), **more: Schema) -> Sch
 def _search(vector: Schema) -> Schema:
     """Return the schema of a search near a vector or a stored point, for a text, or for both."""
     members = _OPTIONS | {"diversity": _DIVERSITY, "text": or_null(_TEXT), "fusion": _FUSION}
-    targets = [*_TARGETS, {"required": ["text"]}]
-    both = {"required": ["vector", "id"]}
-    return object_of((), vector=vector, id=ID, **members) | {"anyOf": targets, "not": both}
+    targets = [
+        {"required": ["vector"], "properties": {"id": False}},
+        {"required": ["id"], "properties": {"vector": False}},
+        {"required": ["text"], "properties": {"vector": False, "id": False}},
+    ]
+    return object_of((), vector=vector, id=ID, **members) | {"oneOf": targets}
 
 
 def _by_example(vector: Schema) -> Schema:

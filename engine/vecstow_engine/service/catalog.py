@@ -125,7 +125,6 @@ class Catalog:
                 collection.writable()  # raises ReadOnly now
             else:
                 collection.manifest = manifest
-                collection.payload_indexes.begin()
                 collection.opened(store, self._loader.new_index(collection))
 
     def drop(self, collection: Collection) -> Path | None:

@@ -13,6 +13,8 @@ from tests.unit.running_engine import RunningEngine, wait_until
 from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import PointBatch
+from vecstow_engine.query import filtered, text_search
+from vecstow_engine.service.payload_indexer import PayloadIndexer
 
 COUNT = 240
 WORDS = [f"{first}{second}" for first in "abcde" for second in "klmnop"]
@@ -103,6 +105,19 @@ FILTERS = [
 
 @pytest.mark.parametrize(("condition", "fits"), FILTERS)
 async def test_filter_leaves_out_points_and_no_scores(asker, stored, condition, fits):
+    wanted = by_words(stored, "ek ep bm", fits)
+    for limit in (2, 30, 1000):
+        hits = await asker.ask("texts", "search", {"text": "ek ep bm", "limit": limit, "filter": condition})
+        assert len(hits) == min(limit, len(wanted))
+        check(hits, wanted)
+
+
+@pytest.mark.parametrize(("condition", "fits"), FILTERS)
+async def test_points_in_doubt_are_checked_until_enough_match(asker, stored, monkeypatch, condition, fits):
+    """Payloads are read in the order of the scores, of more points each time."""
+    monkeypatch.setattr(filtered, "DOUBTFUL_MAX", 0)
+    monkeypatch.setattr(text_search, "DOUBT_FACTOR", 1)
+    monkeypatch.setattr(text_search, "DOUBT_CANDIDATES", 1)
     wanted = by_words(stored, "ek ep bm", fits)
     for limit in (2, 30, 1000):
         hits = await asker.ask("texts", "search", {"text": "ek ep bm", "limit": limit, "filter": condition})
@@ -246,9 +261,10 @@ async def test_repeated_weight_is_refused(served):
     reply = await client.call("POST", "/collections/texts/search", body=raw)
     assert reply.status == 400
     assert b"fusion has a key more than once" in reply.body
-    packed = b"\x82\xa4text\xa1a\xa6fusion\x82\xa4text\x01\xa4text\x02"
+    packed = b"\x83\xa2id\xa2p1\xa4text\xa1a\xa6fusion\x82\xa4text\x01\xa4text\x02"
     reply = await client.call("POST", "/collections/texts/search", body=packed, headers=PACKED)
     assert reply.status == 400
+    assert b"fusion has a key more than once" in reply.body
 
 
 @pytest.mark.parametrize("route", ["search/groups", "recommend"])
@@ -307,7 +323,9 @@ async def write(engine, **texts):
     await engine.upsert("texts", PointBatch.build(manifest, list(texts), rows, payloads))
 
 
-async def test_first_points_of_a_collection_are_found_at_once(engine):
+async def test_first_points_of_a_collection_are_found_at_once(engine, monkeypatch):
+    """An index of no points is complete: nothing has to complete it."""
+    monkeypatch.setattr(PayloadIndexer, "notify", lambda indexer, collection: None)
     stored = await store(engine, "texts", count=30)
     assert sorted(await found(engine, "ek ep")) == sorted(by_words(stored, "ek ep"))
 

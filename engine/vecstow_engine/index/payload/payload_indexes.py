@@ -114,10 +114,6 @@ class PayloadIndexes:
                 with self._lock:
                     self._lacks(columns)
 
-    def begin(self) -> None:
-        """Use the columns as they are: the collection has no points yet."""
-        self.finish(self._newest)
-
     def finish(self, columns: PayloadColumns) -> None:
         """Use these columns, which have every point, unless there is a newer declaration."""
         with self._lock:
