@@ -51,6 +51,10 @@ QUESTIONS = (
 )
 FILTERED_QUESTION = "futuristic real-time strategy game"
 FILTER = {"section": "games", "installed_kib": {"$lt": 1000}}
+HYBRID_QUESTION = "address updating utility for dynamic DNS services"
+HYBRID_TEXT = "adress of dynamic DNS"
+"""Words as a person types them, one of them misspelt."""
+GROUPED_QUESTION = "Share mouse, keyboard and clipboard over the network"
 
 
 class DemoFailed(Exception):
@@ -130,9 +134,15 @@ class Engine:
                 found[point_id] = point and (np.frombuffer(point["data"], "<f4"), point["metadata"])
         return found
 
-    def search(self, vector: np.ndarray, wanted: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def search(
+        self, vector: np.ndarray, wanted: dict[str, Any] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
         query = {"vector": vector.astype("<f4").tobytes(), "limit": NEIGHBOURS, "filter": wanted}
-        return self._post("/search", query)
+        return self._post("/search", query | options)
+
+    def groups(self, vector: np.ndarray, field: str, limit: int) -> list[dict[str, Any]]:
+        query = {"vector": vector.astype("<f4").tobytes(), "group_by": field, "limit": limit}
+        return self._post("/search/groups", query)["groups"]
 
     def _post(self, path: str, document: object) -> Any:
         answer = self._http.post(path, content=msgspec.msgpack.encode(document))
@@ -195,6 +205,12 @@ class Demo:
             text = FILTERED_QUESTION
             show_hits(f'"{text}"', engine.search(self.questions[text]))
             show_hits(f"the same, where {json.dumps(FILTER)}", engine.search(self.questions[text], FILTER))
+            text = HYBRID_QUESTION
+            both = engine.search(self.questions[text], text=HYBRID_TEXT)
+            show_hits(f'"{text}", with the words "{HYBRID_TEXT}"', both)
+            text = GROUPED_QUESTION
+            groups = engine.groups(self.questions[text], "section", 3)
+            show_hits(f'"{text}", the best of each section', [group["hits"][0] for group in groups])
 
     def write_and_kill(self) -> None:
         enough = threading.Event()
