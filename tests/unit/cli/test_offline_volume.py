@@ -179,10 +179,11 @@ def test_another_kind_is_named_before_its_fields(data, apply):
 
 
 def test_the_sample_folder_is_applied_whole(data, vecstow):
-    """It also has a list in JSON, which is no resource."""
+    """It also has lists in JSON, which are no resources."""
     code, out, err = vecstow("apply", "-f", SAMPLE)
     assert (code, out) == (0, "vectorcollection/packages created\n")
-    assert err == f"{SAMPLE / 'questions.json'} is skipped: it is no resource but a list\n"
+    lists = [SAMPLE / "questions.json", SAMPLE / "typed.json"]
+    assert err == "".join(f"{each} is skipped: it is no resource but a list\n" for each in lists)
 
 
 def test_a_list_that_is_named_is_refused(data, vecstow):
