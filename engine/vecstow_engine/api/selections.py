@@ -5,6 +5,7 @@ The members of such a body are decoded one at a time, after the lease holds the 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -147,6 +148,7 @@ def read_scroll(body: Text, media: Media, lease: Lease, manifest: Manifest) -> S
         None if cursor is None else decode_cursor(string(cursor, "cursor"), mark, order),
         with_vectors,
         PayloadChoice.parse(sent.value("with_metadata")),
+        functools.partial(lease.grow, Part.DECODED),
     )
 
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -100,6 +100,8 @@ class ScrollQuery:
     """The position behind which the page begins; None for the first page."""
     with_vectors: bool = False
     payload: PayloadChoice = WHOLE_PAYLOAD
+    weigh: Callable[[int], None] | None = None
+    """A callback that gets the bytes of values that the order keeps, and raises beyond the limit."""
 
 
 def rank(value: object) -> Rank | None:

@@ -6,6 +6,7 @@ of those behind the position where the page begins; so does an order by id, when
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from vecstow_engine.model.errors import Unavailable
+from vecstow_engine.model.errors import TooLarge, Unavailable, refused
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.payloads import field_reader
 from vecstow_engine.model.scrolls import Order, Position, Rank, ScrollQuery, rank
@@ -31,6 +32,8 @@ WALKED_IDS: Final = 2_000
 """The number of ids that one read of a scroll with a filter looks at: other requests run between reads."""
 SPARE_POINTS: Final = 1_000
 """The number of points beyond a page that are kept before those that come last are dropped."""
+SPARE_BYTES: Final = 4 << 20
+"""The bytes of values beyond those of a page that are kept before the points that come last are dropped."""
 READ_BYTES: Final = 4 << 20
 """The bytes of payloads that a read of chosen points returns at most, apart from its last few points."""
 _NO_RANK: Final[Rank] = (False, 0)
@@ -126,7 +129,7 @@ class _ChosenScroll(Scroll):
         if not self._chosen and not self._is_last_choice:
             # One point more than the page shows whether another page follows.
             most = query.limit + 1
-            self._chosen.extend(first_in_order(self._source, query.order, query.filter, self._start, most))
+            self._chosen.extend(first_in_order(self._source, query, self._start, most))
             self._is_last_choice = len(self._chosen) < most
         rows: list[_Row] = []
         size = 0
@@ -155,24 +158,66 @@ class Placed(NamedTuple):
         return Position(self.id, None if self.rank is None else self.rank[1])
 
 
-def first_in_order(
-    source: Source, order: Order | None, filter: Filter | None, start: Position | None, count: int
-) -> list[Placed]:
+class _First:
+    """The first points of an order among those that are added."""
+
+    def __init__(self, query: ScrollQuery, count: int) -> None:
+        self._query = query
+        self._count = count
+        self._points: list[Placed] = []
+        self._bytes = self._sorted_bytes = 0
+        """Bytes of the values: of all points, and of those that the last sort kept."""
+
+    def add(self, point: Placed) -> None:
+        """Add a point; weigh the values before they take more memory. Raises TooLarge or Busy."""
+        self._points.append(point)
+        self._bytes += _value_bytes(point)
+        are_many = len(self._points) >= 2 * self._count + SPARE_POINTS
+        if are_many or self._bytes >= self._sorted_bytes + SPARE_BYTES:
+            self._points = self.points()
+            self._bytes = self._sorted_bytes = sum(map(_value_bytes, self._points))
+            if self._bytes:
+                self._weigh(self._bytes + SPARE_BYTES)
+
+    def points(self) -> list[Placed]:
+        """Return the points, in their order."""
+        return _sorted(self._points, self._query.order)[: self._count]
+
+    def _weigh(self, held_bytes: int) -> None:
+        order, weigh = self._query.order, self._query.weigh
+        if order is None or weigh is None:
+            return
+        try:
+            weigh(held_bytes)
+        except TooLarge as error:
+            raise TooLarge(
+                f"the values of field {order.field!r} by which points are ordered take {held_bytes} bytes of "
+                "memory or more",
+                hint="use a smaller limit, or order by a field with shorter values",
+                details=refused("order_by", order.field, error.details.get("limit")),
+            ) from error
+
+
+def _value_bytes(point: Placed) -> int:
+    return 0 if point.rank is None else sys.getsizeof(point.rank[1])
+
+
+def first_in_order(source: Source, query: ScrollQuery, start: Position | None, count: int) -> list[Placed]:
     """Return the first `count` matching points behind `start`, in the order of a field, or of ids.
 
-    Points without a number or a string in the field are left out.
+    Points without a number or a string in the field are left out. Raises TooLarge, which names the field, or
+    Busy when their values take too much memory.
     """
+    order = query.order
     read = None if order is None else field_reader(order.field)
     narrow = None if order is None else partial(_first_by_index, source, order, start, count)
-    kept: list[Placed] = []
-    for label, point_id, fields in matching_points(source, filter, narrow):
+    first = _First(query, count)
+    for label, point_id, fields in matching_points(source, query.filter, narrow):
         place = None if read is None else rank(read(fields))
         if (place is None and read is not None) or not _is_behind(place, point_id, start, order):
             continue
-        kept.append(Placed(place, point_id, label))
-        if len(kept) >= 2 * count + SPARE_POINTS:
-            kept = _sorted(kept, order)[:count]
-    return _sorted(kept, order)[:count]
+        first.add(Placed(place, point_id, label))
+    return first.points()
 
 
 def _first_by_index(

@@ -22,7 +22,7 @@ from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.filters import Filter
 from vecstow_engine.model.manifest import PayloadIndex
 from vecstow_engine.model.points import PointBatch
-from vecstow_engine.model.scrolls import Order, rank
+from vecstow_engine.model.scrolls import Order, ScrollQuery, rank
 from vecstow_engine.model.searches import SearchOptions
 from vecstow_engine.query import filtered, planning, reading
 from vecstow_engine.query.facet import facet
@@ -109,7 +109,8 @@ class Model:
 def in_order(source: Source, order: Order, parsed: Filter) -> Iterator[str]:
     """The ids of a scroll in an order, read two points at a time."""
     start = None
-    while found := first_in_order(source, order, parsed, start, 2):
+    query = ScrollQuery("", filter=parsed, order=order)
+    while found := first_in_order(source, query, start, 2):
         yield from (point.id for point in found)
         start = found[-1].position
 

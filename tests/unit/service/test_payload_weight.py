@@ -1,10 +1,11 @@
-"""Payloads of hits, and values of groups, are read no further than the query that asks for them may have."""
+"""Payloads, values of groups and values of an order are read no further than their query may have."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from vecstow_engine.model.errors import TooLarge
 from vecstow_engine.model.filter_parser import parse_filter
 from vecstow_engine.model.groups import Group, GroupSearch
 from vecstow_engine.model.points import PointBatch
+from vecstow_engine.model.scrolls import Order, ScrollQuery
 from vecstow_engine.model.searches import SearchQuery
-from vecstow_engine.query import groups, search
+from vecstow_engine.query import groups, scroll, search
 from vecstow_engine.service import searcher
 from vecstow_engine.service.collection import Collection
 
@@ -120,17 +122,24 @@ def limited_to(most: int) -> Callable[[int], None]:
     return weigh
 
 
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """A list that gets the bytes that Python took at most."""
+    peak: list[int] = []
+    tracemalloc.start()
+    try:
+        yield peak
+        peak.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("candidates", [10, 20], ids=["no group is known", "some groups are known"])
 async def test_values_of_groups_are_refused_before_they_take_the_memory(long, monkeypatch, candidates):
     monkeypatch.setattr(groups, "LIMIT_MAX", candidates)
-    tracemalloc.start()
-    try:
-        with pytest.raises(TooLarge):
-            grouped(long, limited_to(10 * LONG))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < (10 + 3 * STEP_POINTS) * LONG < POINTS * LONG
+    with peak_memory() as peak, pytest.raises(TooLarge):
+        grouped(long, limited_to(10 * LONG))
+    assert peak[0] < (10 + 3 * STEP_POINTS) * LONG < POINTS * LONG
 
 
 async def test_values_of_groups_are_weighed_with_what_is_held_besides(long, monkeypatch):
@@ -158,3 +167,39 @@ async def test_values_of_incomplete_groups_are_weighed_with_those_that_are_compl
     payloads = sum(len(hit.payload) for group in found for hit in group.hits)
     assert 2 * values in seen
     assert seen[-1] == 2 * values + payloads
+
+
+# Scrolls ----------------------------------------------------------------------------------------------------
+
+
+def scrolled(
+    collection: Collection, weigh: Callable[[int], None], limit: int, *, is_descending: bool
+) -> list[str]:
+    """The ids of a page in the order of the long values."""
+    query = ScrollQuery("", limit, order=Order("g", is_descending), weigh=weigh)
+    page = scroll.begin_scroll(collection.source(), query)
+    found: list[str] = []
+    while len(found) < limit and not page.is_done:
+        found += [point.position.id for point in page.read(limit - len(found))]
+    return found
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+async def test_values_of_an_order_are_refused_before_they_take_the_memory(long, monkeypatch, is_descending):
+    monkeypatch.setattr(scroll, "SPARE_BYTES", 2 * LONG)
+    with peak_memory() as peak, pytest.raises(TooLarge, match="field 'g'") as refused:
+        scrolled(long, limited_to(10 * LONG), POINTS, is_descending=is_descending)
+    assert peak[0] < 30 * LONG < POINTS * LONG
+    assert (refused.value.details["field"], refused.value.details["value"]) == ("order_by", "g")
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+async def test_a_small_page_keeps_few_values_of_its_order(long, monkeypatch, is_descending):
+    """Points that come behind the page are dropped by their bytes, long before they are many."""
+    monkeypatch.setattr(scroll, "SPARE_BYTES", 2 * LONG)
+    expected = [f"far{n}" for n in range(POINTS)]
+    for limit in (1, 5):
+        with peak_memory() as peak:
+            found = scrolled(long, limited_to((limit + 4) * LONG), limit, is_descending=is_descending)
+        assert found == (expected[::-1] if is_descending else expected)[:limit]
+        assert peak[0] < 30 * LONG < POINTS * LONG

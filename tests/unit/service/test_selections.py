@@ -191,6 +191,15 @@ async def test_a_facet_takes_its_memory_from_the_account(points, monkeypatch):
     assert (reply.status, reply.json["details"]["field"]) == (413, "field")
 
 
+async def test_an_order_takes_its_memory_from_the_account(points, monkeypatch):
+    monkeypatch.setattr(scroll, "SPARE_BYTES", 1000)
+    assert (await points.ask("scroll", {"order_by": "c"})).status == 200
+    monkeypatch.setattr(scroll, "_value_bytes", lambda point: 100 << 20)
+    reply = await points.ask("scroll", {"order_by": "c"})
+    assert (reply.status, reply.json["details"]["field"]) == (413, "order_by")
+    assert "field 'c'" in reply.json["error"]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("wanted", FILTERS[1:])
 async def test_delete_by_filter(points, monkeypatch, wanted, packed):
