@@ -179,11 +179,11 @@ class FakeEngine:
         raise NotFound(f"alias {name!r} does not exist")
 
     def _set_alias(self, name: str, collection: str, authorise: Any) -> None:
-        authorise(name)
+        authorise(name, name)
         self.calls.append(("set_alias", name, collection))
 
     def _remove_alias(self, name: str, authorise: Any) -> None:
-        authorise(name)
+        authorise(name, name)
         self._no_alias(name)
 
     def state_document(self) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter, Response
 
-from vecstow_engine.api.context import AliasName, Context, DecodedRoute, InContext
+from vecstow_engine.api.context import AliasName, DecodedRoute, InContext
 from vecstow_engine.api.schemas import Alias, AliasBody, Envelope
 from vecstow_engine.model.names import check_collection_name
-from vecstow_engine.service.aliases import Authorise
 
 router = APIRouter(prefix="/aliases", tags=["aliases"], route_class=DecodedRoute)
 
@@ -38,7 +35,7 @@ async def set_alias(context: InContext, name: AliasName, body: AliasBody) -> Res
     collection = check_collection_name(body.collection, "collection")
     context.authorise(collection)
     call = context.engine.aliases.set
-    await context.workers.waiting(collection, call, name, collection, _authorise(context, name))
+    await context.workers.waiting(collection, call, name, collection, context.authorise)
     return context.reply({"alias": name, "collection": collection})
 
 
@@ -46,10 +43,5 @@ async def set_alias(context: InContext, name: AliasName, body: AliasBody) -> Res
 async def remove_alias(context: InContext, name: AliasName) -> Response:
     """The collection stays as it is. The answer has the collection that the alias led to."""
     call = context.engine.aliases.remove
-    removed = await context.workers.waiting(name, call, name, _authorise(context, name))
+    removed = await context.workers.waiting(name, call, name, context.authorise)
     return context.reply(removed.document())
-
-
-def _authorise(context: Context, name: str) -> Authorise:
-    """Return the check of the key for the collection of before, whose name no refusal shows."""
-    return partial(context.authorise, given=name)

@@ -41,8 +41,11 @@ HIDDEN: Final = "a collection has this name, which leads to that collection"
 READS_MAX: Final = 5
 """How often a file is read at most that another program changes during the read."""
 
-Authorise: TypeAlias = Callable[[str], None]
-"""Raises an error unless the caller may change who reaches the collection of that name."""
+Authorise: TypeAlias = Callable[[str, str], None]
+"""Raises an error unless the caller may change who reaches a collection.
+
+It gets the collection's name, and the name that the request has for it, which the error shows.
+"""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -114,17 +117,21 @@ class AliasChanges:
             raise no_alias(name)
         return self._served.table.by_name[name]
 
-    def set(self, name: str, collection: str, authorise: Authorise = lambda _: None) -> None:
+    def set(self, name: str, collection: str, authorise: Authorise = lambda *_: None) -> None:
         """Let an alias lead to a collection; the alias is made if it is missing.
 
-        `authorise` gets the collection that the alias leads to now, or the name of a new alias. Raises the
+        `authorise` gets the collection that the alias leads to now, or the name of a new alias, and the one
+        behind an alias in the place of `collection`, before an error tells of that alias. Raises the
         errors of `set_alias` and `Collection.readable`, DamagedFile or NewerFormat for the file of aliases,
         and the errors of `ChangeGuard`.
         """
 
         def decide(table: AliasTable) -> AliasTable:
             found = table.get(name)
-            authorise(name if found is None else found.collection)
+            authorise(name if found is None else found.collection, name)
+            behind = table.get(collection)
+            if behind is not None and not self._registry.knows(collection):
+                authorise(behind.collection, collection)
             if self._registry.knows(name):
                 raise name_taken(name)
             after = set_alias(self._layout, table, name, collection)
@@ -134,12 +141,12 @@ class AliasChanges:
         self._change("set alias", name, decide)
         log.info("alias set", alias=name, collection=collection)
 
-    def remove(self, name: str, authorise: Authorise = lambda _: None) -> Alias:
+    def remove(self, name: str, authorise: Authorise = lambda *_: None) -> Alias:
         """Remove an alias and return it. Raises the errors of `remove_alias`, and others as `set`."""
 
         def decide(table: AliasTable) -> AliasTable:
             found = table.get(name)
-            authorise(name if found is None else found.collection)
+            authorise(name if found is None else found.collection, name)
             return remove_alias(table, name)
 
         before = self._change("remove alias", name, decide)

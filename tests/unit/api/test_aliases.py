@@ -199,6 +199,17 @@ async def test_a_switch_needs_the_role_write_and_both_collections(
     assert status == 200 or b"other-1" not in reply.body or collection == "other-1"
 
 
+async def test_a_limited_key_does_not_learn_that_a_name_is_an_alias_of_others(keyed):
+    """`docs-x` leads to other-1."""
+    shown = await asked(keyed, "GET", "/aliases/docs-x", by=("docs", "write"))
+    for alias in ("docs-new", "main"):
+        reply = await asked(keyed, "PUT", f"/aliases/{alias}", {"collection": "docs-x"}, by=("docs", "write"))
+        assert (reply.status, reply.body) == (403, shown.body)
+    reply = await asked(keyed, "PUT", "/aliases/docs-new", {"collection": "docs-x"}, by=("all", "write"))
+    assert reply.status == 400
+    assert "is itself an alias" in reply.json["error"]
+
+
 @pytest.mark.parametrize(("key", "status"), [("docs", 200), ("other", 403), ("all", 200)])
 async def test_a_removal_needs_the_collection_behind_it(keyed, key, status):
     assert (await asked(keyed, "DELETE", "/aliases/main", by=(key, "write"))).status == status
