@@ -5,6 +5,7 @@ Search is exact. Everything else does the least that lets a test see what the AP
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from vecstow_engine.model.conditions import Condition, Stamp
 from vecstow_engine.model.errors import Conflict, NotFound, VecstowError
-from vecstow_engine.model.manifest import Manifest, manifest_document
+from vecstow_engine.model.manifest import Manifest, PayloadIndex, manifest_document
 from vecstow_engine.model.points import Point, PointBatch, decode_rows
 from vecstow_engine.model.queries import Search
 from vecstow_engine.model.searches import Hit, SearchQuery
@@ -64,6 +65,7 @@ class FakeEngine:
         self.aliases: Any = SimpleNamespace(
             listed=list, get=self._no_alias, set=self._set_alias, remove=self._remove_alias
         )
+        self.declarations = SimpleNamespace(declare_payload_indexes=self._declare)
         self.hold = SimpleNamespace(begin=self._begin_hold, end=lambda: self.calls.append(("release_hold",)))
         self.sequence = 0
         self.starts = 0
@@ -102,7 +104,14 @@ class FakeEngine:
         collection = self.collection(name)
         count = len(collection.points)
         live = {"vector_count": count, "indexed": count, "state": "ready", "reason": None, "progress": None}
-        return manifest_document(collection.manifest) | live
+        indexes = [
+            dataclasses.asdict(each) | {"ready": each.type != "text", "bytes": 12_000}
+            for each in collection.manifest.payload_indexes
+        ]
+        return manifest_document(collection.manifest) | live | {"payload_index_state": indexes}
+
+    def _declare(self, collection: FakeCollection, declared: tuple[PayloadIndex, ...]) -> None:
+        collection.manifest = dataclasses.replace(collection.manifest, payload_indexes=declared)
 
     def stats(self, name: str) -> dict[str, object]:
         collection = self.collection(name)

@@ -162,6 +162,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = {
     ("DELETE", f"{_ROOT}/vectors/{{id}}"): Access(Role.WRITE, Reach.PATH),
     ("POST", f"{_ROOT}/points/delete"): Access(Role.WRITE, Reach.PATH, _IDS),
     ("POST", f"{_ROOT}/points/payload"): Access(Role.WRITE, Reach.PATH, _PAYLOADS),
+    ("PUT", f"{_ROOT}/payload-indexes"): Access(Role.WRITE, Reach.PATH, _CREATE),
     ("DELETE", _ROOT): Access(Role.ADMIN, Reach.PATH),
     ("DELETE", f"{_ROOT}/hard-delete"): Access(Role.ADMIN, Reach.PATH),
     ("POST", f"{_ROOT}/backup"): Access(Role.ADMIN, Reach.PATH),

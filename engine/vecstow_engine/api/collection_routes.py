@@ -17,6 +17,7 @@ from vecstow_engine.api.schemas import (
     Envelope,
     ImportBody,
     Named,
+    PayloadIndexesBody,
     RepairBody,
     RestoreBody,
 )
@@ -116,6 +117,24 @@ async def describe(context: InContext, name: CollectionName) -> Response:
 async def stats(context: InContext, name: CollectionName) -> Response:
     """Counts, and sizes in bytes."""
     return context.reply(await context.workers.quick(context.engine.stats, name))
+
+
+@router.put(
+    "/{collection}/payload-indexes",
+    response_model=Envelope[Description],
+    summary="Declare the payload indexes of a collection",
+)
+async def declare_payload_indexes(
+    context: InContext, name: CollectionName, body: PayloadIndexesBody
+) -> Response:
+    """They take the place of the present ones, and are built in the background.
+
+    A field that is declared already stays as it is. 409 for a collection that a resource or a file manages.
+    """
+    call = context.engine.declarations.declare_payload_indexes
+    declared = parse_payload_indexes(body.payload_indexes)
+    await context.workers.waiting(name, call, context.engine.collection(name), declared)
+    return context.reply(await context.workers.quick(context.engine.describe, name))
 
 
 @router.delete("/{collection}", response_model=Envelope[Named], summary="Drop a collection")

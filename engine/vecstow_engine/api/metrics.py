@@ -59,6 +59,7 @@ PER_COLLECTION: Final = (
     ("vecstow_collection_indexed_vectors", "Live vectors that the graph holds.", "indexed"),
     ("vecstow_collection_wal_bytes", "Bytes of the write-ahead log.", "log_bytes"),
     ("vecstow_collection_overlay_bytes", "Memory of changes that no checkpoint has.", "overlay_bytes"),
+    ("vecstow_payload_index_bytes", "Memory of the payload indexes.", "payload_index_bytes"),
 )
 """For each metric its name, its help text, and the key in a row of `GET /state`."""
 

@@ -61,6 +61,15 @@ class AliasBody(Body):
     collection: str = Field(examples=["docs-v2"])
 
 
+class PayloadIndexesBody(Body):
+    """The payload indexes of a collection, in place of the present ones."""
+
+    payload_indexes: list[dict[str, Any]] = Field(
+        description="at most 64 of {field, type}; type keyword, integer, float, boolean, datetime or text",
+        examples=[[{"field": "tenant", "type": "keyword"}, {"field": "year", "type": "integer"}]],
+    )
+
+
 class RestoreBody(Body):
     """A dropped collection to bring back."""
 
@@ -167,6 +176,15 @@ class ServerStats(BaseModel):
     uptime_seconds: int
 
 
+class PayloadIndexState(BaseModel):
+    """A declared payload index: whether it answers, and the bytes of memory that it takes."""
+
+    field: str
+    type: str
+    ready: bool
+    bytes: int
+
+
 class Description(BaseModel):
     """A collection: its manifest and its live facts. More keys may come."""
 
@@ -183,6 +201,7 @@ class Description(BaseModel):
     state: str
     reason: str | None = None
     progress: Any = None
+    payload_index_state: list[PayloadIndexState] = []
 
 
 class Hold(BaseModel):

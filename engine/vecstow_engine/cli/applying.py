@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vecstow_engine.model.aliases import AliasTable
     from vecstow_engine.storage.layout import Layout
 
-SETTINGS: Final = {"index_config": "index", "owner": "owner", "payload_indexes": "payloadIndexes"}
+PAYLOAD_INDEXES: Final = "payload_indexes"
+SETTINGS: Final = {"index_config": "index", "owner": "owner", PAYLOAD_INDEXES: "payloadIndexes"}
 """The settings of a manifest, and their names in the spec of a resource."""
 NAME_CHARACTERS_SHOWN: Final = 80
 Declare = Callable[[CollectionResource], "Outcome"]
@@ -57,8 +58,9 @@ def apply_command(
 
     They are the resources that kubectl applies in a cluster.
 
-    With --data the manifests are written on the volume, whether an engine runs there or not; with --url the
-    engine is asked. Applying the same again changes nothing. A shape (dimension, metric, type) never changes.
+    With --data the manifests are written on the volume, whether an engine runs there or not. With --url the
+    engine is asked to create collections, and to change payload indexes and aliases. Applying the same again
+    changes nothing. A shape (dimension, metric, type) never changes.
     An alias that another collection has moves to the one that declares it now; none is ever removed.
 
     \b
@@ -176,14 +178,17 @@ def _declare_over_rest(client: Client, resource: CollectionResource) -> Outcome:
         client.post("collections", document=created)
         _set_aliases_over_rest(client, resource)
         return Outcome.CREATED
-    for key, field in SETTINGS.items():
-        if getattr(wanted, key) != getattr(existing, key):
-            raise Conflict(
-                f"spec.{field} differs from what collection {name!r} has, and REST changes no settings",
-                hint="apply it on the volume, which an engine may be serving: "
-                "vecstow apply -f FILE --data DIR",
-            )
-    return Outcome.CONFIGURED if _set_aliases_over_rest(client, resource) else Outcome.UNCHANGED
+    changed = {key for key in SETTINGS if getattr(wanted, key) != getattr(existing, key)}
+    for key in sorted(changed - {PAYLOAD_INDEXES}):
+        raise Conflict(
+            f"spec.{SETTINGS[key]} differs from what collection {name!r} has, and REST cannot change it",
+            hint="apply it on the volume, which an engine may be serving: vecstow apply -f FILE --data DIR",
+        )
+    if changed:
+        document = {PAYLOAD_INDEXES: manifest_document(wanted)[PAYLOAD_INDEXES]}
+        client.put("collections", name, "payload-indexes", document=document)
+    is_changed = _set_aliases_over_rest(client, resource) or bool(changed)
+    return Outcome.CONFIGURED if is_changed else Outcome.UNCHANGED
 
 
 def _set_aliases_over_rest(client: Client, resource: CollectionResource) -> bool:

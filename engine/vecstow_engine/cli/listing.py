@@ -102,7 +102,25 @@ def show_command(
     if as_json:
         print_json(found)
     else:
-        print_facts(found)
+        print_facts(_summed_up(found))
+
+
+def _summed_up(description: dict[str, Any]) -> dict[str, Any]:
+    """Return a description for people: a payload index in a few words."""
+    state = {each["field"]: each for each in description.get("payload_index_state", ())}
+    indexes = [
+        f"{each['field']} ({each['type']}{_readiness(state.get(each['field']))})"
+        for each in description["payload_indexes"]
+    ]
+    rest = {key: value for key, value in description.items() if key != "payload_index_state"}
+    return rest | {"payload_indexes": indexes}
+
+
+def _readiness(index: dict[str, Any] | None) -> str:
+    """Return whether a payload index answers, and its memory; nothing for an index of a stopped volume."""
+    if index is None:
+        return ""
+    return f", {index['bytes']:,} bytes" if index["ready"] else ", not ready"
 
 
 def _from_engine(engine: Address, *, deleted: bool) -> list[dict[str, Any]]:

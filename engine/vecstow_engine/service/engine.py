@@ -26,6 +26,7 @@ from vecstow_engine.service.attempts import Attempts
 from vecstow_engine.service.catalog import Catalog
 from vecstow_engine.service.collection import Collection
 from vecstow_engine.service.committer import Committer
+from vecstow_engine.service.declarations import Declarations
 from vecstow_engine.service.hold import ChangeGuard, Gate, Hold
 from vecstow_engine.service.indexer import Indexer
 from vecstow_engine.service.lifecycle import State
@@ -94,6 +95,7 @@ class Engine:
             layout, registry, self._loader, self._handles, gate, changes, settings, make_room
         )
         self.aliases = AliasChanges(layout, registry, changes, make_room)
+        self.declarations = Declarations(layout, registry, gate, changes)
         rescan_seconds = settings.storage.rescan_seconds
         self._repairer = Repairer(layout, registry, self.catalog, self._loader, gate)
         self._manifest_watcher = ManifestWatcher(

@@ -38,7 +38,22 @@ def description(collection: Collection, registry: Registry) -> dict[str, Any]:
         "reason": collection.reason,
         "withheld": [{"slot": slot, "reason": reason} for slot, reason in withheld],
         "progress": progress(collection),
+        "payload_index_state": payload_index_state(collection),
     }
+
+
+def payload_index_state(collection: Collection) -> list[dict[str, object]]:
+    """Return for each declared field whether its index answers, and the bytes of memory that it takes."""
+    indexes = collection.payload_indexes
+    return [
+        {
+            "field": each.field,
+            "type": each.type,
+            "ready": indexes.answers(each),
+            "bytes": indexes.bytes_of(each.field),
+        }
+        for each in collection.manifest.payload_indexes
+    ]
 
 
 def progress(collection: Collection) -> dict[str, object] | None:
@@ -64,7 +79,7 @@ def collection_stats(collection: Collection) -> dict[str, object]:
         "vector_count": collection.count,
         "dimension": collection.manifest.dimension,
         "index_size": _size(store.layers.folder / INDEX) if store is not None else 0,
-        "memory_usage": store.overlay_bytes + index.memory_bytes
+        "memory_usage": store.overlay_bytes + index.memory_bytes + collection.payload_indexes.memory_bytes
         if store is not None and index is not None
         else 0,
     }
@@ -132,6 +147,7 @@ def _state_row(collection: Collection, aliases: list[str]) -> dict[str, object]:
         "rebuilt": _rebuilt(collection),
         "self_recall": collection.self_recall,
         "overlay_bytes": store.overlay_bytes if store is not None else 0,
+        "payload_index_bytes": collection.payload_indexes.memory_bytes,
         "log_bytes": store.log.total_bytes if store is not None else 0,
     }
 

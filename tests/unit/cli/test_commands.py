@@ -516,6 +516,17 @@ def test_show_prints_declaration_and_state(engine, vecstow):
     assert json.loads(vecstow("show", "docs", "--json")[1])["state"] == "ready"
 
 
+def test_show_sums_up_the_payload_indexes(engine, vecstow):
+    indexes = (PayloadIndex("tenant", "keyword"), PayloadIndex("body", "text"))
+    engine.create(dataclasses.replace(DOCS, name="indexed", payload_indexes=indexes))
+    _, out, _ = vecstow("show", "indexed")
+    [line] = [line for line in out.splitlines() if line.startswith("payload index")]
+    assert line.partition(":")[2].strip() == "tenant (keyword, 12,000 bytes), body (text, not ready)"
+    shown = json.loads(vecstow("show", "indexed", "--json")[1])
+    assert [each["ready"] for each in shown["payload_index_state"]] == [True, False]
+    assert "payload index" not in vecstow("show", "docs")[1]
+
+
 def test_show_of_an_unknown_collection_is_refused(engine, vecstow):
     code, out, err = vecstow("show", "nothing")
     assert (code, out) == (1, "")
@@ -675,6 +686,25 @@ def test_apply_over_rest_refuses_what_rest_cannot_change(engine, vecstow, tmp_pa
     assert (code, out) == (1, "")
     assert "spec.index differs" in err
     assert "--data" in err
+
+
+def test_apply_over_rest_changes_payload_indexes(engine, vecstow, tmp_path):
+    (tmp_path / "c.yaml").write_text(RESOURCE)
+    vecstow("apply", "-f", tmp_path)
+    (tmp_path / "c.yaml").write_text(RESOURCE.replace("section, type: keyword", "age, type: integer"))
+    assert vecstow("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages configured\n")
+    assert engine.collections["packages"].manifest.payload_indexes == (PayloadIndex("age", "integer"),)
+    assert vecstow("apply", "-f", tmp_path)[:2] == (0, "vectorcollection/packages unchanged\n")
+
+
+def test_apply_over_rest_changes_nothing_when_it_cannot_change_all(engine, vecstow, tmp_path):
+    (tmp_path / "c.yaml").write_text(RESOURCE)
+    vecstow("apply", "-f", tmp_path)
+    changed = RESOURCE.replace("section", "age").replace("owner: examples", "owner: me")
+    (tmp_path / "c.yaml").write_text(changed)
+    code, _, err = vecstow("apply", "-f", tmp_path)
+    assert (code, "spec.owner differs" in err) == (1, True)
+    assert engine.collections["packages"].manifest.payload_indexes == (PayloadIndex("section", "keyword"),)
 
 
 def test_apply_goes_on_after_a_refusal_and_exits_with_one(engine, vecstow, tmp_path):

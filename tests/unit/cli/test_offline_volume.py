@@ -129,6 +129,12 @@ def test_ls_and_show_read_the_count_of_the_last_checkpoint(data, apply, vecstow)
     assert json.loads(vecstow("show", "packages", "--json")[1])["vector_count"] == 12_345
 
 
+def test_payload_indexes_of_a_stopped_volume_have_no_state(data, apply, vecstow):
+    apply(RESOURCE + "  payloadIndexes: [{field: tenant, type: keyword}]\n")
+    [line] = [line for line in vecstow("show", "packages")[1].splitlines() if line.startswith("payload")]
+    assert line.partition(":")[2].strip() == "tenant (keyword)"
+
+
 def test_looking_at_a_point_table_writes_nothing(data, apply, vecstow):
     """A crashed engine's -wal must be found by recovery as it was left."""
     apply()
