@@ -321,7 +321,7 @@ async def test_same_declaration_writes_nothing(points, disk):
 
 
 async def test_failed_sync_of_a_declaration_ends_the_changes_of_names(points, disk):
-    """What the disk has is unknown until the next start."""
+    """The content of the disk is unknown until the next start."""
     disk.fail("sync notes/")
     with pytest.raises(Exception, match="outcome unknown"):
         points.declare()

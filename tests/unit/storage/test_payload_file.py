@@ -73,7 +73,7 @@ def remarks(logs):
 
 
 class Started:
-    """What a start read: how many payloads, and why it believed no file."""
+    """A start: how many payloads it read, and why it believed no file."""
 
     def __init__(self, points, engine, reads):
         before = reads.points
