@@ -243,7 +243,9 @@ def without(payload, field, nested=None):
 
 
 @pytest.mark.parametrize("wanted", [FILTERS[1], FILTERS[4], {}])
-@pytest.mark.parametrize(("change", "expected"), CHANGES, ids=lambda value: None if callable(value) else str(value)[:30])
+@pytest.mark.parametrize(
+    ("change", "expected"), CHANGES, ids=lambda value: None if callable(value) else str(value)[:30]
+)
 async def test_payloads_change_by_filter(points, monkeypatch, change, expected, wanted):
     monkeypatch.setattr(selections, "CHANGED_POINTS", 11)
     vectors = {point["id"]: point["data"] for point in await points.pages(with_vectors=True)}
@@ -584,7 +586,7 @@ INVALID = [
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("what", "body", "status", "field"), INVALID, ids=lambda value: None if callable(value) else str(value)[:30])
+@pytest.mark.parametrize(("what", "body", "status", "field"), INVALID, ids=lambda value: str(value)[:30])
 async def test_what_is_wrong_is_refused_by_its_name(engine, what, body, status, field, packed):
     await engine.put(a=1)
     reply = await Selecting(engine).ask(what, body, packed=packed)
