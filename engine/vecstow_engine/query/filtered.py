@@ -152,7 +152,12 @@ def describe_candidates(note: Explanation, source: Source, filter: Filter, candi
         fields = ", ".join(field[:FIELD_CHARACTERS_SHOWN] for field in unindexed[:FIELDS_SHOWN])
         more = len(unindexed) - FIELDS_SHOWN
         fields += f" and {more} more" if more > 0 else ""
-        note.warnings.append(f"no payload index has {fields}: payloads are read for its conditions")
+        note.warnings.append(f"no payload index answers the conditions on {fields}: payloads are read")
+    elif candidates.has_doubts:
+        note.warnings.append(
+            "payload indexes leave some points in doubt, whose payloads are read: values of another type "
+            "than the index, or datetimes that are compared as text"
+        )
 
 
 def _search_graph(source: Source, searches: Sequence[Planned], count: int, ef: int) -> list[Result]:
