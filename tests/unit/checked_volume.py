@@ -13,27 +13,33 @@ from typing import Any
 
 import msgspec
 
-from tests.unit.running_engine import RunningEngine, fill
+from tests.unit.running_engine import RunningEngine, fill, wait_until
 from vecstow_engine.doctor.check import CheckReport, Finding, check_volume
 from vecstow_engine.model.errors import Unavailable, VecstowError
+from vecstow_engine.model.filter_parser import parse_filter
+from vecstow_engine.model.manifest import PayloadIndex
+from vecstow_engine.query.matching import matching_labels
 from vecstow_engine.storage.identity import HEADER_BYTES, decode_header, encode_header
 from vecstow_engine.storage.layout import Layout
 from vecstow_engine.storage.points.reader import PointTable
 from vecstow_engine.storage.points.writer import write_points
 
 POINTS = 1200
+INDEXES = (PayloadIndex("v", "float"),)
 STRIDE = 16
 
 
 class CheckedVolume:
-    """The collection `notes` has a graph and a backup, `empty` never held data, `gone` was dropped."""
+    """The collection `notes` has a graph, a payload index and a backup; `empty` never held data, `gone` was
+    dropped.
+    """
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self.layout = Layout(data)
         self.notes = data / "notes"
-        self.rows, self.table, self.index = (
-            self.notes / n for n in ("vectors.bin", "points.db", "index.bin")
+        self.rows, self.table, self.index, self.payloads = (
+            self.notes / n for n in ("vectors.bin", "points.db", "index.bin", "payload.bin")
         )
         self.stored: dict[str, float] = {}
         """Value by id."""
@@ -43,7 +49,7 @@ class CheckedVolume:
         """Fill it by an engine, and stop that."""
         with RunningEngine(self.data) as engine:
             for name in ("notes", "empty", "gone"):
-                engine.declare(name)
+                engine.declare(name, payload_indexes=INDEXES if name == "notes" else ())
             asyncio.run(self._work(engine))
             engine.indexed()
             engine.backup("notes")
@@ -137,6 +143,15 @@ class CheckedVolume:
         for wanted in (1.0, 300.0, 5003.0, 8001.0):
             left = {i: abs(v - wanted) for i, v in self.stored.items() if i not in withheld}
             assert set(await engine.nearest("notes", wanted, 1)) == {min(left, key=lambda i: left[i])}
+        indexes = engine.collection("notes").payload_indexes
+        if engine.collection("notes").manifest.payload_indexes:
+            wait_until(lambda: indexes.unfinished is None)
+        source = engine.collection("notes").source()
+        assert source is not None
+        for low, high in ((0, 100), (5000, 5010), (8000, 9000)):
+            within = {i for i, v in self.stored.items() if low <= v <= high and i not in withheld}
+            found = matching_labels(source, parse_filter({"v": {"$between": [low, high]}}))
+            assert {point[0] for point in store.view.resolve(found) if point is not None} == within
 
 
 def rows_of_another(volume: CheckedVolume) -> bytes:

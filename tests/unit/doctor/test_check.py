@@ -67,6 +67,7 @@ class Damage:
 
 
 ROWS, TABLE, INDEX = "notes/vectors.bin", "notes/points.db", "notes/index.bin"
+PAYLOADS = "notes/payload.bin"
 RESTORE = r"vecstow restore \.backups/notes-\d{8}T\d{6}Z --data \S+ --new-name notes-restored"
 INSERT = "PUT /collections/notes/vectors/p7"
 
@@ -151,8 +152,32 @@ DAMAGES = {
     "index: gone": Damage(
         lambda v: v.index.unlink(), "info", INDEX, None, "it is missing; .* again", "ready"),
     "index: its record": Damage(
-        lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1"), "warning", TABLE, None,
+        lambda v: v.change_table("UPDATE snapshots SET sequence = sequence - 1 WHERE space = 'l2'"),
+        "warning", TABLE, None,
         "1 record fails its checksum; it is ignored: index.bin or payload.bin is built again", "ready"),
+    "payload indexes: a bit": Damage(
+        lambda v: flip(v.payloads, 5000), "warning", PAYLOADS, None,
+        "fails its checksum; .* again from the payloads", "ready"),
+    "payload indexes: cut": Damage(
+        lambda v: cut(v.payloads, -1), "warning", PAYLOADS, None, "no recorded snapshot has; .* again",
+        "ready"),
+    "payload indexes: longer": Damage(
+        lambda v: v.payloads.write_bytes(v.payloads.read_bytes() + b"x"), "warning", PAYLOADS, None, "again",
+        "ready"),
+    "payload indexes: gone": Damage(
+        lambda v: v.payloads.unlink(), "info", PAYLOADS, None,
+        "it is missing; the next start builds it again from the payloads", "ready"),
+    "payload indexes: zeros": Damage(
+        lambda v: zero(v.payloads, 0, 100_000), "warning", PAYLOADS, None, "fails its checksum", "ready"),
+    "payload indexes: the file of the graph": Damage(
+        lambda v: shutil.copyfile(v.index, v.payloads), "warning", PAYLOADS, None,
+        "no recorded snapshot has", "ready"),
+    "payload indexes: their record": Damage(
+        lambda v: v.change_table("UPDATE snapshots SET sequence = 0 WHERE space = 'payload'"),
+        "warning", TABLE, None, "1 record fails its checksum; it is ignored", "ready"),
+    "payload indexes: no record": Damage(
+        lambda v: v.change_table("DELETE FROM snapshots WHERE space = 'payload'"),
+        "warning", PAYLOADS, None, "no recorded snapshot has", "ready"),
     "index: root page of its records zero": Damage(
         lambda v: zero(v.table, page_of(v, "snapshots")), "warning", TABLE, None, "rebuilds it", "ready"),
 }  # fmt: skip
@@ -255,7 +280,7 @@ def test_volume_after_real_work_has_nothing_to_tell(volume):
     assert trace(volume.data) == before
     facts = report.collections["notes"]
     assert facts["points"] == facts["intact_points"] == len(volume.stored)
-    assert facts["index"]["sequence"] == facts["applied"]
+    assert facts["index"]["sequence"] == facts["payload_index"]["sequence"] == facts["applied"]
     assert report.collections["empty"]["state"] == "empty"
     assert volume.state_when_started() == "ready"
 
@@ -264,7 +289,7 @@ def test_graph_that_lacks_the_newest_points_is_told_as_normal(volume):
     with closing(PointTable(volume.table)) as table:
         meta = table.meta()
     write_points(volume.table, [], [], meta.applied + 1, meta.checkpoints + 1)
-    assert told(volume.check().findings) == [("info", INDEX, None)]
+    assert told(volume.check().findings) == [("info", INDEX, None), ("info", PAYLOADS, None)]
 
 
 def test_row_of_a_deleted_point_means_nothing(volume):
