@@ -15,8 +15,9 @@ import numpy as np
 
 from vecstow_engine.cli.serving import M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES
 from vecstow_engine.index.graph import HnswGraph
+from vecstow_engine.index.payload.payload_columns import PayloadColumns
 from vecstow_engine.index.places import LabelTable, Tail
-from vecstow_engine.model.manifest import IndexConfig
+from vecstow_engine.model.manifest import IndexConfig, PayloadIndex
 from vecstow_engine.model.metrics import DistanceMetric
 from vecstow_engine.model.points import make_labels
 from vecstow_engine.service.memory_plan import anonymous_bytes
@@ -64,6 +65,29 @@ def overlay(dimension: int) -> tuple[_Add, Callable[[], int]]:
     return add, lambda: made.bytes
 
 
+def columns(dimension: int) -> tuple[_Add, Callable[[], int]]:
+    """Payload indexes of all types, with distinct keywords and arrays."""
+    made = PayloadColumns(
+        tuple(
+            PayloadIndex(field, kind)
+            for field, kind in (
+                ("n", "integer"), ("word", "keyword"), ("tags", "keyword"), ("x", "float"),
+                ("flag", "boolean"), ("at", "datetime"),
+            )
+        )
+    )  # fmt: skip
+
+    def add(first: int) -> None:
+        payloads = [
+            b'{"n":%d,"word":"word %d","tags":["a","b%d"],"x":%d.5,"flag":true,"at":"2024-05-01T10:00:%02dZ"}'
+            % (number, number, number % 1000, number, number % 60)
+            for number in range(first, first + BATCH)
+        ]
+        made.put(_labels(first), payloads)
+
+    return add, lambda: made.memory_bytes
+
+
 def tables(dimension: int) -> tuple[_Add, Callable[[], int]]:
     """Slots and labels, as a collection at rest keeps them."""
     slots, labels = SlotTable(), LabelTable()
@@ -87,7 +111,8 @@ def _labels(first: int) -> np.ndarray:
 def main(kind: str, rows: int, dimension: int) -> None:
     """Print both figures. Another structure of the kind comes first: it loads what each one uses."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    make = {"graph": graph, "tail": tail, "overlay": overlay, "tables": tables}[kind]
+    kinds = {"graph": graph, "tail": tail, "overlay": overlay, "tables": tables, "columns": columns}
+    make = kinds[kind]
     warm, _ = make(4)
     for first in range(0, 4 * BATCH, BATCH):
         warm(first)

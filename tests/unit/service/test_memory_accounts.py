@@ -19,6 +19,7 @@ from vecstow_engine.service.memory_accounts import COLLECTION_BYTES, figures_of
         pytest.param("graph", 5_000, 768, 0.15, id="graph of long rows"),
         pytest.param("tail", 30_000, 32, 0.25, id="tail"),
         pytest.param("overlay", 30_000, 32, 0.25, id="overlay"),
+        pytest.param("columns", 100_000, 4, 0.2, id="payload indexes"),
         # The rows fill the capacity: pages that are not written yet are accounted, but not resident.
         pytest.param("tables", 1_477_500, 4, 0.15, id="tables"),
     ],

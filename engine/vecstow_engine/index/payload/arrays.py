@@ -132,8 +132,7 @@ class Arrays:
         self.elements = Elements(old.codes, old.owners, used)
 
     def _room_for(self, used: int) -> int:
-        room = len(self.elements.codes)
-        return room if used <= room else max(used, room * 3 // 2, ELEMENTS_MIN)
+        return room_for(used, len(self.elements.codes), ELEMENTS_MIN)
 
     def _compact(self) -> None:
         elements = self.elements
@@ -152,4 +151,12 @@ def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     """Return the array, or a copy with room for `size` entries when it has less."""
     if size <= len(array):
         return array
-    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
+    # The kernel gives no memory to the rest before it is written.
+    found = np.zeros(size, array.dtype)
+    found[: len(array)] = array
+    return found
+
+
+def room_for(count: int, room: int, least: int) -> int:
+    """Return the room to make for `count` entries where there is `room`: some more than that, or the same."""
+    return room if count <= room else max(count, room * 5 // 4, least)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstow_engine.index.payload.arrays import Slots, grown
+from vecstow_engine.index.payload.arrays import Slots, grown, room_for
 from vecstow_engine.index.payload.coders import Mask
 from vecstow_engine.index.payload.column import Bounds, Column, ValueCounts
 from vecstow_engine.index.payload.evaluation import Evaluation, unindexed
@@ -260,8 +260,7 @@ class PayloadColumns:
 
     def _size_for(self, slots: int) -> int:
         """Return the number of slots to make room for."""
-        room = len(self._epochs)
-        return room if slots <= room else max(slots, room * 3 // 2, SLOTS_MIN)
+        return room_for(slots, len(self._epochs), SLOTS_MIN)
 
     def _refuse_without_room(self, size: int, payloads: Payloads, values: Sequence[Sequence[Any]]) -> None:
         """Raise OutOfMemory unless there is memory for columns and text indexes with these values."""
