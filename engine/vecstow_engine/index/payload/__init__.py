@@ -1,6 +1,7 @@
 """Payload indexes: the declared fields of all payloads as columns by slot, which answer filters.
 
     coders           values of one type as numbers, and the comparisons of these numbers
+    word_order       the order of distinct strings
     arrays           the arrays of one field: their elements, and how many each slot has
     column           one field: kind and code of each slot's value
     fields           the values of the declared fields of a payload

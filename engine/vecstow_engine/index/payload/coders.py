@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import operator
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vecstow_engine.index.payload.word_order import WordOrder
 from vecstow_engine.model.datetimes import microseconds, parse_datetime
 
 Codes: TypeAlias = NDArray[Any]
@@ -28,8 +28,6 @@ KEYWORDS_MAX: Final = 1 << 20
 """The most distinct strings of one keyword column."""
 KEYWORD_OVERHEAD_BYTES: Final = 160
 """Memory of a distinct string apart from its characters: object, list and dict entries (measured)."""
-_RANK_BYTES: Final = 12
-"""Memory of a string in the order of a dictionary that was compared."""
 _INT64: Final = np.iinfo(np.int64)
 _ORDERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "$gt": operator.gt,
@@ -209,13 +207,12 @@ class KeywordCoder:
         self.words = list(words)
         self._places = {word: place for place, word in enumerate(self.words)}
         self._bytes = sum(map(_word_bytes, self.words))
-        self._ordered: tuple[list[str], NDArray[np.int32]] = [], np.zeros(0, np.int32)
-        """The words as of the last comparison, in the order of code points, and the rank of each place."""
+        self._order = WordOrder(self.words)
 
     @property
     def bytes(self) -> int:
         """Bytes of memory that the dictionary takes."""
-        return self._bytes + _RANK_BYTES * len(self._ordered[0])
+        return self._bytes + self._order.bytes
 
     def encode(self, value: Any) -> int | None:
         """Return the place of a string, a new one if need be; None beyond the limits."""
@@ -255,12 +252,11 @@ class KeywordCoder:
             return None
         if not isinstance(operand, str):
             return np.zeros(len(codes), np.bool_)
-        words, ranks = self._in_order()
-        if not words:
+        table = self._order.compare(operator, operand)
+        if not len(table):
             return np.zeros(len(codes), np.bool_)
-        low, high = _range_of(words, operator, operand)
         # A slot that is not live may have a code that was added meanwhile.
-        return np.take((ranks >= low) & (ranks < high), codes, mode="clip")
+        return np.take(table, codes, mode="clip")
 
     def value(self, code: Any) -> str:
         """Return the string."""
@@ -268,33 +264,7 @@ class KeywordCoder:
 
     def order_keys(self, codes: Codes) -> NDArray[Any]:
         """Return the places of the strings in the order of code points."""
-        return np.take(self._in_order()[1], codes, mode="clip")
-
-    def _in_order(self) -> tuple[list[str], NDArray[np.int32]]:
-        """Return the words in the order of code points, and for each place the rank of its word."""
-        words, ranks = self._ordered
-        if (size := len(self.words)) > len(words):
-            # The sort of a sorted list with some words behind it takes little more than a copy.
-            words = sorted(words + self.words[len(words) : size])
-            ranks = np.empty(size, np.int32)
-            ranks[np.fromiter(map(self._places.__getitem__, words), np.int64, size)] = np.arange(size)
-            self._ordered = words, ranks
-        return words, ranks
-
-
-def _range_of(words: Sequence[str], operator: str, operand: str) -> tuple[int, int]:
-    """Return the ranks, from the first to before the last, of the sorted words that fulfil a comparison."""
-    match operator:
-        case "$gt":
-            return bisect_right(words, operand), len(words)
-        case "$gte":
-            return bisect_left(words, operand), len(words)
-        case "$lt":
-            return 0, bisect_left(words, operand)
-        case "$lte":
-            return 0, bisect_right(words, operand)
-    # Words with a prefix follow each other.
-    return bisect_left(words, operand), bisect_right(words, operand, key=lambda word: word[: len(operand)])
+        return np.take(self._order.ranks(), codes, mode="clip")
 
 
 def coder_of(kind: str, words: Sequence[str] = ()) -> Coder:
