@@ -31,6 +31,7 @@ BODIES: dict[str, Any] = {
     "/vectors/get": {"ids": ["a"]},
     "/vectors/delete": {"ids": ["none"]},
     "/vectors/{id}": POINT,
+    "/payload-indexes": {"payload_indexes": [{"field": "v", "type": "integer"}]},
     "/repair": {"dry_run": True},
 }
 OF_COLLECTION = sorted(route for route in ACCESS if "{collection}" in route[1])

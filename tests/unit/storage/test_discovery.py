@@ -151,10 +151,10 @@ def test_manifest_written_beside_a_running_engine_is_followed(data):
 
 
 def test_newer_manifest_is_refused_and_untouched(data):
-    folder = declare(data, schema_version=2)
+    folder = declare(data, schema_version=3)
     before = (folder / "metadata.json").read_bytes()
     (folder / "vectors.bin").write_bytes(b"of a later release")
-    with RunningEngine(data) as engine, pytest.raises(Quarantined, match="schema_version 2"):
+    with RunningEngine(data) as engine, pytest.raises(Quarantined, match="schema_version 3"):
         engine.collection("notes")
     assert (folder / "metadata.json").read_bytes() == before
     assert (folder / "vectors.bin").read_bytes() == b"of a later release"
